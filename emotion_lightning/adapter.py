@@ -1,0 +1,140 @@
+"""What is trained: IA3 vectors, LoRA matrices and so on, attached with PEFT to a frozen network."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from emotion_lightning import config
+from emotion_lightning.errors import UserError
+
+
+def attach(network: Any, settings: config.Peft, *, roles: dict[str, str], head: list[str], seed: int) -> Any:
+    """The network with its trained parts: float32, with gradients, in training mode; everything else frozen.
+
+    Args:
+        network: as `model.build` gives it.
+        settings: the method.
+        roles: role to a pattern for whole module names.
+        head: modules that are trained in full.
+        seed: of random projections and initial weights.
+
+    Raises:
+        UserError: no module of the network plays a role that the method needs.
+    """
+    if isinstance(settings, config.Full):
+        network.requires_grad_(True)
+    else:
+        from peft import get_peft_model
+
+        torch.manual_seed(seed)
+        _check_roles(network, getattr(settings, "targets", []), roles)
+        network = get_peft_model(network, _peft_config(settings, roles, head, seed))
+        keep_dtype(network)
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    # from_pretrained leaves a network in evaluation mode, and Lightning no longer calls train(): without this there is
+    # neither dropout nor activation checkpointing.
+    network.train()
+    return network
+
+
+def _peft_config(settings: config.Peft, roles: dict[str, str], head: list[str], seed: int) -> Any:
+    import peft
+    from peft.utils.constants import DUMMY_TARGET_MODULES
+
+    def pattern(names: list[str]) -> str:
+        return "|".join(f"({roles[name]})" for name in names)
+
+    shared: dict[str, Any] = {"task_type": "SEQ_CLS", "modules_to_save": list(head)}
+    match settings:
+        case config.IA3():
+            return peft.IA3Config(
+                **shared,
+                target_modules=pattern(settings.targets),
+                # PEFT's own defaults differ from the paper (q instead of k for Gemma), so both are always given.
+                feedforward_modules=pattern(settings.feedforward) if settings.feedforward else [],
+            )
+        case config.Lora():
+            return peft.LoraConfig(
+                **shared,
+                target_modules=pattern(settings.targets),
+                r=settings.r,
+                lora_alpha=settings.alpha,
+                lora_dropout=settings.dropout,
+                use_rslora=settings.rslora,
+                use_dora=settings.dora,
+            )
+        case config.Vera():
+            return peft.VeraConfig(
+                **shared,
+                target_modules=pattern(settings.targets),
+                r=settings.r,
+                vera_dropout=settings.dropout,
+                projection_prng_key=seed,
+            )
+        case config.LnTuning():
+            return peft.LNTuningConfig(**shared, target_modules=pattern(settings.targets))
+        case config.Head():
+            return peft.LoraConfig(**shared, target_modules=DUMMY_TARGET_MODULES)
+    raise TypeError(f"no PEFT method for {type(settings).__name__}")
+
+
+def _check_roles(network: nn.Module, targets: list[str], roles: dict[str, str]) -> None:
+    import re
+
+    names = [name for name, _ in network.named_modules()]
+    for role in targets:
+        if not any(re.fullmatch(roles[role], name) for name in names):
+            raise UserError(
+                f"No module of the model matches model.roles.{role}={roles[role]}; the model option and model.path are "
+                "of different families. Choose the model option of that family, or set its roles."
+            )
+
+
+def trained_parameters(network: nn.Module) -> int:
+    """How many numbers are trained."""
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
+# ------------------------------------------------------------------------------------------- IA3 on quantised weights
+
+
+def keep_dtype(network: nn.Module) -> None:
+    """Let PEFT's IA3 layers on quantised weights give back the dtype that they were given.
+
+    PEFT's own (peft 0.21, tuners/ia3/bnb.py) return float32: without autocast a bfloat16 Gemma stops at "Expected
+    query, key, and value to have the same dtype", with it the residual stream turns float32 (peft#864).
+    """
+    if not _IA3_LAYERS:
+        return
+    for module in network.modules():
+        if type(module) in _IA3_LAYERS:
+            module.__class__ = _IA3_LAYERS[type(module)]
+
+
+class _KeepsDtype:
+    """The forward pass of an IA3 layer: the product with the vector in float32, the result in the input's dtype."""
+
+    def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if self.disable_adapters:
+            return self.base_layer(x, *args, **kwargs)
+        scaling = torch.ones(1, device=x.device)
+        for adapter in self.active_adapters:
+            if adapter in self.ia3_l:
+                scaling = scaling * self.ia3_l[adapter].flatten()
+        if self.is_feedforward:
+            return self.base_layer((x.float() * scaling).to(x.dtype), *args, **kwargs).to(x.dtype)
+        return (self.base_layer(x, *args, **kwargs).float() * scaling).to(x.dtype)
+
+
+def _quantised_ia3_layers() -> dict[type, type]:
+    from peft.tuners.ia3 import bnb
+
+    layers = [getattr(bnb, name) for name in ("Linear4bit", "Linear8bitLt") if hasattr(bnb, name)]
+    # The name stays PEFT's, so that a printed network reads as PEFT's does.
+    return {layer: type(layer.__name__, (_KeepsDtype, layer), {}) for layer in layers}
+
+
+_IA3_LAYERS = _quantised_ia3_layers()

@@ -1,0 +1,212 @@
+"""What is kept of a trained network: checkpoints to resume from, and a model folder that stock PEFT loads."""
+
+import importlib.metadata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
+
+from emotion_lightning import adapter, config, labels, model, run_folder
+from emotion_lightning.errors import UserError
+
+CARD = "emotion_lightning.json"
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Replaces a checkpoint in one step, and reads it without running code.
+
+    Lightning writes to the system's temporary folder and moves the file: across file systems that is a copy, and a kill
+    in the middle leaves half a checkpoint.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write beside the old one, then rename."""
+        with run_folder.replacing(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
+        """Read tensors and plain values only."""
+        return load(Path(path), map_location=map_location)
+
+
+def load(path: Path, *, map_location: Any = "cpu") -> dict[str, Any]:
+    """The content of a checkpoint, or a UserError that names the file."""
+    try:
+        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist.") from None
+    except Exception as error:  # a damaged file raises errors of zipfile, pickle and torch
+        raise UserError(f"{path} is not a whole checkpoint: {str(error).splitlines()[0]}") from error
+
+
+@dataclass
+class Card:
+    """What a model folder says of itself, beyond what PEFT and Transformers keep.
+
+    Attributes:
+        labels: names, in the order of the logits.
+        protocol: which thresholds decide.
+        thresholds: of every protocol, by label.
+        base: path or hub id, revision, quantization, dtype and head modules of the network.
+        max_tokens: texts are cut to this many tokens.
+        data: the data settings of the run, with the name of their schema under `option`.
+        loss: the same of the loss, with the label counts that its weights come from.
+        data_hashes: sha256 of every file that was read.
+        versions: of the libraries that trained it.
+    """
+
+    labels: list[str]
+    protocol: str
+    thresholds: dict[str, dict[str, float]]
+    base: dict[str, Any]
+    max_tokens: int
+    data: dict[str, Any]
+    loss: dict[str, Any]
+    data_hashes: dict[str, str]
+    versions: dict[str, str]
+
+    def cuts(self, protocol: str | None = None) -> Tensor:
+        """Thresholds of a protocol, [label], float64."""
+        chosen = self.thresholds[protocol or self.protocol]
+        return torch.tensor([chosen[name] for name in self.labels], dtype=torch.float64)
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of the libraries that decide numbers."""
+    names = ("emotion-lightning", "torch", "transformers", "peft", "bitsandbytes", "lightning", "torchmetrics", "datasets")
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # run from a checkout that is not installed
+    return found
+
+
+def save_model(folder: Path, network: Any, *, tokenizer: Any, card: Card, method: str, scores: str) -> None:
+    """Write the model folder: adapter or whole network, tokenizer, our card and the README that hubs show."""
+    from peft import PeftModel
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(network, PeftModel):
+        base = Path(card.base["path"])
+        network.peft_config["default"].base_model_name_or_path = str(base.resolve()) if base.is_dir() else card.base["path"]
+        network.peft_config["default"].revision = card.base["revision"]
+        network.save_pretrained(folder, save_embedding_layers=False)
+    else:
+        network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "README.md").write_text(_readme(card, method, scores), encoding="utf-8")
+    run_folder.write_json(folder / CARD, card.__dict__)
+
+
+def read_card(folder: Path) -> Card:
+    """The card of a model folder, or a UserError that names what is wrong with it."""
+    file = folder / CARD
+    content = run_folder.read_json(file)
+    try:
+        card = Card(**content)
+        labels.check(card.labels, str(file))
+        for protocol in card.thresholds:
+            card.cuts(protocol)
+        card.cuts()
+        config.Quantization(card.base["quantization"])
+        config.Dtype(card.base["dtype"])
+    except (TypeError, KeyError, ValueError) as error:
+        raise UserError(f"{file} is not a card of this version: {error}.") from error
+    return card
+
+
+def model_folder(run: str) -> Path:
+    """The model folder of a run, given as the run folder or as its model/."""
+    folder = Path(run).expanduser()
+    for candidate in (folder / run_folder.MODEL, folder):
+        if (candidate / CARD).is_file():
+            return candidate
+    if not folder.is_dir():
+        raise UserError(f"run={run} is not a folder.")
+    state = "its training has not finished; go on with resume=" + run if (folder / run_folder.SETTINGS).exists() else (
+        f"it holds neither {run_folder.MODEL}/{CARD} nor {CARD}"
+    )
+    raise UserError(f"run={run} has no trained model: {state}.")
+
+
+def load_model(folder: Path, *, card: Card, device: torch.device) -> tuple[Any, Any]:
+    """Network in evaluation mode and tokenizer of a model folder."""
+    from peft import PeftModel
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.padding_side = "right"
+    whole = not (folder / "adapter_config.json").exists()
+    dtype = torch.float32 if whole else model.compute_dtype(config.Dtype(card.base["dtype"]), device)
+    network = model.load(
+        str(folder) if whole else _base(folder, card),
+        revision=None if whole else card.base["revision"],
+        quantization=config.Quantization(card.base["quantization"]),
+        dtype=dtype,
+        head=card.base["head"],
+        labels=card.labels,
+        pad_token_id=tokenizer.pad_token_id,
+        device=device,
+    )
+    if not whole:
+        network = PeftModel.from_pretrained(network, folder)
+        adapter.keep_dtype(network)
+    return network.eval(), tokenizer
+
+
+def _base(folder: Path, card: Card) -> str:
+    """Where the base is now: where it was, or beside a folder that was moved, or on the hub."""
+    saved = Path(card.base["path"])
+    if (saved / "config.json").is_file():
+        return str(saved)
+    for beside in (folder.parent / run_folder.BASE, folder / run_folder.BASE, folder.parent / saved.name):
+        if (beside / "config.json").is_file():
+            return str(beside)
+    if card.base["local"]:
+        raise UserError(
+            f"The base model of {folder} is neither at {saved} nor beside it ({folder.parent / run_folder.BASE}); copy "
+            "it there."
+        )
+    return card.base["path"]
+
+
+def _readme(card: Card, method: str, scores: str) -> str:
+    base = card.base["path"]
+    name = Path(base).name if card.base["local"] else base
+    front = ["---", "library_name: peft" if method != "full" else "library_name: transformers"]
+    front += ["pipeline_tag: text-classification", "tags: [emotion, multi-label]"]
+    front += [f"base_model: {base}"] if not card.base["local"] else []
+    gemma = (
+        "\nThis is a Model Derivative of Gemma. Gemma is provided under and subject to the Gemma Terms of Use found at "
+        "ai.google.dev/gemma/terms.\n"
+        if "gemma" in name.lower() and not card.base["local"]
+        else ""
+    )
+    return "\n".join(
+        [
+            *front,
+            "---",
+            "",
+            f"# Emotions in text: {name} with {method}",
+            "",
+            f"Gives each of {len(card.labels)} emotions a probability; a text may have any number of them.",
+            f"Labels: {', '.join(card.labels)}.",
+            gemma,
+            scores,
+            "",
+            "```python",
+            "from emotion_lightning import load",
+            "",
+            'load("this folder").predict(["I never thought they would come."])',
+            "```",
+            "",
+            f"Decisions use the {card.protocol} thresholds in `{CARD}`, fitted on validation. Texts are cut to",
+            f"{card.max_tokens} tokens. The base was held as {card.base['quantization']}.",
+            "",
+        ]
+    )

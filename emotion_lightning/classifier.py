@@ -1,0 +1,167 @@
+"""The LightningModule: a network with trained parts, its loss, its optimizer and its outcomes.
+
+Shapes: logits, probabilities and targets are [batch, label], over a whole split [row, label].
+"""
+
+import random
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+
+from emotion_lightning import config, metrics, optimizer, thresholds
+from emotion_lightning.data import Batch
+from emotion_lightning.errors import UserError
+
+
+class EmotionClassifier(lightning.LightningModule):
+    """Trains what is trainable in a network, and scores it on validation after each epoch.
+
+    Args:
+        network: gives logits for `input_ids` and `attention_mask`; its trained parameters require gradients.
+        labels: names, in the order of the logits.
+        loss: logits and targets to one number.
+        thresholds: the protocol that val/f1_macro and its like are computed with.
+        optimizer: rates, decay and schedule.
+        method: whose rates are taken where `optimizer` leaves them open.
+        head: modules that learn at the head's rate.
+        identity: what a checkpoint must have in common with this run to be loaded: base, labels, method …
+    """
+
+    # A checkpoint holds trained parameters only; `load_state_dict` checks their names itself.
+    strict_loading = False
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        labels: list[str],
+        loss: nn.Module,
+        thresholds: config.Thresholds,
+        optimizer: config.AdamW,
+        method: config.Method,
+        head: list[str],
+        identity: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.labels = labels
+        self.loss = loss
+        self.threshold_settings = thresholds
+        self.optimizer_settings = optimizer
+        self.method = method
+        self.head = head
+        self.identity = identity
+        self.outcomes = metrics.Outcomes()
+        self._random_state: dict[str, Any] | None = None
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Token ids and mask, [batch, token], to logits, [batch, label], float32."""
+        return self.network(input_ids=input_ids, attention_mask=attention_mask).logits.float()
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """The loss of a batch."""
+        logits = self(batch["input_ids"], batch["attention_mask"])
+        loss = self.loss(logits, batch["targets"])
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(logits))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """Gather a batch's outcomes."""
+        logits = self(batch["input_ids"], batch["attention_mask"])
+        self.outcomes.update(batch["rows"], logits, batch.get("targets"))
+
+    test_step = validation_step
+
+    def on_validation_epoch_end(self) -> None:
+        """Fit thresholds on validation and log its metrics."""
+        _, logits, targets = self.outcomes.compute()
+        self.outcomes.reset()
+        assert targets is not None
+        protocol = thresholds.protocol(self.threshold_settings)
+        probabilities = torch.sigmoid(logits)
+        cut = thresholds.fit(probabilities, targets, fixed=fixed_value(self.threshold_settings))[protocol]
+        scores = metrics.decisions_report(
+            thresholds.decide(probabilities, cut), targets.bool(), cut, self.labels
+        ) | metrics.rankings(probabilities, targets.bool())
+        logged = {f"val/{name}": scores[name] for name in ("f1_micro", "jaccard", "map", "lrap")}
+        self.log_dict({"val/loss": self.split_loss(logits, targets), **logged})
+        self.log("val/f1_macro", scores["f1_macro"], prog_bar=True)
+
+    def split_loss(self, logits: Tensor, targets: Tensor) -> float:
+        """The loss over a whole split."""
+        return float(self.loss.to(logits.device)(logits, targets))
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with its schedule, stepped with each optimizer step."""
+        chosen, schedule = optimizer.build(
+            self.optimizer_settings,
+            self.method,
+            self.network,
+            head=self.head,
+            steps=int(self.trainer.estimated_stepping_batches),
+        )
+        return {"optimizer": chosen, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # ------------------------------------------------------------------------------------------------- checkpoints
+
+    def trained(self) -> dict[str, Tensor]:
+        """Trained parameters by name."""
+        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Trained parameters only: the frozen base would make gigabytes of it, and 4-bit weights do not reload."""
+        return {name: parameter.detach() for name, parameter in self.trained().items()}
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Copy trained parameters; raise UserError unless the names are the same both ways."""
+        own = self.trained()
+        missing, surplus = sorted(set(own) - set(state_dict)), sorted(set(state_dict) - set(own))
+        if missing or surplus:
+            raise UserError(
+                "The checkpoint holds other parameters than this run trains"
+                + (f"; it lacks {', '.join(missing[:3])}" if missing else "")
+                + (f"; it has also {', '.join(surplus[:3])}" if surplus else "")
+                + ". Resume with the settings that it was saved with."
+            )
+        with torch.no_grad():
+            for name, parameter in own.items():
+                if parameter.shape != state_dict[name].shape:
+                    raise UserError(
+                        f"The checkpoint's {name} has shape {tuple(state_dict[name].shape)}, this run's "
+                        f"{tuple(parameter.shape)}. Resume with the settings that it was saved with."
+                    )
+                parameter.copy_(state_dict[name])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the checkpoint belongs to, and the random states (dropout)."""
+        checkpoint["identity"] = self.identity
+        checkpoint["random"] = {
+            "python": random.getstate(),
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another base, label set or method, naming what differs."""
+        saved = checkpoint.get("identity", {})
+        for name, value in self.identity.items():
+            if saved.get(name) != value:
+                raise UserError(f"The checkpoint has {name}={saved.get(name)}, this run {name}={value}.")
+        self._random_state = checkpoint["random"]
+
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        """Go on with the random states of the checkpoint, just before they are needed."""
+        if self._random_state is None:
+            return
+        random.setstate(self._random_state["python"])
+        torch.set_rng_state(self._random_state["torch"].cpu())
+        if torch.cuda.is_available() and self._random_state["cuda"]:
+            torch.cuda.set_rng_state_all([state.cpu() for state in self._random_state["cuda"]])
+        self._random_state = None
+
+
+def fixed_value(settings: config.Thresholds) -> float:
+    """The cut of the fixed protocol."""
+    return settings.value if isinstance(settings, config.FixedThreshold) else thresholds.FIXED

@@ -1,0 +1,122 @@
+"""Texts and labels, tokenized and in batches."""
+
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from emotion_lightning import config
+from emotion_lightning.data.batches import Collate, EmotionRows, ShuffledByLength, SortedByLength, Tokens, tokenize
+from emotion_lightning.data.rows import Corpus, Rows
+from emotion_lightning.errors import UserError
+
+Batch = dict[str, torch.Tensor]
+
+
+class EmotionData(lightning.LightningDataModule):
+    """The splits of a corpus as batches.
+
+    Attributes:
+        labels: names, in the order of every label axis.
+        label_counts: positives of each label in train, [label].
+        rows: texts, ids and targets by split.
+        hashes: sha256 of every file read.
+    """
+
+    def __init__(self, settings: config.Batches, corpus: Corpus, *, tokenizer: Any, seed: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.labels = corpus.labels
+        self.rows = corpus.splits
+        self.hashes = corpus.hashes
+        train = corpus.splits["train"].targets
+        if train is None:
+            raise UserError("The training split has no labels.")
+        if corpus.splits["validation"].targets is None:
+            raise UserError("The validation split has no labels; thresholds are fitted on it.")
+        self.label_counts = train.sum(axis=0).astype(np.int64)
+        self.tokenizer = tokenizer
+        self.seed = seed
+        self._datasets = {
+            name: EmotionRows(tokenize(rows.texts, tokenizer, max_tokens=settings.max_tokens), rows.targets)
+            for name, rows in corpus.splits.items()
+        }
+        self._train_batches: ShuffledByLength | None = None
+        self._resumed: tuple[int, int] | None = None
+
+    @property
+    def train_rows(self) -> int:
+        """Rows of the training split."""
+        return len(self._datasets["train"])
+
+    def tokens(self, split: str) -> Tokens:
+        """Token ids of a split."""
+        return self._datasets[split].tokens
+
+    def train_dataloader(self) -> DataLoader[int]:
+        """Shuffled batches; the order depends on seed and epoch alone."""
+        dataset = self._datasets["train"]
+        self._train_batches = ShuffledByLength(
+            dataset.tokens.lengths, batch_size=self.settings.batch_size, seed=self.seed, **self._processes()
+        )
+        if self._resumed is not None:
+            self._train_batches.epoch, self._train_batches.skip = self._resumed
+            self._resumed = None
+        return self._loader(dataset, self._train_batches)
+
+    def val_dataloader(self) -> DataLoader[int]:
+        """Every validation row once."""
+        return self._evaluation_loader("validation")
+
+    def test_dataloader(self) -> DataLoader[int]:
+        """Every test row once."""
+        return self._evaluation_loader("test")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where training stands in its rows.
+
+        Lightning does not restore the state of a data loader once a schedule has asked for the number of steps
+        (Lightning#20550), so the position is kept here.
+        """
+        assert self.trainer is not None
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        return {"epoch": self.trainer.current_epoch, "batches": progress.ready, "of": len(self._loader_batches())}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on behind the last batch that was trained on."""
+        epoch, batches = state_dict["epoch"], state_dict["batches"]
+        # Saved at the very end of an epoch: the next one starts afresh.
+        self._resumed = (epoch + 1, 0) if batches >= state_dict["of"] else (epoch, batches)
+
+    def _loader_batches(self) -> ShuffledByLength:
+        assert self._train_batches is not None
+        return self._train_batches
+
+    def _evaluation_loader(self, split: str) -> DataLoader[int]:
+        dataset = self._datasets[split]
+        batches = SortedByLength(
+            dataset.tokens.lengths, batch_size=self.settings.batch_size, **self._processes()
+        )
+        return self._loader(dataset, batches)
+
+    def _loader(self, dataset: EmotionRows, batches: Any) -> DataLoader[int]:
+        return DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=Collate(dataset, self.tokenizer.pad_token_id),
+            num_workers=self.settings.workers,
+            persistent_workers=self.settings.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            # A loader draws a seed for its workers; from the global generator it would disturb dropout.
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    def _processes(self) -> dict[str, int]:
+        if self.trainer is None:
+            return {}
+        return {"process": self.trainer.global_rank, "processes": self.trainer.world_size}
+
+
+__all__ = ["Batch", "Corpus", "EmotionData", "EmotionRows", "Rows"]

@@ -1,0 +1,113 @@
+"""Score a finished run on labelled data.
+
+python -m emotion_lightning.evaluate run=outputs/train/DATE/TIME
+python -m emotion_lightning.evaluate run=outputs/train/DATE/TIME data=file data.path=other.csv
+"""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emotion_lightning import command, config, run_folder
+from emotion_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from emotion_lightning.checkpoint import Card
+    from emotion_lightning.data.rows import Corpus
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(settings: config.Evaluate, folder: Path) -> None:
+    """Write metrics.json and predictions, and print the table; thresholds stay those of the run."""
+    from emotion_lightning import checkpoint, metrics, predictor, report
+    from emotion_lightning.finish import write_predictions
+
+    card = checkpoint.read_card(checkpoint.model_folder(settings.run))
+    own = isinstance(settings.data, config.SameData)
+    data = run_data(card) if own else settings.data
+    split = settings.split.value
+    corpus, chosen = _rows(data, split, own=own)
+    rows = corpus.splits[chosen]
+    if rows.targets is None:
+        raise UserError(f"The {split} split has no labels to score; use predict for it.")
+    shared = shared_labels(card.labels, corpus.labels)
+
+    import torch
+
+    model = predictor.load(settings.run, accelerator=settings.accelerator)
+    assert isinstance(data, config.Batches)
+    logits = model.logits(rows.texts, batch_size=data.batch_size)
+    probabilities = torch.sigmoid(logits)
+    write_predictions(
+        folder / run_folder.PREDICTIONS / f"{split}.csv",
+        rows,
+        probabilities,
+        card.cuts(),
+        labels=card.labels,
+        settings=settings.predict,
+    )
+    ours = [card.labels.index(name) for name in shared]
+    theirs = [corpus.labels.index(name) for name in shared]
+    targets = torch.from_numpy(rows.targets[:, theirs])
+    cuts = {name: card.cuts(name)[ours] for name in card.thresholds}
+    scores = metrics.report(probabilities[:, ours], targets, cuts, shared)
+    scores["loss"] = float(run_loss(card, ours)(logits[:, ours], targets))
+    run_folder.write_json(folder / run_folder.METRICS, {split: scores, "run": str(settings.run)})
+    report.show(split, scores, protocol=card.protocol)
+    log.info("Results: %s", folder)
+
+
+def run_data(card: "Card") -> config.Batches:
+    """The data settings that a run was trained with."""
+    values = dict(card.data)
+    return config.from_plain(config.SCHEMAS[f"data/{values.pop('option')}"], values)  # type: ignore[no-any-return]
+
+
+def run_loss(card: "Card", positions: list[int]) -> "Module":
+    """The loss that a run was trained with, for the labels at these positions."""
+    import numpy as np
+
+    from emotion_lightning import loss
+
+    values = dict(card.loss)
+    counts, rows = np.asarray(values.pop("label_counts")), values.pop("rows")
+    settings = config.from_plain(config.SCHEMAS[f"loss/{values.pop('option')}"], values)
+    return loss.build(settings, label_counts=counts[positions], rows=rows)
+
+
+def shared_labels(model: list[str], data: list[str]) -> list[str]:
+    """Labels that both have, in the model's order; what is left out is said."""
+    shared = [name for name in model if name in data]
+    if not shared:
+        raise UserError(f"The data has none of the run's labels: {', '.join(data)} against {', '.join(model)}.")
+    if missing := [name for name in model if name not in data]:
+        log.warning("The data has no labels for %s: these are not scored.", ", ".join(missing))
+    if unknown := [name for name in data if name not in model]:
+        log.warning("The run does not know the labels %s: these are not scored.", ", ".join(unknown))
+    return shared
+
+
+def _rows(data: config.Data, split: str, *, own: bool) -> "tuple[Corpus, str]":
+    from emotion_lightning.data import sources
+    from emotion_lightning.data.rows import WHOLE
+
+    corpus = sources.read(data)
+    if own:
+        corpus = sources.split(corpus, data)
+    elif WHOLE in corpus.splits:
+        return corpus, WHOLE
+    if split not in corpus.splits:
+        raise UserError(f"The data has no {split} split; it has {', '.join(corpus.splits)}. Choose one with split=…")
+    return corpus, split
+
+
+def main() -> None:
+    """Read the command line and evaluate."""
+    command.run("evaluate", evaluate)
+
+
+if __name__ == "__main__":
+    main()

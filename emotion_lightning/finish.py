@@ -1,0 +1,178 @@
+"""The end of a training run: best checkpoint, thresholds, metrics, prediction files, model folder, table."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from emotion_lightning import adapter, checkpoint, config, metrics, predictions, report, run_folder, thresholds
+from emotion_lightning.callbacks import Clock
+from emotion_lightning.classifier import EmotionClassifier, fixed_value
+from emotion_lightning.data import EmotionData, Rows
+from emotion_lightning.logger import Run
+
+log = logging.getLogger(__name__)
+
+
+def identity(settings: config.Train, labels: list[str]) -> dict[str, Any]:
+    """What a checkpoint must share with a run to be loaded into it."""
+    return {
+        "base": settings.model.path if settings.model.pretrained else "random weights",
+        "architecture": str(settings.model.architecture) if not settings.model.pretrained else "",
+        "quantization": settings.model.quantization.value,
+        "labels": list(labels),
+        "peft": str(config.plain(settings.peft)),
+    }
+
+
+def finish(
+    settings: config.Train,
+    folder: Path,
+    *,
+    trainer: Any,
+    classifier: EmotionClassifier,
+    emotions: EmotionData,
+    clock: Clock,
+    run: Run,
+    method: str,
+) -> float:
+    """Score the best epoch and write everything that a finished run holds; metrics.json last, as it marks the end."""
+    best = folder / run_folder.CHECKPOINTS / "best.ckpt"
+    if best.exists():
+        classifier.load_state_dict(checkpoint.load(best)["state_dict"])
+    else:
+        log.warning("Training ended before its first validation: the last weights are kept.")
+    protocol = thresholds.protocol(settings.thresholds)
+    outcomes = {"validation": _outcomes(trainer, classifier, emotions, "validation")}
+    if "test" in emotions.rows:
+        outcomes["test"] = _outcomes(trainer, classifier, emotions, "test")
+    if not trainer.is_global_zero:
+        return float(trainer.callback_metrics.get("val/f1_macro", 0.0))
+
+    _, logits, targets = outcomes["validation"]
+    assert targets is not None
+    cuts = thresholds.fit(torch.sigmoid(logits), targets, fixed=fixed_value(settings.thresholds))
+    content: dict[str, Any] = {}
+    for split, (numbers, logits, targets) in outcomes.items():
+        probabilities = torch.sigmoid(logits)
+        write_predictions(
+            folder / run_folder.PREDICTIONS / f"{split}.csv",
+            emotions.rows[split].take(numbers.numpy()),
+            probabilities,
+            cuts[protocol],
+            labels=emotions.labels,
+            settings=settings.predict,
+        )
+        if targets is None:
+            log.warning("The %s split has no labels: it is predicted, not scored.", split)
+            continue
+        content[split] = metrics.report(probabilities, targets, cuts, emotions.labels)
+        content[split]["loss"] = classifier.split_loss(logits, targets)
+    if "test" not in emotions.rows:
+        log.warning("There is no test split: metrics.json has none.")
+    content["cost"] = clock.cost(adapter.trained_parameters(classifier.network))
+
+    shown = "test" if "test" in content else "validation"
+    checkpoint.save_model(
+        folder / run_folder.MODEL,
+        classifier.network,
+        tokenizer=emotions.tokenizer,
+        card=_card(settings, folder, emotions, cuts, protocol),
+        method=method,
+        scores=report.markdown(shown, content[shown]),
+    )
+    run.summary(_summary(content, protocol))
+    run.table("labels", *_label_table(content[shown], protocol))
+    run_folder.write_json(folder / run_folder.METRICS, content)
+    report.show(shown, content[shown], protocol=protocol)
+    log.info("Run folder: %s", folder)
+    return float(content["validation"][protocol]["f1_macro"])
+
+
+def write_predictions(
+    file: Path, rows: Rows, probabilities: Tensor, cut: Tensor, *, labels: list[str], settings: config.Predictions
+) -> None:
+    """Write decisions and probabilities, [row, label], of a whole split."""
+    with predictions.writer(file, labels, settings, id_column=rows.id_column) as writer:
+        writer.write(
+            predictions.Predicted(rows.ids, rows.texts, thresholds.decide(probabilities, cut), probabilities)
+        )
+
+
+def _outcomes(
+    trainer: Any, classifier: EmotionClassifier, emotions: EmotionData, split: str
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Row numbers, logits and targets of a split, from all processes."""
+    loader = emotions.val_dataloader() if split == "validation" else emotions.test_dataloader()
+    classifier.outcomes.reset()
+    trainer.test(classifier, dataloaders=loader, verbose=False)
+    numbers, logits, targets = classifier.outcomes.compute()
+    classifier.outcomes.reset()
+    return numbers.cpu(), logits.cpu(), None if targets is None else targets.cpu()
+
+
+def _card(
+    settings: config.Train, folder: Path, emotions: EmotionData, cuts: dict[str, Tensor], protocol: str
+) -> checkpoint.Card:
+    local = not settings.model.pretrained or Path(settings.model.path).expanduser().is_dir()
+    path = settings.model.path if settings.model.pretrained else str(folder / run_folder.BASE)
+    assert isinstance(settings.data, config.Batches)
+    return checkpoint.Card(
+        labels=emotions.labels,
+        protocol=protocol,
+        thresholds={
+            name: dict(zip(emotions.labels, cut.tolist(), strict=True)) for name, cut in cuts.items()
+        },
+        base={
+            "path": str(Path(path).expanduser().resolve()) if local else path,
+            "local": local,
+            "revision": settings.model.revision,
+            "quantization": settings.model.quantization.value,
+            "dtype": settings.model.dtype.value,
+            "head": settings.model.head,
+        },
+        max_tokens=settings.data.max_tokens,
+        data={"option": config.schema_of(settings.data), **_absolute(config.plain(settings.data))},
+        loss={
+            "option": config.schema_of(settings.loss),
+            **config.plain(settings.loss),
+            "label_counts": emotions.label_counts.tolist(),
+            "rows": emotions.train_rows,
+        },
+        data_hashes=emotions.hashes,
+        versions=checkpoint.versions(),
+    )
+
+
+def _absolute(data: dict[str, Any]) -> dict[str, Any]:
+    """Data settings whose paths hold from any folder, so that evaluate needs none of them again."""
+    paths = {name: data[name] for name in ("dir", "path", "train", "validation", "test") if data.get(name)}
+    return data | {
+        name: str(Path(path).expanduser().resolve())
+        for name, path in paths.items()
+        if Path(path).expanduser().exists()
+    }
+
+
+def _summary(content: dict[str, Any], protocol: str) -> dict[str, Any]:
+    """Final numbers under one name each: test/f1_macro is of the chosen protocol, test/fixed/f1_macro of that one."""
+    flat: dict[str, Any] = {f"cost/{name}": value for name, value in content["cost"].items()}
+    for split in ("validation", "test"):
+        for name, value in content.get(split, {}).items():
+            if not isinstance(value, dict):
+                flat[f"{split}/{name}"] = value
+                continue
+            for metric, number in value.items():
+                if not isinstance(number, dict):
+                    flat[f"{split}/{name}/{metric}"] = number
+                    if name == protocol:
+                        flat[f"{split}/{metric}"] = number
+    return flat
+
+
+def _label_table(scores: dict[str, Any], protocol: str) -> tuple[list[str], list[list[Any]]]:
+    names = ["support", "precision", "recall", "f1", "threshold"]
+    rows = [[label, *[values[name] for name in names]] for label, values in scores[protocol]["labels"].items()]
+    return ["emotion", *names], rows

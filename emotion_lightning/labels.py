@@ -1,0 +1,42 @@
+"""Labels as names and as multi-hot rows."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from emotion_lightning.errors import UserError
+
+Targets = npt.NDArray[np.float32]
+"""Multi-hot labels, [rows, labels], 0 or 1."""
+
+
+def multi_hot(rows: Iterable[Iterable[int]], *, count: int) -> Targets:
+    """Label positions of each row as a [rows, labels] matrix of zeros and ones.
+
+    >>> multi_hot([[0, 2], []], count=3)
+    array([[1., 0., 1.],
+           [0., 0., 0.]], dtype=float32)
+    """
+    positions = [list(row) for row in rows]
+    targets = np.zeros((len(positions), count), dtype=np.float32)
+    for row, columns in enumerate(positions):
+        targets[row, columns] = 1
+    return targets
+
+
+def check(labels: Sequence[str], source: str) -> None:
+    """Raise UserError for label names that cannot name columns of a prediction file."""
+    if not labels:
+        raise UserError(f"{source} has no labels.")
+    for name, count in Counter(labels).items():
+        if count > 1:
+            raise UserError(f"{source} names the label {name} {count} times; label names must differ.")
+        if not name.strip():
+            raise UserError(f"{source} has a label with an empty name; give it a name.")
+        if f"p_{name}" in labels:
+            raise UserError(
+                f"{source} has labels {name} and p_{name}; prediction files hold the probability of {name} under "
+                f"p_{name}, so rename one."
+            )

@@ -1,0 +1,134 @@
+"""Where metrics go besides the run folder: Weights & Biases, a CSV file, or nowhere."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from emotion_lightning import config
+from emotion_lightning.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+class Run:
+    """A logger for Lightning, and the few things that it is told at the end."""
+
+    def __init__(self, lightning_logger: Any) -> None:
+        self.lightning_logger = lightning_logger
+
+    def summary(self, values: dict[str, Any]) -> None:
+        """Keep final numbers by name."""
+        if self.lightning_logger:
+            self.lightning_logger.log_metrics({name: value for name, value in values.items() if value is not None})
+
+    def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
+        """Keep a table, where the logger can."""
+
+
+class _WandbRun(Run):
+    def summary(self, values: dict[str, Any]) -> None:
+        self.lightning_logger.experiment.summary.update(values)
+
+    def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
+        import wandb
+
+        self.lightning_logger.experiment.log({name: wandb.Table(columns=columns, data=rows)})
+
+
+@contextmanager
+def run(settings: config.Logger, folder: Path, *, resolved: dict[str, Any], multirun: bool) -> Iterator[Run]:
+    """A logger that is closed when training ends, also by an error, and before the next job of a multirun.
+
+    Args:
+        settings: which logger.
+        folder: the run folder.
+        resolved: every setting, secrets redacted.
+        multirun: the run is a job of a multirun, whose folder then names the W&B group.
+    """
+    match settings:
+        case config.WandB():
+            yield from _wandb(settings, folder, resolved=resolved, multirun=multirun)
+        case config.CSV():
+            from lightning.pytorch.loggers import CSVLogger
+
+            csv = CSVLogger(folder, name="", version="")
+            try:
+                yield Run(csv)
+            finally:
+                csv.finalize("finished")
+        case _:
+            yield Run(False)
+
+
+def _wandb(settings: config.WandB, folder: Path, *, resolved: dict[str, Any], multirun: bool) -> Iterator[Run]:
+    import wandb
+    from lightning.pytorch.loggers import WandbLogger
+
+    offline = _offline(settings)
+    for chatty in ("wandb", "lightning.pytorch.loggers.wandb"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+    id_file = folder / "wandb" / "id.txt"
+    run_id = id_file.read_text().strip() if id_file.exists() else None
+    logger = WandbLogger(
+        project=settings.project,
+        entity=settings.entity,
+        group=settings.group or (folder.parent.name if multirun else None),
+        job_type=settings.job_type,
+        name=settings.name or f"{folder.parent.name}/{folder.name}",
+        tags=settings.tags or None,
+        notes=settings.notes,
+        save_dir=folder,
+        id=run_id,
+        resume="allow" if run_id else None,
+        # Lightning's own `offline` sets an environment variable, for the next job too and too late for this one.
+        mode="offline" if offline else "online",
+        # A swept group would lock a nested dict (`model`) against the resolved one: dotted names never collide.
+        config=dotted(resolved),
+        settings=wandb.Settings(silent=True, console="off"),
+    )
+    code = 1
+    try:
+        (folder / "wandb").mkdir(parents=True, exist_ok=True)
+        id_file.write_text(str(logger.experiment.id))
+        if offline:
+            log.info("W&B keeps this run offline; send it later with: wandb sync %s", Path(logger.experiment.dir).parent)
+        else:
+            log.info("W&B: %s", logger.experiment.url)
+        yield _WandbRun(logger)
+        code = 0
+    finally:
+        # Left open, the next job of a multirun would write into this run.
+        wandb.finish(exit_code=code)
+
+
+def _offline(settings: config.WandB) -> bool:
+    import wandb
+
+    mode = os.environ.get("WANDB_MODE", "")
+    if mode in ("offline", "dryrun", "disabled"):
+        return True
+    has_key = bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
+    if settings.mode is config.LoggerMode.online and not has_key:
+        raise UserError(
+            "logger.mode=online needs a W&B key: run `wandb login` or set WANDB_API_KEY, or keep the run here with "
+            "logger.mode=offline."
+        )
+    return settings.mode is config.LoggerMode.offline or not has_key
+
+
+def dotted(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under dotted names.
+
+    >>> dotted({"optimizer": {"lr": 0.1}, "seed": 1})
+    {'optimizer.lr': 0.1, 'seed': 1}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            flat |= dotted(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -1,0 +1,104 @@
+"""Losses for multi-label classification: logits and targets, [batch, label], to one number."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
+
+from emotion_lightning import config
+
+
+def build(settings: config.Loss, *, label_counts: np.ndarray, rows: int) -> nn.Module:
+    """The loss.
+
+    Args:
+        settings: which, and its parameters.
+        label_counts: positives of each label in train, [label].
+        rows: rows of train.
+    """
+    match settings:
+        case config.BCE():
+            return WeightedBCE(None)
+        case config.WeightedBCE():
+            return WeightedBCE(positive_weights(settings, label_counts=label_counts, rows=rows))
+        case config.Focal():
+            return Focal(gamma=settings.gamma, alpha=settings.alpha)
+        case config.Asymmetric():
+            return Asymmetric(
+                gamma_positive=settings.gamma_positive, gamma_negative=settings.gamma_negative, clip=settings.clip
+            )
+    raise TypeError(f"no loss for {type(settings).__name__}")
+
+
+def positive_weights(settings: config.WeightedBCE, *, label_counts: np.ndarray, rows: int) -> Tensor:
+    """How much a positive of each label counts against a negative, [label].
+
+    A label without positives in train gets weight 1: it has nothing to weigh.
+    """
+    positives = torch.as_tensor(np.asarray(label_counts), dtype=torch.float64)
+    ratio = torch.where(positives > 0, (rows - positives) / positives.clamp(min=1), torch.ones_like(positives))
+    match settings.weights:
+        case config.PositiveWeights.none:
+            weights = torch.ones_like(ratio)
+        case config.PositiveWeights.neg_pos:
+            weights = ratio
+        case config.PositiveWeights.sqrt:
+            weights = ratio.sqrt()
+    if settings.clip is not None:
+        weights = weights.clamp(max=settings.clip)
+    return weights.float()
+
+
+class WeightedBCE(nn.Module):
+    """Binary cross-entropy; positives of label i count `weights[i]` times."""
+
+    weights: Tensor | None
+
+    def __init__(self, weights: Tensor | None) -> None:
+        super().__init__()
+        self.register_buffer("weights", weights, persistent=False)
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean over rows and labels."""
+        return binary_cross_entropy_with_logits(logits, targets, pos_weight=self.weights)
+
+
+class Focal(nn.Module):
+    """Focal loss (Lin et al., 2017, equation 5): the cross-entropy times (1 - p)^gamma, p being that of the truth."""
+
+    def __init__(self, *, gamma: float, alpha: float | None) -> None:
+        super().__init__()
+        self.gamma = gamma
+        self.alpha = alpha
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean over rows and labels."""
+        cross_entropy = binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        losses = (1 - torch.exp(-cross_entropy)) ** self.gamma * cross_entropy
+        if self.alpha is not None:
+            losses = losses * torch.where(targets > 0, self.alpha, 1 - self.alpha)
+        return losses.mean()
+
+
+class Asymmetric(nn.Module):
+    """Asymmetric loss (Ridnik et al., 2021, equations 4 to 6).
+
+    Positives are focused by `gamma_positive`; negatives by `gamma_negative`, after their probability is shifted down by
+    `clip`, so that very easy ones cost nothing.
+    """
+
+    def __init__(self, *, gamma_positive: float, gamma_negative: float, clip: float) -> None:
+        super().__init__()
+        self.gamma_positive = gamma_positive
+        self.gamma_negative = gamma_negative
+        self.clip = clip
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean over rows and labels."""
+        probabilities = torch.sigmoid(logits)
+        shifted = (probabilities - self.clip).clamp(min=0)
+        positive = (1 - probabilities) ** self.gamma_positive * logsigmoid(logits)
+        # Without a shift, log(1 - p) is taken from the logit: it stays finite where p rounds to 1.
+        log_negative = torch.log1p(-shifted) if self.clip > 0 else logsigmoid(-logits)
+        negative = shifted**self.gamma_negative * log_negative
+        return -(targets * positive + (1 - targets) * negative).mean()

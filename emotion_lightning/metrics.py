@@ -1,0 +1,158 @@
+"""What a run reports, in float64, with the conventions of scikit-learn.
+
+F1 of a label with no positive in gold and none predicted is 0 and counts in the macro (`zero_division=0`);
+`f1_macro_supported` leaves such labels out. Jaccard and samples F1 of a row without gold and predicted labels are 1, as
+in SemEval-2018's own script.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.functional.classification import (
+    multilabel_average_precision,
+    multilabel_ranking_average_precision,
+    multilabel_stat_scores,
+)
+from torchmetrics.utilities import dim_zero_cat
+
+from emotion_lightning import thresholds
+
+
+class Outcomes(Metric):
+    """Gathers rows, logits and targets over batches and processes.
+
+    `compute` gives them in the order of the rows, each row once, also where a process was given one twice.
+    """
+
+    full_state_update = False
+    rows: list[Tensor]
+    logits: list[Tensor]
+    targets: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__(compute_on_cpu=True)
+        for name in ("rows", "logits", "targets"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def update(self, rows: Tensor, logits: Tensor, targets: Tensor | None) -> None:
+        """Add a batch: rows [batch], logits and targets [batch, label]; targets None where there are none."""
+        self.rows.append(rows.detach())
+        self.logits.append(logits.detach().float())
+        if targets is not None:
+            self.targets.append(targets.detach())
+
+    def compute(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Row numbers [row], logits [row, label], targets [row, label] or None."""
+        rows, logits = dim_zero_cat(self.rows), dim_zero_cat(self.logits)
+        numbers, where = torch.unique(rows, return_inverse=True)
+        first = torch.full((len(numbers),), len(rows), device=rows.device, dtype=torch.long)
+        first = first.scatter_reduce(0, where, torch.arange(len(rows), device=rows.device), "amin")
+        targets = dim_zero_cat(self.targets)[first] if self.targets else None
+        return numbers, logits[first], targets
+
+
+class Jaccard(Metric):
+    """SemEval-2018 E-c's accuracy: mean over rows of |gold and predicted| / |gold or predicted|; 1 where both are empty.
+
+    >>> Jaccard()(torch.tensor([[True, True], [False, False]]), torch.tensor([[1, 0], [0, 0]]))
+    tensor(0.7500, dtype=torch.float64)
+    """
+
+    full_state_update = False
+    total: Tensor
+    rows: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("rows", default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, decisions: Tensor, targets: Tensor) -> None:
+        """Add rows: decisions and targets, 0/1 or bool, [row, label]."""
+        truth, decisions = targets.bool(), decisions.bool()
+        both = (decisions & truth).sum(1).double()
+        either = (decisions | truth).sum(1)
+        self.total += torch.where(either > 0, both / either.clamp(min=1), 1.0).sum()
+        self.rows += len(truth)
+
+    def compute(self) -> Tensor:
+        """The mean, float64."""
+        return self.total / self.rows
+
+
+def report(
+    probabilities: Tensor, targets: Tensor, cuts: dict[str, Tensor], labels: list[str]
+) -> dict[str, Any]:
+    """Everything that metrics.json says of a split, but for its loss.
+
+    Args:
+        probabilities: [row, label], never logits: torchmetrics would guess, batch by batch, which they are.
+        targets: multi-hot, [row, label].
+        cuts: thresholds of each protocol, [label].
+        labels: names.
+    """
+    truth = targets.bool()
+    return {
+        "rows": len(truth),
+        **rankings(probabilities, truth),
+        **{
+            protocol: decisions_report(thresholds.decide(probabilities, cut), truth, cut, labels)
+            for protocol, cut in cuts.items()
+        },
+    }
+
+
+def rankings(probabilities: Tensor, truth: Tensor) -> dict[str, float]:
+    """mAP over the labels that have positives, and label ranking average precision."""
+    labels = truth.shape[1]
+    supported = truth.any(0)
+    precisions = multilabel_average_precision(
+        probabilities, truth.long(), num_labels=labels, average="none", validate_args=False
+    )
+    ranking = multilabel_ranking_average_precision(
+        probabilities, truth.long(), num_labels=labels, validate_args=False
+    )
+    return {"map": float(precisions[supported].double().mean()) if supported.any() else 0.0, "lrap": float(ranking)}
+
+
+def decisions_report(decisions: Tensor, truth: Tensor, cut: Tensor, labels: list[str]) -> dict[str, Any]:
+    """Metrics of 0/1 decisions, [row, label]."""
+    count = truth.shape[1]
+    # torchmetrics counts; the ratios are ours because its own are float32.
+    found, wrong, _, missed, support = (
+        multilabel_stat_scores(decisions.long(), truth.long(), num_labels=count, average="none", validate_args=False)
+        .double()
+        .unbind(1)
+    )
+    f1 = _ratio(2 * found, 2 * found + wrong + missed)
+    precision, recall = _ratio(found, found + wrong), _ratio(found, found + missed)
+    seen = (found + wrong + missed) > 0
+    both = (decisions & truth).sum(1).double()
+    sizes = decisions.sum(1) + truth.sum(1)
+    return {
+        "f1_micro": float(_ratio(2 * found.sum(), (2 * found + wrong + missed).sum())),
+        "f1_macro": float(f1.mean()),
+        "f1_macro_supported": float(f1[seen].mean()) if seen.any() else 0.0,
+        "jaccard": float(Jaccard()(decisions, truth)),
+        "f1_samples": float(torch.where(sizes > 0, 2 * both / sizes.clamp(min=1), 1.0).mean()),
+        "subset_accuracy": float((decisions == truth).all(1).double().mean()),
+        "label_accuracy": float((decisions == truth).double().mean()),
+        "predicted_cardinality": float(decisions.sum(1).double().mean()),
+        "gold_cardinality": float(truth.sum(1).double().mean()),
+        "labels": {
+            name: {
+                "precision": float(precision[i]),
+                "recall": float(recall[i]),
+                "f1": float(f1[i]),
+                "support": int(support[i]),
+                "threshold": float(cut[i]),
+            }
+            for i, name in enumerate(labels)
+        },
+    }
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    return torch.where(denominator > 0, numerator / denominator.clamp(min=1), 0.0)

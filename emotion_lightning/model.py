@@ -1,0 +1,279 @@
+"""The pretrained network, quantised or not, with a fresh classification head."""
+
+import logging
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from emotion_lightning import config
+from emotion_lightning.errors import UserError
+
+log = logging.getLogger(__name__)
+
+BUNDLED = Path(__file__).parent / "tiny"
+"""Tokenizer of `model=tiny` and of every architecture with random weights."""
+
+
+def check_access(settings: config.Model) -> None:
+    """Raise UserError, before any other work, if the model's files cannot be had."""
+    if not settings.pretrained:
+        return
+    path = Path(settings.path).expanduser()
+    if path.exists() or settings.path.startswith((".", "/", "~")):
+        if not (path / "config.json").is_file():
+            raise UserError(f"model.path={settings.path} is not a model folder: it holds no config.json.")
+        return
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", settings.path):
+        raise UserError(f"model.path={settings.path} is neither a folder nor a hub id such as google/gemma-1.1-2b-it.")
+    _check_hub(settings)
+
+
+def _check_hub(settings: config.Model) -> None:
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    cached = try_to_load_from_cache(settings.path, "config.json", revision=settings.revision)
+    if isinstance(cached, str):
+        return
+    page = f"https://huggingface.co/{settings.path}"
+    try:
+        # One request without retries: from_pretrained itself would try for most of a minute before it gives up.
+        HfApi().auth_check(settings.path)
+    except GatedRepoError as error:
+        raise UserError(_steps(settings.path, f"its licence must be accepted first ({page})")) from error
+    except RepositoryNotFoundError as error:
+        raise UserError(_steps(settings.path, "the hub does not know it, or it is private")) from error
+    except Exception as error:  # the hub client raises errors of its own, of httpx and of the system
+        raise UserError(
+            _steps(settings.path, f"the hub cannot be reached ({str(error).splitlines()[0] or type(error).__name__})")
+        ) from error
+
+
+def _steps(path: str, reason: str) -> str:
+    return (
+        f"No access to {path}: {reason}.\n"
+        f"  1. Accept the licence on https://huggingface.co/{path}\n"
+        "  2. Log in with `hf auth login`, or set HF_TOKEN\n"
+        "  or point model.path at a folder that holds the model; model=tiny needs no download."
+    )
+
+
+def load_tokenizer(settings: config.Model) -> Any:
+    """The model's tokenizer; it pads on the right."""
+    from transformers import AutoTokenizer
+
+    if settings.pretrained:
+        tokenizer = AutoTokenizer.from_pretrained(_local(settings.path), revision=settings.revision or "main")
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(BUNDLED)
+    tokenizer.padding_side = "right"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def build(
+    settings: config.Model,
+    labels: Sequence[str],
+    *,
+    tokenizer: Any,
+    full: bool,
+    device: torch.device,
+    seed: int,
+    base_folder: Path,
+) -> Any:
+    """The frozen network with a fresh head in float32, on its device.
+
+    Args:
+        settings: which network, and how it is held.
+        labels: names of the head's outputs.
+        tokenizer: whose padding token the network is told.
+        full: every weight will be trained, so all are held in float32.
+        device: where the network runs.
+        seed: of random weights and of the head.
+        base_folder: where weights that no hub and no folder holds are saved.
+    """
+    path = _local(settings.path) if settings.pretrained else _random(settings, labels, tokenizer, seed, base_folder)
+    torch.manual_seed(seed)  # the head's weights
+    network = load(
+        path,
+        revision=settings.revision if settings.pretrained else None,
+        quantization=settings.quantization,
+        dtype=torch.float32 if full else compute_dtype(settings.dtype, device),
+        head=settings.head,
+        labels=labels,
+        pad_token_id=tokenizer.pad_token_id,
+        device=device,
+    )
+    if settings.activation_checkpointing:
+        network.activation_checkpointing_enable()
+    return network
+
+
+def load(
+    path: str,
+    *,
+    revision: str | None,
+    quantization: config.Quantization,
+    dtype: torch.dtype,
+    head: Sequence[str],
+    labels: Sequence[str],
+    pad_token_id: int,
+    device: torch.device,
+) -> Any:
+    """A network for sequence classification from a hub id or a folder."""
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    extra: dict[str, Any] = {"revision": revision} if revision else {}
+    if quantization is not config.Quantization.none:
+        extra["quantization_config"] = _quantization(quantization, dtype, head)
+        # "auto" would spread the model over devices, and by default every DDP process loads onto the first GPU.
+        extra["device_map"] = {"": device}
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # that the head is new is no news
+    try:
+        network = AutoModelForSequenceClassification.from_pretrained(
+            path,
+            num_labels=len(labels),
+            id2label=dict(enumerate(labels)),
+            label2id={name: position for position, name in enumerate(labels)},
+            problem_type="multi_label_classification",
+            dtype=dtype,
+            **extra,
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"The model {path} cannot be loaded: {str(error).splitlines()[0]}") from error
+    finally:
+        transformers_logging.set_verbosity(level)
+    network.config.use_cache = False  # else each forward pass builds a cache that nothing reads
+    network.config.pad_token_id = pad_token_id
+    _keep_gradients_on_cpu(network)
+    _float32_head(network, head)
+    return network if quantization is not config.Quantization.none else network.to(device)
+
+
+def device_for(accelerator: str) -> torch.device:
+    """The device of this process."""
+    if accelerator not in ("auto", "cpu", "gpu", "mps"):
+        raise UserError(f"accelerator={accelerator} is not one of auto, cpu, gpu, mps.")
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise UserError("accelerator=gpu, but torch sees no GPU; choose trainer=cpu (accelerator=cpu) or install a CUDA build.")
+    if accelerator == "mps" or (accelerator == "auto" and torch.backends.mps.is_available()):
+        return torch.device("mps")
+    if accelerator == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def compute_dtype(dtype: config.Dtype, device: torch.device) -> torch.dtype:
+    """What to compute in on a device: bfloat16 where it has it, else float16 on a GPU and float32 on a CPU."""
+    if dtype is not config.Dtype.auto:
+        return {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[dtype.value]
+    if device.type == "cuda":
+        # A T4 emulates bfloat16, slowly; torch counts that as supported unless told otherwise.
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type == "cpu" and torch.backends.cpu.get_cpu_capability() != "DEFAULT" and _cpu_has_bfloat16():
+        return torch.bfloat16
+    return torch.float32
+
+
+def lightning_precision(dtype: torch.dtype) -> Any:
+    """Lightning's name for computing in a dtype with float32 trained parameters."""
+    return {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed", torch.float32: "32-true"}[dtype]
+
+
+def _cpu_has_bfloat16() -> bool:
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def _local(path: str) -> str:
+    local = Path(path).expanduser()
+    return str(local) if local.exists() else path
+
+
+def _random(
+    settings: config.Model, labels: Sequence[str], tokenizer: Any, seed: int, base_folder: Path
+) -> str:
+    """Build the architecture with random weights and save it, so that the adapter has a base to be loaded on."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    if (base_folder / "config.json").exists():
+        return str(base_folder)
+    values = dict(settings.architecture)
+    try:
+        model_type = values.pop("model_type")
+        architecture = AutoConfig.for_model(
+            model_type,
+            **values,
+            num_labels=len(labels),
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"model.architecture cannot be built: {str(error).splitlines()[0]}") from error
+    torch.manual_seed(seed)
+    before = torch.get_default_dtype()
+    # Large ones are made in half precision: float32 would take 10 GB for two billion weights.
+    network = AutoModelForSequenceClassification.from_config(
+        architecture, dtype=torch.float32 if settings.dtype is config.Dtype.float32 else torch.bfloat16
+    )
+    torch.set_default_dtype(before)
+    network.save_pretrained(base_folder)
+    tokenizer.save_pretrained(base_folder)
+    return str(base_folder)
+
+
+def _quantization(quantization: config.Quantization, dtype: torch.dtype, head: Sequence[str]) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    # bitsandbytes would quantise a head under any other name than lm_head, and a quantised head cannot be trained.
+    if quantization is config.Quantization.int8:
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(head))
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=list(head),
+    )
+
+
+def _keep_gradients_on_cpu(network: nn.Module) -> None:
+    # On CPUs with AVX512_BF16 an evaluation pass repacks 4-bit weights for a kernel that has no backward, and the
+    # gradients of everything below become None without an error (bitsandbytes 0.50, from its PR 1804).
+    for module in network.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+class Float32Linear(nn.Linear):
+    """A linear layer in float32, also where the network around it computes in less."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[…, in] to […, out], float32."""
+        with torch.autocast(input.device.type, enabled=False):
+            return nn.functional.linear(input.float(), self.weight.float(), self.bias if self.bias is None else self.bias.float())
+
+
+def _float32_head(network: nn.Module, head: Sequence[str]) -> None:
+    # A bfloat16 head does not move at small learning rates, and a float16 one stops the gradient scaler (peft#341).
+    found = set()
+    for name, module in network.named_modules():
+        part = next((part for part in head if name.split(".")[-1] == part), None)
+        if part is None:
+            continue
+        found.add(part)
+        module.float()
+        for layer in module.modules():
+            if type(layer) is nn.Linear:
+                layer.__class__ = Float32Linear
+    if missing := set(head) - found:
+        raise UserError(f"model.head names {', '.join(sorted(missing))}, but the model has no such module.")

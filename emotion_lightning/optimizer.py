@@ -1,0 +1,79 @@
+"""The optimizer, its parameter groups and the schedule of its learning rate."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from emotion_lightning import config
+
+
+def build(
+    settings: config.AdamW, method: config.Method, network: nn.Module, *, head: list[str], steps: int
+) -> tuple[Optimizer, LambdaLR]:
+    """AdamW over the trained parameters, and its schedule.
+
+    Args:
+        settings: rates, decay, warm-up.
+        method: whose rates are taken where `settings` leaves them open.
+        network: with its trained parts attached.
+        head: modules that learn at the head's rate.
+        steps: optimizer steps of the whole training.
+    """
+    groups = parameter_groups(
+        network,
+        head=head,
+        lr=method.lr if settings.lr is None else settings.lr,
+        head_lr=method.head_lr if settings.head_lr is None else settings.head_lr,
+        weight_decay=settings.weight_decay,
+    )
+    optimizer = torch.optim.AdamW(groups, betas=(settings.beta1, settings.beta2))
+    return optimizer, LambdaLR(optimizer, schedule(settings, steps=steps))
+
+
+def parameter_groups(
+    network: nn.Module, *, head: list[str], lr: float, head_lr: float, weight_decay: float
+) -> list[dict[str, object]]:
+    """Trained parameters by rate and decay, with names `body`, `head` and `…_no_decay`; empty groups left out."""
+    groups: dict[str, dict[str, object]] = {}
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        in_head = bool(set(name.split(".")) & set(head))
+        # Vectors are scales, biases and norms; IA3's have a second axis of length one. Decay would pull IA3 from 1,
+        # where it changes nothing, towards 0.
+        decays = parameter.ndim >= 2 and min(parameter.shape) > 1
+        group = ("head" if in_head else "body") + ("" if decays else "_no_decay")
+        found = groups.setdefault(
+            group,
+            {
+                "name": group,
+                "params": [],
+                "lr": head_lr if in_head else lr,
+                "weight_decay": weight_decay if decays else 0.0,
+            },
+        )
+        found["params"].append(parameter)  # type: ignore[attr-defined]  # values of several types
+    return [groups[name] for name in sorted(groups)]
+
+
+def schedule(settings: config.AdamW, *, steps: int) -> Callable[[int], float]:
+    """Share of the peak rate at each step: up during warm-up, then as `settings.schedule` says."""
+    return partial(_share, warmup=round(settings.warmup * steps), steps=steps, kind=settings.schedule)
+
+
+def _share(step: int, *, warmup: int, steps: int, kind: config.Schedule) -> float:
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = min(1.0, (step - warmup) / max(1, steps - warmup))
+    match kind:
+        case config.Schedule.linear:
+            return 1 - done
+        case config.Schedule.cosine:
+            return (1 + math.cos(math.pi * done)) / 2
+        case config.Schedule.constant:
+            return 1.0

@@ -1,0 +1,106 @@
+"""A finished run, ready to label texts."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from emotion_lightning import checkpoint, config, model, thresholds
+from emotion_lightning.data.batches import WINDOW, Collate, EmotionRows, by_length, tokenize
+
+
+@dataclass
+class Prediction:
+    """The answer for one text.
+
+    Attributes:
+        labels: names of the emotions found; may be empty.
+        probabilities: of every label, by name.
+    """
+
+    labels: list[str]
+    probabilities: dict[str, float]
+
+
+class Predictor:
+    """A network with its tokenizer, labels and thresholds.
+
+    Args:
+        network: in evaluation mode, on its device.
+        tokenizer: of the network.
+        card: labels, thresholds and the length that texts are cut to.
+        device: where the network is.
+    """
+
+    def __init__(self, network: Any, tokenizer: Any, *, card: checkpoint.Card, device: torch.device) -> None:
+        self.network = network
+        self.tokenizer = tokenizer
+        self.card = card
+        self.device = device
+
+    def predict(self, texts: Sequence[str], *, batch_size: int = 32) -> list[Prediction]:
+        """Emotions of each text, in the order of the texts."""
+        if isinstance(texts, str):
+            texts = [texts]
+        predictions = []
+        for start in range(0, len(texts), batch_size * WINDOW):
+            probabilities = self.probabilities(texts[start : start + batch_size * WINDOW], batch_size=batch_size)
+            decisions = thresholds.decide(probabilities, self.card.cuts())
+            for shares, found in zip(probabilities.tolist(), decisions.tolist(), strict=True):
+                predictions.append(
+                    Prediction(
+                        labels=[name for name, yes in zip(self.card.labels, found, strict=True) if yes],
+                        probabilities=dict(zip(self.card.labels, shares, strict=True)),
+                    )
+                )
+        return predictions
+
+    def probabilities(self, texts: Sequence[str], *, batch_size: int = 32) -> Tensor:
+        """Probability of each label, [text, label], float32 on the CPU."""
+        return torch.sigmoid(self.logits(texts, batch_size=batch_size))
+
+    def logits(self, texts: Sequence[str], *, batch_size: int = 32) -> Tensor:
+        """[text, label], float32 on the CPU; texts of similar length are computed together."""
+        dataset = EmotionRows(tokenize(texts, self.tokenizer, max_tokens=self.card.max_tokens), None)
+        collate = Collate(dataset, self.tokenizer.pad_token_id)
+        logits = torch.zeros(len(texts), len(self.card.labels))
+        with torch.inference_mode(), self._precision():
+            for rows in by_length(dataset.tokens.lengths, batch_size=batch_size):
+                batch = collate(rows)
+                output = self.network(
+                    input_ids=batch["input_ids"].to(self.device), attention_mask=batch["attention_mask"].to(self.device)
+                )
+                logits[rows] = output.logits.float().cpu()
+        return logits
+
+    def stream(self, windows: Iterable[Sequence[str]], *, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Decisions and probabilities, [text, label], of one window of texts after the other."""
+        for texts in windows:
+            probabilities = self.probabilities(texts, batch_size=batch_size)
+            yield thresholds.decide(probabilities, self.card.cuts()), probabilities
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        # The same autocast as in training, so that a run's own numbers come out again.
+        dtype = model.compute_dtype(config.Dtype(self.card.base["dtype"]), self.device)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not torch.float32)
+
+
+def load(run: str | Path, *, accelerator: str = "auto") -> Predictor:
+    """Load a finished run.
+
+    Args:
+        run: the run folder, or its model/.
+        accelerator: auto, cpu, gpu or mps.
+
+    Raises:
+        UserError: the folder holds no trained model, or its base model cannot be found.
+    """
+    folder = checkpoint.model_folder(str(run))
+    card = checkpoint.read_card(folder)
+    device = model.device_for(accelerator)
+    network, tokenizer = checkpoint.load_model(folder, card=card, device=device)
+    return Predictor(network, tokenizer, card=card, device=device)

@@ -1,0 +1,61 @@
+"""The tables at the end of a run."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+PROTOCOL_METRICS = {
+    "f1_macro": "macro F1",
+    "f1_micro": "micro F1",
+    "jaccard": "Jaccard",
+    "f1_samples": "samples F1",
+    "subset_accuracy": "subset acc.",
+    "label_accuracy": "label acc.",
+    "predicted_cardinality": "labels/text",
+}
+
+
+def show(split: str, scores: dict[str, Any], *, protocol: str) -> None:
+    """Print the scores of a split: a line for each emotion, then one for each threshold protocol."""
+    console = Console(width=None if Console().is_terminal else 100)
+    emotions = Table(title=f"{split}, {scores['rows']:,} texts, {protocol} thresholds", title_justify="left")
+    emotions.add_column("emotion")
+    for name in ("support", "precision", "recall", "F1", "threshold"):
+        emotions.add_column(name, justify="right")
+    for label, values in scores[protocol]["labels"].items():
+        shares = [f"{values[name]:.3f}" for name in ("precision", "recall", "f1", "threshold")]
+        emotions.add_row(label, f"{values['support']:,}", *shares)
+    console.print(emotions)
+    protocols = Table()
+    protocols.add_column("thresholds")
+    for title in PROTOCOL_METRICS.values():
+        protocols.add_column(title, justify="right")
+    for name in (protocol, *(other for other in ("fixed", "global", "per_label") if other != protocol)):
+        protocols.add_row(name, *[f"{scores[name][metric]:.3f}" for metric in PROTOCOL_METRICS])
+    console.print(protocols)
+    console.print(
+        f"mAP {scores['map']:.3f}   LRAP {scores['lrap']:.3f}   loss {scores['loss']:.4f}   "
+        f"gold labels/text {scores[protocol]['gold_cardinality']:.3f}"
+    )
+
+
+def markdown(split: str, scores: dict[str, Any]) -> str:
+    """The protocols of a split as a Markdown table."""
+    lines = [f"| {split} | " + " | ".join(PROTOCOL_METRICS.values()) + " |", "|---|" + "---|" * len(PROTOCOL_METRICS)]
+    for name in ("fixed", "global", "per_label"):
+        cells = [f"{scores[name][metric]:.3f}" for metric in PROTOCOL_METRICS]
+        lines.append(f"| {name} thresholds | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def show_text(text: str, labels: list[str], probabilities: dict[str, float], cuts: dict[str, float]) -> None:
+    """Print one answer: a bar for each emotion, the likeliest first, those found marked."""
+    console = Console(highlight=False)
+    console.print(text, markup=False)
+    width = max(len(name) for name in probabilities)
+    for name, share in sorted(probabilities.items(), key=lambda item: -item[1]):
+        bar = "█" * round(share * 30)
+        mark = "●" if name in labels else " "
+        console.print(f"{mark} {name:<{width}} {share:.3f} {bar:<30} (threshold {cuts[name]:.2f})", markup=False)
+    console.print(f"Emotions: {', '.join(labels) or 'none'}", markup=False)

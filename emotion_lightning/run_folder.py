@@ -1,0 +1,126 @@
+"""Where a run keeps what: names of its files, its settings written and read back, files replaced in one step."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from emotion_lightning import config
+from emotion_lightning.errors import UserError
+
+SETTINGS = "settings.yaml"
+METRICS = "metrics.json"
+MODEL = "model"
+BASE = "base"
+CHECKPOINTS = "checkpoints"
+PREDICTIONS = "predictions"
+
+
+def refuse_used(folder: Path) -> None:
+    """Raise UserError where a folder holds a run already."""
+    if list((folder / CHECKPOINTS).glob("*.ckpt")) or (folder / METRICS).exists():
+        raise UserError(
+            f"{folder} holds a run already. Go on in it with resume={folder}, or choose another hydra.run.dir."
+        )
+
+
+def newest_unfinished(outputs: Path) -> Path:
+    """The newest run below a folder such as outputs/train that saved a checkpoint but no metrics."""
+    unfinished = [
+        last.parent.parent
+        for last in outputs.glob(f"*/*/{CHECKPOINTS}/last.ckpt")
+        if not (last.parent.parent / METRICS).exists()
+    ]
+    if not unfinished:
+        raise UserError(f"resume=auto found no unfinished run in {outputs}; name one with resume=FOLDER.")
+    return max(unfinished, key=lambda run: (run / CHECKPOINTS / "last.ckpt").stat().st_mtime)
+
+
+def write_settings(folder: Path, settings: Any, options: dict[str, str]) -> None:
+    """Write every setting, secrets redacted, with the names of the options chosen."""
+    tree = {"options": options, **config.redacted(config.plain(settings))}
+    with replacing(folder / SETTINGS) as temporary:
+        temporary.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """The settings of a run, as written."""
+    file = folder / SETTINGS
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{folder} is not a run folder: it holds no {SETTINGS}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read: {error}.") from error
+    if not isinstance(tree, dict) or not isinstance(tree.get("options"), dict):
+        raise UserError(f"{file} is not a settings file of a run.")
+    return tree
+
+
+def settings_as_overrides(folder: Path, changed: list[str]) -> dict[str, Any]:
+    """A run's settings by dotted name, options first.
+
+    Settings below an option that `changed` chooses anew are left out: they belong to the old option.
+    """
+    tree = read_settings(folder)
+    options = {group: option for group, option in tree.pop("options").items() if group not in changed}
+    leaves = {
+        name: value
+        for name, value in _leaves(tree)
+        if name.partition(".")[0] not in changed and name not in ("resume", "from_run")
+    }
+    return {**options, **leaves}
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    # Open mappings (model.roles, model.architecture) are values of one setting each.
+    for name, value in tree.items():
+        dotted = prefix + name
+        if isinstance(value, dict) and dotted not in ("model.roles", "model.architecture"):
+            yield from _leaves(value, dotted + ".")
+        else:
+            yield dotted, value
+
+
+def read_json(file: Path) -> Any:
+    """The content of a JSON file, or a UserError that names it."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{file} does not exist.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is not valid JSON: {error}.") from error
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Write JSON in one step: readers see the old file or the whole new one."""
+    with replacing(file) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of `file` at the end, and is removed on an error.
+
+    It lies beside `file`: a rename is one step within a file system only.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".part")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        # mkstemp keeps its file to its owner; results follow the umask as any new file does.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,3 @@
+from emotion_lightning.tiny import main
+
+main()

@@ -1,0 +1,121 @@
+"""Fine-tune an emotion classifier, choose its best epoch and thresholds on validation, report on test.
+
+python -m emotion_lightning.train model=gemma peft=ia3
+python -m emotion_lightning.train data=file data.path=my.csv
+python -m emotion_lightning.train -m optimizer.lr=1e-3,3e-3 seed=1,2,3
+python -m emotion_lightning.train resume=auto
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from emotion_lightning import command, config, run_folder
+
+log = logging.getLogger(__name__)
+
+
+def train(settings: config.Train, folder: Path) -> float | None:
+    """Fit, choose, report and export; return the macro F1 on validation, which a sweep maximises."""
+    if settings.resume and (folder / run_folder.METRICS).exists():
+        log.info("The run in %s is finished; there is nothing to resume.", folder)
+        return None
+    if not settings.resume:
+        run_folder.refuse_used(folder)
+
+    # Imported late: a wrong setting is reported before torch has loaded.
+    from lightning import Trainer, seed_everything
+
+    from emotion_lightning import adapter, callbacks, checkpoint, finish, logger, loss, model
+    from emotion_lightning.classifier import EmotionClassifier
+    from emotion_lightning.data import EmotionData, sources
+
+    model.check_access(settings.model)
+    corpus = sources.split(sources.read(settings.data), settings.data)
+    seed_everything(settings.seed, workers=True, verbose=False)
+    device = model.device_for(settings.trainer.accelerator)
+    tokenizer = model.load_tokenizer(settings.model)
+    emotions = EmotionData(settings.data, corpus, tokenizer=tokenizer, seed=settings.seed)
+    network = model.build(
+        settings.model,
+        emotions.labels,
+        tokenizer=tokenizer,
+        full=isinstance(settings.peft, config.Full),
+        device=device,
+        seed=settings.seed,
+        base_folder=folder / run_folder.BASE,
+    )
+    network = adapter.attach(
+        network, settings.peft, roles=settings.model.roles, head=settings.model.head, seed=settings.seed
+    )
+    classifier = EmotionClassifier(
+        network,
+        labels=emotions.labels,
+        loss=loss.build(settings.loss, label_counts=emotions.label_counts, rows=emotions.train_rows),
+        thresholds=settings.thresholds,
+        optimizer=settings.optimizer,
+        method=settings.peft,
+        head=settings.model.head,
+        identity=finish.identity(settings, emotions.labels),
+    )
+    options = command.options()
+    run_folder.write_settings(folder, settings, options)
+    resolved = config.redacted(config.plain(settings)) | {"options": options}
+    clock = callbacks.Clock()
+    with logger.run(settings.logger, folder, resolved=resolved, multirun=command.in_multirun()) as run:
+        trainer = Trainer(
+            **_trainer_arguments(settings.trainer),
+            precision=model.lightning_precision(model.compute_dtype(settings.model.dtype, device)),
+            plugins=[checkpoint.AtomicCheckpointIO()],
+            logger=run.lightning_logger,
+            callbacks=callbacks.build(
+                settings.callbacks, settings.trainer, folder, clock=clock, logs=bool(run.lightning_logger)
+            ),
+            default_root_dir=folder,
+            enable_progress_bar=callbacks.shows_bar(settings.trainer),
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_model_summary=False,
+            log_every_n_steps=10,
+        )
+        log.info(
+            "%s of %s parameters are trained (%s), on %s rows, %s.",
+            f"{adapter.trained_parameters(network):,}",
+            f"{sum(parameter.numel() for parameter in network.parameters()):,}",
+            options["peft"],
+            f"{emotions.train_rows:,}",
+            device,
+        )
+        last = folder / run_folder.CHECKPOINTS / "last.ckpt"
+        trainer.fit(classifier, emotions, ckpt_path=last if settings.resume and last.exists() else None)
+        scores = finish.finish(
+            settings, folder, trainer=trainer, classifier=classifier, emotions=emotions, clock=clock, run=run,
+            method=options["peft"],
+        )  # fmt: skip
+    return scores
+
+
+def _trainer_arguments(settings: config.Trainer) -> dict[str, Any]:
+    """Lightning's own names, but for those that our callbacks read."""
+    return {
+        "accelerator": settings.accelerator,
+        "devices": settings.devices,
+        "num_nodes": settings.num_nodes,
+        "strategy": settings.strategy,
+        "max_epochs": settings.max_epochs,
+        "max_steps": settings.max_steps,
+        "accumulate_grad_batches": settings.accumulate_grad_batches,
+        "gradient_clip_val": settings.gradient_clip_val,
+        "limit_train_batches": settings.limit_train_batches,
+        "limit_val_batches": settings.limit_eval_batches,
+        "limit_test_batches": settings.limit_eval_batches,
+    }
+
+
+def main() -> None:
+    """Read the command line and train."""
+    command.run("train", train)
+
+
+if __name__ == "__main__":
+    main()
