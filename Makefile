@@ -1,0 +1,33 @@
+# Everything runs in .venv, which the first command makes. `make train` is the place to start.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: train test test-slow check bench format
+
+train: .venv/installed
+	$(BIN)/python -m emotion_lightning.train
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+test-slow: .venv/installed
+	$(BIN)/python -m pytest -m slow
+
+check: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/run.py
+
+# Anew only when what is asked for changes.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

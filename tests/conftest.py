@@ -1,0 +1,83 @@
+"""Tiny real objects, and the commands as a user runs them but in this process, where torch is loaded already."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from emotion_lightning import config
+
+os.environ["WANDB_MODE"] = "offline"
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+SMALL = [
+    "model.architecture.num_hidden_layers=2",
+    "model.architecture.hidden_size=64",
+    "model.architecture.intermediate_size=128",
+    "model.architecture.head_dim=32",
+    "model.architecture.num_attention_heads=2",
+    "logger=none",
+    "data.max_rows=96",
+]
+"""Overrides that make the default run a matter of a second or two. Sizes are multiples of 32, as 4-bit kernels want."""
+
+
+@pytest.fixture
+def settings() -> Callable[..., Any]:
+    """Typed settings from overrides as on the command line."""
+
+    def load(*overrides: str, command: str = "train") -> Any:
+        config.register()
+        with initialize_config_dir(config_dir=str(config.conf_folder()), version_base="1.3"):
+            return config.load(compose(command, list(overrides)), command)
+
+    return load
+
+
+def run_in_process(command: str, *arguments: str) -> int:
+    """Run a command as `python -m emotion_lightning.<command>` would; its exit code."""
+    import importlib
+
+    module = importlib.import_module(f"emotion_lightning.{command}")
+    before = sys.argv
+    sys.argv = [f"emotion_lightning/{command}.py", *arguments]
+    try:
+        module.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    finally:
+        sys.argv = before
+    raise AssertionError("a command ends with SystemExit")
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Run a command in a folder of its own; its exit code."""
+    monkeypatch.chdir(tmp_path)
+    return run_in_process
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small finished run: 4-bit IA3 on the first rows of the sample."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    code = run_in_process("train", *SMALL, "trainer.max_epochs=1", f"hydra.run.dir={folder}")
+    assert code == 0
+    return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `gpu` skip themselves where there is none."""
+    if not any(item.get_closest_marker("gpu") for item in items):
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a GPU"))
