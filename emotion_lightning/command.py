@@ -28,7 +28,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from emotion_lightning import config, run_folder
+from emotion_lightning import config, help, run_folder
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,9 @@ def run(command: str, work: Callable[[Any, Path], Any]) -> None:
             _run(command, work, arguments)
     except SystemExit as stop:
         code = stop.code
+    except BrokenPipeError:
+        # `… --help | head`: the reader has seen enough. Python would complain once more while it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except _JobsFailed as failed:
         print(failed, file=sys.stderr)
         code = 1
@@ -93,6 +96,8 @@ def _run(command: str, work: Callable[[Any, Path], Any], arguments: list[str]) -
     multirun = bool({"-m", "--multirun"} & set(arguments))
     prepared = _with_run(command, _literal(command, arguments, multirun=multirun), multirun=multirun)
     informs = any(re.fullmatch(r"--help|-h|--hydra-help|--cfg|-c|--info|-i|--shell[-_]completion|-sc", a) for a in prepared)
+    if {"--help", "-h"} & set(prepared):
+        return _help(command, prepared)
     if not informs:
         _check_jobs(command, prepared)
     failed: list[_Failed] = []
@@ -261,13 +266,26 @@ def _folder(path: str) -> Path:
 # -------------------------------------------------------------------------------------------------------------- sweeps
 
 
-def _check_jobs(command: str, arguments: list[str]) -> None:
-    """Load the settings of every job, so that a wrong one is refused before the first starts or a folder is made."""
+def _help(command: str, arguments: list[str]) -> None:
+    # Hydra's own --help composes every option of every group first, which takes seconds.
+    with initialize_config_dir(config_dir=str(config.conf_folder()), version_base="1.3"):
+        cfg = compose(command, _overrides(arguments), return_hydra_config=True)
+        groups = sorted(config.groups(command))
+        help.show(command, cfg, {group: str(cfg.hydra.runtime.choices[group]) for group in groups})
+
+
+def _overrides(arguments: list[str]) -> list[str]:
     overrides = [a for a in arguments if _ARGUMENT.fullmatch(a) or a.startswith("~")]
     extra = [arguments[i + 1] for i, a in enumerate(arguments[:-1]) if a in ("--config-dir", "-cd")]
     extra += [a.partition("=")[2] for a in arguments if a.startswith("--config-dir=")]
     if extra:
         overrides.append(f"hydra.searchpath=[{quoted('file://' + str(Path(extra[-1]).absolute()))}]")
+    return overrides
+
+
+def _check_jobs(command: str, arguments: list[str]) -> None:
+    """Load the settings of every job, so that a wrong one is refused before the first starts or a folder is made."""
+    overrides = _overrides(arguments)
     with initialize_config_dir(config_dir=str(config.conf_folder()), version_base="1.3"):
         parser = OverridesParser.create()
         parsed = parser.parse_overrides(overrides)

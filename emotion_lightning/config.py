@@ -658,10 +658,11 @@ def text_settings(command: str) -> set[str]:
 
 def groups(command: str) -> set[str]:
     """Config groups of a command."""
+    hints = typing.get_type_hints(COMMANDS[command])
     return {
-        field.name
-        for field in dataclasses.fields(COMMANDS[command])
-        if (conf_folder() / field.name).is_dir() and dataclasses.is_dataclass(field.type)
+        name
+        for name, hint in hints.items()
+        if any(schema.startswith(name + "/") and issubclass(node, hint) for schema, node in SCHEMAS.items() if isinstance(hint, type))
     }
 
 

@@ -68,8 +68,6 @@ def _wandb(settings: config.WandB, folder: Path, *, resolved: dict[str, Any], mu
     from lightning.pytorch.loggers import WandbLogger
 
     offline = _offline(settings)
-    for chatty in ("wandb", "lightning.pytorch.loggers.wandb"):
-        logging.getLogger(chatty).setLevel(logging.ERROR)
     id_file = folder / "wandb" / "id.txt"
     run_id = id_file.read_text().strip() if id_file.exists() else None
     logger = WandbLogger(
@@ -107,16 +105,17 @@ def _wandb(settings: config.WandB, folder: Path, *, resolved: dict[str, Any], mu
 def _offline(settings: config.WandB) -> bool:
     import wandb
 
-    mode = os.environ.get("WANDB_MODE", "")
-    if mode in ("offline", "dryrun", "disabled"):
+    if os.environ.get("WANDB_MODE", "") in ("offline", "dryrun", "disabled"):
         return True
-    has_key = bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
+    if settings.mode is config.LoggerMode.offline:
+        return True
+    has_key = bool(os.environ.get("WANDB_API_KEY")) or wandb.login(prompt=False, verify=False)
     if settings.mode is config.LoggerMode.online and not has_key:
         raise UserError(
             "logger.mode=online needs a W&B key: run `wandb login` or set WANDB_API_KEY, or keep the run here with "
             "logger.mode=offline."
         )
-    return settings.mode is config.LoggerMode.offline or not has_key
+    return not has_key
 
 
 def dotted(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

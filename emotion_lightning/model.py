@@ -130,7 +130,6 @@ def load(
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
     extra: dict[str, Any] = {"revision": revision} if revision else {}
     if quantization is not config.Quantization.none:
         extra["quantization_config"] = _quantization(quantization, dtype, head)

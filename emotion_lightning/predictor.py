@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emotion_lightning import checkpoint, config, model, thresholds
+from emotion_lightning import checkpoint, config, model, quiet, thresholds
 from emotion_lightning.data.batches import WINDOW, Collate, EmotionRows, by_length, tokenize
 
 
@@ -99,6 +99,7 @@ def load(run: str | Path, *, accelerator: str = "auto") -> Predictor:
     Raises:
         UserError: the folder holds no trained model, or its base model cannot be found.
     """
+    quiet.libraries()
     folder = checkpoint.model_folder(str(run))
     card = checkpoint.read_card(folder)
     device = model.device_for(accelerator)

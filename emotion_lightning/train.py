@@ -26,10 +26,11 @@ def train(settings: config.Train, folder: Path) -> float | None:
     # Imported late: a wrong setting is reported before torch has loaded.
     from lightning import Trainer, seed_everything
 
-    from emotion_lightning import adapter, callbacks, checkpoint, finish, logger, loss, model
+    from emotion_lightning import adapter, callbacks, checkpoint, finish, logger, loss, model, quiet
     from emotion_lightning.classifier import EmotionClassifier
     from emotion_lightning.data import EmotionData, sources
 
+    quiet.libraries()
     model.check_access(settings.model)
     corpus = sources.split(sources.read(settings.data), settings.data)
     seed_everything(settings.seed, workers=True, verbose=False)
