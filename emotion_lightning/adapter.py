@@ -1,5 +1,7 @@
 """What is trained: IA3 vectors, LoRA matrices and so on, attached with PEFT to a frozen network."""
 
+import functools
+import re
 from typing import Any
 
 import torch
@@ -82,8 +84,6 @@ def _peft_config(settings: config.Peft, roles: dict[str, str], head: list[str], 
 
 
 def _check_roles(network: nn.Module, targets: list[str], roles: dict[str, str]) -> None:
-    import re
-
     names = [name for name, _ in network.named_modules()]
     for role in targets:
         if not any(re.fullmatch(roles[role], name) for name in names):
@@ -107,11 +107,10 @@ def keep_dtype(network: nn.Module) -> None:
     PEFT's own (peft 0.21, tuners/ia3/bnb.py) return float32: without autocast a bfloat16 Gemma stops at "Expected
     query, key, and value to have the same dtype", with it the residual stream turns float32 (peft#864).
     """
-    if not _IA3_LAYERS:
-        return
+    layers = _quantised_ia3_layers()
     for module in network.modules():
-        if type(module) in _IA3_LAYERS:
-            module.__class__ = _IA3_LAYERS[type(module)]
+        if type(module) in layers:
+            module.__class__ = layers[type(module)]
 
 
 class _KeepsDtype:
@@ -129,12 +128,10 @@ class _KeepsDtype:
         return (self.base_layer(x, *args, **kwargs).float() * scaling).to(x.dtype)
 
 
+@functools.cache
 def _quantised_ia3_layers() -> dict[type, type]:
     from peft.tuners.ia3 import bnb
 
     layers = [getattr(bnb, name) for name in ("Linear4bit", "Linear8bitLt") if hasattr(bnb, name)]
     # The name stays PEFT's, so that a printed network reads as PEFT's does.
     return {layer: type(layer.__name__, (_KeepsDtype, layer), {}) for layer in layers}
-
-
-_IA3_LAYERS = _quantised_ia3_layers()

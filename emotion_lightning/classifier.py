@@ -76,8 +76,7 @@ class EmotionClassifier(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Fit thresholds on validation and log its metrics."""
-        _, logits, targets = self.outcomes.compute()
-        self.outcomes.reset()
+        _, logits, targets = self.outcomes.gather()
         assert targets is not None
         protocol = thresholds.protocol(self.threshold_settings)
         probabilities = torch.sigmoid(logits)

@@ -70,7 +70,9 @@ def _wandb(settings: config.WandB, folder: Path, *, resolved: dict[str, Any], mu
     offline = _offline(settings)
     id_file = folder / "wandb" / "id.txt"
     run_id = id_file.read_text().strip() if id_file.exists() else None
-    logger = WandbLogger(
+    # Not by WandbLogger, whose `offline` sets an environment variable for the next job too.
+    (folder / "wandb").mkdir(parents=True, exist_ok=True)
+    experiment = wandb.init(
         project=settings.project,
         entity=settings.entity,
         group=settings.group or (folder.parent.name if multirun else None),
@@ -78,24 +80,24 @@ def _wandb(settings: config.WandB, folder: Path, *, resolved: dict[str, Any], mu
         name=settings.name or f"{folder.parent.name}/{folder.name}",
         tags=settings.tags or None,
         notes=settings.notes,
-        save_dir=folder,
+        dir=folder,
         id=run_id,
         resume="allow" if run_id else None,
-        # Lightning's own `offline` sets an environment variable, for the next job too and too late for this one.
         mode="offline" if offline else "online",
         # A swept group would lock a nested dict (`model`) against the resolved one: dotted names never collide.
         config=dotted(resolved),
         settings=wandb.Settings(silent=True, console="off"),
     )
+    experiment.define_metric("trainer/global_step")
+    experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
     code = 1
     try:
-        (folder / "wandb").mkdir(parents=True, exist_ok=True)
-        id_file.write_text(str(logger.experiment.id))
+        id_file.write_text(str(experiment.id))
         if offline:
-            log.info("W&B keeps this run offline; send it later with: wandb sync %s", Path(logger.experiment.dir).parent)
+            log.info("W&B keeps this run offline; send it later with: wandb sync %s", Path(experiment.dir).parent)
         else:
-            log.info("W&B: %s", logger.experiment.url)
-        yield _WandbRun(logger)
+            log.info("W&B: %s", experiment.url)
+        yield _WandbRun(WandbLogger(experiment=experiment, save_dir=folder))
         code = 0
     finally:
         # Left open, the next job of a multirun would write into this run.

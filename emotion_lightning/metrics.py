@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional.classification import (
-    multilabel_average_precision,
+    binary_average_precision,
     multilabel_ranking_average_precision,
     multilabel_stat_scores,
 )
@@ -23,7 +23,7 @@ from emotion_lightning import thresholds
 class Outcomes(Metric):
     """Gathers rows, logits and targets over batches and processes.
 
-    `compute` gives them in the order of the rows, each row once, also where a process was given one twice.
+    `gather` gives them in the order of the rows, each row once, also where a process was given one twice.
     """
 
     full_state_update = False
@@ -43,8 +43,17 @@ class Outcomes(Metric):
         if targets is not None:
             self.targets.append(targets.detach())
 
+    def gather(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Row numbers [row], logits [row, label], targets [row, label] or None, of all processes; starts afresh."""
+        numbers, logits, targets = self.compute()
+        self.reset()
+        # torchmetrics gives results of one element back without their axes.
+        numbers = numbers.reshape(-1)
+        shape = (len(numbers), -1)
+        return numbers, logits.reshape(shape), None if targets is None else targets.reshape(shape)
+
     def compute(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Row numbers [row], logits [row, label], targets [row, label] or None."""
+        """What `gather` gives, but for the axes of a single element."""
         rows, logits = dim_zero_cat(self.rows), dim_zero_cat(self.logits)
         numbers, where = torch.unique(rows, return_inverse=True)
         first = torch.full((len(numbers),), len(rows), device=rows.device, dtype=torch.long)
@@ -108,13 +117,15 @@ def rankings(probabilities: Tensor, truth: Tensor) -> dict[str, float]:
     """mAP over the labels that have positives, and label ranking average precision."""
     labels = truth.shape[1]
     supported = truth.any(0)
-    precisions = multilabel_average_precision(
-        probabilities, truth.long(), num_labels=labels, average="none", validate_args=False
-    )
+    # Label by label: torchmetrics' own for many labels fails where there is one.
+    precisions = [
+        float(binary_average_precision(probabilities[:, label], truth[:, label].long(), validate_args=False))
+        for label in supported.nonzero().flatten().tolist()
+    ]
     ranking = multilabel_ranking_average_precision(
         probabilities, truth.long(), num_labels=labels, validate_args=False
     )
-    return {"map": float(precisions[supported].double().mean()) if supported.any() else 0.0, "lrap": float(ranking)}
+    return {"map": sum(precisions) / len(precisions) if precisions else 0.0, "lrap": float(ranking)}
 
 
 def decisions_report(decisions: Tensor, truth: Tensor, cut: Tensor, labels: list[str]) -> dict[str, Any]:

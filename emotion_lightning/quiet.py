@@ -6,7 +6,6 @@ import warnings
 _SAID = (
     "Failed to load CPU gemm_4bit_forward",  # bitsandbytes: an optional kernel, for a path that we do not take
     "litlogger",  # Lightning: an advertisement
-    "The anonymous setting has no effect",  # W&B: Lightning passes it, we do not
 )
 _WARNED = (
     r".*is_gradient_checkpointing.*",  # PEFT calls transformers by an old name
@@ -30,8 +29,7 @@ def libraries() -> None:
     """Silence them; what warns of something real still comes through."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for name in ("bitsandbytes.backends.cpu.ops", "wandb"):
-        logging.getLogger(name).addFilter(_Drop())
+    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_Drop())
     for message in _WARNED:
         warnings.filterwarnings("ignore", message=message)
 

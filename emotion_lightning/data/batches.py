@@ -123,6 +123,11 @@ class ShuffledByLength(Sampler[list[int]]):
     def __len__(self) -> int:
         return -(-len(self.lengths) // (self.batch_size * self.processes))
 
+    @property
+    def sampler(self) -> "ShuffledByLength":
+        """Itself: Lightning tells the epoch to the sampler inside a batch sampler, never to the batch sampler."""
+        return self
+
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before each epoch."""
         self.epoch = epoch

@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from emotion_lightning import config, loss
+
+COUNTS, ROWS = np.array([0, 1, 50, 100]), 200
+"""A label without positives, a rare one, one in four, one in two."""
+
+
+def batch(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 4 * torch.randn(16, 4, generator=generator, dtype=torch.float64)
+    return logits, (torch.rand(16, 4, generator=generator) < 0.3).double()
+
+
+def mean_over(positive, negative):
+    """What a loss of these terms is on the batch; both are functions of probabilities, in numpy."""
+    logits, targets = (tensor.numpy() for tensor in batch())
+    p = 1 / (1 + np.exp(-logits))
+    return np.where(targets == 1, positive(p), negative(p)).mean()
+
+
+def approximately(value):
+    return pytest.approx(float(value), abs=1e-7)  # weights are float32
+
+
+def plain_bce():
+    return approximately(binary_cross_entropy_with_logits(*batch()))
+
+
+def build(settings):
+    return loss.build(settings, label_counts=COUNTS, rows=ROWS)
+
+
+def weights(kind, clip=None):
+    return loss.positive_weights(config.WeightedBCE(config.PositiveWeights[kind], clip), label_counts=COUNTS, rows=ROWS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "clip", "expected"),
+    [
+        ("none", None, [1, 1, 1, 1]),
+        ("neg_pos", None, [1, 199, 3, 1]),
+        ("neg_pos", 10, [1, 10, 3, 1]),
+        ("neg_pos", 2, [1, 2, 2, 1]),
+        ("sqrt", None, [1, 199**0.5, 3**0.5, 1]),
+        ("sqrt", 10, [1, 10, 3**0.5, 1]),
+    ],
+)
+def test_positives_weigh_by_how_rare_their_label_is(kind, clip, expected):
+    assert weights(kind, clip).tolist() == pytest.approx(expected)
+
+
+def test_weighted_bce_counts_positives_by_their_weight():
+    weighted = np.array([1.0, 10.0, 3.0, 1.0])
+    found = build(config.WeightedBCE(config.PositiveWeights.neg_pos, 10))(*batch())
+    assert found == approximately(mean_over(lambda p: -weighted * np.log(p), lambda p: -np.log(1 - p)))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        config.BCE(),
+        config.WeightedBCE(config.PositiveWeights.none, None),
+        config.Focal(gamma=0, alpha=None),
+        config.Asymmetric(gamma_positive=0, gamma_negative=0, clip=0),
+    ],
+    ids=str,
+)
+def test_losses_that_weigh_nothing_are_plain_bce(settings):
+    assert build(settings)(*batch()) == plain_bce()
+
+
+@pytest.mark.parametrize("gamma", [0, 0.5, 2])
+@pytest.mark.parametrize("alpha", [None, 0.25, 0.9])
+def test_focal_loss_follows_its_paper(gamma, alpha):
+    positive, negative = (1, 1) if alpha is None else (alpha, 1 - alpha)
+    expected = mean_over(
+        lambda p: -positive * (1 - p) ** gamma * np.log(p), lambda p: -negative * p**gamma * np.log(1 - p)
+    )
+    assert build(config.Focal(gamma, alpha))(*batch()) == approximately(expected)
+
+
+@pytest.mark.parametrize("clip", [0, 0.05, 0.5])
+@pytest.mark.parametrize(("gamma_positive", "gamma_negative"), [(0, 0), (0, 4), (1, 4), (0.5, 1)])
+def test_asymmetric_loss_follows_its_paper(gamma_positive, gamma_negative, clip):
+    def negative(p):
+        shifted = np.maximum(p - clip, 0)
+        return -(shifted**gamma_negative) * np.log(1 - shifted)
+
+    expected = mean_over(lambda p: -((1 - p) ** gamma_positive) * np.log(p), negative)
+    assert build(config.Asymmetric(gamma_positive, gamma_negative, clip))(*batch()) == approximately(expected)
+
+
+@pytest.mark.parametrize("target", [0.0, 1.0])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        config.BCE(),
+        config.WeightedBCE(config.PositiveWeights.neg_pos, None),
+        *[config.Focal(gamma, alpha) for gamma in (0.0, 0.5, 2.0) for alpha in (None, 0.25)],
+        *[
+            config.Asymmetric(positive, negative, clip)
+            for positive, negative in ((0.0, 0.0), (0.0, 4.0), (1.0, 4.0), (0.5, 0.5))
+            for clip in (0.0, 0.05)
+        ],
+    ],
+    ids=str,
+)
+def test_extreme_logits_have_a_finite_loss_and_gradient(settings, target):
+    logits = torch.tensor([[-100.0, -20.0, 20.0, 100.0]], requires_grad=True)
+    value = build(settings)(logits, torch.full((1, 4), target))
+    value.backward()
+    assert value.isfinite()
+    assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("option", sorted(path.stem for path in (config.conf_folder() / "loss").glob("*.yaml")))
+def test_every_loss_option_builds_and_learns(settings, option):
+    logits = torch.zeros(2, 4, requires_grad=True)
+    targets = torch.tensor([[1.0] * 4, [0.0] * 4])
+    value = build(settings(f"loss={option}").loss)(logits, targets)
+    value.backward()
+    assert value.shape == () and value.dtype == torch.float32
+    assert (logits.grad[0] < 0).all() and (logits.grad[1] > 0).all()
+
+
+def test_weights_move_with_the_loss_and_stay_out_of_checkpoints():
+    module = build(config.WeightedBCE(config.PositiveWeights.sqrt, None))
+    assert module.to("meta").weights.is_meta
+    assert module.state_dict() == {}
