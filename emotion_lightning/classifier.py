@@ -90,7 +90,7 @@ class EmotionClassifier(lightning.LightningModule):
 
     def split_loss(self, logits: Tensor, targets: Tensor) -> float:
         """The loss over a whole split."""
-        return float(self.loss.to(logits.device)(logits, targets))
+        return float(self.loss(logits.to(self.device), targets.to(self.device)))
 
     def configure_optimizers(self) -> Any:
         """AdamW with its schedule, stepped with each optimizer step."""

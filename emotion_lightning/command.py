@@ -196,7 +196,7 @@ def _literal(command: str, arguments: list[str], *, multirun: bool) -> list[str]
         if name in groups and value in ("null", "None", ""):
             options = config.option_files(name)
             raise UserError(f"{name}={value} is no option; choose {name}= one of {', '.join(options)}.")
-        if name in literal or name in _PATHS_OF_HYDRA:
+        if name in literal or name in _PATHS_OF_HYDRA or name.startswith("model.roles."):
             value = _quote_text(name, value, multirun=multirun)
         prepared.append(f"{sign}{name}={value}")
     return prepared
@@ -245,7 +245,14 @@ def _with_run(command: str, arguments: list[str], *, multirun: bool) -> list[str
         folder = _folder(str(source))
     stored = run_folder.settings_as_overrides(folder, changed=sorted(given))
     options = config.groups(command)
-    return [f"{name}={value if name in options else quoted(value)}" for name, value in stored.items()] + arguments
+    return [_override(name, value, options) for name, value in stored.items()] + arguments
+
+
+def _override(name: str, value: Any, options: set[str]) -> str:
+    if name in options:
+        return f"{name}={value}"
+    # Open mappings may hold keys that the option file does not.
+    return f"{'++' if isinstance(value, dict) else ''}{name}={quoted(value)}"
 
 
 def _unquoted(value: str | None) -> str | None:

@@ -811,6 +811,8 @@ def _check_ranges(settings: Any, prefix: str = "") -> None:
 
 
 def _check_relations(settings: Train) -> None:
+    if isinstance(settings.data, SameData):
+        raise UserError("data=same is for evaluate, where it means the data of the run; choose another data=.")
     if isinstance(settings.peft, Full) and settings.model.quantization is not Quantization.none:
         raise UserError(
             f"peft=full cannot train model.quantization={settings.model.quantization.value} weights; "

@@ -108,8 +108,7 @@ def _outcomes(
     loader = emotions.val_dataloader() if split == "validation" else emotions.test_dataloader()
     classifier.outcomes.reset()
     trainer.test(classifier, dataloaders=loader, verbose=False)
-    numbers, logits, targets = classifier.outcomes.gather()
-    return numbers.cpu(), logits.cpu(), None if targets is None else targets.cpu()
+    return classifier.outcomes.gather()
 
 
 def _card(

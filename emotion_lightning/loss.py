@@ -74,7 +74,7 @@ class Focal(nn.Module):
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean over rows and labels."""
         cross_entropy = binary_cross_entropy_with_logits(logits, targets, reduction="none")
-        losses = (1 - torch.exp(-cross_entropy)) ** self.gamma * cross_entropy
+        losses = _power(1 - torch.exp(-cross_entropy), self.gamma) * cross_entropy
         if self.alpha is not None:
             losses = losses * torch.where(targets > 0, self.alpha, 1 - self.alpha)
         return losses.mean()
@@ -96,9 +96,14 @@ class Asymmetric(nn.Module):
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean over rows and labels."""
         probabilities = torch.sigmoid(logits)
-        shifted = (probabilities - self.clip).clamp(min=0)
-        positive = (1 - probabilities) ** self.gamma_positive * logsigmoid(logits)
+        shifted = (probabilities - self.clip).clamp(0, 1 - torch.finfo(logits.dtype).eps)
+        positive = _power(1 - probabilities, self.gamma_positive) * logsigmoid(logits)
         # Without a shift, log(1 - p) is taken from the logit: it stays finite where p rounds to 1.
         log_negative = torch.log1p(-shifted) if self.clip > 0 else logsigmoid(-logits)
-        negative = shifted**self.gamma_negative * log_negative
+        negative = _power(shifted, self.gamma_negative) * log_negative
         return -(targets * positive + (1 - targets) * negative).mean()
+
+
+def _power(base: Tensor, exponent: float) -> Tensor:
+    # At 0 the slope of a power below 1 is infinite, and infinity times a loss of 0 is NaN.
+    return base.clamp(min=torch.finfo(base.dtype).tiny) ** exponent

@@ -12,7 +12,6 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional.classification import (
     binary_average_precision,
-    multilabel_ranking_average_precision,
     multilabel_stat_scores,
 )
 from torchmetrics.utilities import dim_zero_cat
@@ -32,7 +31,7 @@ class Outcomes(Metric):
     targets: list[Tensor]
 
     def __init__(self) -> None:
-        super().__init__(compute_on_cpu=True)
+        super().__init__()
         for name in ("rows", "logits", "targets"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
@@ -44,9 +43,13 @@ class Outcomes(Metric):
             self.targets.append(targets.detach())
 
     def gather(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Row numbers [row], logits [row, label], targets [row, label] or None, of all processes; starts afresh."""
-        numbers, logits, targets = self.compute()
+        """Row numbers [row], logits [row, label], targets [row, label] or None, of all processes, on the CPU.
+
+        Starts afresh for the next split.
+        """
+        numbers, logits, targets = (None if part is None else part.cpu() for part in self.compute())
         self.reset()
+        assert numbers is not None and logits is not None
         # torchmetrics gives results of one element back without their axes.
         numbers = numbers.reshape(-1)
         shape = (len(numbers), -1)
@@ -115,17 +118,26 @@ def report(
 
 def rankings(probabilities: Tensor, truth: Tensor) -> dict[str, float]:
     """mAP over the labels that have positives, and label ranking average precision."""
-    labels = truth.shape[1]
     supported = truth.any(0)
     # Label by label: torchmetrics' own for many labels fails where there is one.
     precisions = [
         float(binary_average_precision(probabilities[:, label], truth[:, label].long(), validate_args=False))
         for label in supported.nonzero().flatten().tolist()
     ]
-    ranking = multilabel_ranking_average_precision(
-        probabilities, truth.long(), num_labels=labels, validate_args=False
-    )
-    return {"map": sum(precisions) / len(precisions) if precisions else 0.0, "lrap": float(ranking)}
+    return {
+        "map": sum(precisions) / len(precisions) if precisions else 0.0,
+        "lrap": _ranking_precision(probabilities, truth),
+    }
+
+
+def _ranking_precision(probabilities: Tensor, truth: Tensor) -> float:
+    # torchmetrics adds up rows in float32, off by 2e-6 at 5,000 rows, and loops over them.
+    total = torch.zeros(len(truth), dtype=torch.float64, device=truth.device)
+    for label in range(truth.shape[1]):
+        above = probabilities >= probabilities[:, label, None]
+        total += truth[:, label] * (above & truth).sum(1) / above.sum(1).double()
+    gold = truth.sum(1)
+    return float(torch.where(gold > 0, total / gold.clamp(min=1), 1.0).mean())
 
 
 def decisions_report(decisions: Tensor, truth: Tensor, cut: Tensor, labels: list[str]) -> dict[str, Any]:
@@ -135,6 +147,7 @@ def decisions_report(decisions: Tensor, truth: Tensor, cut: Tensor, labels: list
     found, wrong, _, missed, support = (
         multilabel_stat_scores(decisions.long(), truth.long(), num_labels=count, average="none", validate_args=False)
         .double()
+        .reshape(count, 5)  # of a single label torchmetrics drops the axis
         .unbind(1)
     )
     f1 = _ratio(2 * found, 2 * found + wrong + missed)

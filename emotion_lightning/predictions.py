@@ -81,9 +81,19 @@ class _Table:
             yield [identifier, *text, *decisions[i], *(shares[i] if self.probabilities else [])]
 
 
+class _UnixLines:
+    """Ends lines with \\n, while the csv module, believing in \\r\\n, quotes cells that hold either."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def write(self, line: str) -> None:
+        self._file.write(line.removesuffix("\r\n") + "\n")
+
+
 class _CSV:
     def __init__(self, file: Any, table: _Table) -> None:
-        self._writer = csv.writer(file, lineterminator="\n")
+        self._writer = csv.writer(_UnixLines(file))
         self._table = table
         self._writer.writerow(table.names)
 

@@ -77,11 +77,11 @@ def _best_cut(probabilities: Tensor, truth: Tensor, fallback: float) -> Tensor:
     ordered, order = probabilities.sort(descending=True)
     found = truth[order].cumsum(0)
     f1 = 2 * found / (torch.arange(1, len(ordered) + 1, device=found.device) + positives)
-    # A cut is possible only between two different probabilities, and below the last.
-    possible = torch.ones_like(truth)
-    possible[:-1] = ordered[:-1] > ordered[1:]
-    f1 = torch.where(possible, f1, -1.0)
-    below = torch.cat([ordered[1:], torch.zeros(1, dtype=torch.float64, device=ordered.device)])
+    # A cut is possible only between two different probabilities, and below the last, which may be 0.
+    below = torch.cat([ordered[1:], ordered.new_zeros(1)])
+    f1 = torch.where(ordered > below, f1, 0.0)
+    if f1.max() == 0:
+        return torch.tensor(fallback, dtype=torch.float64)
     middle = (ordered + below) / 2
     best = (f1 >= f1.max() - 1e-12).nonzero().flatten()
     return middle[best[(middle[best] - 0.5).abs().argmin()]]

@@ -149,7 +149,7 @@ def gathered(*batches, targets=True):
     for batch in batches:
         rows = torch.tensor(batch)
         outcomes.update(rows, torch.stack([rows, -rows], 1), rows[:, None] % 2 if targets else None)
-    return outcomes.compute()
+    return outcomes.gather()
 
 
 @pytest.mark.parametrize(
@@ -177,10 +177,24 @@ def test_outcomes_without_targets_gives_none():
     assert gathered([1, 0], [2], targets=False)[2] is None
 
 
+def test_outcomes_of_a_single_element_keep_their_axes():
+    outcomes = metrics.Outcomes()
+    outcomes.update(torch.tensor([5]), torch.tensor([[2.0]]), torch.tensor([[1.0]]))
+    assert [part.tolist() for part in outcomes.gather()] == [[5], [[2.0]], [[1.0]]]
+
+
+def test_outcomes_start_afresh_once_gathered():
+    outcomes = metrics.Outcomes()
+    for row in (8, 3):
+        outcomes.update(torch.tensor([row]), torch.zeros(1, 2), None)
+        rows, _, _ = outcomes.gather()
+        assert rows.tolist() == [row]
+
+
 def test_outcomes_gives_float32_logits_whatever_the_network_computes_in():
     outcomes = metrics.Outcomes()
     outcomes.update(torch.tensor([0]), torch.ones(1, 2, dtype=torch.bfloat16, requires_grad=True), torch.ones(1, 2))
-    _, logits, _ = outcomes.compute()
+    _, logits, _ = outcomes.gather()
     assert logits.dtype == torch.float32 and not logits.requires_grad
 
 
@@ -192,7 +206,7 @@ def test_logits_between_zero_and_one_are_never_taken_for_probabilities(batch):
     outcomes = metrics.Outcomes()
     for rows in torch.arange(40).split(batch):
         outcomes.update(rows, logits[rows], targets[rows])
-    _, collected, truth = outcomes.compute()
+    _, collected, truth = outcomes.gather()
     cuts = {"fixed": fixed(3), "global": fixed(3, 0.62)}
     by_parts = metrics.report(torch.sigmoid(collected), truth, cuts, names(3))
     assert by_parts == metrics.report(torch.sigmoid(logits), targets, cuts, names(3))

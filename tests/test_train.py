@@ -72,9 +72,12 @@ def test_settings_are_written_with_the_options_chosen(finished: Path) -> None:
     assert written["peft"]["targets"] == ["key", "value", "feedforward_out"]
 
 
-def test_stock_peft_loads_the_model_and_gives_equal_probabilities(finished: Path) -> None:
+@pytest.mark.parametrize("fused", [True, False])
+def test_stock_peft_loads_the_model_and_gives_equal_probabilities(finished: Path, fused: bool) -> None:
     from peft import PeftConfig, PeftModel
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, BitsAndBytesConfig
+
+    from emotion_lightning.data import sources
 
     folder = finished / "model"
     base = AutoModelForSequenceClassification.from_pretrained(
@@ -85,16 +88,18 @@ def test_stock_peft_loads_the_model_and_gives_equal_probabilities(finished: Path
         device_map="cpu",
     )
     network = PeftModel.from_pretrained(base, folder).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    from emotion_lightning.data import sources
-
-    source = rows(sources.SAMPLE / "test.csv")[:8]
+    for module in network.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu") and not fused:
+            # bitsandbytes' own kernel for prediction on such CPUs computes in bfloat16.
+            module.support_avx512bf16_for_cpu = False
     written = rows(finished / "predictions" / "test.csv")[:8]
-    batch = tokenizer([row["text"] for row in source], padding=True, truncation=True, max_length=64, return_tensors="pt")
-    with torch.no_grad():
-        probabilities = torch.sigmoid(network(**batch).logits)
+    texts = [row["text"] for row in rows(sources.SAMPLE / "test.csv")[:8]]
+    batch = AutoTokenizer.from_pretrained(folder)(
+        texts, padding=True, truncation=True, max_length=64, return_tensors="pt"
+    )
     ours = torch.tensor([[float(row[f"p_{name}"]) for name in sources.SEMEVAL_LABELS] for row in written])
-    assert torch.allclose(probabilities, ours, atol=1e-5)
+    with torch.no_grad():
+        assert torch.allclose(torch.sigmoid(network(**batch).logits), ours, atol=1e-3 if fused else 1e-6)
 
 
 def test_evaluate_on_the_run_gives_its_own_numbers_again(finished: Path, run: Any, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def read(settings: config.Data) -> Corpus:
         case config.Hub():
             corpus = _hub(settings)
         case _:
-            raise UserError("data=same is for evaluate, where it means the data of the run; choose another data=.")
+            raise TypeError(f"no source for {type(settings).__name__}")
     assert isinstance(settings, config.Batches)
     if settings.max_rows is not None:
         corpus.splits = {name: rows.take(range(min(settings.max_rows, len(rows)))) for name, rows in corpus.splits.items()}

@@ -1,0 +1,245 @@
+"""Settings: every shipped file composes, every mistake gets one message that names it."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from emotion_lightning import command, config, help, run_folder
+from emotion_lightning.errors import UserError
+
+CONF = config.conf_folder()
+OPTIONS = sorted(
+    f"{file.parent.name}={file.stem}"
+    for group in ("data", "model", "peft", "loss", "optimizer", "thresholds", "callbacks", "trainer", "logger")
+    for file in (CONF / group).glob("*.yaml")
+    if file.stem != "same"
+)
+EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
+NEEDED = {"data=file": ["data.path=x.csv"], "data=hub": ["data.path=x/y"], "peft=full": ["model.quantization=none"]}
+
+
+def test_all_option_files_are_tested() -> None:
+    assert len(OPTIONS) >= 38
+    assert set(config.groups("train")) == {option.partition("=")[0] for option in OPTIONS}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_composes(settings: Any, option: str) -> None:
+    loaded = settings(option, *NEEDED.get(option, []))
+    assert dataclasses.is_dataclass(getattr(loaded, option.partition("=")[0]))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes(settings: Any, experiment: str) -> None:
+    settings(f"experiment={experiment}")
+
+
+def test_every_method_names_roles_that_every_model_has(settings: Any) -> None:
+    methods = [settings(f"peft={name}", "model.quantization=none").peft for name in config.option_files("peft")]
+    needed = {role for method in methods for role in getattr(method, "targets", [])}
+    for name in config.option_files("model"):
+        assert needed <= set(settings(f"model={name}").model.roles), name
+
+
+@pytest.mark.parametrize("schema", sorted(config.SCHEMAS))
+def test_every_setting_has_a_meaning_and_no_default(schema: str) -> None:
+    node = config.SCHEMAS[schema]
+    groups = config.groups(schema) | {"predict", "data"} if schema in config.COMMANDS else set()
+    for field in dataclasses.fields(node):
+        assert field.default is dataclasses.MISSING
+        assert field.name in groups or help.meanings(node).get(field.name, "").endswith("."), field.name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["optimizer.lrr=0.1"], "Unknown setting optimizer.lrr; did you mean optimizer.lr?"),
+        (["+optimizer.lrr=0.1"], "Unknown setting optimizer.lrr; did you mean optimizer.lr?"),
+        (["++optimizer.lrr=0.1"], "Unknown setting optimizer.lrr; did you mean optimizer.lr?"),
+        (["+treshold=0.3"], "Unknown setting treshold; did you mean thresholds?"),
+        (["optimzer=adamw"], "Unknown setting optimzer; did you mean optimizer?"),
+        (["trainer.max_epoch=3"], "did you mean trainer.max_epochs?"),
+        (["optimizer.lr=fast"], "optimizer.lr=fast is not possible: optimizer.lr takes a number or null."),
+        (["seed=abc"], "seed=abc is not possible: seed takes a whole number."),
+        (["seed=1.5"], "seed takes a whole number"),
+        (["peft.targets=key"], "peft.targets takes a list"),
+        (["model.quantization=nf5"], "model.quantization takes one of nf4, int8, none"),
+        (["peft=lora", "peft.feedforward=[key]"], "peft.feedforward is not a setting of the chosen peft option"),
+        (["peft=iaa3"], "Unknown option peft=iaa3; did you mean ia3?"),
+        (["peft=null"], "peft=null is no option"),
+        (["peft="], "peft= is no option"),
+        (["experiment=nope"], "Unknown option experiment=nope"),
+        (["optimizer.lr=-1"], "optimizer.lr=-1.0 is out of range: it must be above 0"),
+        (["optimizer.lr=nan"], "optimizer.lr=nan is out of range"),
+        (["optimizer.weight_decay=inf"], "optimizer.weight_decay=inf is out of range"),
+        (["data.batch_size=0"], "data.batch_size=0 is out of range: it must be at least 1"),
+        (["peft.lr=null"], "peft.lr takes a number"),
+        (["~seed"], "seed"),
+        (["peft=full"], "peft=full cannot train model.quantization=nf4"),
+        (["peft.targets=[kee]", "peft.feedforward=[]"], "names the role kee"),
+        (["data=file"], "data=file needs either data.path"),
+        (["data=file", "data.path=a", "data.test=b"], "is split for you"),
+        (["data.path=a.csv"], "data.path is not a setting of the chosen data option"),
+        (["model.roles.key=("], "is not a regular expression"),
+        (["data=same"], "data=same is for evaluate"),
+        (["nonsense"], "Cannot read 'nonsense'"),
+        (["-m", "optimizer.lr=1e-3,fast"], "optimizer.lr=1e-3,fast is not possible"),
+        (["-m", "optimizer.lr=1e-3,-1"], "optimizer.lr=-1.0 is out of range"),
+        (["-m", "peft=ia3,iaa3"], "Unknown option peft=iaa3"),
+        (["-m", "+optimizer.lrr=1,2"], "Unknown setting optimizer.lrr"),
+        (["resume=auto"], "resume=auto found no unfinished run"),
+        (["resume=gone"], "gone is not a folder"),
+        (["from_run=gone"], "gone is not a folder"),
+    ],
+)
+def test_a_mistake_gets_one_message_and_code_2_and_leaves_nothing(
+    run: Any, tmp_path: Path, capfd: Any, arguments: list[str], message: str
+) -> None:
+    assert run("train", *arguments) == 2
+    printed = capfd.readouterr()
+    assert message in printed.err
+    assert "Traceback" not in printed.err and "hydra" not in printed.err.lower()
+    assert len(printed.err.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments", "message"),
+    [
+        ("predict", ["text=hello"], "run is not set; give it as run=VALUE."),
+        ("predict", ["run=gone", "text=hello"], "run=gone is not a folder"),
+        ("predict", ["run=gone"], "predict needs either input=FILE"),
+        ("predict", ["run=gone", "input=a.csv", "output=b.xls"], "predictions are written as .csv, .jsonl, .parquet"),
+        ("predict", ["run=gone", "input=a.csv", "output=b.csv"], "a.csv does not exist"),
+        ("evaluate", [], "run is not set"),
+        ("evaluate", ["run=gone"], "run=gone is not a folder"),
+        ("evaluate", ["run=gone", "splt=test"], "Unknown setting splt; did you mean split?"),
+    ],
+)
+def test_the_other_commands_say_what_is_wrong_too(
+    run: Any, capfd: Any, verb: str, arguments: list[str], message: str
+) -> None:
+    assert run(verb, *arguments) == 2
+    assert message in capfd.readouterr().err
+
+
+def test_full_error_shows_the_traceback(run: Any, capfd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    assert run("train", "seed=abc") == 2
+    assert "Traceback" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["optimizer.lrr=1"], ["-m", "seed=1,x"]])
+def test_help_and_mistakes_answer_before_torch_is_imported(tmp_path: Path, arguments: list[str]) -> None:
+    code = (
+        "import sys, runpy\n"
+        f"sys.argv = ['train', *{arguments!r}]\n"
+        "try: runpy.run_module('emotion_lightning.train', run_name='__main__', alter_sys=True)\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('torch', 'transformers', 'lightning', 'wandb') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_lists_every_setting_with_its_value_and_meaning(run: Any, capfd: Any) -> None:
+    assert run("train", "peft=lora", "--help") == 0
+    printed = capfd.readouterr().out
+    assert "peft.r=16" in printed and "Rank of the update." in printed and "*lora" in printed
+
+
+def test_cfg_job_prints_the_settings_as_yaml(run: Any, capfd: Any) -> None:
+    assert run("train", "--cfg", "job", "optimizer.lr=0.25") == 0
+    assert "lr: 0.25" in capfd.readouterr().out
+
+
+def test_shell_completion_completes_options(run: Any, capfd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMP_LINE", "emotion-train peft=i")
+    assert run("train", "-sc", "query=bash") == 0
+    assert capfd.readouterr().out.split() == ["peft=ia3", "peft=ia3_all"]
+
+
+def composed(verb: str, *arguments: str, multirun: bool = False) -> Any:
+    config.register()
+    with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+        return compose(verb, command._literal(verb, list(arguments), multirun=multirun))
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
+@hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_text_on_the_command_line_is_taken_literally(text: str) -> None:
+    assert composed("predict", "run=x", f"text={text}").text == text
+
+
+@pytest.mark.parametrize(
+    "path", ["my file, (1).csv", "a=b/[c]{d}.csv", "it's.csv", "größe 😀.csv", "C:\\data\\x.csv", "~/x.csv", "a:b,c"]
+)
+def test_paths_on_the_command_line_are_taken_literally(path: str) -> None:
+    assert composed("train", "data=file", f"data.path={path}").data.path == path
+    assert composed("predict", "run=x", f"input={path}").input == path
+
+
+def test_separator_may_be_a_comma_also_in_a_multirun() -> None:
+    assert composed("train", "data=file", "data.separator=,").data.separator == ","
+    assert composed("train", "data=file", "data.separator=,", multirun=True).data.separator == ","
+
+
+def test_a_path_quoted_for_hydra_and_null_keep_their_meaning() -> None:
+    assert composed("train", "data=file", "data.path='a b.csv'").data.path == "a b.csv"
+    assert composed("train", "data=goemotions", "data.dir=null").data.dir is None
+
+
+def test_paths_sweep_in_a_multirun() -> None:
+    assert command._literal("train", ["data.path=a b.csv,c.csv"], multirun=True) == ["data.path='a b.csv','c.csv'"]
+
+
+def test_settings_written_and_read_back_are_the_same(settings: Any, tmp_path: Path) -> None:
+    before = settings("peft=lora", "optimizer.lr=1e-3", "+model.roles.extra='it, is: [a] {b}'", "logger.tags=[a b,c]",
+                      "logger.notes='null'", "+model.architecture.rope_theta=10000.0")  # fmt: skip
+    chosen = {"data": "sample", "model": "tiny", "peft": "lora"}
+    run_folder.write_settings(tmp_path, before, chosen)
+    stored = run_folder.settings_as_overrides(tmp_path, changed=[])
+    after = settings(*[command._override(name, value, set(chosen)) for name, value in stored.items()])
+    assert after == before
+
+
+def test_secrets_are_hidden_and_look_alikes_are_not() -> None:
+    tree = {"wandb": {"api_key": "k", "token": None}, "pad_token": "t", "tokenizer": "x", "max_tokens": 3,
+            "hub_token": "s", "password": "p", "roles": {"key": "k_proj"}}  # fmt: skip
+    hidden = config.redacted(tree)
+    assert hidden["wandb"]["api_key"] == hidden["password"] == hidden["hub_token"] == "<redacted>"
+    assert (hidden["tokenizer"], hidden["max_tokens"], hidden["roles"]) == ("x", 3, {"key": "k_proj"})
+
+
+def test_own_options_come_from_config_dir(run: Any, tmp_path: Path, capfd: Any) -> None:
+    (tmp_path / "mine" / "peft").mkdir(parents=True)
+    (tmp_path / "mine" / "peft" / "mine.yaml").write_text(
+        "defaults: [/schema/peft/head@_here_, _self_]\nlr: 0.5\nhead_lr: 0.25\n"
+    )
+    assert run("train", "--config-dir", "mine", "peft=mine", "--cfg", "job", "--package", "peft") == 0
+    assert "lr: 0.5" in capfd.readouterr().out
+
+
+def test_a_folder_without_a_model_is_refused_by_what_it_lacks(tmp_path: Path) -> None:
+    from emotion_lightning import checkpoint
+
+    with pytest.raises(UserError, match="holds neither"):
+        checkpoint.model_folder(str(tmp_path))
+
+
+def test_commands_work_from_any_folder(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "emotion_lightning.train", "--cfg", "job"], cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(config.__file__).parent.parent)},
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "max_epochs" in done.stdout
