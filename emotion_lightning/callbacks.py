@@ -9,7 +9,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 
@@ -33,7 +32,12 @@ def build(
         logs: whether a logger takes the learning rate.
     """
     checkpoints = folder / run_folder.CHECKPOINTS
-    callbacks: list[Callback] = [clock, FiniteLoss(), EpochLines(settings.monitor), StopOnSignal(checkpoints / "last.ckpt")]
+    callbacks: list[Callback] = [
+        clock,
+        FiniteLoss(),
+        EpochLines(settings.monitor),
+        StopOnSignal(checkpoints / "last.ckpt"),
+    ]
     if shows_bar(trainer):
         callbacks.append(TQDMProgressBar(refresh_rate=5))
     if logs:
@@ -209,7 +213,9 @@ class StopOnSignal(Callback):
         """Stop here if a signal came."""
         if self._received is not None:
             trainer.save_checkpoint(self.last)
-            log.warning("Stopped by %s; go on with resume=%s", signal.Signals(self._received).name, self.last.parent.parent)
+            log.warning(
+                "Stopped by %s; go on with resume=%s", signal.Signals(self._received).name, self.last.parent.parent
+            )
             raise Stopped(self._received)
 
     def on_validation_batch_end(self, trainer: Any, *_: Any, **__: Any) -> None:

@@ -76,7 +76,16 @@ class Card:
 
 def versions() -> dict[str, str]:
     """Versions of this package and of the libraries that decide numbers."""
-    names = ("emotion-lightning", "torch", "transformers", "peft", "bitsandbytes", "lightning", "torchmetrics", "datasets")
+    names = (
+        "emotion-lightning",
+        "torch",
+        "transformers",
+        "peft",
+        "bitsandbytes",
+        "lightning",
+        "torchmetrics",
+        "datasets",
+    )
     found = {}
     for name in names:
         try:
@@ -93,7 +102,9 @@ def save_model(folder: Path, network: Any, *, tokenizer: Any, card: Card, method
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(network, PeftModel):
         base = Path(card.base["path"])
-        network.peft_config["default"].base_model_name_or_path = str(base.resolve()) if base.is_dir() else card.base["path"]
+        network.peft_config["default"].base_model_name_or_path = (
+            str(base.resolve()) if base.is_dir() else card.base["path"]
+        )
         network.peft_config["default"].revision = card.base["revision"]
         network.save_pretrained(folder, save_embedding_layers=False)
     else:
@@ -128,8 +139,10 @@ def model_folder(run: str) -> Path:
             return candidate
     if not folder.is_dir():
         raise UserError(f"run={run} is not a folder.")
-    state = "its training has not finished; go on with resume=" + run if (folder / run_folder.SETTINGS).exists() else (
-        f"it holds neither {run_folder.MODEL}/{CARD} nor {CARD}"
+    state = (
+        "its training has not finished; go on with resume=" + run
+        if (folder / run_folder.SETTINGS).exists()
+        else (f"it holds neither {run_folder.MODEL}/{CARD} nor {CARD}")
     )
     raise UserError(f"run={run} has no trained model: {state}.")
 

@@ -40,7 +40,7 @@ class EmotionClassifier(lightning.LightningModule):
         loss: nn.Module,
         thresholds: config.Thresholds,
         optimizer: config.AdamW,
-        method: config.Method,
+        method: config.Peft,
         head: list[str],
         identity: dict[str, Any],
     ) -> None:
@@ -109,7 +109,7 @@ class EmotionClassifier(lightning.LightningModule):
         """Trained parameters by name."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]  # no overloads needed
         """Trained parameters only: the frozen base would make gigabytes of it, and 4-bit weights do not reload."""
         return {name: parameter.detach() for name, parameter in self.trained().items()}
 

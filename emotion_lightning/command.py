@@ -95,7 +95,9 @@ def _run(command: str, work: Callable[[Any, Path], Any], arguments: list[str]) -
     config.register()
     multirun = bool({"-m", "--multirun"} & set(arguments))
     prepared = _with_run(command, _literal(command, arguments, multirun=multirun), multirun=multirun)
-    informs = any(re.fullmatch(r"--help|-h|--hydra-help|--cfg|-c|--info|-i|--shell[-_]completion|-sc", a) for a in prepared)
+    informs = any(
+        re.fullmatch(r"--help|-h|--hydra-help|--cfg|-c|--info|-i|--shell[-_]completion|-sc", a) for a in prepared
+    )
     if {"--help", "-h"} & set(prepared):
         return _help(command, prepared)
     if not informs:
@@ -111,7 +113,13 @@ def _run(command: str, work: Callable[[Any, Path], Any], arguments: list[str]) -
             return work(config.load(cfg, command), Path(HydraConfig.get().runtime.output_dir))
         except Exception as error:
             # Kept until Hydra is done: it would print words of its own and, in a multirun, drop the other jobs.
-            failed.append(_Failed(HydraConfig.get().job.get("num"), HydraConfig.get().job.override_dirname, error))
+            failed.append(
+                _Failed(
+                    HydraConfig.get().job.num if in_multirun() else None,
+                    HydraConfig.get().job.override_dirname,
+                    error,
+                )
+            )
             mistake = _as_user_error(command, error, arguments)
             if not mistake:
                 _to_log_file(error)
@@ -152,7 +160,7 @@ def _stop_on_signals() -> Iterator[None]:
 def options() -> dict[str, str]:
     """The option chosen in each group."""
     chosen = HydraConfig.get().runtime.choices
-    return {group: str(chosen[group]) for group in sorted(config.groups(HydraConfig.get().job.config_name))}
+    return {group: str(chosen[group]) for group in sorted(config.groups(str(HydraConfig.get().job.config_name)))}
 
 
 def in_multirun() -> bool:

@@ -13,9 +13,9 @@ import types
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
@@ -23,13 +23,28 @@ from omegaconf import DictConfig, OmegaConf
 from emotion_lightning.errors import UserError
 
 
-def bounded(
-    *, above: float | None = None, at_least: float | None = None, at_most: float | None = None, below: float | None = None
-) -> Any:
-    """A field with a range and no default; `load` refuses values outside it."""
-    return dataclasses.field(
-        metadata={"above": above, "at_least": at_least, "at_most": at_most, "below": below}
-    )
+@dataclass(frozen=True)
+class Bounds:
+    """The range of a number, as a field's annotation; `load` refuses values outside it."""
+
+    above: float | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+
+    def allows(self, value: float) -> bool:
+        """Whether a value lies within, infinities and NaN never."""
+        return (
+            math.isfinite(value)
+            and (self.above is None or value > self.above)
+            and (self.at_least is None or value >= self.at_least)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        limits = {name: limit for name, limit in dataclasses.asdict(self).items() if limit is not None}
+        return " and ".join(f"{name.replace('_', ' ')} {limit:g}" for name, limit in limits.items()) or "finite"
 
 
 # ---------------------------------------------------------------------------------------------------------------- data
@@ -44,13 +59,13 @@ class Data:
 class Batches(Data):
     """What every source shares."""
 
-    max_tokens: int = bounded(at_least=4)
+    max_tokens: Annotated[int, Bounds(at_least=4)]
     """Longer texts are cut to this many tokens, special ones included. Emotion texts rarely need more than 64."""
-    batch_size: int = bounded(at_least=1)
+    batch_size: Annotated[int, Bounds(at_least=1)]
     """Texts in a batch, on each device."""
-    max_rows: int | None = bounded(at_least=1)
+    max_rows: Annotated[int | None, Bounds(at_least=1)]
     """Keep only the first rows of each split; null keeps all. For a quick look, not for results."""
-    workers: int = bounded(at_least=0)
+    workers: Annotated[int, Bounds(at_least=0)]
     """Processes that prepare batches. 0 is fastest for short texts: tokens are in memory already."""
 
 
@@ -105,11 +120,11 @@ class File(Table):
     """The validation file; null takes `validation_share` of the training rows."""
     test: str | None
     """The test file; null: no test."""
-    validation_share: float = bounded(above=0, below=1)
+    validation_share: Annotated[float, Bounds(above=0, below=1)]
     """Share of `path` that becomes the validation split."""
-    test_share: float = bounded(at_least=0, below=1)
+    test_share: Annotated[float, Bounds(at_least=0, below=1)]
     """Share of `path` that becomes the test split."""
-    split_seed: int = bounded(at_least=0)
+    split_seed: Annotated[int, Bounds(at_least=0)]
     """Seed of that split. Apart from `seed`, so that runs with several seeds are scored on the same rows."""
 
 
@@ -129,9 +144,9 @@ class Hub(Table):
     """Name of the validation split; null takes `validation_share` of the training rows."""
     test: str | None
     """Name of the test split; null: no test."""
-    validation_share: float = bounded(above=0, below=1)
+    validation_share: Annotated[float, Bounds(above=0, below=1)]
     """Share of the training rows that becomes the validation split, where there is none."""
-    split_seed: int = bounded(at_least=0)
+    split_seed: Annotated[int, Bounds(at_least=0)]
     """Seed of that split."""
 
 
@@ -148,14 +163,14 @@ class Columns:
     """The text column; null takes the one of the run, else looks for the usual names."""
     id_column: str | None
     """The column that identifies a row; null looks for the usual names, then counts rows."""
-    batch_size: int = bounded(at_least=1)
+    batch_size: Annotated[int, Bounds(at_least=1)]
     """Texts in a batch."""
 
 
 # --------------------------------------------------------------------------------------------------------------- model
 
 
-class Quantization(str, Enum):
+class Quantization(StrEnum):
     """How the frozen weights are held."""
 
     nf4 = "nf4"
@@ -163,7 +178,7 @@ class Quantization(str, Enum):
     none = "none"
 
 
-class Dtype(str, Enum):
+class Dtype(StrEnum):
     """What the network computes in."""
 
     auto = "auto"
@@ -202,21 +217,16 @@ class Model:
 
 @dataclass
 class Peft:
-    """The `peft` group: what is trained."""
+    """The `peft` group: what is trained. This much every method shares."""
 
-
-@dataclass
-class Method(Peft):
-    """What every method shares."""
-
-    lr: float = bounded(above=0)
+    lr: Annotated[float, Bounds(above=0)]
     """Peak learning rate that suits this method; `optimizer.lr` overrides it."""
-    head_lr: float = bounded(above=0)
+    head_lr: Annotated[float, Bounds(above=0)]
     """The same for the classification head; `optimizer.head_lr` overrides it."""
 
 
 @dataclass
-class IA3(Method):
+class IA3(Peft):
     """Learned vectors that rescale activations (Liu et al., 2022)."""
 
     targets: list[str]
@@ -226,16 +236,16 @@ class IA3(Method):
 
 
 @dataclass
-class Lora(Method):
+class Lora(Peft):
     """Low-rank updates (Hu et al., 2021), with rsLoRA and DoRA as switches."""
 
     targets: list[str]
     """Roles whose weights get an update."""
-    r: int = bounded(at_least=1)
+    r: Annotated[int, Bounds(at_least=1)]
     """Rank of the update."""
-    alpha: float = bounded(above=0)
+    alpha: Annotated[float, Bounds(above=0)]
     """Scale of the update: alpha / r, with rsLoRA alpha / sqrt(r)."""
-    dropout: float = bounded(at_least=0, below=1)
+    dropout: Annotated[float, Bounds(at_least=0, below=1)]
     """Dropout before the update."""
     rslora: bool
     """Rank-stabilised scale (Kalajdzievski, 2023)."""
@@ -244,19 +254,19 @@ class Lora(Method):
 
 
 @dataclass
-class Vera(Method):
+class Vera(Peft):
     """Shared random projections with learned scales (Kopiczko et al., 2023)."""
 
     targets: list[str]
     """Roles whose weights get an update."""
-    r: int = bounded(at_least=1)
+    r: Annotated[int, Bounds(at_least=1)]
     """Rank of the shared projections."""
-    dropout: float = bounded(at_least=0, below=1)
+    dropout: Annotated[float, Bounds(at_least=0, below=1)]
     """Dropout before the update."""
 
 
 @dataclass
-class LnTuning(Method):
+class LnTuning(Peft):
     """Train the layer norms only (Zhao et al., 2023)."""
 
     targets: list[str]
@@ -264,19 +274,19 @@ class LnTuning(Method):
 
 
 @dataclass
-class Head(Method):
+class Head(Peft):
     """Train the classification head alone (a linear probe)."""
 
 
 @dataclass
-class Full(Method):
+class Full(Peft):
     """Train every weight; needs model.quantization=none."""
 
 
-# ------------------------------------------------------------------------------------------- loss, optimizer, thresholds
+# ------------------------------------------------------------------------------------------ loss, optimizer, thresholds
 
 
-class PositiveWeights(str, Enum):
+class PositiveWeights(StrEnum):
     """How much a positive counts against a negative."""
 
     none = "none"
@@ -300,7 +310,7 @@ class WeightedBCE(Loss):
 
     weights: PositiveWeights
     """neg_pos: negatives / positives in train; sqrt: its square root; none: 1."""
-    clip: float | None = bounded(at_least=1)
+    clip: Annotated[float | None, Bounds(at_least=1)]
     """No weight is larger. Unclipped, GoEmotions' grief would weigh 563; null does not clip."""
 
 
@@ -308,9 +318,9 @@ class WeightedBCE(Loss):
 class Focal(Loss):
     """Easy decisions count less (Lin et al., 2017)."""
 
-    gamma: float = bounded(at_least=0)
+    gamma: Annotated[float, Bounds(at_least=0)]
     """How fast the loss of easy decisions falls; 0 is plain BCE."""
-    alpha: float | None = bounded(above=0, below=1)
+    alpha: Annotated[float | None, Bounds(above=0, below=1)]
     """Weight of positives against 1 - alpha for negatives; null weighs both 1."""
 
 
@@ -318,15 +328,15 @@ class Focal(Loss):
 class Asymmetric(Loss):
     """Easy negatives count less than easy positives (Ridnik et al., 2021)."""
 
-    gamma_positive: float = bounded(at_least=0)
+    gamma_positive: Annotated[float, Bounds(at_least=0)]
     """Focusing of positives."""
-    gamma_negative: float = bounded(at_least=0)
+    gamma_negative: Annotated[float, Bounds(at_least=0)]
     """Focusing of negatives."""
-    clip: float = bounded(at_least=0, below=1)
+    clip: Annotated[float, Bounds(at_least=0, below=1)]
     """Negatives with a probability below this cost nothing."""
 
 
-class Schedule(str, Enum):
+class Schedule(StrEnum):
     """What the learning rate does after warm-up."""
 
     linear = "linear"
@@ -335,25 +345,20 @@ class Schedule(str, Enum):
 
 
 @dataclass
-class Optimizer:
-    """The `optimizer` group."""
+class AdamW:
+    """The `optimizer` group: AdamW (Loshchilov and Hutter, 2019)."""
 
-
-@dataclass
-class AdamW(Optimizer):
-    """AdamW (Loshchilov and Hutter, 2019)."""
-
-    lr: float | None = bounded(above=0)
+    lr: Annotated[float | None, Bounds(above=0)]
     """Peak learning rate; null takes the `peft` option's own. IA3 wants 10 to 100 times that of full fine-tuning."""
-    head_lr: float | None = bounded(above=0)
+    head_lr: Annotated[float | None, Bounds(above=0)]
     """Peak learning rate of the classification head; null takes the `peft` option's own."""
-    weight_decay: float = bounded(at_least=0)
+    weight_decay: Annotated[float, Bounds(at_least=0)]
     """Decoupled decay of weight matrices. Never of vectors, biases and norms: it would pull IA3 from 1 towards 0."""
-    beta1: float = bounded(at_least=0, below=1)
+    beta1: Annotated[float, Bounds(at_least=0, below=1)]
     """Decay of the gradient's running mean."""
-    beta2: float = bounded(at_least=0, below=1)
+    beta2: Annotated[float, Bounds(at_least=0, below=1)]
     """Decay of the squared gradient's running mean."""
-    warmup: float = bounded(at_least=0, at_most=1)
+    warmup: Annotated[float, Bounds(at_least=0, at_most=1)]
     """Share of the optimizer steps in which the rate rises to its peak."""
     schedule: Schedule
     """What the rate does then: linear or cosine to 0, or constant."""
@@ -368,7 +373,7 @@ class Thresholds:
 class FixedThreshold(Thresholds):
     """The same cut for every label, set in advance."""
 
-    value: float = bounded(at_least=0, at_most=1)
+    value: Annotated[float, Bounds(at_least=0, at_most=1)]
     """A label is predicted where its probability is greater."""
 
 
@@ -385,12 +390,7 @@ class PerLabelThresholds(Thresholds):
 # ------------------------------------------------------------------------------------------- trainer, callbacks, logger
 
 
-@dataclass
-class Callbacks:
-    """The `callbacks` group: which epoch is kept and when training ends early."""
-
-
-class Mode(str, Enum):
+class Mode(StrEnum):
     """Which way is better."""
 
     max = "max"
@@ -398,16 +398,16 @@ class Mode(str, Enum):
 
 
 @dataclass
-class Selection(Callbacks):
-    """Best checkpoint and early stopping."""
+class Selection:
+    """The `callbacks` group: best checkpoint and early stopping."""
 
     monitor: str
     """The validation metric that names the best epoch: val/f1_macro, val/f1_micro, val/jaccard, val/map, val/loss."""
     mode: Mode
     """max or min, whichever is better for `monitor`."""
-    patience: int | None = bounded(at_least=1)
+    patience: Annotated[int | None, Bounds(at_least=1)]
     """Stop after this many epochs without a better value; null never stops early."""
-    min_delta: float = bounded(at_least=0)
+    min_delta: Annotated[float, Bounds(at_least=0)]
     """A smaller gain does not count as better for `patience`."""
 
 
@@ -417,33 +417,33 @@ class Trainer:
 
     accelerator: str
     """auto, cpu, gpu or mps."""
-    devices: int = bounded(at_least=1)
+    devices: Annotated[int, Bounds(at_least=1)]
     """Processes on each machine, one a device."""
-    num_nodes: int = bounded(at_least=1)
+    num_nodes: Annotated[int, Bounds(at_least=1)]
     """Machines."""
     strategy: str
     """auto or ddp."""
-    max_epochs: int = bounded(at_least=1)
+    max_epochs: Annotated[int, Bounds(at_least=1)]
     """Passes over the training rows at the most."""
-    max_steps: int = bounded(at_least=-1)
+    max_steps: Annotated[int, Bounds(at_least=-1)]
     """Optimizer steps at the most; -1 leaves it to max_epochs."""
-    accumulate_grad_batches: int = bounded(at_least=1)
+    accumulate_grad_batches: Annotated[int, Bounds(at_least=1)]
     """Batches that share one optimizer step."""
-    gradient_clip_val: float | None = bounded(above=0)
+    gradient_clip_val: Annotated[float | None, Bounds(above=0)]
     """Largest gradient norm; null does not clip."""
-    limit_train_batches: int | None = bounded(at_least=1)
+    limit_train_batches: Annotated[int | None, Bounds(at_least=1)]
     """Batches of an epoch at the most; null is all."""
-    limit_eval_batches: int | None = bounded(at_least=1)
+    limit_eval_batches: Annotated[int | None, Bounds(at_least=1)]
     """Batches of validation and test at the most; null is all."""
-    checkpoint_every: int = bounded(at_least=0)
+    checkpoint_every: Annotated[int, Bounds(at_least=0)]
     """Save last.ckpt every so many optimizer steps; 0 saves at the end of each epoch only."""
-    checkpoint_minutes: float | None = bounded(above=0)
+    checkpoint_minutes: Annotated[float | None, Bounds(above=0)]
     """Save last.ckpt every so many minutes; null does not."""
     progress_bar: bool
     """Show a bar on a terminal. Lines for each epoch are logged in any case."""
 
 
-class LoggerMode(str, Enum):
+class LoggerMode(StrEnum):
     """Whether W&B sends or keeps."""
 
     auto = "auto"
@@ -488,7 +488,7 @@ class NoLogger(Logger):
     """Nothing but the run folder's own files."""
 
 
-class PredictionColumns(str, Enum):
+class PredictionColumns(StrEnum):
     """What a prediction file holds."""
 
     all = "all"
@@ -515,7 +515,7 @@ class Predictions:
 class Train:
     """`python -m emotion_lightning.train`."""
 
-    seed: int = bounded(at_least=0, below=2**32)
+    seed: Annotated[int, Bounds(at_least=0, below=2**32)]
     """Seed of initial weights, order of the rows and dropout."""
     resume: str | None
     """Go on in this run folder with its settings; auto: the newest unfinished one."""
@@ -525,15 +525,15 @@ class Train:
     model: Model
     peft: Peft
     loss: Loss
-    optimizer: Optimizer
+    optimizer: AdamW
     thresholds: Thresholds
-    callbacks: Callbacks
+    callbacks: Selection
     trainer: Trainer
     logger: Logger
     predict: Predictions
 
 
-class Split(str, Enum):
+class Split(StrEnum):
     """Which rows are scored."""
 
     train = "train"
@@ -608,6 +608,7 @@ SCHEMAS: dict[str, type] = {
 }
 """Schema name, as option files give it in their first line, to its dataclass."""
 
+
 def schema_of(settings: Any) -> str:
     """Name of the schema of an option, without its group: `ia3` for peft=ia3 and peft=ia3_all."""
     return next(name.partition("/")[2] for name, node in SCHEMAS.items() if node is type(settings))
@@ -644,8 +645,8 @@ def fields_of(settings: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for field in dataclasses.fields(settings):
         hint = hints[field.name]
         name = prefix + field.name
-        if dataclasses.is_dataclass(hint):
-            for schema in [hint, *_subclasses(hint)]:
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            for schema in (hint, *_subclasses(hint)):
                 yield from fields_of(schema, name + ".")
         else:
             yield name, hint
@@ -662,7 +663,11 @@ def groups(command: str) -> set[str]:
     return {
         name
         for name, hint in hints.items()
-        if any(schema.startswith(name + "/") and issubclass(node, hint) for schema, node in SCHEMAS.items() if isinstance(hint, type))
+        if any(
+            schema.startswith(name + "/") and issubclass(node, hint)
+            for schema, node in SCHEMAS.items()
+            if isinstance(hint, type)
+        )
     }
 
 
@@ -753,7 +758,11 @@ def redacted(tree: Any) -> Any:
     if isinstance(tree, dict):
         # A mapping of roles has a `key` too, whose value is a pattern and no secret.
         return {
-            name: value if name == "roles" else "<redacted>" if value is not None and _SECRET.search(str(name)) else redacted(value)
+            name: value
+            if name == "roles"
+            else "<redacted>"
+            if value is not None and _SECRET.search(str(name))
+            else redacted(value)
             for name, value in tree.items()
         }
     return [redacted(value) for value in tree] if isinstance(tree, list) else tree
@@ -771,10 +780,10 @@ def _reject_unknown(cfg: DictConfig, command: str, prefix: str = "") -> None:
     if not dataclasses.is_dataclass(node):
         return
     known = {field.name for field in dataclasses.fields(node)}
-    for key in cfg:
+    for key in map(str, cfg):
         if key not in known:
             raise unknown_setting(command, f"{prefix}{key}")
-        child = cfg._get_node(key)
+        child: Any = cfg._get_node(key)
         if isinstance(child, DictConfig) and not child._is_none():
             _reject_unknown(child, command, f"{prefix}{key}.")
 
@@ -787,27 +796,24 @@ def _missing(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
         name = f"{prefix}{field.name}"
         if field.name not in cfg or OmegaConf.is_missing(cfg, field.name):
             yield name
-        elif isinstance(child := cfg._get_node(field.name), DictConfig) and not child._is_none():
-            yield from _missing(child, name + ".")
+        else:
+            child: Any = cfg._get_node(field.name)
+            if isinstance(child, DictConfig) and not child._is_none():
+                yield from _missing(child, name + ".")
 
 
 def _check_ranges(settings: Any, prefix: str = "") -> None:
+    hints = typing.get_type_hints(type(settings), include_extras=True)
     for field in dataclasses.fields(settings):
         name, value = f"{prefix}{field.name}", getattr(settings, field.name)
         if dataclasses.is_dataclass(value):
             _check_ranges(value, name + ".")
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        limits = {key: limit for key, limit in field.metadata.items() if limit is not None}
-        inside = {
-            "above": lambda limit, value=value: value > limit,
-            "at_least": lambda limit, value=value: value >= limit,
-            "at_most": lambda limit, value=value: value <= limit,
-            "below": lambda limit, value=value: value < limit,
-        }
-        if not math.isfinite(value) or not all(inside[key](limit) for key, limit in limits.items()):
-            wanted = " and ".join(f"{key.replace('_', ' ')} {limit:g}" for key, limit in limits.items())
-            raise UserError(f"{name}={value} is out of range: it must be {wanted or 'a finite number'}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            bounds = next(
+                (b for b in getattr(hints[field.name], "__metadata__", ()) if isinstance(b, Bounds)), Bounds()
+            )
+            if not bounds.allows(value):
+                raise UserError(f"{name}={value} is out of range: it must be {bounds}.")
 
 
 def _check_relations(settings: Train) -> None:

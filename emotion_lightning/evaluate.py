@@ -63,7 +63,7 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
 def run_data(card: "Card") -> config.Batches:
     """The data settings that a run was trained with."""
     values = dict(card.data)
-    return config.from_plain(config.SCHEMAS[f"data/{values.pop('option')}"], values)  # type: ignore[no-any-return]
+    return config.from_plain(config.SCHEMAS[f"data/{values.pop('option')}"], values)
 
 
 def run_loss(card: "Card", positions: list[int]) -> "Module":

@@ -96,9 +96,7 @@ def write_predictions(
 ) -> None:
     """Write decisions and probabilities, [row, label], of a whole split."""
     with predictions.writer(file, labels, settings, id_column=rows.id_column) as writer:
-        writer.write(
-            predictions.Predicted(rows.ids, rows.texts, thresholds.decide(probabilities, cut), probabilities)
-        )
+        writer.write(predictions.Predicted(rows.ids, rows.texts, thresholds.decide(probabilities, cut), probabilities))
 
 
 def _outcomes(
@@ -120,9 +118,7 @@ def _card(
     return checkpoint.Card(
         labels=emotions.labels,
         protocol=protocol,
-        thresholds={
-            name: dict(zip(emotions.labels, cut.tolist(), strict=True)) for name, cut in cuts.items()
-        },
+        thresholds={name: dict(zip(emotions.labels, cut.tolist(), strict=True)) for name, cut in cuts.items()},
         base={
             "path": str(Path(path).expanduser().resolve()) if local else path,
             "local": local,
@@ -148,9 +144,7 @@ def _absolute(data: dict[str, Any]) -> dict[str, Any]:
     """Data settings whose paths hold from any folder, so that evaluate needs none of them again."""
     paths = {name: data[name] for name in ("dir", "path", "train", "validation", "test") if data.get(name)}
     return data | {
-        name: str(Path(path).expanduser().resolve())
-        for name, path in paths.items()
-        if Path(path).expanduser().exists()
+        name: str(Path(path).expanduser().resolve()) for name, path in paths.items() if Path(path).expanduser().exists()
     }
 
 

@@ -66,7 +66,7 @@ class Outcomes(Metric):
 
 
 class Jaccard(Metric):
-    """SemEval-2018 E-c's accuracy: mean over rows of |gold and predicted| / |gold or predicted|; 1 where both are empty.
+    """SemEval-2018 E-c's accuracy: mean over rows of |gold and predicted| / |gold or predicted|; both empty is 1.
 
     >>> Jaccard()(torch.tensor([[True, True], [False, False]]), torch.tensor([[1, 0], [0, 0]]))
     tensor(0.7500, dtype=torch.float64)
@@ -94,9 +94,7 @@ class Jaccard(Metric):
         return self.total / self.rows
 
 
-def report(
-    probabilities: Tensor, targets: Tensor, cuts: dict[str, Tensor], labels: list[str]
-) -> dict[str, Any]:
+def report(probabilities: Tensor, targets: Tensor, cuts: dict[str, Tensor], labels: list[str]) -> dict[str, Any]:
     """Everything that metrics.json says of a split, but for its loss.
 
     Args:
@@ -117,7 +115,7 @@ def report(
 
 
 def rankings(probabilities: Tensor, truth: Tensor) -> dict[str, float]:
-    """mAP over the labels that have positives, and label ranking average precision."""
+    """Mean average precision over the labels that have positives, and label ranking average precision."""
     supported = truth.any(0)
     # Label by label: torchmetrics' own for many labels fails where there is one.
     precisions = [

@@ -163,7 +163,9 @@ def device_for(accelerator: str) -> torch.device:
     if accelerator not in ("auto", "cpu", "gpu", "mps"):
         raise UserError(f"accelerator={accelerator} is not one of auto, cpu, gpu, mps.")
     if accelerator == "gpu" and not torch.cuda.is_available():
-        raise UserError("accelerator=gpu, but torch sees no GPU; choose trainer=cpu (accelerator=cpu) or install a CUDA build.")
+        raise UserError(
+            "accelerator=gpu, but torch sees no GPU; choose trainer=cpu (accelerator=cpu) or install a CUDA build."
+        )
     if accelerator == "mps" or (accelerator == "auto" and torch.backends.mps.is_available()):
         return torch.device("mps")
     if accelerator == "cpu" or not torch.cuda.is_available():
@@ -197,9 +199,7 @@ def _local(path: str) -> str:
     return str(local) if local.exists() else path
 
 
-def _random(
-    settings: config.Model, labels: Sequence[str], tokenizer: Any, seed: int, base_folder: Path
-) -> str:
+def _random(settings: config.Model, labels: Sequence[str], tokenizer: Any, seed: int, base_folder: Path) -> str:
     """Build the architecture with random weights and save it, so that the adapter has a base to be loaded on."""
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
@@ -250,7 +250,7 @@ def _keep_gradients_on_cpu(network: nn.Module) -> None:
     # gradients of everything below become None without an error (bitsandbytes 0.50, from its PR 1804).
     for module in network.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]  # bitsandbytes' own attribute
 
 
 class Float32Linear(nn.Linear):
@@ -259,7 +259,9 @@ class Float32Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """[…, in] to […, out], float32."""
         with torch.autocast(input.device.type, enabled=False):
-            return nn.functional.linear(input.float(), self.weight.float(), self.bias if self.bias is None else self.bias.float())
+            return nn.functional.linear(
+                input.float(), self.weight.float(), self.bias if self.bias is None else self.bias.float()
+            )
 
 
 def _float32_head(network: nn.Module, head: Sequence[str]) -> None:

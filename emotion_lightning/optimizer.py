@@ -13,7 +13,7 @@ from emotion_lightning import config
 
 
 def build(
-    settings: config.AdamW, method: config.Method, network: nn.Module, *, head: list[str], steps: int
+    settings: config.AdamW, method: config.Peft, network: nn.Module, *, head: list[str], steps: int
 ) -> tuple[Optimizer, LambdaLR]:
     """AdamW over the trained parameters, and its schedule.
 

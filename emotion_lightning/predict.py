@@ -57,7 +57,9 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
     window = settings.data.batch_size * WINDOW
     with (
         predictions.writer(output, model.card.labels, settings.predict, id_column=identifier or "row") as writer,
-        Progress(*Progress.get_default_columns()[:1], TextColumn("{task.completed:,} rows"), transient=True) as progress,
+        Progress(
+            *Progress.get_default_columns()[:1], TextColumn("{task.completed:,} rows"), transient=True
+        ) as progress,
     ):
         task = progress.add_task("Predicting", total=None)
         rows = 0

@@ -47,10 +47,17 @@ def writer(path: Path, labels: Sequence[str], settings: config.Predictions, *, i
     """A writer whose file appears under its name when all rows are in, and not at all on an error."""
     check_output(path)
     probabilities = settings.columns is config.PredictionColumns.all
-    names = [id_column, *(["text"] if settings.text else []), *labels, *[f"p_{name}" for name in labels if probabilities]]
+    names = [
+        id_column,
+        *(["text"] if settings.text else []),
+        *labels,
+        *[f"p_{name}" for name in labels if probabilities],
+    ]
     repeated = {name for name in names if names.count(name) > 1}
     if repeated:
-        raise UserError(f"{path} would have two columns named {', '.join(sorted(repeated))}; rename the id column or label.")
+        raise UserError(
+            f"{path} would have two columns named {', '.join(sorted(repeated))}; rename the id column or label."
+        )
     table = _Table(names, text=settings.text, probabilities=probabilities, safe=settings.csv_safe)
     with run_folder.replacing(path) as temporary:
         match path.suffix.lower():
@@ -82,7 +89,7 @@ class _Table:
 
 
 class _UnixLines:
-    """Ends lines with \\n, while the csv module, believing in \\r\\n, quotes cells that hold either."""
+    """Ends lines as Unix does, while the csv module, believing in CR LF, quotes cells that hold either."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -139,4 +146,9 @@ class _Parquet:
         texts = [list(rows.texts)] if self._table.text else []
         shares = rows.probabilities.float().numpy() if self._table.probabilities else np.zeros((len(rows.ids), 0))
         columns = [list(rows.ids), *texts, *rows.decisions.numpy().astype(np.int8).T, *shares.T]
-        self._writer.write_table(self._pyarrow.table([self._pyarrow.array(c, t.type) for c, t in zip(columns, self._schema, strict=True)], schema=self._schema))
+        self._writer.write_table(
+            self._pyarrow.table(
+                [self._pyarrow.array(c, t.type) for c, t in zip(columns, self._schema, strict=True)],
+                schema=self._schema,
+            )
+        )

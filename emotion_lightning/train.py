@@ -34,6 +34,7 @@ def train(settings: config.Train, folder: Path) -> float | None:
     model.check_access(settings.model)
     corpus = sources.split(sources.read(settings.data), settings.data)
     seed_everything(settings.seed, workers=True, verbose=False)
+    assert isinstance(settings.data, config.Batches)  # config.load refuses the one that is not
     device = model.device_for(settings.trainer.accelerator)
     tokenizer = model.load_tokenizer(settings.model)
     emotions = EmotionData(settings.data, corpus, tokenizer=tokenizer, seed=settings.seed)

@@ -12,7 +12,11 @@ from emotion_lightning import adapter, config, loss, model
 from emotion_lightning.data.batches import Collate, EmotionRows, tokenize
 
 LABELS = ["anger", "joy", "trust"]
-TEXTS = ["I never thought they would come.", "No.", "Rain again, and the boiler is out. Lovely start to the week, that."]
+TEXTS = [
+    "I never thought they would come.",
+    "No.",
+    "Rain again, and the boiler is out. Lovely start to the week, that.",
+]
 SIZE = [
     "model.architecture.num_hidden_layers=2",
     "model.architecture.hidden_size=64",
@@ -24,7 +28,7 @@ SIZE = [
 
 def build(settings: Any, tmp_path: Path, *overrides: str) -> tuple[Any, dict[str, torch.Tensor]]:
     """A small network with trained parts, and a padded batch."""
-    chosen = settings(*SIZE, *overrides)
+    chosen = settings(*([] if any(o.startswith("model=") for o in overrides) else SIZE), *overrides)
     tokenizer = model.load_tokenizer(chosen.model)
     network = model.build(
         chosen.model,
@@ -136,35 +140,27 @@ def test_head_computes_in_float32_inside_autocast_and_is_not_quantised(
         assert logits(network, batch).dtype is torch.float32
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["model.quantization=nf4"],
-        ["model.quantization=none", "model.dtype=float32"],
-        ["model=gemma3", "model.pretrained=false", "model.quantization=none", "model.dtype=float32", *SIZE,
-         "model.architecture.vocab_size=4096"],
-        ["model=minilm", "model.pretrained=false", "model.dtype=float32", *SIZE[:3], "model.architecture.vocab_size=4096"],
-        ["model=roberta", "model.pretrained=false", "model.dtype=float32", *SIZE[:3],
-         "model.architecture.vocab_size=4096"],
-    ],
-    ids=["gemma-nf4", "gemma", "gemma3", "bert", "roberta"],
-)  # fmt: skip
-def test_a_row_alone_equals_the_row_in_a_padded_batch(settings: Any, tmp_path: Path, overrides: list[str]) -> None:
-    bert = any("minilm" in o or "roberta" in o for o in overrides)
-    size = ["model.architecture.num_attention_heads=2"] if bert else []
-    chosen = settings(*([] if bert else SIZE if "gemma3" not in overrides[0] else []), *overrides, *size)
-    tokenizer = model.load_tokenizer(chosen.model)
-    network = model.build(
-        chosen.model, LABELS, tokenizer=tokenizer, full=False, device=torch.device("cpu"), seed=1,
-        base_folder=tmp_path / "base",
-    )  # fmt: skip
-    network = adapter.attach(network, chosen.peft, roles=chosen.model.roles, head=chosen.model.head, seed=1).eval()
-    dataset = EmotionRows(tokenize(TEXTS, tokenizer, max_tokens=64), None)
-    collate = Collate(dataset, tokenizer.pad_token_id)
+BERT = ["model.pretrained=false", *SIZE[:3], "model.architecture.num_attention_heads=2"]
+SHAPES = {
+    "gemma in nf4": SIZE,
+    "gemma": [*SIZE, "model.quantization=none"],
+    "gemma3": ["model=gemma3", "model.pretrained=false", *SIZE, "model.quantization=none"],
+    "bert": ["model=minilm", *BERT],
+    "roberta": ["model=roberta", *BERT],
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_row_alone_equals_the_row_in_a_padded_batch(settings: Any, tmp_path: Path, shape: str) -> None:
+    overrides = [*SHAPES[shape], "model.dtype=float32", "model.architecture.vocab_size=4096"]
+    network, together = build(settings, tmp_path, *overrides)
+    network.eval()
     with torch.no_grad():
-        together = logits(network, collate([0, 1, 2]))
-        for row in range(3):
-            assert torch.allclose(together[row], logits(network, collate([row]))[0], atol=2e-6)
+        whole = logits(network, together)
+        for row in range(len(TEXTS)):
+            length = int(together["attention_mask"][row].sum())
+            alone = {name: values[row : row + 1, :length] for name, values in together.items() if values.ndim == 2}
+            assert torch.allclose(whole[row], logits(network, alone)[0], atol=2e-6)
 
 
 def test_lists_reach_peft_as_lists_and_its_config_is_json(finished: Path) -> None:
@@ -177,9 +173,10 @@ def test_checkpoint_holds_trained_parameters_only_and_loads_without_code(finishe
     checkpoint = torch.load(finished / "checkpoints" / "last.ckpt", weights_only=True)
     names = checkpoint["state_dict"]
     assert all("ia3_l" in name or "score.modules_to_save" in name for name in names)
-    assert sum(tensor.numel() for tensor in names.values()) == json.loads((finished / "metrics.json").read_text())["cost"][
-        "trainable_parameters"
-    ]
+    assert (
+        sum(tensor.numel() for tensor in names.values())
+        == json.loads((finished / "metrics.json").read_text())["cost"]["trainable_parameters"]
+    )
     assert (finished / "checkpoints" / "last.ckpt").stat().st_size < 200_000
 
 

@@ -215,8 +215,8 @@ def test_the_id_column_may_be_named() -> None:
 
 
 def test_an_id_that_stands_twice_is_reported_with_both_rows() -> None:
-    with pytest.raises(UserError, match="row 3, column id: the id 7 stands in row 1 already"):
-        read(["id", "text", "joy"], ["7", "a", 1], ["8", "b", 1], ["7", "c", 1])
+    with pytest.raises(UserError, match="row 3, column id: the id 7 stands in row 2 already"):
+        read(["id", "text", "joy"], ["8", "a", 1], ["7", "b", 1], ["7", "c", 1])
 
 
 @pytest.mark.parametrize("identifier", ["", " ", None])

@@ -44,7 +44,13 @@ def test_run_folder_holds_what_the_contract_says(finished: Path) -> None:
         assert set(metrics[split]) == {"rows", "loss", "map", "lrap", "fixed", "global", "per_label"}
         for protocol in ("fixed", "global", "per_label"):
             assert set(metrics[split][protocol]) == METRICS
-            assert set(metrics[split][protocol]["labels"]["joy"]) == {"precision", "recall", "f1", "support", "threshold"}
+            assert set(metrics[split][protocol]["labels"]["joy"]) == {
+                "precision",
+                "recall",
+                "f1",
+                "support",
+                "threshold",
+            }
     assert set(metrics["cost"]) == {
         "trainable_parameters", "train_seconds", "samples_per_second", "tokens_per_second", "peak_memory_bytes",
     }  # fmt: skip
@@ -83,7 +89,10 @@ def test_stock_peft_loads_the_model_and_gives_equal_probabilities(finished: Path
     base = AutoModelForSequenceClassification.from_pretrained(
         PeftConfig.from_pretrained(folder).base_model_name_or_path,
         quantization_config=BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, llm_int8_skip_modules=["score"]
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            llm_int8_skip_modules=["score"],
         ),
         device_map="cpu",
     )
@@ -115,7 +124,9 @@ def test_evaluate_scores_the_labels_that_other_data_shares(
     finished: Path, run: Any, tmp_path: Path, capfd: Any
 ) -> None:
     (tmp_path / "other.csv").write_text("body;joy;boredom\nWe won!;1;0\nRain again.;0;1\nNothing.;0;0\n")
-    code = run("evaluate", f"run={finished}", "data=file", "data.path=other.csv", "data.text=body", "hydra.run.dir=scored")
+    code = run(
+        "evaluate", f"run={finished}", "data=file", "data.path=other.csv", "data.text=body", "hydra.run.dir=scored"
+    )
     assert code == 0
     scores = json.loads((tmp_path / "scored" / "metrics.json").read_text())["test"]
     assert list(scores["fixed"]["labels"]) == ["joy"]
@@ -297,7 +308,10 @@ def test_tweets_without_labels_are_predicted_not_scored(run: Any, tmp_path: Path
     folder = tmp_path / "tweets"
     folder.mkdir()
     for split in ("train", "dev"):
-        lines = [f"2018-En-{i}\tTweet number {i} &amp; more\t" + "\t".join("01"[(i + k) % 2] for k in range(11)) for i in range(40)]
+        lines = [
+            f"2018-En-{i}\tTweet number {i} &amp; more\t" + "\t".join("01"[(i + k) % 2] for k in range(11))
+            for i in range(40)
+        ]
         (folder / f"2018-E-c-En-{split}.txt").write_text("\n".join([header, *lines]) + "\n")
     (folder / "2018-E-c-En-test.txt").write_text(f"{header}\n2018-En-99\tWhat now?\t" + "\t".join(["NONE"] * 11) + "\n")
     code = run("train", *SMALL, "data=semeval2018", "data.dir=tweets", "trainer=debug", "hydra.run.dir=out")

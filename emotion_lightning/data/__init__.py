@@ -96,9 +96,7 @@ class EmotionData(lightning.LightningDataModule):
 
     def _evaluation_loader(self, split: str) -> DataLoader[int]:
         dataset = self._datasets[split]
-        batches = SortedByLength(
-            dataset.tokens.lengths, batch_size=self.settings.batch_size, **self._processes()
-        )
+        batches = SortedByLength(dataset.tokens.lengths, batch_size=self.settings.batch_size, **self._processes())
         return self._loader(dataset, batches)
 
     def _loader(self, dataset: EmotionRows, batches: Any) -> DataLoader[int]:

@@ -5,6 +5,7 @@ Emotion texts are short and uneven: in random batches of 32 half of what is comp
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ class Tokens:
     ids: np.ndarray
     starts: np.ndarray
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """Tokens in each text."""
         return np.diff(self.starts)
@@ -78,6 +79,7 @@ class Collate:
     pad_token_id: int
 
     def __call__(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        """The batch of these rows."""
         tokens = self.dataset.tokens
         numbers = np.asarray(rows)
         lengths = tokens.lengths[numbers]

@@ -121,11 +121,13 @@ def _column(path: Path, names: list[str], wanted: str | None, *, usual: tuple[st
             return by_name[name]
     if len(names) == 1:
         return names[0]
-    raise UserError(f"{path} has no column with a usual name for texts; its columns are {listed}. Name one: {setting}=…")
+    raise UserError(
+        f"{path} has no column with a usual name for texts; its columns are {listed}. Name one: {setting}=…"
+    )
 
 
 def _open(path: Path) -> TextIO:
-    raw: Any = gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
+    raw: Any = gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")  # noqa: SIM115  # closed with the wrapper
     return io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
 
 
@@ -195,10 +197,12 @@ def _jsonl(path: Path, problems: Problems) -> Iterator[Record]:
                 try:
                     record = json.loads(line)
                 except json.JSONDecodeError as error:
-                    problems.add(path, f"line {number} is not JSON ({error.msg} at character {error.pos + 1}).", row=row)
+                    problems.add(
+                        path, f"line {number} is not JSON ({error.msg} at character {error.pos + 1}).", row=row
+                    )
                     continue
                 if not isinstance(record, dict):
-                    problems.add(path, f"line {number} is not an object such as {{\"text\": …}}.", row=row)
+                    problems.add(path, f'line {number} is not an object such as {{"text": …}}.', row=row)
                     continue
                 yield row, record
     except UnicodeDecodeError as error:
@@ -244,5 +248,7 @@ def _parquet_rows(path: Path, problems: Problems) -> Iterator[Record]:
 def _unreadable(path: Path, error: Exception) -> UserError:
     if isinstance(error, PermissionError):
         return UserError(f"{path} cannot be read: permission denied.")
-    return UserError(f"{path} cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__}); "
-                     "it is damaged, cut short or of another format.")
+    return UserError(
+        f"{path} cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__}); "
+        "it is damaged, cut short or of another format."
+    )

@@ -42,7 +42,9 @@ def read(settings: config.Data) -> Corpus:
             raise TypeError(f"no source for {type(settings).__name__}")
     assert isinstance(settings, config.Batches)
     if settings.max_rows is not None:
-        corpus.splits = {name: rows.take(range(min(settings.max_rows, len(rows)))) for name, rows in corpus.splits.items()}
+        corpus.splits = {
+            name: rows.take(range(min(settings.max_rows, len(rows)))) for name, rows in corpus.splits.items()
+        }
     return corpus
 
 
@@ -89,18 +91,18 @@ def _cut(rows: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
 # --------------------------------------------------------------------------------------------------- official files
 
 
-def _sample() -> Corpus:
-    settings = config.File(
-        max_tokens=64, batch_size=32, max_rows=None, workers=0, path=None, validation_share=0.1, test_share=0.1,
-        split_seed=0, train=str(SAMPLE / "train.csv"), validation=str(SAMPLE / "validation.csv"),
-        test=str(SAMPLE / "test.csv"), **{**_OWN_COLUMNS, "labels": list(SEMEVAL_LABELS), "id_column": "id"},
-    )  # fmt: skip
-    return _file(settings)
-
-
 SEMEVAL_LABELS = (
     "anger", "anticipation", "disgust", "fear", "joy", "love", "optimism", "pessimism", "sadness", "surprise", "trust",
 )  # fmt: skip
+
+
+def _sample() -> Corpus:
+    columns = tables.Columns("text", "id", list(SEMEVAL_LABELS), labels_column=None, separator=",")
+    problems = Problems()
+    paths = {name: SAMPLE / f"{name}.csv" for name in SPLITS}
+    splits = {name: tables.rows(path, files.records(path), columns, problems) for name, path in paths.items()}
+    problems.raise_any()
+    return Corpus(columns.labels, splits, {path.name: files.sha256(path) for path in paths.values()})
 
 
 def _semeval(settings: config.SemEval2018) -> Corpus:

@@ -60,21 +60,22 @@ def find_columns(path: Path, settings: config.Table, records: Sequence[Record]) 
                 f"{path} has no column {', '.join(absent)} (data.labels); its columns are {', '.join(names)}."
             )
         return Columns(text, identifier, list(settings.labels), None, settings.separator)
-    found, others = [], []
+    binaries: list[str] = []
+    others: list[str] = []
     for name in names:
         if name not in (text, identifier):
             cells = [record.get(name) for _, record in records]
             share = sum(binary(cell) is not None for cell in cells) / len(cells)
-            (found if share >= _NEARLY_ALL else others).append(name)
-    if not found:
+            (binaries if share >= _NEARLY_ALL else others).append(name)
+    if not binaries:
         raise UserError(
             f"{path} has no column of zeros and ones to take as a label; its columns are {', '.join(names)}. "
             "Name label columns with data.labels=[…], or one column that lists them with data.labels_column=…"
         )
-    log.info("Labels in %s: %s.", path, ", ".join(found))
+    log.info("Labels in %s: %s.", path, ", ".join(binaries))
     if others:
         log.info("Columns of %s left aside: %s.", path, ", ".join(others))
-    return Columns(text, identifier, found, None, settings.separator)
+    return Columns(text, identifier, binaries, None, settings.separator)
 
 
 def rows(path: Path, records: Iterable[Record], columns: Columns, problems: Problems) -> Rows:
@@ -156,7 +157,9 @@ def split_labels(cell: Any, separator: str) -> list[str]:
 
 def _label_names(path: Path, records: Sequence[Record], settings: config.Table) -> list[str]:
     found = {
-        part for _, record in records for part in split_labels(record.get(str(settings.labels_column)), settings.separator)
+        part
+        for _, record in records
+        for part in split_labels(record.get(str(settings.labels_column)), settings.separator)
     }
     if not found:
         raise UserError(f"{path}, column {settings.labels_column}: no row has a label.")

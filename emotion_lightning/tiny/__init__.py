@@ -1,7 +1,6 @@
 """The bundled tokenizer, and how it was made: `python -m emotion_lightning.tiny`."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 VOCABULARY = 4096
@@ -37,11 +36,3 @@ def train_tokenizer(texts: Iterable[str]) -> Any:
         model_max_length=512,
         model_input_names=["input_ids", "attention_mask"],
     )
-
-
-def main() -> None:
-    """Train on the bundled sample's training texts and save beside this file."""
-    from emotion_lightning.data import files, sources
-
-    texts = [str(record["text"]) for _, record in files.records(sources.SAMPLE / "train.csv")]
-    train_tokenizer(texts).save_pretrained(Path(__file__).parent)

@@ -1,3 +1,10 @@
-from emotion_lightning.tiny import main
+"""Train the bundled tokenizer on the sample's training texts and save it here."""
 
-main()
+from pathlib import Path
+
+from emotion_lightning.data import files, sources
+from emotion_lightning.tiny import train_tokenizer
+
+train_tokenizer(str(record["text"]) for _, record in files.records(sources.SAMPLE / "train.csv")).save_pretrained(
+    Path(__file__).parent
+)
