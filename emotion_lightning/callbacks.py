@@ -1,7 +1,6 @@
 """What happens beside training: best and last checkpoint, early stopping, clean stops, the clock, lines in the log."""
 
 import logging
-import resource
 import signal
 import sys
 import time
@@ -153,6 +152,12 @@ def peak_memory() -> int:
     """Most bytes held at once: on the GPU, else in main memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
 

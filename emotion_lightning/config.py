@@ -757,19 +757,17 @@ def redacted(tree: Any) -> Any:
     """A copy in which values under secret-looking names (token, api_key, password …) are hidden."""
     if isinstance(tree, dict):
         # A mapping of roles has a `key` too, whose value is a pattern and no secret.
-        return {
-            name: value
-            if name == "roles"
-            else "<redacted>"
-            if value is not None and _SECRET.search(str(name))
-            else redacted(value)
-            for name, value in tree.items()
-        }
+        return {name: value if name == "roles" else _hidden(name, value) for name, value in tree.items()}
     return [redacted(value) for value in tree] if isinstance(tree, list) else tree
 
 
+def _hidden(name: str, value: Any) -> Any:
+    return "<redacted>" if value is not None and _SECRET.search(name) else redacted(value)
+
+
 def _subclasses(node: type) -> Iterator[type]:
-    for child in node.__subclasses__():
+    children: list[type] = node.__subclasses__()
+    for child in children:
         yield child
         yield from _subclasses(child)
 

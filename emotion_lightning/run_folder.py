@@ -115,7 +115,7 @@ def replacing(file: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb") as written:
+        with temporary.open("r+b") as written:
             os.fsync(written.fileno())
         # mkstemp keeps its file to its owner; results follow the umask as any new file does.
         umask = os.umask(0)
