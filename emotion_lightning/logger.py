@@ -48,7 +48,11 @@ def run(settings: config.Logger, folder: Path, *, resolved: dict[str, Any], mult
         resolved: every setting, secrets redacted.
         multirun: the run is a job of a multirun, whose folder then names the W&B group.
     """
+    from lightning.pytorch.utilities import rank_zero_only
+
     match settings:
+        case _ if rank_zero_only.rank != 0:
+            yield Run(False)  # of several processes the first alone logs
         case config.WandB():
             yield from _wandb(settings, folder, resolved=resolved, multirun=multirun)
         case config.CSV():

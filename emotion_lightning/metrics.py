@@ -61,7 +61,8 @@ class Outcomes(Metric):
         numbers, where = torch.unique(rows, return_inverse=True)
         first = torch.full((len(numbers),), len(rows), device=rows.device, dtype=torch.long)
         first = first.scatter_reduce(0, where, torch.arange(len(rows), device=rows.device), "amin")
-        targets = dim_zero_cat(self.targets)[first] if self.targets else None
+        # After a gathering of several processes a state is a tensor, before it a list.
+        targets = dim_zero_cat(self.targets)[first] if len(self.targets) else None
         return numbers, logits[first], targets
 
 

@@ -201,10 +201,9 @@ def _local(path: str) -> str:
 
 def _random(settings: config.Model, labels: Sequence[str], tokenizer: Any, seed: int, base_folder: Path) -> str:
     """Build the architecture with random weights and save it, so that the adapter has a base to be loaded on."""
+    from filelock import FileLock
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    if (base_folder / "config.json").exists():
-        return str(base_folder)
     values = dict(settings.architecture)
     try:
         model_type = values.pop("model_type")
@@ -218,15 +217,18 @@ def _random(settings: config.Model, labels: Sequence[str], tokenizer: Any, seed:
         )
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"model.architecture cannot be built: {str(error).splitlines()[0]}") from error
-    torch.manual_seed(seed)
-    before = torch.get_default_dtype()
-    # Large ones are made in half precision: float32 would take 10 GB for two billion weights.
-    network = AutoModelForSequenceClassification.from_config(
-        architecture, dtype=torch.float32 if settings.dtype is config.Dtype.float32 else torch.bfloat16
-    )
-    torch.set_default_dtype(before)
-    network.save_pretrained(base_folder)
-    tokenizer.save_pretrained(base_folder)
+    base_folder.parent.mkdir(parents=True, exist_ok=True)
+    # Processes that train together come here together.
+    with FileLock(base_folder.with_suffix(".lock")):
+        if not (base_folder / "config.json").exists():
+            torch.manual_seed(seed)
+            # Large ones are made in half precision: float32 would take 10 GB for two billion weights.
+            network = AutoModelForSequenceClassification.from_config(
+                architecture, dtype=torch.float32 if settings.dtype is config.Dtype.float32 else torch.bfloat16
+            )
+            network.save_pretrained(base_folder)
+            tokenizer.save_pretrained(base_folder)
+    base_folder.with_suffix(".lock").unlink(missing_ok=True)
     return str(base_folder)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from emotion_lightning import command, config, run_folder
+from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +23,11 @@ def train(settings: config.Train, folder: Path) -> float | None:
         return None
     if not settings.resume:
         run_folder.refuse_used(folder)
+    if command.in_multirun() and settings.trainer.devices * settings.trainer.num_nodes > 1:
+        raise UserError(
+            f"trainer.devices={settings.trainer.devices} and trainer.num_nodes={settings.trainer.num_nodes} start "
+            "processes that would each begin the whole multirun again. Run the jobs one by one, or through a launcher."
+        )
 
     # Imported late: a wrong setting is reported before torch has loaded.
     from lightning import Trainer, seed_everything

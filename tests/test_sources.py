@@ -573,6 +573,6 @@ def test_an_error_without_words_is_reported_too(hub_folder: Path, monkeypatch: p
         read("hub", path="someone/some-emotions")
 
 
-def test_the_data_of_a_run_are_no_source_for_training() -> None:
+def test_the_data_of_a_run_are_no_source_for_training(settings: Callable[..., Any]) -> None:
     with pytest.raises(UserError, match="data=same is for evaluate"):
-        read("same")
+        settings("data=same")
