@@ -35,6 +35,8 @@ def check(labels: Sequence[str], source: str) -> None:
             raise UserError(f"{source} names the label {name} {count} times; label names must differ.")
         if not name.strip():
             raise UserError(f"{source} has a label with an empty name; give it a name.")
+        if name in ("row", "text"):
+            raise UserError(f"{source} has a label named {name}, as a column of prediction files is; rename it.")
         if f"p_{name}" in labels:
             raise UserError(
                 f"{source} has labels {name} and p_{name}; prediction files hold the probability of {name} under "

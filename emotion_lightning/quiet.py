@@ -16,6 +16,7 @@ _WARNED = (
     r".*lr_scheduler.step\(\).*before.*optimizer.step\(\).*",  # the gradient scaler skips its first steps in float16
     r".*resuming from a checkpoint that ended before the epoch ended.*",  # data.EmotionData keeps the position
     r".*Be aware that when using `ckpt_path`, callbacks used to create the checkpoint.*",
+    r".*sync_dist=True.*",  # every process computes validation metrics of all rows
     r".*os.fork\(\) was called.*",
 )
 

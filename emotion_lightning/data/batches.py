@@ -16,7 +16,10 @@ from torch.utils.data import Dataset, Sampler
 from emotion_lightning.labels import Targets
 
 WINDOW = 128
-"""Batches whose texts are sorted by length together."""
+"""Batches whose texts are sorted by length together in evaluation."""
+
+TRAIN_WINDOW = 16
+"""The same in training. More would save padding, but the same rows would meet in a batch epoch after epoch."""
 
 _TEXTS_AT_ONCE = 1000
 
@@ -139,7 +142,7 @@ class ShuffledByLength(Sampler[list[int]]):
         order = np.random.default_rng((self.seed, self.epoch))
         rows = order.permutation(len(self.lengths))
         shared = self.batch_size * self.processes
-        window = shared * WINDOW
+        window = shared * TRAIN_WINDOW
         rows = np.concatenate(
             [
                 part[np.argsort(self.lengths[part], kind="stable")]

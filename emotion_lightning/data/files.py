@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import io
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -63,7 +64,12 @@ def columns(path: Path) -> list[str]:
         return list(_parquet(path).schema_arrow.names)
     for _, record in records(path):
         return list(record)
-    raise UserError(f"{path} has a header and no rows.")
+    raise no_rows(path)
+
+
+def no_rows(path: Path) -> UserError:
+    """The error for a file that holds none."""
+    return UserError(f"{path} has {'a header and ' if kind(path) in ('csv', 'tsv') else ''}no rows.")
 
 
 def records(path: Path, problems: Problems | None = None) -> Iterator[Record]:
@@ -145,9 +151,7 @@ def _csv(path: Path, problems: Problems) -> Iterator[Record]:
             if not header or not any(header):
                 raise UserError(f"{path} has no header; its first line must name the columns.")
             header = [name.strip() for name in header]
-            repeated = sorted({name for name in header if header.count(name) > 1})
-            if repeated:
-                raise UserError(f"{path} has more than one column named {', '.join(repeated)}; rename one.")
+            _refuse_repeated(path, header)
             row = 0
             for cells in reader:
                 if not cells:
@@ -168,8 +172,14 @@ def _csv(path: Path, problems: Problems) -> Iterator[Record]:
         raise UserError(
             f"{path}, line {reader.line_num}: {error}; put quotes around the whole cell and double those inside it."
         ) from error
-    except (gzip.BadGzipFile, EOFError, OSError) as error:
+    except (zlib.error, EOFError, OSError) as error:
         raise _unreadable(path, error) from error
+
+
+def _refuse_repeated(path: Path, header: list[str]) -> None:
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        raise UserError(f"{path} has more than one column named {', '.join(repeated)}; rename one.")
 
 
 def _without_nul(file: TextIO, path: Path) -> Iterator[str]:
@@ -196,10 +206,18 @@ def _jsonl(path: Path, problems: Problems) -> Iterator[Record]:
                 row += 1
                 try:
                     record = json.loads(line)
+                    if "\\u" in line:
+                        json.dumps(record, ensure_ascii=False).encode()
                 except json.JSONDecodeError as error:
                     problems.add(
                         path, f"line {number} is not JSON ({error.msg} at character {error.pos + 1}).", row=row
                     )
+                    continue
+                except UnicodeEncodeError:
+                    problems.add(path, f"line {number} holds half a character (a lone surrogate).", row=row)
+                    continue
+                except (ValueError, RecursionError) as error:
+                    problems.add(path, f"line {number} cannot be read ({error}).", row=row)
                     continue
                 if not isinstance(record, dict):
                     problems.add(path, f'line {number} is not an object such as {{"text": …}}.', row=row)
@@ -207,7 +225,7 @@ def _jsonl(path: Path, problems: Problems) -> Iterator[Record]:
                 yield row, record
     except UnicodeDecodeError as error:
         raise _decoding_error(path, error) from error
-    except (gzip.BadGzipFile, EOFError, OSError) as error:
+    except (zlib.error, EOFError, OSError) as error:
         raise _unreadable(path, error) from error
 
 
@@ -218,7 +236,7 @@ def _lines(path: Path, problems: Problems) -> Iterator[Record]:
                 yield row, {"text": line.rstrip("\r\n")}
     except UnicodeDecodeError as error:
         raise _decoding_error(path, error) from error
-    except (gzip.BadGzipFile, EOFError, OSError) as error:
+    except (zlib.error, EOFError, OSError) as error:
         raise _unreadable(path, error) from error
 
 
@@ -227,9 +245,11 @@ def _parquet(path: Path) -> Any:
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.ParquetFile(path)
+        file = pyarrow.parquet.ParquetFile(path)
     except (pyarrow.ArrowException, OSError) as error:
         raise _unreadable(path, error) from error
+    _refuse_repeated(path, list(file.schema_arrow.names))
+    return file
 
 
 def _parquet_rows(path: Path, problems: Problems) -> Iterator[Record]:
@@ -240,9 +260,15 @@ def _parquet_rows(path: Path, problems: Problems) -> Iterator[Record]:
         for batch in _parquet(path).iter_batches(batch_size=4096):
             for record in batch.to_pylist():
                 row += 1
-                yield row, record
+                yield row, {name: _decoded(cell) for name, cell in record.items()}
+    except UnicodeDecodeError as error:
+        raise _decoding_error(path, error) from error
     except (pyarrow.ArrowException, OSError) as error:
         raise _unreadable(path, error) from error
+
+
+def _decoded(cell: Any) -> Any:
+    return cell.decode() if isinstance(cell, bytes) else cell
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:

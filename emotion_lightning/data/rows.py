@@ -34,7 +34,7 @@ class Rows:
 
     def take(self, positions: np.ndarray | range) -> "Rows":
         """The rows at these positions, in this order."""
-        chosen = np.asarray(positions)
+        chosen = np.asarray(positions, dtype=np.int64)
         return Rows(
             ids=[self.ids[i] for i in chosen],
             texts=[self.texts[i] for i in chosen],
@@ -73,4 +73,5 @@ class Problems:
         if not self.count:
             return
         more = self.count - len(self._messages)
-        raise UserError("\n".join(self._messages + ([f"… and {more:,} more problems like these."] if more else [])))
+        rest = [f"… and {more:,} more problem{'s' if more > 1 else ''}."] if more else []
+        raise UserError("\n".join(self._messages + rest))

@@ -81,7 +81,7 @@ def _cut(rows: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
     from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 
     assert rows.targets is not None
-    # A column of ones makes the splitter balance rows without any label as well.
+    # A column of ones keeps the splits at the sizes asked for.
     stratified = np.hstack([rows.targets, np.ones((len(rows), 1))]).astype(int)
     splitter = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=wanted, random_state=seed)
     kept, cut = next(splitter.split(np.zeros(len(rows)), stratified))
@@ -102,12 +102,13 @@ def _sample() -> Corpus:
     paths = {name: SAMPLE / f"{name}.csv" for name in SPLITS}
     splits = {name: tables.rows(path, files.records(path), columns, problems) for name, path in paths.items()}
     problems.raise_any()
-    return Corpus(columns.labels, splits, {path.name: files.sha256(path) for path in paths.values()})
+    return Corpus(columns.labels, splits, _hashes(paths))
 
 
 def _semeval(settings: config.SemEval2018) -> Corpus:
     folder = _data_folder(settings.dir)
-    splits, hashes = {}, {}
+    splits: dict[str, Rows] = {}
+    paths: dict[str, Path] = {}
     names: list[str] = []
     for name, endings in {"train": ["train"], "validation": ["dev"], "test": ["test-gold", "test"]}.items():
         candidates = [f"{lead}E-c-{settings.language}-{ending}.txt" for ending in endings for lead in ("2018-", "")]
@@ -116,8 +117,8 @@ def _semeval(settings: config.SemEval2018) -> Corpus:
         names = names or found
         if found != names:
             raise UserError(f"{file}: its labels are {', '.join(found)}, those of train are {', '.join(names)}.")
-        hashes[file.name] = files.sha256(file)
-    return Corpus(names, splits, hashes)
+        paths[name] = file
+    return Corpus(names, splits, _hashes(paths))
 
 
 def _semeval_file(file: Path) -> tuple[list[str], Rows]:
@@ -132,7 +133,7 @@ def _semeval_file(file: Path) -> tuple[list[str], Rows]:
     names = header[2:]
     if header[:2] != ["ID", "Tweet"] or not names:
         raise UserError(f"{file}: its first line is not the official header, ID and Tweet and the labels with tabs.")
-    ids, texts, cells = [], [], []
+    ids, texts, cells, numbers = [], [], [], []
     for row, line in enumerate(lines[1:], start=1):
         parts = line.rstrip("\r").split("\t")
         if parts == [""]:
@@ -146,10 +147,13 @@ def _semeval_file(file: Path) -> tuple[list[str], Rows]:
         ids.append(parts[0])
         texts.append(parts[1])
         cells.append(parts[2:])
+        numbers.append(row)
     unlabelled = ["NONE" in row for row in cells]
     if any(unlabelled) and not all(unlabelled):
-        problems.add(file, "NONE for a label in a file with labels.", row=unlabelled.index(True) + 1)
+        problems.add(file, "NONE for a label in a file with labels.", row=numbers[unlabelled.index(True)])
     problems.raise_any()
+    if not ids:
+        raise UserError(f"{file} has a header and no rows.")
     targets = None if any(unlabelled) else np.array(cells, dtype=np.float32).reshape(len(cells), len(names))
     return names, Rows(ids, texts, targets, "ID")
 
@@ -159,16 +163,18 @@ def _goemotions(settings: config.GoEmotions) -> Corpus:
     names_file = _find(folder, ["labels.txt", "emotions.txt"])
     names = names_file.read_text(encoding="utf-8-sig").split()
     labels.check(names, str(names_file))
-    splits, hashes = {}, {}
+    splits: dict[str, Rows] = {}
+    paths: dict[str, Path] = {}
     for name, file_name in {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"}.items():
         file = _find(folder, [file_name])
         splits[name] = _goemotions_file(file, names)
-        hashes[file.name] = files.sha256(file)
-    return Corpus(names, splits, hashes)
+        paths[name] = file
+    return Corpus(names, splits, _hashes(paths))
 
 
 def _goemotions_file(file: Path, names: list[str]) -> Rows:
     # Tab separated, without a header, the text CSV-quoted: a split at tabs would change 1,097 training texts.
+    files.check_exists(file)
     problems = Problems()
     ids, texts, positions = [], [], []
     try:
@@ -189,6 +195,10 @@ def _goemotions_file(file: Path, names: list[str]) -> Rows:
         raise UserError(f"{file} is not UTF-8 (byte {error.start}); take the official file.") from error
     problems.raise_any()
     return Rows(ids, texts, labels.multi_hot(positions, count=len(names)), "id")
+
+
+def _hashes(paths: dict[str, Path]) -> dict[str, str]:
+    return {split: files.sha256(path) for split, path in paths.items()}
 
 
 def _data_folder(path: str | None) -> Path:
@@ -222,19 +232,21 @@ def _file(settings: config.File) -> Corpus:
         records = list(files.records(path, problems))
         if not records:
             problems.raise_any()
-            raise UserError(f"{path} has a header and no rows.")
+            raise files.no_rows(path)
         if columns is None:
             columns = tables.find_columns(path, settings, records)
             labels.check(columns.labels, str(path))
         else:
             required = [columns.text, *([columns.labels_column] if columns.labels_column else columns.labels)]
-            absent = [column for column in required if column not in records[0][1]]
+            required += [columns.id] if columns.id else []
+            names = {column for _, record in records for column in record}
+            absent = [column for column in required if column not in names]
             if absent:
                 raise UserError(f"{path} has no column {', '.join(absent)}, which {next(iter(given.values()))} has.")
         splits[name] = tables.rows(path, records, columns, problems)
     problems.raise_any()
     assert columns is not None
-    return Corpus(columns.labels, splits, {path.name: files.sha256(path) for path in given.values()})
+    return Corpus(columns.labels, splits, _hashes(given))
 
 
 # --------------------------------------------------------------------------------------------------------------- hub
@@ -274,7 +286,7 @@ def _hub(settings: config.Hub) -> Corpus:
     try:
         loaded = datasets.load_dataset(settings.path, settings.name, revision=settings.revision)
     except Exception as error:  # datasets raises built-in errors of many kinds; the useful sentence is in the cause
-        reason = str(error.__cause__ or error).splitlines()[0]
+        reason = next(iter(str(error.__cause__ or error).splitlines()), type(error).__name__)
         raise UserError(
             f"The data set {place} cannot be loaded: {reason} Check data.path, data.name and the network, or download "
             "its files and use data=file (data.dir= for goemotions and semeval2018)."
@@ -284,6 +296,8 @@ def _hub(settings: config.Hub) -> Corpus:
         raise UserError(f"The data set {place} has no split {settings.train}; it has {', '.join(loaded)}.")
     # Not every data set has the other two; those that it has are taken.
     given = {name: loaded[source] for name, source in wanted.items() if source in loaded}
+    if unused := sorted(set(loaded) - set(wanted.values())):
+        log.warning("Splits of %s left aside: %s (see data.validation and data.test).", place, ", ".join(unused))
     problems = Problems()
     splits: dict[str, Rows] = {}
     columns: tables.Columns | None = None

@@ -42,7 +42,10 @@ def binary(cell: Any) -> int | None:
 
 def find_columns(path: Path, settings: config.Table, records: Sequence[Record]) -> Columns:
     """Decide the columns from the settings and, for what they leave open, from the first file's cells."""
-    names = list(records[0][1])
+    # A jsonl row may lack a key that others have.
+    names = list(dict.fromkeys(name for _, record in records for name in record))
+    if not settings.separator:
+        raise UserError("data.separator is empty; give what stands between labels, such as data.separator=,")
     text = files.text_column(path, names, settings.text)
     identifier = files.id_column(path, [name for name in names if name != text], settings.id_column)
     if settings.labels_column is not None:
@@ -84,6 +87,8 @@ def rows(path: Path, records: Iterable[Record], columns: Columns, problems: Prob
     texts: list[str] = []
     positions: list[list[int]] = []
     where = {name: position for position, name in enumerate(columns.labels)}
+    if not any(name.isdecimal() for name in columns.labels):
+        where |= {str(position): position for position in range(len(columns.labels))}  # ids of the names
     seen: dict[str, int] = {}
     for row, record in records:
         text = files.as_text(record.get(columns.text))
@@ -129,8 +134,6 @@ def _from_list(
     positions = []
     for part in split_labels(cell, columns.separator):
         position = where.get(part)
-        if position is None and part.isdecimal() and int(part) < len(columns.labels):
-            position = int(part)
         if position is None:
             problems.add(
                 path,
