@@ -84,7 +84,8 @@ def train(settings: config.Train, folder: Path) -> float | None:
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             enable_model_summary=False,
-            log_every_n_steps=10,
+            # Each look at the loss waits for the device; a short epoch still has a few points.
+            log_every_n_steps=max(1, min(10, emotions.train_rows // settings.data.batch_size // 5)),
         )
         log.info(
             "%s of %s parameters are trained (%s), on %s rows, %s.",

@@ -243,3 +243,22 @@ def test_commands_work_from_any_folder(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0
     assert "max_epochs" in done.stdout
+
+
+@pytest.mark.parametrize("sweep", sorted(file.stem for file in (CONF / "sweep").glob("*.yaml")))
+def test_every_sweep_preset_composes(sweep: str) -> None:
+    config.register()
+    command._check_jobs("train", ["-m", f"sweep={sweep}"])
+
+
+@pytest.mark.parametrize("file", sorted((CONF / "wandb_sweep").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_wandb_sweep_gives_settings_that_load(settings: Any, file: Path) -> None:
+    import yaml
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+
+    sweep = yaml.safe_load(file.read_text())
+    first = {name: {"value": parameter["values"][0]} for name, parameter in sweep["parameters"].items()}
+    arguments = create_sweep_command_args({"args": first})["args_no_hyphens"]
+    loaded = settings(*arguments)
+    assert isinstance(loaded.optimizer.lr, float)
+    assert sweep["command"][2:] == ["-m", "emotion_lightning.train", "${args_no_hyphens}"]

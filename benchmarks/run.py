@@ -1,0 +1,69 @@
+"""Time and memory of the commands a newcomer types, as whole processes: a table, and JSON in outputs/bench/.
+
+python benchmarks/run.py [--runs 3] [--only help,mistake,train,predict]
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent.parent
+EXPECTED_CODE = {"mistake": 2}
+
+
+def commands(folder: Path) -> dict[str, list[str]]:
+    """What is measured, in the order it runs: predict uses the run that train made."""
+    train = [sys.executable, "-m", "emotion_lightning.train"]
+    predict = [sys.executable, "-m", "emotion_lightning.predict", f"run={folder / 'run'}"]
+    sample = REPO / "emotion_lightning" / "data" / "sample" / "test.csv"
+    return {
+        "help": [*train, "--help"],
+        "mistake": [*train, "optimizer.lrr=1"],
+        "train": [*train, f"hydra.run.dir={folder / 'run'}"],
+        "predict": [*predict, f"input={sample}", f"output={folder / 'labelled.csv'}"],
+    }
+
+
+def measure(command: list[str]) -> tuple[float, int, int]:
+    """Seconds, peak bytes of the process, exit code."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    return time.perf_counter() - start, usage.ru_maxrss * 1024, os.waitstatus_to_exitcode(status)
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--only", default="help,mistake,train,predict")
+    asked = parser.parse_args()
+    results: dict[str, dict[str, object]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        # One training run serves all predictions; a second one into its folder would be refused.
+        for what, command in commands(Path(name)).items():
+            if what not in asked.only.split(","):
+                continue
+            taken = [measure(command) for _ in range(1 if what == "train" else asked.runs)]
+            codes = {code for _, _, code in taken}
+            if codes != {EXPECTED_CODE.get(what, 0)}:
+                sys.exit(f"{what} ended with {codes}: {' '.join(command)}")
+            seconds = [second for second, _, _ in taken]
+            peak = max(memory for _, memory, _ in taken)
+            results[what] = {"seconds": seconds, "peak_bytes": peak}
+            spread = f"{min(seconds):.2f} to {max(seconds):.2f}"
+            print(f"{what:8} median {statistics.median(seconds):7.2f} s ({spread}), peak {peak / 2**20:7.0f} MiB")
+    output = REPO / "outputs" / "bench" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}.json"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps({"cpus": os.cpu_count(), "results": results}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

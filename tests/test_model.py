@@ -1,0 +1,106 @@
+"""Access to models: one message with the steps, at once."""
+
+import http.server
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from emotion_lightning import model
+from emotion_lightning.errors import UserError
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """Answers as the hub does for a model whose licence was not accepted, or that does not exist."""
+
+    def do_GET(self) -> None:
+        gated = "gemma" in self.path
+        self.send_response(403 if gated else 404)
+        self.send_header("X-Error-Code", "GatedRepo" if gated else "RepoNotFound")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+    yield address
+    server.shutdown()
+
+
+def test_gemma_without_an_accepted_licence_gets_the_steps(settings: Any, hub: str) -> None:
+    with pytest.raises(UserError) as error:
+        model.check_access(settings("model=gemma").model)
+    for step in ("licence", "https://huggingface.co/google/gemma-1.1-2b-it", "hf auth login", "HF_TOKEN", "model.path"):
+        assert step in str(error.value)
+
+
+def test_an_unknown_model_is_said_to_be_unknown(settings: Any, hub: str) -> None:
+    with pytest.raises(UserError, match="does not know it"):
+        model.check_access(settings("model=gemma", "model.path=nobody/nothing").model)
+
+
+def test_no_network_is_said_at_once(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    start = time.monotonic()
+    with pytest.raises(UserError, match="cannot be reached"):
+        model.check_access(settings("model=gemma").model)
+    assert time.monotonic() - start < 20  # transformers itself would try for 46 s
+
+
+def test_access_is_checked_before_the_data(run: Any, capfd: Any) -> None:
+    assert run("train", "model=gemma", "data=goemotions", "data.dir=nowhere", "logger=none") == 2
+    assert "No access to google/gemma-1.1-2b-it" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("./nowhere", "holds no config.json"), ("a b", "neither a folder nor a hub id"), ("/tmp", "holds no config.json")],
+)
+def test_a_wrong_model_path_is_refused(settings: Any, path: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        model.check_access(settings("model=gemma", f"model.path='{path}'").model)
+
+
+def test_gemma_architecture_has_the_shape_of_gemma_2b(settings: Any) -> None:
+    from accelerate import init_empty_weights
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    values = dict(settings("model=gemma").model.architecture)
+    shape = AutoConfig.for_model(values.pop("model_type"), **values, num_labels=11)
+    with init_empty_weights():
+        network = AutoModelForSequenceClassification.from_config(shape)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 2_506_172_416 + 11 * 2048
+
+
+def test_an_architecture_that_cannot_be_built_is_refused(run: Any, capfd: Any) -> None:
+    assert run("train", "model.architecture.model_type=gemmma", "logger=none") == 2
+    assert "model.architecture cannot be built" in capfd.readouterr().err
+
+
+def test_roles_of_another_family_are_refused_by_name(run: Any, capfd: Any) -> None:
+    assert run("train", "model=minilm", "model.pretrained=false", "model.architecture.hidden_size=48",
+               "model.architecture.intermediate_size=64", "model.architecture.num_hidden_layers=1",
+               "model.architecture.vocab_size=4096", "model.roles.key=.*k_proj", "logger=none",
+               "data.max_rows=40") == 2  # fmt: skip
+    assert "model.roles.key=.*k_proj" in capfd.readouterr().err
+
+
+def test_a_gpu_that_is_not_there_is_said(run: Any, capfd: Any) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    assert run("train", "trainer=gpu", "logger=none") == 2
+    assert "torch sees no GPU" in capfd.readouterr().err
