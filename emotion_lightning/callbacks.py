@@ -44,7 +44,10 @@ def build(
     if settings.patience is not None:
         callbacks.append(
             EarlyStopping(
-                settings.monitor, mode=settings.mode.value, patience=settings.patience, min_delta=settings.min_delta
+                settings.monitor,
+                mode=config.MONITORS[settings.monitor],
+                patience=settings.patience,
+                min_delta=settings.min_delta,
             )
         )
     callbacks.append(
@@ -52,7 +55,7 @@ def build(
             checkpoints,
             filename="best",
             monitor=settings.monitor,
-            mode=settings.mode.value,
+            mode=config.MONITORS[settings.monitor],
             save_top_k=1,
             enable_version_counter=False,
         )
@@ -190,9 +193,6 @@ class EpochLines(Callback):
         if trainer.sanity_checking or not trainer.is_global_zero or trainer.state.fn != "fit":
             return
         seen = trainer.callback_metrics
-        if self.monitor not in seen:
-            known = ", ".join(name for name in seen if name.startswith("val/"))
-            raise UserError(f"callbacks.monitor={self.monitor} is not measured; choose one of {known}.")
         names = dict.fromkeys(["train/loss", "val/loss", "val/f1_macro", "val/f1_micro", "val/jaccard", self.monitor])
         shown = "  ".join(f"{name} {float(seen[name]):.4f}" for name in names if name in seen)
         log.info("epoch %d/%d  step %d  %s", trainer.current_epoch + 1, trainer.max_epochs, trainer.global_step, shown)

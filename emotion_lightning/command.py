@@ -28,7 +28,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from emotion_lightning import config, help, run_folder
+from emotion_lightning import help, run_folder, schema
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class _Failed:
 
 
 def _run(command: str, work: Callable[[Any, Path], Any], arguments: list[str]) -> None:
-    config.register()
+    schema.register()
     multirun = bool({"-m", "--multirun"} & set(arguments))
     prepared = _with_run(command, _literal(command, arguments, multirun=multirun), multirun=multirun)
     informs = any(
@@ -110,7 +110,7 @@ def _run(command: str, work: Callable[[Any, Path], Any], arguments: list[str]) -
         os.environ.pop(FULL_ERROR, None)
         logging.captureWarnings(True)
         try:
-            return work(config.load(cfg, command), Path(HydraConfig.get().runtime.output_dir))
+            return work(schema.load(cfg, command), Path(HydraConfig.get().runtime.output_dir))
         except Exception as error:
             # Kept until Hydra is done: it would print words of its own and, in a multirun, drop the other jobs.
             failed.append(
@@ -121,10 +121,11 @@ def _run(command: str, work: Callable[[Any, Path], Any], arguments: list[str]) -
                 )
             )
             mistake = _as_user_error(command, error, arguments)
-            if not mistake:
-                _to_log_file(error)
             if in_multirun():
                 log.error("%s", mistake or "".join(traceback.format_exception(error)))
+            else:
+                # The terminal hears of it at the end.
+                _to_log_file(str(mistake or "".join(traceback.format_exception(error))))
             return None
         finally:
             os.environ[FULL_ERROR] = "1"
@@ -133,7 +134,7 @@ def _run(command: str, work: Callable[[Any, Path], Any], arguments: list[str]) -
     # Hydra would print its own words and exit with 1; with this it raises, and `run` finds better words.
     os.environ[FULL_ERROR] = "1"
     try:
-        hydra.main(config_path=str(config.conf_folder()), config_name=command, version_base="1.3")(job)()
+        hydra.main(config_path=str(schema.conf_folder()), config_name=command, version_base="1.3")(job)()
     finally:
         sys.argv[1:] = arguments
         os.environ.pop(FULL_ERROR, None)
@@ -160,7 +161,7 @@ def _stop_on_signals() -> Iterator[None]:
 def options() -> dict[str, str]:
     """The option chosen in each group."""
     chosen = HydraConfig.get().runtime.choices
-    return {group: str(chosen[group]) for group in sorted(config.groups(str(HydraConfig.get().job.config_name)))}
+    return {group: str(chosen[group]) for group in sorted(schema.groups(str(HydraConfig.get().job.config_name)))}
 
 
 def in_multirun() -> bool:
@@ -192,8 +193,8 @@ def _without_interpolation(text: str) -> str:
 
 def _literal(command: str, arguments: list[str], *, multirun: bool) -> list[str]:
     """Quote the values of text settings, which Hydra's grammar would take apart at commas, apostrophes and brackets."""
-    literal = config.text_settings(command)
-    groups = config.groups(command)
+    literal = schema.text_settings(command)
+    groups = schema.groups(command)
     prepared = []
     for argument in arguments:
         match = _ARGUMENT.fullmatch(argument)
@@ -202,7 +203,7 @@ def _literal(command: str, arguments: list[str], *, multirun: bool) -> list[str]
             continue
         sign, name, value = match["sign"], match["name"], match["value"]
         if name in groups and value in ("null", "None", ""):
-            options = config.option_files(name)
+            options = schema.option_files(name)
             raise UserError(f"{name}={value} is no option; choose {name}= one of {', '.join(options)}.")
         if name in literal or name in _PATHS_OF_HYDRA or name.startswith("model.roles."):
             value = _quote_text(name, value, multirun=multirun)
@@ -252,7 +253,7 @@ def _with_run(command: str, arguments: list[str], *, multirun: bool) -> list[str
     else:
         folder = _folder(str(source))
     stored = run_folder.settings_as_overrides(folder, changed=sorted(given))
-    options = config.groups(command)
+    options = schema.groups(command)
     return [_override(name, value, options) for name, value in stored.items()] + arguments
 
 
@@ -283,9 +284,9 @@ def _folder(path: str) -> Path:
 
 def _help(command: str, arguments: list[str]) -> None:
     # Hydra's own --help composes every option of every group first, which takes seconds.
-    with initialize_config_dir(config_dir=str(config.conf_folder()), version_base="1.3"):
+    with initialize_config_dir(config_dir=str(schema.conf_folder()), version_base="1.3"):
         cfg = compose(command, _overrides(arguments), return_hydra_config=True)
-        groups = sorted(config.groups(command))
+        groups = sorted(schema.groups(command))
         help.show(command, cfg, {group: str(cfg.hydra.runtime.choices[group]) for group in groups})
 
 
@@ -301,7 +302,7 @@ def _overrides(arguments: list[str]) -> list[str]:
 def _check_jobs(command: str, arguments: list[str]) -> None:
     """Load the settings of every job, so that a wrong one is refused before the first starts or a folder is made."""
     overrides = _overrides(arguments)
-    with initialize_config_dir(config_dir=str(config.conf_folder()), version_base="1.3"):
+    with initialize_config_dir(config_dir=str(schema.conf_folder()), version_base="1.3"):
         parser = OverridesParser.create()
         parsed = parser.parse_overrides(overrides)
         fixed = [o.input_line for o in parsed if not o.is_sweep_override()]
@@ -312,7 +313,7 @@ def _check_jobs(command: str, arguments: list[str]) -> None:
         swept = parser.parse_overrides(presets + overrides)
         (jobs,) = BasicSweeper.split_arguments(swept, max_batch_size=None)
         for job in jobs:
-            config.load(compose(command, job), command)
+            schema.load(compose(command, job), command)
 
 
 # ------------------------------------------------------------------------------------------------------------ mistakes
@@ -328,7 +329,7 @@ def _as_user_error(command: str, error: BaseException, arguments: list[str]) -> 
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         choices = sorted(error.options)
         return UserError(
-            f"Unknown option {group}={option}{config.nearest(option, set(choices))} "
+            f"Unknown option {group}={option}{schema.nearest(option, set(choices))} "
             f"Options of {group}: {', '.join(choices)}."
         )
     if isinstance(error, OverrideParseException):
@@ -346,21 +347,19 @@ def _from_hydra(command: str, error: Exception, arguments: list[str]) -> UserErr
     first = str(error).splitlines()[0] if str(error) else type(error).__name__
     override = re.match(r"Could not override '(?P<key>[^']*)'", first)
     if override and not re.search(r"could not be converted|Invalid value|is not Optional", str(cause)):
-        return config.unknown_setting(command, override["key"].partition("@")[0])
+        return schema.unknown_setting(command, override["key"].partition("@")[0])
     given = next((a for a in arguments if a.lstrip("+~").partition("=")[0] == key), None)
-    hint = config.type_of(command, key)
+    hint = schema.type_of(command, key)
     if key and hint is not None:
-        return UserError(f"{given or key} is not possible: {key} takes {config.describe(hint)}.")
+        return UserError(f"{given or key} is not possible: {key} takes {schema.describe(hint)}.")
     if key and isinstance(cause, OmegaConfBaseException) and "not in" in str(cause):
-        return config.unknown_setting(command, key)
+        return schema.unknown_setting(command, key)
     detail = str(cause).splitlines()[0] if cause is not error and str(cause) else ""
     return UserError(f"{first} {detail}".strip())
 
 
-def _to_log_file(error: BaseException) -> None:
-    record = log.makeRecord(
-        log.name, logging.ERROR, __file__, 0, "The command failed.", (), (type(error), error, error.__traceback__)
-    )
+def _to_log_file(message: str) -> None:
+    record = log.makeRecord(log.name, logging.ERROR, __file__, 0, message, (), None)
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handle(record)

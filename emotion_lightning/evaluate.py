@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emotion_lightning import command, config, run_folder
+from emotion_lightning import command, config, run_folder, schema
 from emotion_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
 def run_data(card: "Card") -> config.Batches:
     """The data settings that a run was trained with."""
     values = dict(card.data)
-    return config.from_plain(config.SCHEMAS[f"data/{values.pop('option')}"], values)
+    return schema.from_plain(config.SCHEMAS[f"data/{values.pop('option')}"], values)
 
 
 def run_loss(card: "Card", positions: list[int]) -> "Module":
@@ -74,7 +74,7 @@ def run_loss(card: "Card", positions: list[int]) -> "Module":
 
     values = dict(card.loss)
     counts, rows = np.asarray(values.pop("label_counts")), values.pop("rows")
-    settings = config.from_plain(config.SCHEMAS[f"loss/{values.pop('option')}"], values)
+    settings = schema.from_plain(config.SCHEMAS[f"loss/{values.pop('option')}"], values)
     return loss.build(settings, label_counts=counts[positions], rows=rows)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emotion_lightning import adapter, checkpoint, config, metrics, predictions, report, run_folder, thresholds
+from emotion_lightning import adapter, checkpoint, config, metrics, predictions, report, run_folder, schema, thresholds
 from emotion_lightning.callbacks import Clock
 from emotion_lightning.classifier import EmotionClassifier, fixed_value
 from emotion_lightning.data import EmotionData, Rows
@@ -23,7 +23,7 @@ def identity(settings: config.Train, labels: list[str]) -> dict[str, Any]:
         "architecture": str(settings.model.architecture) if not settings.model.pretrained else "",
         "quantization": settings.model.quantization.value,
         "labels": list(labels),
-        "peft": str(config.plain(settings.peft)),
+        "peft": str(schema.plain(settings.peft)),
     }
 
 
@@ -128,10 +128,10 @@ def _card(
             "head": settings.model.head,
         },
         max_tokens=settings.data.max_tokens,
-        data={"option": config.schema_of(settings.data), **_absolute(config.plain(settings.data))},
+        data={"option": schema.schema_of(settings.data), **_absolute(schema.plain(settings.data))},
         loss={
-            "option": config.schema_of(settings.loss),
-            **config.plain(settings.loss),
+            "option": schema.schema_of(settings.loss),
+            **schema.plain(settings.loss),
             "label_counts": emotions.label_counts.tolist(),
             "rows": emotions.train_rows,
         },

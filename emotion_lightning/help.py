@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from emotion_lightning import config
+from emotion_lightning import config, schema
 
 _USAGE = {
     "train": """Fine-tune an emotion classifier, choose epoch and thresholds on validation, report on test.
@@ -34,10 +34,10 @@ hydra.run.dir=FOLDER places the run elsewhere. --cfg job prints the settings as 
 flags. Exit codes: 0 done, 2 a setting or file to mend, 130 Ctrl-C, 143 SIGTERM, 1 anything else."""
 
 
-def meanings(schema: type) -> dict[str, str]:
+def meanings(settings: type) -> dict[str, str]:
     """The text under each field of a dataclass of `config`, those of its bases included."""
     found: dict[str, str] = {}
-    for node in reversed(schema.__mro__):
+    for node in reversed(settings.__mro__):
         if not dataclasses.is_dataclass(node):
             continue
         body = ast.parse(textwrap.dedent(inspect.getsource(node))).body[0]
@@ -61,32 +61,32 @@ def show(command: str, cfg: Any, chosen: dict[str, str]) -> None:
     if chosen:
         print("\nOptions (* is chosen)")
         for group, option in chosen.items():
-            names = [f"*{name}" if name == option else name for name in config.option_files(group)]
+            names = [f"*{name}" if name == option else name for name in schema.option_files(group)]
             print(f"  {group + '=':12} {'  '.join(names)}")
     print("\nSettings")
-    for name, schema, value in _settings(config.COMMANDS[command], cfg):
+    for name, node, value in _settings(config.COMMANDS[command], cfg):
         lead = f"  {name}={_plain(value)}"
-        text = meanings(schema)[name.rpartition(".")[2]]
+        text = meanings(node)[name.rpartition(".")[2]]
         print(lead)
         print(textwrap.fill(text, width=110, initial_indent="      ", subsequent_indent="      "))
     print("\n" + _CLOSING)
 
 
-def _settings(schema: type, cfg: Any, prefix: str = "") -> list[tuple[str, type, Any]]:
+def _settings(settings: type, cfg: Any, prefix: str = "") -> list[tuple[str, type, Any]]:
     from omegaconf import OmegaConf
 
     rows: list[tuple[str, type, Any]] = []
-    for field in dataclasses.fields(schema):
+    for field in dataclasses.fields(settings):
         name = prefix + field.name
         if OmegaConf.is_missing(cfg, field.name):
-            rows.append((name, schema, "???"))
+            rows.append((name, settings, "???"))
             continue
         value = cfg[field.name]
         node = OmegaConf.get_type(cfg, field.name) if OmegaConf.is_config(value) else None
         if node is not None and dataclasses.is_dataclass(node):
             rows += _settings(node, value, name + ".")
         else:
-            rows.append((name, schema, value))
+            rows.append((name, settings, value))
     return rows
 
 

@@ -51,7 +51,7 @@ def run(settings: config.Logger, folder: Path, *, resolved: dict[str, Any], mult
     from lightning.pytorch.utilities import rank_zero_only
 
     match settings:
-        case _ if rank_zero_only.rank != 0:
+        case _ if getattr(rank_zero_only, "rank", 0) != 0:
             yield Run(False)  # of several processes the first alone logs
         case config.WandB():
             yield from _wandb(settings, folder, resolved=resolved, multirun=multirun)

@@ -158,10 +158,8 @@ def load(
     return network if quantization is not config.Quantization.none else network.to(device)
 
 
-def device_for(accelerator: str) -> torch.device:
+def device_for(accelerator: config.Accelerator) -> torch.device:
     """The device of this process."""
-    if accelerator not in ("auto", "cpu", "gpu", "mps"):
-        raise UserError(f"accelerator={accelerator} is not one of auto, cpu, gpu, mps.")
     if accelerator == "gpu" and not torch.cuda.is_available():
         raise UserError(
             "accelerator=gpu, but torch sees no GPU; choose trainer=cpu (accelerator=cpu) or install a CUDA build."

@@ -61,7 +61,7 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
             *Progress.get_default_columns()[:1], TextColumn("{task.completed:,} rows"), transient=True
         ) as progress,
     ):
-        task = progress.add_task("Predicting", total=None)
+        task = progress.add_task("", total=None)
         rows = 0
         for chunk in _chunks(_texts(source, text, identifier), window):
             ids, texts = [identifier for identifier, _ in chunk], [text for _, text in chunk]

@@ -102,6 +102,6 @@ def load(run: str | Path, *, accelerator: str = "auto") -> Predictor:
     quiet.libraries()
     folder = checkpoint.model_folder(str(run))
     card = checkpoint.read_card(folder)
-    device = model.device_for(accelerator)
+    device = model.device_for(config.Accelerator(accelerator))
     network, tokenizer = checkpoint.load_model(folder, card=card, device=device)
     return Predictor(network, tokenizer, card=card, device=device)

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from emotion_lightning import config
+from emotion_lightning import schema
 from emotion_lightning.errors import UserError
 
 SETTINGS = "settings.yaml"
@@ -43,7 +43,7 @@ def newest_unfinished(outputs: Path) -> Path:
 
 def write_settings(folder: Path, settings: Any, options: dict[str, str]) -> None:
     """Write every setting, secrets redacted, with the names of the options chosen."""
-    tree = {"options": options, **config.redacted(config.plain(settings))}
+    tree = {"options": options, **schema.redacted(schema.plain(settings))}
     with replacing(folder / SETTINGS) as temporary:
         temporary.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
 

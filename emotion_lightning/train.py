@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning import command, config, run_folder
+from emotion_lightning import command, config, run_folder, schema
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def train(settings: config.Train, folder: Path) -> float | None:
     model.check_access(settings.model)
     corpus = sources.split(sources.read(settings.data), settings.data)
     seed_everything(settings.seed, workers=True, verbose=False)
-    assert isinstance(settings.data, config.Batches)  # config.load refuses the one that is not
+    assert isinstance(settings.data, config.Batches)  # schema.load refuses the one that is not
     device = model.device_for(settings.trainer.accelerator)
     tokenizer = model.load_tokenizer(settings.model)
     emotions = EmotionData(settings.data, corpus, tokenizer=tokenizer, seed=settings.seed)
@@ -68,7 +68,7 @@ def train(settings: config.Train, folder: Path) -> float | None:
     )
     options = command.options()
     run_folder.write_settings(folder, settings, options)
-    resolved = config.redacted(config.plain(settings)) | {"options": options}
+    resolved = schema.redacted(schema.plain(settings)) | {"options": options}
     clock = callbacks.Clock()
     with logger.run(settings.logger, folder, resolved=resolved, multirun=command.in_multirun()) as run:
         trainer = Trainer(
@@ -90,7 +90,7 @@ def train(settings: config.Train, folder: Path) -> float | None:
         log.info(
             "%s of %s parameters are trained (%s), on %s rows, %s.",
             f"{adapter.trained_parameters(network):,}",
-            f"{sum(parameter.numel() for parameter in network.parameters()):,}",
+            f"{network.num_parameters():,}",
             options["peft"],
             f"{emotions.train_rows:,}",
             device,
@@ -107,10 +107,10 @@ def train(settings: config.Train, folder: Path) -> float | None:
 def _trainer_arguments(settings: config.Trainer) -> dict[str, Any]:
     """Lightning's own names, but for those that our callbacks read."""
     return {
-        "accelerator": settings.accelerator,
+        "accelerator": settings.accelerator.value,
         "devices": settings.devices,
         "num_nodes": settings.num_nodes,
-        "strategy": settings.strategy,
+        "strategy": settings.strategy.value,
         "max_epochs": settings.max_epochs,
         "max_steps": settings.max_steps,
         "accumulate_grad_batches": settings.accumulate_grad_batches,

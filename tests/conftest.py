@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from emotion_lightning import config
+from emotion_lightning import schema
 
 os.environ["WANDB_MODE"] = "offline"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -32,9 +32,9 @@ def settings() -> Callable[..., Any]:
     """Typed settings from overrides as on the command line."""
 
     def load(*overrides: str, command: str = "train") -> Any:
-        config.register()
-        with initialize_config_dir(config_dir=str(config.conf_folder()), version_base="1.3"):
-            return config.load(compose(command, list(overrides)), command)
+        schema.register()
+        with initialize_config_dir(config_dir=str(schema.conf_folder()), version_base="1.3"):
+            return schema.load(compose(command, list(overrides)), command)
 
     return load
 

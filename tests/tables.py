@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from emotion_lightning import config
+from emotion_lightning import config, schema
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[Any]], *, delimiter: str = ",", newline: str = "\n") -> Path:
@@ -45,7 +45,7 @@ def emotions(count: int, *, start: int = 0) -> list[list[Any]]:
 
 def data_settings(option: str = "file", **chosen: Any) -> Any:
     """Settings of a data option as conf/ has them, but for those chosen; a tenth of the time that Hydra takes."""
-    schema = config.SCHEMAS[f"data/{option}"]
-    values = yaml.safe_load((config.conf_folder() / "data" / f"{option}.yaml").read_text())
+    values = yaml.safe_load((schema.conf_folder() / "data" / f"{option}.yaml").read_text())
     del values["defaults"]
-    return schema(**{**values, **{name: str(v) if isinstance(v, Path) else v for name, v in chosen.items()}})
+    values |= {name: str(value) if isinstance(value, Path) else value for name, value in chosen.items()}
+    return schema.from_plain(config.SCHEMAS[f"data/{option}"], values)

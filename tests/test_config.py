@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from emotion_lightning import command, config, help, run_folder
+from emotion_lightning import command, config, help, run_folder, schema
 from emotion_lightning.errors import UserError
 
-CONF = config.conf_folder()
+CONF = schema.conf_folder()
 OPTIONS = sorted(
     f"{file.parent.name}={file.stem}"
     for group in ("data", "model", "peft", "loss", "optimizer", "thresholds", "callbacks", "trainer", "logger")
@@ -29,7 +29,7 @@ NEEDED = {"data=file": ["data.path=x.csv"], "data=hub": ["data.path=x/y"], "peft
 
 def test_all_option_files_are_tested() -> None:
     assert len(OPTIONS) >= 38
-    assert set(config.groups("train")) == {option.partition("=")[0] for option in OPTIONS}
+    assert set(schema.groups("train")) == {option.partition("=")[0] for option in OPTIONS}
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -44,19 +44,19 @@ def test_every_experiment_composes(settings: Any, experiment: str) -> None:
 
 
 def test_every_method_names_roles_that_every_model_has(settings: Any) -> None:
-    methods = [settings(f"peft={name}", "model.quantization=none").peft for name in config.option_files("peft")]
+    methods = [settings(f"peft={name}", "model.quantization=none").peft for name in schema.option_files("peft")]
     needed = {role for method in methods for role in getattr(method, "targets", [])}
-    for name in config.option_files("model"):
+    for name in schema.option_files("model"):
         assert needed <= set(settings(f"model={name}").model.roles), name
 
 
-@pytest.mark.parametrize("schema", sorted(config.SCHEMAS))
-def test_every_setting_has_a_meaning_and_no_default(schema: str) -> None:
-    node = config.SCHEMAS[schema]
-    groups = config.groups(schema) | {"predict", "data"} if schema in config.COMMANDS else set()
+@pytest.mark.parametrize("name", sorted(config.SCHEMAS))
+def test_every_setting_has_a_meaning_and_no_default(name: str) -> None:
+    node = config.SCHEMAS[name]
+    groups = schema.groups(name) | {"predict", "data"} if name in config.COMMANDS else set()
     for field in dataclasses.fields(node):
         assert field.default is dataclasses.MISSING
-        assert field.name in groups or help.meanings(node).get(field.name, "").endswith("."), field.name
+        assert field.name in groups or help.meanings(node).get(field.name, "").endswith((".", ")")), field.name
 
 
 @pytest.mark.parametrize(
@@ -90,6 +90,9 @@ def test_every_setting_has_a_meaning_and_no_default(schema: str) -> None:
         (["data=file", "data.path=a", "data.test=b"], "is split for you"),
         (["data.path=a.csv"], "data.path is not a setting of the chosen data option"),
         (["model.roles.key=("], "is not a regular expression"),
+        (["callbacks.monitor=val/f1"], "callbacks.monitor=val/f1 is not measured; choose one of val/f1_macro"),
+        (["trainer.accelerator=tpu"], "trainer.accelerator takes one of auto, cpu, gpu, mps"),
+        (["data=semeval2018", "data.language=Fr"], "data.language takes one of En, Ar, Es"),
         (["data=same"], "data=same is for evaluate"),
         (["nonsense"], "Cannot read 'nonsense'"),
         (["-m", "optimizer.lr=1e-3,fast"], "optimizer.lr=1e-3,fast is not possible"),
@@ -169,7 +172,7 @@ def test_shell_completion_completes_options(run: Any, capfd: Any, monkeypatch: p
 
 
 def composed(verb: str, *arguments: str, multirun: bool = False) -> Any:
-    config.register()
+    schema.register()
     with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
         return compose(verb, command._literal(verb, list(arguments), multirun=multirun))
 
@@ -215,7 +218,7 @@ def test_settings_written_and_read_back_are_the_same(settings: Any, tmp_path: Pa
 def test_secrets_are_hidden_and_look_alikes_are_not() -> None:
     tree = {"wandb": {"api_key": "k", "token": None}, "pad_token": "t", "tokenizer": "x", "max_tokens": 3,
             "hub_token": "s", "password": "p", "roles": {"key": "k_proj"}}  # fmt: skip
-    hidden = config.redacted(tree)
+    hidden = schema.redacted(tree)
     assert hidden["wandb"]["api_key"] == hidden["password"] == hidden["hub_token"] == "<redacted>"
     assert (hidden["tokenizer"], hidden["max_tokens"], hidden["roles"]) == ("x", 3, {"key": "k_proj"})
 
@@ -247,7 +250,7 @@ def test_commands_work_from_any_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sweep", sorted(file.stem for file in (CONF / "sweep").glob("*.yaml")))
 def test_every_sweep_preset_composes(sweep: str) -> None:
-    config.register()
+    schema.register()
     command._check_jobs("train", ["-m", f"sweep={sweep}"])
 
 

@@ -1,6 +1,7 @@
 """Loggers: what they keep, that they close, that they hold no secret."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import wandb
 from conftest import SMALL
 
-from emotion_lightning import config, logger
+from emotion_lightning import logger, schema
 from emotion_lightning.errors import UserError
 
 ASKED = [override for override in SMALL if override != "logger=none"]
@@ -17,6 +18,10 @@ ASKED = [override for override in SMALL if override != "logger=none"]
 def offline_run(folder: Path) -> bytes:
     """The file of an offline W&B run: protocol buffers, with names and values as plain text inside."""
     (file,) = (folder / "wandb").glob("offline-run-*/*.wandb")
+    # W&B's own process writes it, and may be a moment behind.
+    deadline = time.monotonic() + 30
+    while file.stat().st_size < 1000 and time.monotonic() < deadline:
+        time.sleep(0.1)
     return file.read_bytes()
 
 
@@ -85,5 +90,5 @@ def test_online_without_a_key_names_the_two_ways_out(settings: Any, monkeypatch:
 
 
 def test_settings_are_dotted_so_that_a_swept_group_locks_nothing(settings: Any) -> None:
-    flat = logger.dotted(config.plain(settings()))
+    flat = logger.dotted(schema.plain(settings()))
     assert flat["peft.lr"] == 0.01 and "peft" not in flat

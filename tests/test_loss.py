@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from emotion_lightning import config, loss
+from emotion_lightning import config, loss, schema
 
 COUNTS, ROWS = np.array([0, 1, 50, 100]), 200
 """A label without positives, a rare one, one in four, one in two."""
@@ -117,7 +117,7 @@ def test_extreme_logits_have_a_finite_loss_and_gradient(settings, target):
     assert logits.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("option", sorted(path.stem for path in (config.conf_folder() / "loss").glob("*.yaml")))
+@pytest.mark.parametrize("option", sorted(path.stem for path in (schema.conf_folder() / "loss").glob("*.yaml")))
 def test_every_loss_option_builds_and_learns(settings, option):
     logits = torch.zeros(2, 4, requires_grad=True)
     targets = torch.tensor([[1.0] * 4, [0.0] * 4])

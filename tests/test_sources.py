@@ -424,11 +424,6 @@ def test_a_data_dir_that_is_no_folder_is_named(tmp_path: Path, option: str) -> N
         read(option, dir=tmp_path / "nowhere")
 
 
-def test_an_unknown_semeval_language_on_the_hub_is_refused() -> None:
-    with pytest.raises(UserError, match=r"data\.language=Fr is not one of En, Ar, Es"):
-        read("semeval2018", language="Fr")
-
-
 # ----------------------------------------------------------------------------------------------------------- GoEmotions
 
 GOEMOTIONS = (

@@ -261,10 +261,8 @@ def _goemotions_on_hub(settings: config.GoEmotions) -> config.Hub:
 
 def _semeval_on_hub(settings: config.SemEval2018) -> config.Hub:
     languages = {"En": "english", "Ar": "arabic", "Es": "spanish"}
-    if settings.language not in languages:
-        raise UserError(f"data.language={settings.language} is not one of {', '.join(languages)}.")
     return _on_hub(
-        settings, path="SemEvalWorkshop/sem_eval_2018_task_1", name=f"subtask5.{languages[settings.language]}",
+        settings, path="SemEvalWorkshop/sem_eval_2018_task_1", name=f"subtask5.{languages[settings.language.value]}",
         # The data set itself is a script, which `datasets` no longer runs; the hub keeps a converted copy.
         revision="refs/convert/parquet", text="Tweet", labels=list(SEMEVAL_LABELS), id_column="ID",
     )  # fmt: skip

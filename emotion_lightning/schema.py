@@ -1,0 +1,269 @@
+"""From composed YAML to typed settings: what is unknown, ill-typed or out of range is refused by name."""
+
+import dataclasses
+import difflib
+import re
+import types
+import typing
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from emotion_lightning import config
+from emotion_lightning.errors import UserError
+
+
+def schema_of(settings: Any) -> str:
+    """Name of the schema of an option, without its group: `ia3` for peft=ia3 and peft=ia3_all."""
+    return next(name.partition("/")[2] for name, node in config.SCHEMAS.items() if node is type(settings))
+
+
+def conf_folder() -> Path:
+    """Absolute path of conf/: the checkout's, else the copy inside an installed package."""
+    package = Path(__file__).resolve().parent
+    checkout = package.parent
+    if (checkout / "pyproject.toml").is_file() and (checkout / "conf" / "train.yaml").is_file():
+        return checkout / "conf"
+    return package / "conf"
+
+
+def register() -> None:
+    """Make the schemas known to Hydra."""
+    store = ConfigStore.instance()
+    for name, node in config.SCHEMAS.items():
+        group, _, option = f"schema/{name}".rpartition("/")
+        store.store(group=group, name=option, node=node)
+
+
+def option_files(group: str) -> list[str]:
+    """Names of the options that conf/ ships for a group."""
+    return sorted(file.stem for file in (conf_folder() / group).glob("*.yaml"))
+
+
+def fields_of(settings: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name and type of every setting below a command, whichever options are chosen."""
+    hints = typing.get_type_hints(settings)
+    for field in dataclasses.fields(settings):
+        hint = hints[field.name]
+        name = prefix + field.name
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            for node in (hint, *_subclasses(hint)):
+                yield from fields_of(node, name + ".")
+        else:
+            yield name, hint
+
+
+def text_settings(command: str) -> set[str]:
+    """Settings whose value is one text or path, which the command line takes literally."""
+    return {name for name, hint in fields_of(config.COMMANDS[command]) if hint is str or hint == (str | None)}
+
+
+def groups(command: str) -> set[str]:
+    """Config groups of a command."""
+    hints = typing.get_type_hints(config.COMMANDS[command])
+    return {
+        name
+        for name, hint in hints.items()
+        if any(
+            schema.startswith(name + "/") and issubclass(node, hint)
+            for schema, node in config.SCHEMAS.items()
+            if isinstance(hint, type)
+        )
+    }
+
+
+def nearest(name: str, names: set[str]) -> str:
+    """` did you mean …?` with the most similar name, or nothing."""
+    close = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else "."
+
+
+def unknown_setting(command: str, name: str) -> UserError:
+    """The message for a setting that does not exist, or not with the options chosen."""
+    known = {known for known, _ in fields_of(config.COMMANDS[command])}
+    if name in known:
+        group, _, field = name.partition(".")
+        owners = [
+            schema.partition("/")[2]
+            for schema, node in config.SCHEMAS.items()
+            if schema.startswith(group + "/") and field in {f.name for f in dataclasses.fields(node)}
+        ]
+        return UserError(
+            f"{name} is not a setting of the chosen {group} option; it belongs to {group}={' or '.join(owners)}."
+        )
+    return UserError(f"Unknown setting {name}{nearest(name, known | groups(command))}")
+
+
+def load(cfg: DictConfig, command: str = "train") -> Any:
+    """Typed settings, or a UserError that names the setting that is wrong.
+
+    Below this call there is no OmegaConf: dataclasses, lists, dicts, enums and numbers only.
+    """
+    _reject_unknown(cfg, command)
+    for name in _missing(cfg):
+        raise UserError(f"{name} is not set; give it as {name}=VALUE.")
+    settings = OmegaConf.to_object(cfg)
+    if isinstance(settings, dict):
+        raise UserError("The main configuration lacks its schema line: defaults: [schema/train@_here_, …].")
+    _check_ranges(settings)
+    if isinstance(settings, config.Train):
+        _check_relations(settings)
+    return settings
+
+
+def describe(hint: Any) -> str:
+    """What values a setting takes, in words."""
+    if isinstance(hint, types.UnionType):
+        return " or ".join("null" if part is type(None) else describe(part) for part in typing.get_args(hint))
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return "one of " + ", ".join(member.name for member in hint)
+    origin = typing.get_origin(hint) or hint
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    return names.get(origin, "a list, as in [a, b]" if origin is list else "a mapping, as in {a: b}")
+
+
+def type_of(command: str, name: str) -> Any:
+    """The declared type of a setting, or None where there is no such setting."""
+    return dict(fields_of(config.COMMANDS[command])).get(name)
+
+
+def plain(settings: Any) -> Any:
+    """Settings as dicts, lists, strings and numbers, ready for YAML, JSON and W&B."""
+    if isinstance(settings, Enum):
+        return settings.value
+    if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
+        return {field.name: plain(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
+    if isinstance(settings, dict):
+        return {key: plain(value) for key, value in settings.items()}
+    if isinstance(settings, list):
+        return [plain(value) for value in settings]
+    return settings
+
+
+def from_plain(schema: type, values: dict[str, Any]) -> Any:
+    """Settings from what `plain` made of them; enums come back from their values."""
+    hints = typing.get_type_hints(schema)
+    return schema(
+        **{
+            name: hints[name](value) if isinstance(hints[name], type) and issubclass(hints[name], Enum) else value
+            for name, value in values.items()
+        }
+    )
+
+
+_SECRET = re.compile(r"(^|_)(token|api_?key|key|secret|password)$", re.IGNORECASE)
+
+
+def redacted(tree: Any) -> Any:
+    """A copy in which values under secret-looking names (token, api_key, password …) are hidden."""
+    if isinstance(tree, dict):
+        # A mapping of roles has a `key` too, whose value is a pattern and no secret.
+        return {name: value if name == "roles" else _hidden(name, value) for name, value in tree.items()}
+    return [redacted(value) for value in tree] if isinstance(tree, list) else tree
+
+
+def _hidden(name: str, value: Any) -> Any:
+    return "<redacted>" if value is not None and _SECRET.search(name) else redacted(value)
+
+
+def _subclasses(node: type) -> Iterator[type]:
+    children: list[type] = node.__subclasses__()
+    for child in children:
+        yield child
+        yield from _subclasses(child)
+
+
+def _reject_unknown(cfg: DictConfig, command: str, prefix: str = "") -> None:
+    # Hydra lets `+name=value` add keys even to a schema; this closes that hole.
+    node = OmegaConf.get_type(cfg)
+    if not dataclasses.is_dataclass(node):
+        return
+    known = {field.name for field in dataclasses.fields(node)}
+    for key in map(str, cfg):
+        if key not in known:
+            raise unknown_setting(command, f"{prefix}{key}")
+        child: Any = cfg._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none():
+            _reject_unknown(child, command, f"{prefix}{key}.")
+
+
+def _missing(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
+    node = OmegaConf.get_type(cfg)
+    if not dataclasses.is_dataclass(node):
+        return
+    for field in dataclasses.fields(node):
+        name = f"{prefix}{field.name}"
+        if field.name not in cfg or OmegaConf.is_missing(cfg, field.name):
+            yield name
+        else:
+            child: Any = cfg._get_node(field.name)
+            if isinstance(child, DictConfig) and not child._is_none():
+                yield from _missing(child, name + ".")
+
+
+def _check_ranges(settings: Any, prefix: str = "") -> None:
+    hints = typing.get_type_hints(type(settings), include_extras=True)
+    for field in dataclasses.fields(settings):
+        name, value = f"{prefix}{field.name}", getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            _check_ranges(value, name + ".")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            marks = getattr(hints[field.name], "__metadata__", ())
+            bounds = next((mark for mark in marks if isinstance(mark, config.Bounds)), config.Bounds())
+            if not bounds.allows(value):
+                raise UserError(f"{name}={value} is out of range: it must be {bounds}.")
+
+
+def _check_relations(settings: config.Train) -> None:
+    if isinstance(settings.data, config.SameData):
+        raise UserError("data=same is for evaluate, where it means the data of the run; choose another data=.")
+    if isinstance(settings.peft, config.Full) and settings.model.quantization is not config.Quantization.none:
+        raise UserError(
+            f"peft=full cannot train model.quantization={settings.model.quantization.value} weights; "
+            "set model.quantization=none, or choose an adapter such as peft=ia3."
+        )
+    if isinstance(settings.peft, config.IA3) and (extra := set(settings.peft.feedforward) - set(settings.peft.targets)):
+        raise UserError(
+            f"peft.feedforward={settings.peft.feedforward} names {', '.join(sorted(extra))}, which is not in "
+            f"peft.targets={settings.peft.targets}; add it there."
+        )
+    targets = getattr(settings.peft, "targets", [])
+    for role in targets:
+        if role not in settings.model.roles:
+            raise UserError(
+                f"peft.targets names the role {role}, but this model has {', '.join(settings.model.roles)}; "
+                f"choose among those or add model.roles.{role}."
+            )
+    for role, pattern in settings.model.roles.items():
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UserError(f"model.roles.{role}={pattern} is not a regular expression: {error}.") from error
+    if settings.callbacks.monitor not in config.MONITORS:
+        raise UserError(
+            f"callbacks.monitor={settings.callbacks.monitor} is not measured; choose one of "
+            f"{', '.join(config.MONITORS)}."
+        )
+    if isinstance(settings.data, config.File):
+        _check_file(settings.data)
+
+
+def _check_file(data: config.File) -> None:
+    if (data.path is None) == (data.train is None):
+        raise UserError(
+            "data=file needs either data.path=FILE (split for you) or data.train=FILE, with data.validation=FILE and "
+            "data.test=FILE where you have them."
+        )
+    if data.path is not None and (data.validation or data.test):
+        raise UserError(
+            f"data.path={data.path} is split for you; to give your own splits name the file data.train instead."
+        )
+    if data.path is not None and data.validation_share + data.test_share >= 1:
+        raise UserError(
+            f"data.validation_share={data.validation_share} and data.test_share={data.test_share} leave no rows to "
+            "train on; together they must be below 1."
+        )
