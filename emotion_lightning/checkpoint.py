@@ -191,35 +191,64 @@ def _base(folder: Path, card: Card) -> str:
 def _readme(card: Card, method: str, scores: str) -> str:
     base = card.base["path"]
     name = Path(base).name if card.base["local"] else base
-    front = ["---", "library_name: peft" if method != "full" else "library_name: transformers"]
-    front += ["pipeline_tag: text-classification", "tags: [emotion, multi-label]"]
-    front += [f"base_model: {base}"] if not card.base["local"] else []
-    gemma = (
-        "\nThis is a Model Derivative of Gemma. Gemma is provided under and subject to the Gemma Terms of Use found at "
-        "ai.google.dev/gemma/terms.\n"
-        if "gemma" in name.lower() and not card.base["local"]
-        else ""
-    )
-    return "\n".join(
-        [
-            *front,
-            "---",
-            "",
-            f"# Emotions in text: {name} with {method}",
-            "",
-            f"Gives each of {len(card.labels)} emotions a probability; a text may have any number of them.",
-            f"Labels: {', '.join(card.labels)}.",
-            gemma,
-            scores,
-            "",
-            "```python",
-            "from emotion_lightning import load",
-            "",
-            'load("this folder").predict(["I never thought they would come."])',
-            "```",
-            "",
-            f"Decisions use the {card.protocol} thresholds in `{CARD}`, fitted on validation. Texts are cut to",
-            f"{card.max_tokens} tokens. The base was held as {card.base['quantization']}.",
-            "",
-        ]
-    )
+    adapter_only = method != "full"
+    lines = [
+        "---",
+        f"library_name: {'peft' if adapter_only else 'transformers'}",
+        "pipeline_tag: text-classification",
+        "tags: [emotion, multi-label]",
+        *([] if card.base["local"] else [f"base_model: {base}"]),
+        "---",
+        "",
+        f"# Emotions in text: {name} with {method}",
+        "",
+        f"Gives each of {len(card.labels)} emotions a probability; a text may have any number of them.",
+        f"Labels: {', '.join(card.labels)}.",
+        "",
+        *(_GEMMA_NOTICE if card.base["pretrained"] and card.base["architecture"].startswith("gemma") else []),
+        scores,
+        "",
+        "```python",
+        "from emotion_lightning import load",
+        "",
+        'load("this folder").predict(["I never thought they would come."])',
+        "```",
+        "",
+        f"Decisions use the {card.protocol} thresholds in `{CARD}`, fitted on validation. Texts are cut to",
+        f"{card.max_tokens} tokens.",
+        "",
+        *(_stock_loading(card, base) if adapter_only else []),
+    ]
+    return "\n".join(lines)
+
+
+_GEMMA_NOTICE = [
+    "This is a Model Derivative of Gemma. Gemma is provided under and subject to the Gemma Terms of Use found at",
+    "ai.google.dev/gemma/terms.",
+    "",
+]
+
+
+def _stock_loading(card: Card, base: str) -> list[str]:
+    options = {
+        "nf4": 'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, '
+        f"llm_int8_skip_modules={card.base['head']})",
+        "int8": f"BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules={card.base['head']})",
+        "none": "None",
+    }
+    return [
+        "Without this project (the sigmoid of the logits is the probability):",
+        "",
+        "```python",
+        "from peft import PeftModel",
+        "from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig",
+        "",
+        "base = AutoModelForSequenceClassification.from_pretrained(",
+        f'    "{base}",',
+        f"    num_labels={len(card.labels)},",
+        f"    quantization_config={options[card.base['quantization']]},",
+        ")",
+        'model = PeftModel.from_pretrained(base, "this folder").eval()',
+        "```",
+        "",
+    ]

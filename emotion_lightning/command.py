@@ -93,7 +93,7 @@ class _Failed:
 
 def _run(command: str, work: Callable[[Any, Path], Any], arguments: list[str]) -> None:
     schema.register()
-    multirun = bool({"-m", "--multirun"} & set(arguments))
+    multirun = bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
     prepared = _with_run(command, _literal(command, arguments, multirun=multirun), multirun=multirun)
     informs = any(
         re.fullmatch(r"--help|-h|--hydra-help|--cfg|-c|--info|-i|--shell[-_]completion|-sc", a) for a in prepared

@@ -72,14 +72,15 @@ def finish(
         content[split]["loss"] = classifier.split_loss(logits, targets)
     if "test" not in emotions.rows:
         log.warning("There is no test split: metrics.json has none.")
-    content["cost"] = clock.cost(adapter.trained_parameters(classifier.network))
+    network: Any = classifier.network
+    content["cost"] = clock.cost(adapter.trained_parameters(network))
 
     shown = "test" if "test" in content else "validation"
     checkpoint.save_model(
         folder / run_folder.MODEL,
-        classifier.network,
+        network,
         tokenizer=emotions.tokenizer,
-        card=_card(settings, folder, emotions, cuts, protocol),
+        card=_card(settings, folder, emotions, cuts, protocol, network.config.model_type),
         method=method,
         scores=report.markdown(shown, content[shown]),
     )
@@ -110,7 +111,12 @@ def _outcomes(
 
 
 def _card(
-    settings: config.Train, folder: Path, emotions: EmotionData, cuts: dict[str, Tensor], protocol: str
+    settings: config.Train,
+    folder: Path,
+    emotions: EmotionData,
+    cuts: dict[str, Tensor],
+    protocol: str,
+    architecture: str,
 ) -> checkpoint.Card:
     local = not settings.model.pretrained or Path(settings.model.path).expanduser().is_dir()
     path = settings.model.path if settings.model.pretrained else str(folder / run_folder.BASE)
@@ -122,6 +128,8 @@ def _card(
         base={
             "path": str(Path(path).expanduser().resolve()) if local else path,
             "local": local,
+            "pretrained": settings.model.pretrained,
+            "architecture": architecture,
             "revision": settings.model.revision,
             "quantization": settings.model.quantization.value,
             "dtype": settings.model.dtype.value,

@@ -38,6 +38,12 @@ class _WandbRun(Run):
         self.lightning_logger.experiment.log({name: wandb.Table(columns=columns, data=rows)})
 
 
+def check(settings: config.Logger) -> None:
+    """Raise UserError, before any other work, if the logger cannot work as asked."""
+    if isinstance(settings, config.WandB):
+        _offline(settings)
+
+
 @contextmanager
 def run(settings: config.Logger, folder: Path, *, resolved: dict[str, Any], multirun: bool) -> Iterator[Run]:
     """A logger that is closed when training ends, also by an error, and before the next job of a multirun.

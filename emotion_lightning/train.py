@@ -38,6 +38,7 @@ def train(settings: config.Train, folder: Path) -> float | None:
 
     quiet.libraries()
     model.check_access(settings.model)
+    logger.check(settings.logger)
     corpus = sources.split(sources.read(settings.data), settings.data)
     seed_everything(settings.seed, workers=True, verbose=False)
     assert isinstance(settings.data, config.Batches)  # schema.load refuses the one that is not
