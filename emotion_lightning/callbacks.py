@@ -183,19 +183,36 @@ class FiniteLoss(Callback):
 
 
 class EpochLines(Callback):
-    """A line in the log after each epoch."""
+    """A line in the log after each epoch, with the mean loss of its steps."""
 
     def __init__(self, monitor: str) -> None:
         self.monitor = monitor
+        self._losses: list[Any] = []
+
+    def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
+        """Start a new mean."""
+        self._losses = []
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_index: int) -> None:
+        """Keep the loss of a step, on its device: reading it would wait."""
+        self._losses.append(outputs["loss"].detach())
 
     def on_validation_end(self, trainer: Any, module: Any) -> None:
         """Write the losses and the main scores."""
         if trainer.sanity_checking or not trainer.is_global_zero or trainer.state.fn != "fit":
             return
         seen = trainer.callback_metrics
-        names = dict.fromkeys(["train/loss", "val/loss", "val/f1_macro", "val/f1_micro", "val/jaccard", self.monitor])
-        shown = "  ".join(f"{name} {float(seen[name]):.4f}" for name in names if name in seen)
-        log.info("epoch %d/%d  step %d  %s", trainer.current_epoch + 1, trainer.max_epochs, trainer.global_step, shown)
+        loss = f"train/loss {float(torch.stack(self._losses).mean()):.4f}  " if self._losses else ""
+        names = dict.fromkeys(["val/loss", "val/f1_macro", "val/f1_micro", "val/jaccard", self.monitor])
+        shown = "  ".join(f"{name} {float(seen[name]):.4f}" for name in names)
+        log.info(
+            "epoch %d/%d  step %d  %s%s",
+            trainer.current_epoch + 1,
+            trainer.max_epochs,
+            trainer.global_step,
+            loss,
+            shown,
+        )
 
 
 class StopOnSignal(Callback):
