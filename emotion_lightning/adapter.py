@@ -42,6 +42,20 @@ def attach(network: Any, settings: config.Peft, *, roles: dict[str, str], head: 
     return network
 
 
+def check(settings: config.Peft, quantization: config.Quantization, device: torch.device) -> None:
+    """Raise UserError for a method that the weights' form rules out on this device."""
+    if (
+        isinstance(settings, config.Lora)
+        and settings.dora
+        and quantization is config.Quantization.int8
+        and device.type == "cpu"
+    ):
+        raise UserError(
+            "peft=dora cannot train model.quantization=int8 weights on a CPU: bitsandbytes gives it no weights to take "
+            "the norm of. Set model.quantization=nf4 or none, or choose peft=lora."
+        )
+
+
 def _peft_config(settings: config.Peft, roles: dict[str, str], head: list[str], seed: int) -> Any:
     import peft
     from peft.utils.constants import DUMMY_TARGET_MODULES

@@ -48,6 +48,8 @@ def build(
                 mode=config.MONITORS[settings.monitor],
                 patience=settings.patience,
                 min_delta=settings.min_delta,
+                # At the end of validation alone: max_steps may end an epoch that has none.
+                check_on_train_epoch_end=False,
             )
         )
     callbacks.append(
@@ -57,6 +59,7 @@ def build(
             monitor=settings.monitor,
             mode=config.MONITORS[settings.monitor],
             save_top_k=1,
+            save_on_train_epoch_end=False,
             enable_version_counter=False,
         )
     )
@@ -193,6 +196,14 @@ class EpochLines(Callback):
         """Start a new mean."""
         self._losses = []
 
+    def state_dict(self) -> dict[str, Any]:
+        """The losses of the epoch so far."""
+        return {"losses": [float(loss) for loss in self._losses]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with them."""
+        self._losses = [torch.tensor(loss) for loss in state_dict["losses"]]
+
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_index: int) -> None:
         """Keep the loss of a step, on its device: reading it would wait."""
         self._losses.append(outputs["loss"].detach())
@@ -202,7 +213,9 @@ class EpochLines(Callback):
         if trainer.sanity_checking or not trainer.is_global_zero or trainer.state.fn != "fit":
             return
         seen = trainer.callback_metrics
-        loss = f"train/loss {float(torch.stack(self._losses).mean()):.4f}  " if self._losses else ""
+        loss = (
+            f"train/loss {sum(float(loss) for loss in self._losses) / len(self._losses):.4f}  " if self._losses else ""
+        )
         names = dict.fromkeys(["val/loss", "val/f1_macro", "val/f1_micro", "val/jaccard", self.monitor])
         shown = "  ".join(f"{name} {float(seen[name]):.4f}" for name in names)
         log.info(
@@ -235,9 +248,8 @@ class StopOnSignal(Callback):
         """Stop here if a signal came."""
         if self._received is not None:
             trainer.save_checkpoint(self.last)
-            log.warning(
-                "Stopped by %s; go on with resume=%s", signal.Signals(self._received).name, self.last.parent.parent
-            )
+            go_on = run_folder.resume(self.last.parent.parent)
+            log.warning("Stopped by %s; go on with %s", signal.Signals(self._received).name, go_on)
             raise Stopped(self._received)
 
     def on_validation_batch_end(self, trainer: Any, *_: Any, **__: Any) -> None:

@@ -121,13 +121,20 @@ def read_card(folder: Path) -> Card:
     try:
         card = Card(**content)
         labels.check(card.labels, str(file))
-        for protocol in card.thresholds:
+        for protocol in (*card.thresholds, card.protocol):
             card.cuts(protocol)
-        card.cuts()
         config.Quantization(card.base["quantization"])
         config.Dtype(card.base["dtype"])
-    except (TypeError, KeyError, ValueError) as error:
-        raise UserError(f"{file} is not a card of this version: {error}.") from error
+        required = {
+            "max_tokens": isinstance(card.max_tokens, int),
+            "data": card.data["option"],
+            "loss": card.loss["option"],
+        }
+        wrong = [name for name, right in required.items() if not right]
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise UserError(f"{file} is damaged or of another version ({error}).") from error
+    if wrong:
+        raise UserError(f"{file} is damaged: {', '.join(wrong)}.")
     return card
 
 
@@ -139,22 +146,34 @@ def model_folder(run: str) -> Path:
             return candidate
     if not folder.is_dir():
         raise UserError(f"run={run} is not a folder.")
-    state = (
-        "its training has not finished; go on with resume=" + run
-        if (folder / run_folder.SETTINGS).exists()
-        else (f"it holds neither {run_folder.MODEL}/{CARD} nor {CARD}")
-    )
-    raise UserError(f"run={run} has no trained model: {state}.")
+    unfinished = (folder / run_folder.SETTINGS).exists() and not (folder / run_folder.METRICS).exists()
+    if unfinished:
+        raise UserError(f"run={run} has not finished training; go on with {run_folder.resume(folder)}.")
+    raise UserError(f"run={run} has no trained model: it holds neither {run_folder.MODEL}/{CARD} nor {CARD}.")
 
 
 def load_model(folder: Path, *, card: Card, device: torch.device) -> tuple[Any, Any]:
-    """Network in evaluation mode and tokenizer of a model folder."""
+    """Network in evaluation mode and tokenizer of a model folder, or a UserError that names what is damaged."""
+    try:
+        return _load_model(folder, card=card, device=device)
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # the libraries raise errors of many kinds for a file that is missing or cut
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{folder} is damaged: {reason}") from error
+
+
+def _load_model(folder: Path, *, card: Card, device: torch.device) -> tuple[Any, Any]:
     from peft import PeftModel
     from transformers import AutoTokenizer
 
+    whole = not card.base["adapter"]
+    needed = ["config.json"] if whole else ["adapter_config.json", "adapter_model.safetensors"]
+    for name in (*needed, "tokenizer.json", "tokenizer_config.json"):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} is damaged: {name} is missing.")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.padding_side = "right"
-    whole = not (folder / "adapter_config.json").exists()
     dtype = torch.float32 if whole else model.compute_dtype(config.Dtype(card.base["dtype"]), device)
     network = model.load(
         str(folder) if whole else _base(folder, card),
@@ -167,7 +186,7 @@ def load_model(folder: Path, *, card: Card, device: torch.device) -> tuple[Any, 
         device=device,
     )
     if not whole:
-        network = PeftModel.from_pretrained(network, folder)
+        network = PeftModel.from_pretrained(network, str(folder))
         adapter.keep_dtype(network)
     return network.eval(), tokenizer
 

@@ -78,6 +78,7 @@ class EmotionClassifier(lightning.LightningModule):
         """Fit thresholds on validation and log its metrics."""
         _, logits, targets = self.outcomes.gather()
         assert targets is not None
+        refuse_not_finite(logits, f"step {self.global_step}")
         protocol = thresholds.protocol(self.threshold_settings)
         probabilities = torch.sigmoid(logits)
         cut = thresholds.fit(probabilities, targets, fixed=fixed_value(self.threshold_settings))[protocol]
@@ -159,6 +160,15 @@ class EmotionClassifier(lightning.LightningModule):
         if torch.cuda.is_available() and self._random_state["cuda"]:
             torch.cuda.set_rng_state_all([state.cpu() for state in self._random_state["cuda"]])
         self._random_state = None
+
+
+def refuse_not_finite(logits: Tensor, when: str) -> None:
+    """Raise UserError for a network that training has ruined; its F1 would pass for that of one that says no."""
+    if not bool(torch.isfinite(logits).all()):
+        raise UserError(
+            f"The network's outputs are not finite at {when}: its last step ruined it. Lower optimizer.lr, lengthen "
+            "optimizer.warmup or set trainer.gradient_clip_val."
+        )
 
 
 def fixed_value(settings: config.Thresholds) -> float:

@@ -28,7 +28,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from emotion_lightning import help, run_folder, schema
+from emotion_lightning import config, help, run_folder, schema
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ def _run(command: str, work: Callable[[Any, Path], Any], arguments: list[str]) -
     if {"--help", "-h"} & set(prepared):
         return _help(command, prepared)
     if not informs:
-        _check_jobs(command, prepared)
+        _check_jobs(command, prepared, typed={match["name"] for a in arguments if (match := _ARGUMENT.fullmatch(a))})
     failed: list[_Failed] = []
 
     def job(cfg: DictConfig) -> Any:
@@ -199,11 +199,13 @@ def _literal(command: str, arguments: list[str], *, multirun: bool) -> list[str]
     for argument in arguments:
         match = _ARGUMENT.fullmatch(argument)
         if not match:
+            if argument.startswith("="):
+                raise UserError(f"{argument} lacks a name; settings are given as name=value.")
             prepared.append(argument)
             continue
         sign, name, value = match["sign"], match["name"], match["value"]
         if name in groups and value in ("null", "None", ""):
-            options = schema.option_files(name)
+            options = schema.option_files(name, command)
             raise UserError(f"{name}={value} is no option; choose {name}= one of {', '.join(options)}.")
         if name in literal or name in _PATHS_OF_HYDRA or name.startswith("model.roles."):
             value = _quote_text(name, value, multirun=multirun)
@@ -214,6 +216,8 @@ def _literal(command: str, arguments: list[str], *, multirun: bool) -> list[str]
 def _quote_text(name: str, value: str, *, multirun: bool) -> str:
     if name == "text":
         return quoted(value)
+    if value == "" and name != "data.separator":
+        raise UserError(f"{name} is empty; give a value, or leave it out.")
     if value == "null" or re.fullmatch(r"'(\\.|[^'\\])*'|\"(\\.|[^\"\\])*\"", value, re.DOTALL):
         return value  # unset, or quoted for Hydra already
     if multirun and _SWEEP_FUNCTION.fullmatch(value):
@@ -294,13 +298,18 @@ def _overrides(arguments: list[str]) -> list[str]:
     overrides = [a for a in arguments if _ARGUMENT.fullmatch(a) or a.startswith("~")]
     extra = [arguments[i + 1] for i, a in enumerate(arguments[:-1]) if a in ("--config-dir", "-cd")]
     extra += [a.partition("=")[2] for a in arguments if a.startswith("--config-dir=")]
+    if extra and not Path(extra[-1]).is_dir():
+        raise UserError(f"--config-dir {extra[-1]} is not a folder.")
     if extra:
         overrides.append(f"hydra.searchpath=[{quoted('file://' + str(Path(extra[-1]).absolute()))}]")
     return overrides
 
 
-def _check_jobs(command: str, arguments: list[str]) -> None:
-    """Load the settings of every job, so that a wrong one is refused before the first starts or a folder is made."""
+def _check_jobs(command: str, arguments: list[str], *, typed: set[str]) -> None:
+    """Load the settings of every job, so that a wrong one is refused before the first starts or a folder is made.
+
+    `typed` are the names on the line itself, without those of an earlier run.
+    """
     overrides = _overrides(arguments)
     with initialize_config_dir(config_dir=str(schema.conf_folder()), version_base="1.3"):
         parser = OverridesParser.create()
@@ -313,12 +322,20 @@ def _check_jobs(command: str, arguments: list[str]) -> None:
         swept = parser.parse_overrides(presets + overrides)
         (jobs,) = BasicSweeper.split_arguments(swept, max_batch_size=None)
         for job in jobs:
-            schema.load(compose(command, job), command)
+            settings = schema.load(compose(command, job), command)
+            if "model.path" in typed and isinstance(settings, config.Train) and not settings.model.pretrained:
+                raise UserError(
+                    f"model.path={settings.model.path} would not be read: this model is built with random weights "
+                    "(model.pretrained=false). Choose the option of its family, such as model=gemma model.path=…"
+                )
 
 
 # ------------------------------------------------------------------------------------------------------------ mistakes
 
-_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG}
+_ACCESS = {
+    getattr(errno, f"E{name}")
+    for name in ["EXIST", "NOTDIR", "ISDIR", "ACCES", "PERM", "ROFS", "NOSPC", "DQUOT", "NAMETOOLONG"]
+}
 
 
 def _as_user_error(command: str, error: BaseException, arguments: list[str]) -> UserError | None:
@@ -333,7 +350,7 @@ def _as_user_error(command: str, error: BaseException, arguments: list[str]) -> 
             f"Options of {group}: {', '.join(choices)}."
         )
     if isinstance(error, OverrideParseException):
-        return UserError(f"Cannot read {error.override!r}: {str(error).splitlines()[0]}.")
+        return UserError(f"Cannot read {error.override!r}; settings are given as name=value, lists as name=[a,b].")
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _from_hydra(command, error, arguments)
     if isinstance(error, OSError) and error.errno in _ACCESS:

@@ -430,8 +430,8 @@ class Trainer:
     """How several processes work together: ddp; auto for one."""
     max_epochs: Annotated[int, Bounds(at_least=1)]
     """Passes over the training rows at the most."""
-    max_steps: Annotated[int, Bounds(at_least=-1)]
-    """Optimizer steps at the most; -1 leaves it to max_epochs."""
+    max_steps: Annotated[int | None, Bounds(at_least=1)]
+    """Optimizer steps at the most; null leaves it to max_epochs."""
     accumulate_grad_batches: Annotated[int, Bounds(at_least=1)]
     """Batches that share one optimizer step."""
     gradient_clip_val: Annotated[float | None, Bounds(above=0)]

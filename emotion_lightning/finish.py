@@ -9,7 +9,7 @@ from torch import Tensor
 
 from emotion_lightning import adapter, checkpoint, config, metrics, predictions, report, run_folder, schema, thresholds
 from emotion_lightning.callbacks import Clock
-from emotion_lightning.classifier import EmotionClassifier, fixed_value
+from emotion_lightning.classifier import EmotionClassifier, fixed_value, refuse_not_finite
 from emotion_lightning.data import EmotionData, Rows
 from emotion_lightning.logger import Run
 
@@ -39,11 +39,12 @@ def finish(
     method: str,
 ) -> float:
     """Score the best epoch and write everything that a finished run holds; metrics.json last, as it marks the end."""
-    best = folder / run_folder.CHECKPOINTS / "best.ckpt"
-    if best.exists():
-        classifier.load_state_dict(checkpoint.load(best)["state_dict"])
-    else:
+    checkpoints = folder / run_folder.CHECKPOINTS
+    if not (checkpoints / "best.ckpt").exists():
         log.warning("Training ended before its first validation: the last weights are kept.")
+        for name in ("last.ckpt", "best.ckpt"):
+            trainer.save_checkpoint(checkpoints / name)
+    classifier.load_state_dict(checkpoint.load(checkpoints / "best.ckpt")["state_dict"])
     protocol = thresholds.protocol(settings.thresholds)
     outcomes = {"validation": _outcomes(trainer, classifier, emotions, "validation")}
     if "test" in emotions.rows:
@@ -51,6 +52,8 @@ def finish(
     if not trainer.is_global_zero:
         return float(trainer.callback_metrics.get("val/f1_macro", 0.0))
 
+    for split, (_, logits, _) in outcomes.items():
+        refuse_not_finite(logits, f"the end, on {split}")
     _, logits, targets = outcomes["validation"]
     assert targets is not None
     cuts = thresholds.fit(torch.sigmoid(logits), targets, fixed=fixed_value(settings.thresholds))
@@ -128,6 +131,7 @@ def _card(
         base={
             "path": str(Path(path).expanduser().resolve()) if local else path,
             "local": local,
+            "adapter": not isinstance(settings.peft, config.Full),
             "pretrained": settings.model.pretrained,
             "architecture": architecture,
             "revision": settings.model.revision,

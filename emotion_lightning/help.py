@@ -61,8 +61,10 @@ def show(command: str, cfg: Any, chosen: dict[str, str]) -> None:
     if chosen:
         print("\nOptions (* is chosen)")
         for group, option in chosen.items():
-            names = [f"*{name}" if name == option else name for name in schema.option_files(group)]
+            names = [f"*{name}" if name == option else name for name in schema.option_files(group, command)]
             print(f"  {group + '=':12} {'  '.join(names)}")
+        for group in ("experiment", "sweep") if command == "train" else ():
+            print(f"  {group + '=':12} {'  '.join(schema.option_files(group))}")
     print("\nSettings")
     for name, node, value in _settings(config.COMMANDS[command], cfg):
         lead = f"  {name}={_plain(value)}"

@@ -213,8 +213,9 @@ def _random(settings: config.Model, labels: Sequence[str], tokenizer: Any, seed:
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
         )
-    except (KeyError, ValueError, TypeError) as error:
-        raise UserError(f"model.architecture cannot be built: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # besides KeyError and ValueError, one that transformers defines for each field
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"model.architecture cannot be built: {reason[:200]}") from error
     base_folder.parent.mkdir(parents=True, exist_ok=True)
     # Processes that train together come here together.
     with FileLock(base_folder.with_suffix(".lock")):

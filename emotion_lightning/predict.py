@@ -6,6 +6,7 @@ python -m emotion_lightning.predict run=outputs/train/DATE/TIME text="I can't be
 
 import itertools
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,7 +59,10 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
     with (
         predictions.writer(output, model.card.labels, settings.predict, id_column=identifier or "row") as writer,
         Progress(
-            *Progress.get_default_columns()[:1], TextColumn("{task.completed:,} rows"), transient=True
+            *Progress.get_default_columns()[:1],
+            TextColumn("{task.completed:,} rows"),
+            transient=True,
+            disable=not sys.stderr.isatty(),
         ) as progress,
     ):
         task = progress.add_task("", total=None)

@@ -40,6 +40,8 @@ def check_output(path: Path) -> None:
         raise UserError(f"{path}: predictions are written as {', '.join(SUFFIXES)}; name the file so.")
     if path.is_dir():
         raise UserError(f"{path} is a folder; give a file name in it.")
+    if path.parent.exists() and not path.parent.is_dir():
+        raise UserError(f"{path}: {path.parent} is a file, not a folder.")
 
 
 @contextmanager

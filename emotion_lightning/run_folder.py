@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,11 +22,16 @@ CHECKPOINTS = "checkpoints"
 PREDICTIONS = "predictions"
 
 
+def resume(folder: Path) -> str:
+    """The setting that goes on with a run, ready to be pasted into a shell."""
+    return shlex.quote(f"resume={folder}")
+
+
 def refuse_used(folder: Path) -> None:
     """Raise UserError where a folder holds a run already."""
     if list((folder / CHECKPOINTS).glob("*.ckpt")) or (folder / METRICS).exists():
         raise UserError(
-            f"{folder} holds a run already. Go on in it with resume={folder}, or choose another hydra.run.dir."
+            f"{folder} holds a run already. Go on in it with {resume(folder)}, or choose another hydra.run.dir."
         )
 
 
@@ -100,7 +106,9 @@ def read_json(file: Path) -> Any:
 def write_json(file: Path, content: Any) -> None:
     """Write JSON in one step: readers see the old file or the whole new one."""
     with replacing(file) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+        )
 
 
 @contextmanager
@@ -109,8 +117,11 @@ def replacing(file: Path) -> Iterator[Path]:
 
     It lies beside `file`: a rename is one step within a file system only.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".part")
+    except OSError as error:
+        raise UserError(f"{file} cannot be written ({error.strerror}); choose another place.") from error
     os.close(handle)
     temporary = Path(name)
     try:

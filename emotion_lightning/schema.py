@@ -39,9 +39,10 @@ def register() -> None:
         store.store(group=group, name=option, node=node)
 
 
-def option_files(group: str) -> list[str]:
-    """Names of the options that conf/ ships for a group."""
-    return sorted(file.stem for file in (conf_folder() / group).glob("*.yaml"))
+def option_files(group: str, command: str = "train") -> list[str]:
+    """Names of the options that conf/ ships for a group of a command."""
+    names = sorted(file.stem for file in (conf_folder() / group).glob("*.yaml"))
+    return [name for name in names if command == "evaluate" or (group, name) != ("data", "same")]
 
 
 def fields_of(settings: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -231,6 +232,8 @@ def _check_relations(settings: config.Train) -> None:
             f"peft.feedforward={settings.peft.feedforward} names {', '.join(sorted(extra))}, which is not in "
             f"peft.targets={settings.peft.targets}; add it there."
         )
+    if not settings.model.head:
+        raise UserError("model.head=[] leaves no module to classify with; name the model's own, such as [score].")
     targets = getattr(settings.peft, "targets", [])
     for role in targets:
         if role not in settings.model.roles:

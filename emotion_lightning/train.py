@@ -43,6 +43,7 @@ def train(settings: config.Train, folder: Path) -> float | None:
     seed_everything(settings.seed, workers=True, verbose=False)
     assert isinstance(settings.data, config.Batches)  # schema.load refuses the one that is not
     device = model.device_for(settings.trainer.accelerator)
+    adapter.check(settings.peft, settings.model.quantization, device)
     tokenizer = model.load_tokenizer(settings.model)
     emotions = EmotionData(settings.data, corpus, tokenizer=tokenizer, seed=settings.seed)
     network = model.build(
@@ -113,7 +114,7 @@ def _trainer_arguments(settings: config.Trainer) -> dict[str, Any]:
         "num_nodes": settings.num_nodes,
         "strategy": settings.strategy.value,
         "max_epochs": settings.max_epochs,
-        "max_steps": settings.max_steps,
+        "max_steps": -1 if settings.max_steps is None else settings.max_steps,
         "accumulate_grad_batches": settings.accumulate_grad_batches,
         "gradient_clip_val": settings.gradient_clip_val,
         "limit_train_batches": settings.limit_train_batches,

@@ -94,7 +94,13 @@ def test_every_setting_has_a_meaning_and_no_default(name: str) -> None:
         (["trainer.accelerator=tpu"], "trainer.accelerator takes one of auto, cpu, gpu, mps"),
         (["data=semeval2018", "data.language=Fr"], "data.language takes one of En, Ar, Es"),
         (["data=same"], "data=same is for evaluate"),
-        (["nonsense"], "Cannot read 'nonsense'"),
+        (["nonsense"], "Cannot read 'nonsense'; settings are given as name=value"),
+        (["=3"], "=3 lacks a name"),
+        (["data=file", "data.path="], "data.path is empty"),
+        (["model.path=somewhere"], "model.path=somewhere would not be read"),
+        (["model.head=[]"], "model.head=[] leaves no module"),
+        (["trainer.max_steps=0"], "trainer.max_steps=0 is out of range"),
+        (["--config-dir", "gone"], "--config-dir gone is not a folder"),
         (["-m", "optimizer.lr=1e-3,fast"], "optimizer.lr=1e-3,fast is not possible"),
         (["-m", "optimizer.lr=1e-3,-1"], "optimizer.lr=-1.0 is out of range"),
         (["-m", "peft=ia3,iaa3"], "Unknown option peft=iaa3"),
@@ -251,7 +257,7 @@ def test_commands_work_from_any_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sweep", sorted(file.stem for file in (CONF / "sweep").glob("*.yaml")))
 def test_every_sweep_preset_composes(sweep: str) -> None:
     schema.register()
-    command._check_jobs("train", ["-m", f"sweep={sweep}"])
+    command._check_jobs("train", ["-m", f"sweep={sweep}"], typed=set())
 
 
 @pytest.mark.parametrize("file", sorted((CONF / "wandb_sweep").glob("*.yaml")), ids=lambda file: file.stem)

@@ -571,3 +571,14 @@ def test_an_error_without_words_is_reported_too(hub_folder: Path, monkeypatch: p
 def test_the_data_of_a_run_are_no_source_for_training(settings: Callable[..., Any]) -> None:
     with pytest.raises(UserError, match="data=same is for evaluate"):
         settings("data=same")
+
+
+@pytest.mark.parametrize(("rows", "names"), [(100, 60), (200, 100), (40, 300), (30, 11)])
+def test_a_split_has_the_sizes_asked_for_also_with_many_labels(tmp_path: Path, rows: int, names: int) -> None:
+    random = np.random.default_rng(0)
+    header = ["text", *[f"label {i}" for i in range(names)]]
+    cells = [[f"text {i}", *(random.random(names) < 0.2).astype(int).tolist()] for i in range(rows)]
+    settings = data_settings(path=write_csv(tmp_path / "many.csv", [header, *cells]))
+    splits = sources.split(sources.read(settings), settings).splits
+    assert [len(splits[name]) for name in ("train", "validation", "test")] == [rows * 8 // 10, rows // 10, rows // 10]
+    assert sorted(text for part in splits.values() for text in part.texts) == sorted(row[0] for row in cells)

@@ -261,3 +261,10 @@ def test_no_rows_may_be_taken() -> None:
     assert len(none) == 0
     assert none.targets is not None
     assert none.targets.shape == (0, 2)
+
+
+def test_a_list_that_pandas_wrote_into_a_cell_is_read_as_a_list() -> None:
+    assert tables.split_labels("['joy', 'anger']", ",") == ["joy", "anger"]
+    assert tables.split_labels("[2, 7]", ",") == ["2", "7"]
+    assert tables.split_labels("[]", ",") == []
+    assert tables.split_labels("[sic], [joy]", ",") == ["[sic]", "[joy]"]

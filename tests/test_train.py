@@ -360,3 +360,57 @@ def test_every_method_reloads_to_equal_probabilities(run: Any, tmp_path: Path, p
     again = load(tmp_path / "out").probabilities([texts[row["id"]] for row in written])
     ours = torch.tensor([[float(row[f"p_{name}"]) for name in sources.SEMEVAL_LABELS] for row in written])
     assert torch.allclose(again, ours, atol=1e-5)
+
+
+def test_a_network_that_its_last_step_ruins_is_not_called_finished(run: Any, tmp_path: Path, capfd: Any) -> None:
+    asked = [*SMALL, "trainer=debug", "optimizer.head_lr=1e38", "optimizer.warmup=0", "trainer.gradient_clip_val=null",
+             "trainer.limit_train_batches=1"]  # fmt: skip
+    assert run("train", *asked, "hydra.run.dir=out") == 2
+    assert "not finite" in capfd.readouterr().err
+    assert not (tmp_path / "out" / "metrics.json").exists() and not (tmp_path / "out" / "checkpoints").exists()
+
+
+def test_max_steps_may_end_before_the_first_epoch_does(run: Any, tmp_path: Path, capfd: Any) -> None:
+    assert run("train", *SMALL, "trainer.max_steps=2", "hydra.run.dir=out") == 0
+    assert "the last weights are kept" in capfd.readouterr().err
+    assert torch.load(tmp_path / "out" / "checkpoints" / "best.ckpt", weights_only=True)["global_step"] == 2
+    assert (tmp_path / "out" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("test", ["text\nWhat now?\nAnd then?\n", "text,joy,anger\nWhat now?,,\nAnd then?,,\n"])
+def test_a_test_file_without_labels_is_predicted_not_scored(run: Any, tmp_path: Path, test: str) -> None:
+    lines = [f"text {i},{i % 2},{(i // 2) % 2}" for i in range(40)]
+    for name in ("train", "validation"):
+        (tmp_path / f"{name}.csv").write_text("text,joy,anger\n" + "\n".join(lines) + "\n")
+    (tmp_path / "test.csv").write_text(test)
+    own = [f"data.{name}={name}.csv" for name in ("train", "validation", "test")]
+    assert run("train", *SMALL, "data=file", *own, "trainer=debug", "hydra.run.dir=out") == 0
+    assert "test" not in json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert len(rows(tmp_path / "out" / "predictions" / "test.csv")) == 2
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+@pytest.mark.parametrize(
+    "name", ["adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "tokenizer_config.json",
+             "emotion_lightning.json"]
+)  # fmt: skip
+def test_a_damaged_model_folder_is_said_to_be_damaged(
+    finished: Path, run: Any, tmp_path: Path, capfd: Any, name: str, damage: str
+) -> None:
+    copied = tmp_path / "copied"
+    shutil.copytree(finished, copied)
+    file = copied / "model" / name
+    content = file.read_bytes()
+    file.unlink()
+    if damage == "cut":
+        file.write_bytes(content[: len(content) // 2])
+    assert run("predict", f"run={copied}", "text=hi") == 2
+    message = capfd.readouterr().err
+    assert "Traceback" not in message and str(copied) in message and len(message.splitlines()) == 1
+
+
+def test_dora_on_8_bit_weights_is_refused_on_a_cpu(run: Any, tmp_path: Path, capfd: Any) -> None:
+    asked = [*SMALL, "peft=dora", "model.quantization=int8", "trainer.accelerator=cpu", "hydra.run.dir=out"]
+    assert run("train", *asked) == 2
+    assert "choose peft=lora" in capfd.readouterr().err
+    assert not (tmp_path / "out" / "base").exists()

@@ -81,11 +81,21 @@ def _cut(rows: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
     from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 
     assert rows.targets is not None
-    # A column of ones keeps the splits at the sizes asked for.
+    # A column of ones stands for the rows themselves.
     stratified = np.hstack([rows.targets, np.ones((len(rows), 1))]).astype(int)
     splitter = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=wanted, random_state=seed)
-    kept, cut = next(splitter.split(np.zeros(len(rows)), stratified))
+    kept, cut = _sized(*next(splitter.split(np.zeros(len(rows)), stratified)), wanted=wanted, seed=seed)
     return rows.take(np.sort(kept)), rows.take(np.sort(cut))
+
+
+def _sized(kept: np.ndarray, cut: np.ndarray, *, wanted: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Move a few rows at random, so that the cut has the size asked for: with many labels the splitter misses it."""
+    surplus = len(cut) - wanted
+    source = cut if surplus > 0 else kept
+    moved = np.random.default_rng(seed).choice(source, size=abs(surplus), replace=False)
+    if surplus > 0:
+        return np.concatenate([kept, moved]), np.setdiff1d(cut, moved)
+    return np.setdiff1d(kept, moved), np.concatenate([cut, moved])
 
 
 # --------------------------------------------------------------------------------------------------- official files
@@ -233,17 +243,20 @@ def _file(settings: config.File) -> Corpus:
         if not records:
             problems.raise_any()
             raise files.no_rows(path)
+        labelled = True
         if columns is None:
             columns = tables.find_columns(path, settings, records)
             labels.check(columns.labels, str(path))
         else:
-            required = [columns.text, *([columns.labels_column] if columns.labels_column else columns.labels)]
-            required += [columns.id] if columns.id else []
+            labelled = name != "test" or not tables.unlabelled(records, columns)
+            required = [columns.text] + ([columns.id] if columns.id else [])
+            if labelled:
+                required += [columns.labels_column] if columns.labels_column else columns.labels
             names = {column for _, record in records for column in record}
             absent = [column for column in required if column not in names]
             if absent:
                 raise UserError(f"{path} has no column {', '.join(absent)}, which {next(iter(given.values()))} has.")
-        splits[name] = tables.rows(path, records, columns, problems)
+        splits[name] = tables.rows(path, records, columns, problems, labelled=labelled)
     problems.raise_any()
     assert columns is not None
     return Corpus(columns.labels, splits, _hashes(given))

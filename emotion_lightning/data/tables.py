@@ -1,5 +1,6 @@
 """From records to rows: which column is the text, which are labels, and what is wrong with the cells."""
 
+import ast
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -81,8 +82,16 @@ def find_columns(path: Path, settings: config.Table, records: Sequence[Record]) 
     return Columns(text, identifier, binaries, None, settings.separator)
 
 
-def rows(path: Path, records: Iterable[Record], columns: Columns, problems: Problems) -> Rows:
-    """The records as rows; what is wrong goes to `problems`."""
+def unlabelled(records: Sequence[Record], columns: Columns) -> bool:
+    """Whether no row says anything of any label, as in a test file whose labels are held back."""
+    if columns.labels_column is not None:
+        return not any(columns.labels_column in record for _, record in records)
+    cells = (record.get(name) for _, record in records for name in columns.labels)
+    return all(cell is None or str(cell).strip() == "" for cell in cells)
+
+
+def rows(path: Path, records: Iterable[Record], columns: Columns, problems: Problems, *, labelled: bool = True) -> Rows:
+    """The records as rows, without targets where they are not labelled; what is wrong goes to `problems`."""
     ids: list[str] = []
     texts: list[str] = []
     positions: list[list[int]] = []
@@ -103,16 +112,22 @@ def rows(path: Path, records: Iterable[Record], columns: Columns, problems: Prob
             identifier = ""
         elif identifier in seen:
             problems.add(
-                path, f"the id {identifier} stands in row {seen[identifier]} already.", row=row, column=columns.id
+                path,
+                f"the id {identifier} stands in row {seen[identifier]} already; name another column as data.id_column.",
+                row=row,
+                column=columns.id,
             )
         seen[identifier] = row
-        if columns.labels_column is None:
+        if not labelled:
+            pass
+        elif columns.labels_column is None:
             positions.append(_from_cells(path, row, record, columns, problems))
         else:
             positions.append(_from_list(path, row, record.get(columns.labels_column), columns, where, problems))
         ids.append(identifier)
         texts.append(text)
-    return Rows(ids, texts, labels.multi_hot(positions, count=len(columns.labels)), columns.id or "row")
+    targets = labels.multi_hot(positions, count=len(columns.labels)) if labelled else None
+    return Rows(ids, texts, targets, columns.id or "row")
 
 
 def _from_cells(path: Path, row: int, record: dict[str, Any], columns: Columns, problems: Problems) -> list[int]:
@@ -154,8 +169,19 @@ def split_labels(cell: Any, separator: str) -> list[str]:
     """
     if cell is None:
         return []
+    if isinstance(cell, str) and cell.strip().startswith("[") and cell.strip().endswith("]"):
+        cell = _written_list(cell)
     parts = cell if isinstance(cell, list | tuple | np.ndarray) else str(cell).split(separator)
     return [str(part).strip() for part in parts if str(part).strip()]
+
+
+def _written_list(cell: str) -> Any:
+    """The list that pandas wrote into a csv cell as Python would print it; the cell itself where it is none."""
+    try:
+        parts = ast.literal_eval(cell.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return cell
+    return parts if isinstance(parts, list) else cell
 
 
 def _label_names(path: Path, records: Sequence[Record], settings: config.Table) -> list[str]:
