@@ -363,7 +363,7 @@ def test_every_method_reloads_to_equal_probabilities(run: Any, tmp_path: Path, p
 
 
 def test_a_network_that_its_last_step_ruins_is_not_called_finished(run: Any, tmp_path: Path, capfd: Any) -> None:
-    asked = [*SMALL, "trainer=debug", "optimizer.head_lr=1e38", "optimizer.warmup=0", "trainer.gradient_clip_val=null",
+    asked = [*SMALL, "trainer=debug", "optimizer.head_lr=3e37", "optimizer.warmup=0", "trainer.gradient_clip_val=null",
              "trainer.limit_train_batches=1"]  # fmt: skip
     assert run("train", *asked, "hydra.run.dir=out") == 2
     assert "not finite" in capfd.readouterr().err
