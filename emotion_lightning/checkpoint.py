@@ -210,6 +210,8 @@ def _base(folder: Path, card: Card) -> str:
 def _readme(card: Card, method: str, scores: str) -> str:
     base = card.base["path"]
     name = Path(base).name if card.base["local"] else base
+    if not card.base["pretrained"]:
+        name = f"a {card.base['architecture']} with random weights"
     adapter_only = method != "full"
     lines = [
         "---",
@@ -219,7 +221,7 @@ def _readme(card: Card, method: str, scores: str) -> str:
         *([] if card.base["local"] else [f"base_model: {base}"]),
         "---",
         "",
-        f"# Emotions in text: {name} with {method}",
+        f"# Emotions in text: {method} on {name}",
         "",
         f"Gives each of {len(card.labels)} emotions a probability; a text may have any number of them.",
         f"Labels: {', '.join(card.labels)}.",
