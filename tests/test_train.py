@@ -55,6 +55,7 @@ def test_run_folder_holds_what_the_contract_says(finished: Path) -> None:
         "trainable_parameters", "train_seconds", "samples_per_second", "tokens_per_second", "peak_memory_bytes",
     }  # fmt: skip
     assert metrics["test"]["fixed"]["labels"]["joy"]["threshold"] == 0.5
+    assert 5 < metrics["cost"]["tokens_per_second"] / metrics["cost"]["samples_per_second"] < 64
 
 
 def test_predictions_follow_the_input_and_its_decisions_the_thresholds(finished: Path) -> None:
