@@ -22,8 +22,7 @@ log = logging.getLogger(__name__)
 
 def evaluate(settings: config.Evaluate, folder: Path) -> None:
     """Write metrics.json and predictions, and print the table; thresholds stay those of the run."""
-    from emotion_lightning import checkpoint, metrics, predictor, report
-    from emotion_lightning.finish import write_predictions
+    from emotion_lightning import checkpoint, metrics, predictions, predictor, report
 
     card = checkpoint.read_card(checkpoint.model_folder(settings.run))
     own = isinstance(settings.data, config.SameData)
@@ -41,7 +40,7 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
     assert isinstance(data, config.Batches)
     logits = model.logits(rows.texts, batch_size=data.batch_size)
     probabilities = torch.sigmoid(logits)
-    write_predictions(
+    predictions.write(
         folder / run_folder.PREDICTIONS / f"{split}.csv",
         rows,
         probabilities,

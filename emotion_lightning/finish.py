@@ -10,7 +10,7 @@ from torch import Tensor
 from emotion_lightning import adapter, checkpoint, config, metrics, predictions, report, run_folder, schema, thresholds
 from emotion_lightning.callbacks import Clock
 from emotion_lightning.classifier import EmotionClassifier, fixed_value, refuse_not_finite
-from emotion_lightning.data import EmotionData, Rows
+from emotion_lightning.data import EmotionData
 from emotion_lightning.logger import Run
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def finish(
     content: dict[str, Any] = {}
     for split, (numbers, logits, targets) in outcomes.items():
         probabilities = torch.sigmoid(logits)
-        write_predictions(
+        predictions.write(
             folder / run_folder.PREDICTIONS / f"{split}.csv",
             emotions.rows[split].take(numbers.numpy()),
             probabilities,
@@ -95,20 +95,11 @@ def finish(
     return float(content["validation"][protocol]["f1_macro"])
 
 
-def write_predictions(
-    file: Path, rows: Rows, probabilities: Tensor, cut: Tensor, *, labels: list[str], settings: config.Predictions
-) -> None:
-    """Write decisions and probabilities, [row, label], of a whole split."""
-    with predictions.writer(file, labels, settings, id_column=rows.id_column) as writer:
-        writer.write(predictions.Predicted(rows.ids, rows.texts, thresholds.decide(probabilities, cut), probabilities))
-
-
 def _outcomes(
     trainer: Any, classifier: EmotionClassifier, emotions: EmotionData, split: str
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Row numbers, logits and targets of a split, from all processes."""
     loader = emotions.val_dataloader() if split == "validation" else emotions.test_dataloader()
-    classifier.outcomes.reset()
     trainer.test(classifier, dataloaders=loader, verbose=False)
     return classifier.outcomes.gather()
 

@@ -38,7 +38,7 @@ def _output(settings: config.Predict, folder: Path) -> Path:
 
 
 def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
-    # The input is looked at before torch is imported and a model loaded.
+    # The input is looked at before a model is loaded.
     from emotion_lightning import predictions
     from emotion_lightning.data import files
 
@@ -49,6 +49,7 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
     text = files.text_column(source, names, settings.data.text)
     identifier = files.id_column(source, [name for name in names if name != text], settings.data.id_column)
 
+    from rich.console import Console
     from rich.progress import Progress, TextColumn
 
     from emotion_lightning import predictor
@@ -59,8 +60,8 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
     with (
         predictions.writer(output, model.card.labels, settings.predict, id_column=identifier or "row") as writer,
         Progress(
-            *Progress.get_default_columns()[:1],
-            TextColumn("{task.completed:,} rows"),
+            TextColumn("Predicting {task.completed:,} rows"),
+            console=Console(stderr=True),
             transient=True,
             disable=not sys.stderr.isatty(),
         ) as progress,
@@ -69,7 +70,7 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
         rows = 0
         for chunk in _chunks(_texts(source, text, identifier), window):
             ids, texts = [identifier for identifier, _ in chunk], [text for _, text in chunk]
-            ((decisions, probabilities),) = model.stream([texts], batch_size=settings.data.batch_size)
+            decisions, probabilities = model.decide(texts, batch_size=settings.data.batch_size)
             writer.write(predictions.Predicted(ids, texts, decisions, probabilities))
             rows += len(chunk)
             progress.update(task, completed=rows)

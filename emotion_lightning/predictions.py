@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from emotion_lightning import config, run_folder
+from emotion_lightning import config, run_folder, thresholds
+from emotion_lightning.data.rows import Rows
 from emotion_lightning.errors import UserError
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
@@ -42,6 +43,14 @@ def check_output(path: Path) -> None:
         raise UserError(f"{path} is a folder; give a file name in it.")
     if path.parent.exists() and not path.parent.is_dir():
         raise UserError(f"{path}: {path.parent} is a file, not a folder.")
+
+
+def write(
+    path: Path, rows: Rows, probabilities: Tensor, cut: Tensor, *, labels: Sequence[str], settings: config.Predictions
+) -> None:
+    """Write decisions and probabilities, [row, label], of a whole split."""
+    with writer(path, labels, settings, id_column=rows.id_column) as open_writer:
+        open_writer.write(Predicted(rows.ids, rows.texts, thresholds.decide(probabilities, cut), probabilities))
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """A finished run, ready to label texts."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +48,7 @@ class Predictor:
             texts = [texts]
         predictions = []
         for start in range(0, len(texts), batch_size * WINDOW):
-            probabilities = self.probabilities(texts[start : start + batch_size * WINDOW], batch_size=batch_size)
-            decisions = thresholds.decide(probabilities, self.card.cuts())
+            decisions, probabilities = self.decide(texts[start : start + batch_size * WINDOW], batch_size=batch_size)
             for shares, found in zip(probabilities.tolist(), decisions.tolist(), strict=True):
                 predictions.append(
                     Prediction(
@@ -77,11 +76,10 @@ class Predictor:
                 logits[rows] = output.logits.float().cpu()
         return logits
 
-    def stream(self, windows: Iterable[Sequence[str]], *, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Decisions and probabilities, [text, label], of one window of texts after the other."""
-        for texts in windows:
-            probabilities = self.probabilities(texts, batch_size=batch_size)
-            yield thresholds.decide(probabilities, self.card.cuts()), probabilities
+    def decide(self, texts: Sequence[str], *, batch_size: int = 32) -> tuple[Tensor, Tensor]:
+        """Decisions and probabilities, [text, label]."""
+        probabilities = self.probabilities(texts, batch_size=batch_size)
+        return thresholds.decide(probabilities, self.card.cuts()), probabilities
 
     def _precision(self) -> AbstractContextManager[Any]:
         # The same autocast as in training, so that a run's own numbers come out again.

@@ -47,11 +47,12 @@ def newest_unfinished(outputs: Path) -> Path:
     return max(unfinished, key=lambda run: (run / CHECKPOINTS / "last.ckpt").stat().st_mtime)
 
 
-def write_settings(folder: Path, settings: Any, options: dict[str, str]) -> None:
-    """Write every setting, secrets redacted, with the names of the options chosen."""
+def write_settings(folder: Path, settings: Any, options: dict[str, str]) -> dict[str, Any]:
+    """Write every setting, secrets redacted, with the names of the options chosen; give back what was written."""
     tree = {"options": options, **schema.redacted(schema.plain(settings))}
     with replacing(folder / SETTINGS) as temporary:
         temporary.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return tree
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

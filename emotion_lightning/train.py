@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning import command, config, run_folder, schema
+from emotion_lightning import command, config, run_folder
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -69,8 +69,7 @@ def train(settings: config.Train, folder: Path) -> float | None:
         identity=finish.identity(settings, emotions.labels),
     )
     options = command.options()
-    run_folder.write_settings(folder, settings, options)
-    resolved = schema.redacted(schema.plain(settings)) | {"options": options}
+    resolved = run_folder.write_settings(folder, settings, options)
     clock = callbacks.Clock()
     with logger.run(settings.logger, folder, resolved=resolved, multirun=command.in_multirun()) as run:
         trainer = Trainer(

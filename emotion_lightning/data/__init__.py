@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from emotion_lightning import config
-from emotion_lightning.data.batches import Collate, EmotionRows, ShuffledByLength, SortedByLength, Tokens, tokenize
+from emotion_lightning.data.batches import Collate, EmotionRows, ShuffledByLength, SortedByLength, tokenize
 from emotion_lightning.data.rows import Corpus, Rows
 from emotion_lightning.errors import UserError
 
@@ -50,10 +50,6 @@ class EmotionData(lightning.LightningDataModule):
     def train_rows(self) -> int:
         """Rows of the training split."""
         return len(self._datasets["train"])
-
-    def tokens(self, split: str) -> Tokens:
-        """Token ids of a split."""
-        return self._datasets[split].tokens
 
     def train_dataloader(self) -> DataLoader[int]:
         """Shuffled batches; the order depends on seed and epoch alone."""
