@@ -1,6 +1,12 @@
 """Multi-label emotion detection: fine-tune, evaluate and predict with small trained parts on large language models."""
 
+import os
+import sys
 from typing import TYPE_CHECKING, Any
+
+# `python emotion_lightning/train.py` puts this folder first on the path, where inspect.py would hide Python's own.
+if sys.path and os.path.abspath(sys.path[0] or ".") == os.path.dirname(os.path.abspath(__file__)):
+    del sys.path[0]
 
 if TYPE_CHECKING:
     from emotion_lightning.predictor import load

@@ -1,7 +1,7 @@
 """What is kept of a trained network: checkpoints to resume from, and a model folder that stock PEFT loads."""
 
 import importlib.metadata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ class Card:
         loss: the same of the loss, with the label counts that its weights come from.
         data_hashes: sha256 of every file that was read.
         versions: of the libraries that trained it.
+        clean: steps of cleaning that texts go through first.
     """
 
     labels: list[str]
@@ -67,11 +68,16 @@ class Card:
     loss: dict[str, Any]
     data_hashes: dict[str, str]
     versions: dict[str, str]
+    clean: list[str] = field(default_factory=list)
 
     def cuts(self, protocol: str | None = None) -> Tensor:
         """Thresholds of a protocol, [label], float64."""
         chosen = self.thresholds[protocol or self.protocol]
         return torch.tensor([chosen[name] for name in self.labels], dtype=torch.float64)
+
+    def cleaning(self) -> list[config.CleaningStep]:
+        """The steps of cleaning."""
+        return [config.CleaningStep(step) for step in self.clean]
 
 
 def versions() -> dict[str, str]:
@@ -125,6 +131,7 @@ def read_card(folder: Path) -> Card:
             card.cuts(protocol)
         config.Quantization(card.base["quantization"])
         config.Dtype(card.base["dtype"])
+        card.cleaning()
         required = {
             "max_tokens": isinstance(card.max_tokens, int),
             "data": card.data["option"],
@@ -236,7 +243,7 @@ def _readme(card: Card, method: str, scores: str) -> str:
         "```",
         "",
         f"Decisions use the {card.protocol} thresholds in `{CARD}`, fitted on validation. Texts are cut to",
-        f"{card.max_tokens} tokens.",
+        f"{card.max_tokens} tokens{' after cleaning: ' + ', '.join(card.clean) if card.clean else ''}.",
         "",
         *(_stock_loading(card, base) if adapter_only else []),
     ]

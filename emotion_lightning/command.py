@@ -323,7 +323,8 @@ def _check_jobs(command: str, arguments: list[str], *, typed: set[str]) -> None:
         (jobs,) = BasicSweeper.split_arguments(swept, max_batch_size=None)
         for job in jobs:
             settings = schema.load(compose(command, job), command)
-            if "model.path" in typed and isinstance(settings, config.Train) and not settings.model.pretrained:
+            builds = isinstance(settings, config.Train | config.Inspect) and not settings.model.pretrained
+            if builds and "model.path" in typed:
                 raise UserError(
                     f"model.path={settings.model.path} would not be read: this model is built with random weights "
                     "(model.pretrained=false). Choose the option of its family, such as model=gemma model.path=…"
@@ -360,8 +361,10 @@ def _as_user_error(command: str, error: BaseException, arguments: list[str]) -> 
 
 def _from_hydra(command: str, error: Exception, arguments: list[str]) -> UserError:
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    key = str(getattr(cause, "full_key", None) or "")
     first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    merged = re.match(r"Error merging override \+*(?P<key>[^=\s]+)=", first)
+    # Of a list's item Hydra names the override alone.
+    key = str(getattr(cause, "full_key", None) or (merged["key"] if merged else "")).partition("[")[0]
     override = re.match(r"Could not override '(?P<key>[^']*)'", first)
     if override and not re.search(r"could not be converted|Invalid value|is not Optional", str(cause)):
         return schema.unknown_setting(command, override["key"].partition("@")[0])

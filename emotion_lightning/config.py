@@ -44,6 +44,23 @@ class Data:
     """The `data` group: where texts and labels come from."""
 
 
+class CleaningStep(StrEnum):
+    """What may be cleaned out of a text before it is tokenized."""
+
+    html = "html"
+    newlines = "newlines"
+    users = "users"
+    urls = "urls"
+
+
+class EmptyTexts(StrEnum):
+    """What becomes of rows without a text."""
+
+    refuse = "refuse"
+    keep = "keep"
+    drop = "drop"
+
+
 @dataclass
 class Batches(Data):
     """What every source shares."""
@@ -56,6 +73,15 @@ class Batches(Data):
     """Keep only the first rows of each split; null keeps all. For a quick look, not for results."""
     workers: Annotated[int, Bounds(at_least=0)]
     """Processes that prepare batches. 0 is fastest for short texts: tokens are in memory already."""
+    clean: list[CleaningStep]
+    """What is cleaned out of texts, at training and, as it is stored with the model, at prediction: html (&amp; becomes
+    &), newlines (a literal \\n becomes a space), users (@name becomes @user), urls (http… becomes http). For tweets."""
+    drop_leaks: bool
+    """Leave out of train the texts that stand in validation or test too. Their number is shown in any case."""
+    cache_dir: str | None
+    """Where tokens are kept for the next run on the same texts; null is the user's cache folder."""
+    cache_gb: Annotated[float, Bounds(at_least=0)]
+    """Size at which the longest unused tokens are removed from there; 0 keeps none."""
 
 
 @dataclass
@@ -99,15 +125,23 @@ class Table(Batches):
     """Names of the 0/1 columns; or, beside `labels_column`, the names that its ids or names refer to."""
     labels_column: str | None
     """One column that holds all labels of a row: a list, or a string with `separator`."""
-    separator: str
-    """What stands between labels in a `labels_column` string."""
+    separator: str | None
+    """What stands between labels in a `labels_column` string; null takes the first of | ; , that occurs in it."""
     id_column: str | None
     """The column that identifies a row in prediction files; null looks for its usual names, then counts rows."""
+    empty_texts: EmptyTexts
+    """What becomes of rows without a text: refuse names them, keep takes them, drop leaves them out."""
+    validation_share: Annotated[float, Bounds(above=0, below=1)]
+    """Share of the rows that becomes the validation split, where there is none."""
+    split_seed: Annotated[int, Bounds(at_least=0)]
+    """Seed of that split. Apart from `seed`, so that runs with several seeds are scored on the same rows."""
+    splits: str | None
+    """The splits.csv of an earlier run: each row goes where it went then; null splits anew."""
 
 
 @dataclass
 class File(Table):
-    """csv, tsv, jsonl or parquet files of your own."""
+    """Files of your own: csv, tsv, jsonl, json, parquet, arrow, or a folder that `datasets` saved."""
 
     path: str | None
     """One file, split for you (stratified by labels)."""
@@ -117,12 +151,10 @@ class File(Table):
     """The validation file; null takes `validation_share` of the training rows."""
     test: str | None
     """The test file; null: no test."""
-    validation_share: Annotated[float, Bounds(above=0, below=1)]
-    """Share of `path` that becomes the validation split."""
     test_share: Annotated[float, Bounds(at_least=0, below=1)]
     """Share of `path` that becomes the test split."""
-    split_seed: Annotated[int, Bounds(at_least=0)]
-    """Seed of that split. Apart from `seed`, so that runs with several seeds are scored on the same rows."""
+    encoding: str | None
+    """Encoding of csv, tsv, jsonl, json and txt files (cp1252, utf-16 …); null is UTF-8."""
 
 
 @dataclass
@@ -141,10 +173,6 @@ class Hub(Table):
     """Name of the validation split; null takes `validation_share` of the training rows."""
     test: str | None
     """Name of the test split; null: no test."""
-    validation_share: Annotated[float, Bounds(above=0, below=1)]
-    """Share of the training rows that becomes the validation split, where there is none."""
-    split_seed: Annotated[int, Bounds(at_least=0)]
-    """Seed of that split."""
 
 
 @dataclass
@@ -160,6 +188,10 @@ class Columns:
     """The text column; null takes the one of the run, else looks for the usual names."""
     id_column: str | None
     """The column that identifies a row; null looks for the usual names, then counts rows."""
+    encoding: str | None
+    """Encoding of csv, tsv, jsonl, json and txt files (cp1252, utf-16 …); null is UTF-8."""
+    empty_texts: EmptyTexts
+    """What becomes of rows without a text: refuse names them, keep gives them a prediction like any other."""
     batch_size: Annotated[int, Bounds(at_least=1)]
     """Texts in a batch."""
 
@@ -578,12 +610,26 @@ class Predict:
     predict: Predictions
 
 
+@dataclass
+class Inspect:
+    """`python -m emotion_lightning.inspect`."""
+
+    seed: Annotated[int, Bounds(at_least=0, below=2**32)]
+    """Seed of the examples that are drawn."""
+    examples: Annotated[int, Bounds(at_least=0)]
+    """Texts shown for each label."""
+    data: Data
+    model: Model
+    loss: Loss
+
+
 # ----------------------------------------------------------------------------------------------------------- the schema
 
 SCHEMAS: dict[str, type] = {
     "train": Train,
     "evaluate": Evaluate,
     "predict": Predict,
+    "inspect": Inspect,
     "data/sample": Sample,
     "data/semeval2018": SemEval2018,
     "data/goemotions": GoEmotions,
@@ -624,4 +670,4 @@ MONITORS = {
 }
 """What the best epoch can be chosen by, and which way is better."""
 
-COMMANDS: dict[str, type] = {"train": Train, "evaluate": Evaluate, "predict": Predict}
+COMMANDS: dict[str, type] = {"train": Train, "evaluate": Evaluate, "predict": Predict, "inspect": Inspect}

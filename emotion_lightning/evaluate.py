@@ -24,9 +24,16 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
     """Write metrics.json and predictions, and print the table; thresholds stay those of the run."""
     from emotion_lightning import checkpoint, metrics, predictions, predictor, report
 
-    card = checkpoint.read_card(checkpoint.model_folder(settings.run))
+    model_folder = checkpoint.model_folder(settings.run)
+    card = checkpoint.read_card(model_folder)
     own = isinstance(settings.data, config.SameData)
-    data = run_data(card) if own else settings.data
+    data = run_data(card, model_folder.parent) if own else settings.data
+    assert isinstance(data, config.Batches)
+    if data.clean and data.clean != card.cleaning():
+        raise UserError(
+            f"data.clean={[step.value for step in data.clean]} is not what the run was trained with, {card.clean}; "
+            "texts are cleaned as in training, so leave it out."
+        )
     split = settings.split.value
     corpus, chosen = _rows(data, split, own=own)
     rows = corpus.splits[chosen]
@@ -37,7 +44,6 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
     import torch
 
     model = predictor.load(settings.run, accelerator=settings.accelerator)
-    assert isinstance(data, config.Batches)
     logits = model.logits(rows.texts, batch_size=data.batch_size)
     probabilities = torch.sigmoid(logits)
     predictions.write(
@@ -59,10 +65,13 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
     log.info("Results: %s", folder)
 
 
-def run_data(card: "Card") -> config.Batches:
-    """The data settings that a run was trained with."""
+def run_data(card: "Card", folder: Path) -> config.Batches:
+    """The data settings that a run was trained with; rows go where they went in its folder."""
     values = dict(card.data)
-    return schema.from_plain(config.SCHEMAS[f"data/{values.pop('option')}"], values)
+    node = config.SCHEMAS[f"data/{values.pop('option')}"]
+    if issubclass(node, config.Table) and (folder / run_folder.SPLITS).is_file():
+        values["splits"] = str(folder / run_folder.SPLITS)
+    return schema.from_plain(node, values)
 
 
 def run_loss(card: "Card", positions: list[int]) -> "Module":
@@ -89,7 +98,7 @@ def shared_labels(model: list[str], data: list[str]) -> list[str]:
     return shared
 
 
-def _rows(data: config.Data, split: str, *, own: bool) -> "tuple[Corpus, str]":
+def _rows(data: config.Batches, split: str, *, own: bool) -> "tuple[Corpus, str]":
     from emotion_lightning.data import sources
     from emotion_lightning.data.rows import WHOLE
 

@@ -140,6 +140,7 @@ def _card(
         },
         data_hashes=emotions.hashes,
         versions=checkpoint.versions(),
+        clean=[step.value for step in settings.data.clean],
     )
 
 

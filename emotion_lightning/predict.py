@@ -38,16 +38,14 @@ def _output(settings: config.Predict, folder: Path) -> Path:
 
 
 def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
-    # The input is looked at before a model is loaded.
+    # The whole input is checked before a model is loaded: a broken row would else be met after hours of work.
     from emotion_lightning import predictions
-    from emotion_lightning.data import files
+    from emotion_lightning.data import files, tables
 
     predictions.check_output(output)
     if output.exists() and source.exists() and output.samefile(source):
         raise UserError(f"output={output} is the input file; choose another name.")
-    names = files.columns(source)
-    text = files.text_column(source, names, settings.data.text)
-    identifier = files.id_column(source, [name for name in names if name != text], settings.data.id_column)
+    rows = tables.texts(files.source(source, settings.data.encoding), settings.data)
 
     from rich.console import Console
     from rich.progress import Progress, TextColumn
@@ -58,36 +56,21 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
     model = predictor.load(settings.run, accelerator=settings.accelerator)
     window = settings.data.batch_size * WINDOW
     with (
-        predictions.writer(output, model.card.labels, settings.predict, id_column=identifier or "row") as writer,
+        predictions.writer(output, model.card.labels, settings.predict, id_column=rows.id_column) as writer,
         Progress(
-            TextColumn("Predicting {task.completed:,} rows"),
+            TextColumn("Predicting {task.completed:,} of {task.total:,} rows"),
             console=Console(stderr=True),
             transient=True,
             disable=not sys.stderr.isatty(),
         ) as progress,
     ):
-        task = progress.add_task("", total=None)
-        rows = 0
-        for chunk in _chunks(_texts(source, text, identifier), window):
+        task = progress.add_task("", total=rows.count)
+        for chunk in _chunks(iter(rows), window):
             ids, texts = [identifier for identifier, _ in chunk], [text for _, text in chunk]
             decisions, probabilities = model.decide(texts, batch_size=settings.data.batch_size)
             writer.write(predictions.Predicted(ids, texts, decisions, probabilities))
-            rows += len(chunk)
-            progress.update(task, completed=rows)
-    log.info("Wrote %s rows to %s", f"{rows:,}", output)
-
-
-def _texts(source: Path, text: str, identifier: str | None) -> Iterator[tuple[str, str]]:
-    from emotion_lightning.data import files
-
-    for row, record in files.records(source):
-        cell = files.as_text(record.get(text))
-        if cell is None:
-            raise UserError(f"{source}, row {row}, column {text}: no text; every row needs one.")
-        key = files.as_text(record.get(identifier)) if identifier else str(row)
-        if key is None:
-            raise UserError(f"{source}, row {row}, column {identifier}: no id; every row needs one.")
-        yield key, cell
+            progress.advance(task, len(chunk))
+    log.info("Wrote %s rows to %s", f"{rows.count:,}", output)
 
 
 def _chunks(rows: Iterator[tuple[str, str]], size: int) -> Iterator[list[tuple[str, str]]]:

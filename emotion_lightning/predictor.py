@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from emotion_lightning import checkpoint, config, model, quiet, thresholds
-from emotion_lightning.data.batches import WINDOW, Collate, EmotionRows, by_length, tokenize
+from emotion_lightning.data.batches import WINDOW, Collate, EmotionRows, Tokens, by_length, tokenize
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Predictor:
 
     def logits(self, texts: Sequence[str], *, batch_size: int = 32) -> Tensor:
         """[text, label], float32 on the CPU; texts of similar length are computed together."""
-        dataset = EmotionRows(tokenize(texts, self.tokenizer, max_tokens=self.card.max_tokens), None)
+        dataset = EmotionRows(self._tokenize(texts), None)
         collate = Collate(dataset, self.tokenizer.pad_token_id)
         logits = torch.zeros(len(texts), len(self.card.labels))
         with torch.inference_mode(), self._precision():
@@ -80,6 +80,9 @@ class Predictor:
         """Decisions and probabilities, [text, label]."""
         probabilities = self.probabilities(texts, batch_size=batch_size)
         return thresholds.decide(probabilities, self.card.cuts()), probabilities
+
+    def _tokenize(self, texts: Sequence[str]) -> Tokens:
+        return tokenize(texts, self.tokenizer, max_tokens=self.card.max_tokens, clean=self.card.cleaning())
 
     def _precision(self) -> AbstractContextManager[Any]:
         # The same autocast as in training, so that a run's own numbers come out again.

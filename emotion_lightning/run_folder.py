@@ -20,6 +20,7 @@ MODEL = "model"
 BASE = "base"
 CHECKPOINTS = "checkpoints"
 PREDICTIONS = "predictions"
+SPLITS = "splits.csv"
 
 
 def resume(folder: Path) -> str:
@@ -81,6 +82,9 @@ def settings_as_overrides(folder: Path, changed: list[str]) -> dict[str, Any]:
         for name, value in _leaves(tree)
         if name.partition(".")[0] not in changed and name not in ("resume", "from_run")
     }
+    # Rows go where they went then, whatever cut them: the library that did may do otherwise in its next version.
+    if (folder / SPLITS).is_file() and not any(name.partition(".")[0] == "data" for name in changed):
+        leaves["data.splits"] = str((folder / SPLITS).resolve())
     return {**options, **leaves}
 
 
@@ -110,6 +114,12 @@ def write_json(file: Path, content: Any) -> None:
         temporary.write_text(
             json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
         )
+
+
+def write_bytes(file: Path, content: bytes) -> None:
+    """Write a file in one step."""
+    with replacing(file) as temporary:
+        temporary.write_bytes(content)
 
 
 @contextmanager

@@ -111,6 +111,7 @@ def load(cfg: DictConfig, command: str = "train") -> Any:
     if isinstance(settings, dict):
         raise UserError("The main configuration lacks its schema line: defaults: [schema/train@_here_, …].")
     _check_ranges(settings)
+    _check_data(settings, command)
     if isinstance(settings, config.Train):
         _check_relations(settings)
     return settings
@@ -123,6 +124,8 @@ def describe(hint: Any) -> str:
     if isinstance(hint, type) and issubclass(hint, Enum):
         return "one of " + ", ".join(member.name for member in hint)
     origin = typing.get_origin(hint) or hint
+    if origin is list and isinstance(part := typing.get_args(hint)[0], type) and issubclass(part, Enum):
+        return "a list of " + ", ".join(member.name for member in part)
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     return names.get(origin, "a list, as in [a, b]" if origin is list else "a mapping, as in {a: b}")
 
@@ -148,12 +151,16 @@ def plain(settings: Any) -> Any:
 def from_plain(schema: type, values: dict[str, Any]) -> Any:
     """Settings from what `plain` made of them; enums come back from their values."""
     hints = typing.get_type_hints(schema)
-    return schema(
-        **{
-            name: hints[name](value) if isinstance(hints[name], type) and issubclass(hints[name], Enum) else value
-            for name, value in values.items()
-        }
-    )
+    return schema(**{name: _typed(hints[name], value) for name, value in values.items()})
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return hint(value)
+    if typing.get_origin(hint) is list and isinstance(value, list):
+        (part,) = typing.get_args(hint)
+        return [_typed(part, item) for item in value]
+    return value
 
 
 _SECRET = re.compile(r"(^|_)(token|api_?key|key|secret|password)$", re.IGNORECASE)
@@ -220,8 +227,6 @@ def _check_ranges(settings: Any, prefix: str = "") -> None:
 
 
 def _check_relations(settings: config.Train) -> None:
-    if isinstance(settings.data, config.SameData):
-        raise UserError("data=same is for evaluate, where it means the data of the run; choose another data=.")
     if isinstance(settings.peft, config.Full) and settings.model.quantization is not config.Quantization.none:
         raise UserError(
             f"peft=full cannot train model.quantization={settings.model.quantization.value} weights; "
@@ -251,12 +256,31 @@ def _check_relations(settings: config.Train) -> None:
             f"callbacks.monitor={settings.callbacks.monitor} is not measured; choose one of "
             f"{', '.join(config.MONITORS)}."
         )
-    if isinstance(settings.data, config.File):
-        _check_file(settings.data)
 
 
-def _check_file(data: config.File) -> None:
-    if (data.path is None) == (data.train is None):
+def _check_data(settings: Any, command: str) -> None:
+    data = settings.data
+    if isinstance(data, config.SameData) and command != "evaluate":
+        raise UserError("data=same is for evaluate, where it means the data of the run; choose another data=.")
+    if isinstance(data, config.File):
+        _check_file(data, scored=command == "evaluate")
+    if isinstance(data, config.File | config.Columns) and data.encoding is not None:
+        _check_encoding(data.encoding)
+    if isinstance(data, config.Columns) and data.empty_texts is config.EmptyTexts.drop:
+        raise UserError("data.empty_texts=drop would leave rows without a prediction; choose keep or refuse.")
+
+
+def _check_encoding(name: str) -> None:
+    try:
+        "".encode(name)
+    except (LookupError, UnicodeError):
+        usual = {"utf-8", "utf-16", "cp1252", "latin-1", "iso-8859-15", "cp1251", "gb18030", "shift_jis", "euc_kr"}
+        raise UserError(f"data.encoding={name} is no text encoding that Python knows{nearest(name, usual)}") from None
+
+
+def _check_file(data: config.File, *, scored: bool) -> None:
+    given = [data.train, data.validation, data.test] if scored else [data.train]
+    if (data.path is None) == all(path is None for path in given):
         raise UserError(
             "data=file needs either data.path=FILE (split for you) or data.train=FILE, with data.validation=FILE and "
             "data.test=FILE where you have them."

@@ -34,14 +34,14 @@ def train(settings: config.Train, folder: Path) -> float | None:
 
     from emotion_lightning import adapter, callbacks, checkpoint, finish, logger, loss, model, quiet
     from emotion_lightning.classifier import EmotionClassifier
-    from emotion_lightning.data import EmotionData, sources
+    from emotion_lightning.data import EmotionData, sources, splitting
 
     quiet.libraries()
     model.check_access(settings.model)
     logger.check(settings.logger)
+    assert isinstance(settings.data, config.Batches)  # schema.load refuses the one that is not
     corpus = sources.split(sources.read(settings.data), settings.data)
     seed_everything(settings.seed, workers=True, verbose=False)
-    assert isinstance(settings.data, config.Batches)  # schema.load refuses the one that is not
     device = model.device_for(settings.trainer.accelerator)
     adapter.check(settings.peft, settings.model.quantization, device)
     tokenizer = model.load_tokenizer(settings.model)
@@ -70,6 +70,8 @@ def train(settings: config.Train, folder: Path) -> float | None:
     )
     options = command.options()
     resolved = run_folder.write_settings(folder, settings, options)
+    if corpus.cut:
+        splitting.write(folder / run_folder.SPLITS, corpus)
     clock = callbacks.Clock()
     with logger.run(settings.logger, folder, resolved=resolved, multirun=command.in_multirun()) as run:
         trainer = Trainer(

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from emotion_lightning import schema
 os.environ["WANDB_MODE"] = "offline"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+_CACHE = tempfile.TemporaryDirectory(prefix="emotion_lightning_tests_")
+os.environ["XDG_CACHE_HOME"] = _CACHE.name  # tokens and the hub's files of tests stay out of the user's own
 
 SMALL = [
     "model.architecture.num_hidden_layers=2",

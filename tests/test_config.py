@@ -94,6 +94,13 @@ def test_every_setting_has_a_meaning_and_no_default(name: str) -> None:
         (["trainer.accelerator=tpu"], "trainer.accelerator takes one of auto, cpu, gpu, mps"),
         (["data=semeval2018", "data.language=Fr"], "data.language takes one of En, Ar, Es"),
         (["data=same"], "data=same is for evaluate"),
+        (["data.clean=[emoji]"], "data.clean takes a list of html, newlines, users, urls"),
+        (["data.cache_gb=-1"], "data.cache_gb=-1.0 is out of range"),
+        (["data=file", "data.path=a", "data.encoding=latin9x"], "data.encoding=latin9x is no text encoding"),
+        (["data=file", "data.path=a", "data.encoding=hex"], "data.encoding=hex is no text encoding"),
+        (["data=file", "data.path=a", "data.encoding=cp1522"], "did you mean cp1252?"),
+        (["data=file", "data.path=a", "data.empty_texts=skip"], "data.empty_texts takes one of refuse, keep, drop"),
+        (["data=file", "data.path=a", "data.test_share=0.95"], "leave no rows to train on"),
         (["nonsense"], "Cannot read 'nonsense'; settings are given as name=value"),
         (["=3"], "=3 lacks a name"),
         (["data=file", "data.path="], "data.path is empty"),
@@ -129,7 +136,17 @@ def test_a_mistake_gets_one_message_and_code_2_and_leaves_nothing(
         ("predict", ["run=gone"], "predict needs either input=FILE"),
         ("predict", ["run=gone", "input=a.csv", "output=b.xls"], "predictions are written as .csv, .jsonl, .parquet"),
         ("predict", ["run=gone", "input=a.csv", "output=b.csv"], "a.csv does not exist"),
+        (
+            "predict",
+            ["run=gone", "input=a.csv", "data.empty_texts=drop"],
+            "without a prediction; choose keep or refuse",
+        ),
+        ("evaluate", ["run=gone", "data=file"], "data=file needs either data.path"),
         ("evaluate", [], "run is not set"),
+        ("inspect", ["data=file"], "data=file needs either data.path"),
+        ("inspect", ["data=same"], "data=same is for evaluate"),
+        ("inspect", ["model.path=x"], "model.path=x would not be read"),
+        ("inspect", ["peft=ia3"], "Unknown setting peft"),
         ("evaluate", ["run=gone"], "run=gone is not a folder"),
         ("evaluate", ["run=gone", "splt=test"], "Unknown setting splt; did you mean split?"),
     ],
@@ -158,6 +175,13 @@ def test_help_and_mistakes_answer_before_torch_is_imported(tmp_path: Path, argum
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_command_runs_as_a_file_too(tmp_path: Path) -> None:
+    # Its folder is then first on the path, and holds an inspect.py.
+    file = Path(config.__file__).with_name("train.py")
+    done = subprocess.run([sys.executable, str(file), "optimizer.lrr=1"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "Unknown setting optimizer.lrr; did you mean optimizer.lr?\n")
 
 
 def test_help_lists_every_setting_with_its_value_and_meaning(run: Any, capfd: Any) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tables import data_settings, emotions, write_csv, write_jsonl, write_parquet
 
-from emotion_lightning.data import sources
+from emotion_lightning.data import official, sources
 from emotion_lightning.data.rows import WHOLE, Corpus, Rows
 from emotion_lightning.errors import UserError
 
@@ -180,6 +180,45 @@ def test_max_rows_keeps_the_first_of_each_split(tmp_path: Path, max_rows: int | 
     assert len(targets(corpus.splits["train"])) == kept
 
 
+@pytest.mark.parametrize("names", [("train", "validation", "test"), ("train", "dev"), ("train", "valid", "extra")])
+def test_a_folder_of_splits_that_datasets_saved_is_read(
+    tmp_path: Path, names: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    import datasets
+
+    parts = {}
+    for i, name in enumerate(names):
+        header, *cells = emotions(8, start=100 * i)
+        parts[name] = datasets.Dataset.from_dict({name: [row[k] for row in cells] for k, name in enumerate(header)})
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
+    for corpus in (
+        read(path=tmp_path / "saved"),
+        read("hub", path=tmp_path / "saved", validation=names[1], test="test"),
+    ):
+        assert corpus.labels == ["joy", "anger"]
+        assert corpus.splits["train"].texts[0] == "text 0"
+        assert corpus.splits["validation"].texts[0] == "text 100"
+        assert ("test" in corpus.splits) == ("test" in names)
+    assert ("extra" in caplog.text) == ("extra" in names)
+
+
+def test_a_folder_that_datasets_saved_as_one_is_split(tmp_path: Path) -> None:
+    import datasets
+
+    header, *cells = emotions(40)
+    table = datasets.Dataset.from_dict({name: [row[k] for row in cells] for k, name in enumerate(header)})
+    table.save_to_disk(tmp_path / "saved")
+    settings = data_settings(path=tmp_path / "saved")
+    parts = sources.split(sources.read(settings), settings).splits
+    assert {name: len(rows) for name, rows in parts.items()} == {"train": 32, "validation": 4, "test": 4}
+
+
+def test_a_zero_one_column_that_train_lacks_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    header, *cells = emotions(4, start=10)
+    read(**splits_with(tmp_path, [[*header, "love"], *([*row, 1] for row in cells)]))
+    assert "validation.csv: love, which" in caplog.text and "left aside" in caplog.text
+
+
 # ------------------------------------------------------------------------------------------------------------ splitting
 
 SHARES = [0.4, 0.2, 0.06, 0.05, 0.04, 0.03, 0.03, 0.02]
@@ -313,7 +352,7 @@ def test_texts_of_the_sample_are_clean(sample: Corpus) -> None:
 
 # -------------------------------------------------------------------------------------------------------------- SemEval
 
-NAMES = sources.SEMEVAL_LABELS
+NAMES = official.SEMEVAL_LABELS
 TWEETS = [
     ("2017-En-1", 'She said "never again" and meant it', "10000000000"),
     ("2017-En-2", '"Quoted at the start, never closed', "00001000000"),

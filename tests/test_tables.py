@@ -1,13 +1,22 @@
+import csv
+import gzip
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tables import data_settings
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from tables import data_settings, write_jsonl
 
-from emotion_lightning.data import tables
-from emotion_lightning.data.rows import Problems, Rows
+from emotion_lightning.config import EmptyTexts
+from emotion_lightning.data import files, tables
+from emotion_lightning.data.cells import split_labels
+from emotion_lightning.data.columns import Columns, find_columns, survey
+from emotion_lightning.data.rows import Chunk, Problems, Rows, Source
 from emotion_lightning.errors import UserError
 
 FILE = Path("a.csv")
@@ -15,17 +24,27 @@ FILE = Path("a.csv")
 
 def read(header: list[str], *cells: list[Any], **settings: Any) -> Rows:
     """Rows out of cells, or the UserError that names what is wrong with them."""
-    records = [(row, dict(zip(header, values, strict=False))) for row, values in enumerate(cells, start=1)]
-    columns = tables.find_columns(FILE, data_settings(path=FILE, **settings), records)
+    source = of(header, *cells)
+    columns = columns_of(source, **settings)
     problems = Problems()
-    found = tables.rows(FILE, records, columns, problems)
+    found = tables.rows(source, columns, problems)
     problems.raise_any()
     return found
 
 
+def of(header: list[str], *cells: list[Any]) -> Source:
+    """A source of these cells; a row may lack the last of them, as a jsonl row may lack a key."""
+    columns = {name: [row[i] if i < len(row) else None for row in cells] for i, name in enumerate(header)}
+    return Source(FILE, lambda _: iter([Chunk(range(1, len(cells) + 1), columns)]))
+
+
+def columns_of(source: Source, **settings: Any) -> Columns:
+    chosen = data_settings(path=FILE, **settings)
+    return find_columns(FILE, chosen, survey(source, Problems(), labels_column=chosen.labels_column))
+
+
 def labels_of(header: list[str], *cells: list[Any]) -> list[str]:
-    records = [(row, dict(zip(header, values, strict=True))) for row, values in enumerate(cells, start=1)]
-    return tables.find_columns(FILE, data_settings(path=FILE), records).labels
+    return columns_of(of(header, *cells)).labels
 
 
 # -------------------------------------------------------------------------------------------------------- label columns
@@ -150,22 +169,19 @@ def test_an_unknown_label_is_reported_with_its_row(cell: Any) -> None:
     with pytest.raises(UserError, match=r"a\.csv, row 2, column mood: the label '.*' is not one of joy, anger, love"):
         read(
             ["text", "mood"], ["a", "joy"], ["b", cell],
-            labels_column="mood", labels=["joy", "anger", "love"],
+            labels_column="mood", labels=["joy", "anger", "love"], separator=",",
         )  # fmt: skip
 
 
 def test_ids_without_names_are_labels_in_the_order_of_their_numbers() -> None:
-    table = data_settings(path=FILE, labels_column="mood")
-    records = [(1, {"text": "a", "mood": "10,2"}), (2, {"text": "b", "mood": "9"})]
-    assert tables.find_columns(FILE, table, records).labels == ["2", "9", "10"]
+    assert columns_of(of(["text", "mood"], ["a", "10,2"], ["b", "9"]), labels_column="mood").labels == ["2", "9", "10"]
 
 
 def test_an_id_that_train_does_not_have_is_no_position_among_those_it_has() -> None:
-    table = data_settings(path=FILE, labels_column="mood")
-    columns = tables.find_columns(FILE, table, [(1, {"text": "a", "mood": "10,20,30"})])
+    columns = columns_of(of(["text", "mood"], ["a", "10,20,30"]), labels_column="mood")
     problems = Problems()
-    tables.rows(Path("b.csv"), [(1, {"text": "b", "mood": "1"})], columns, problems)
-    with pytest.raises(UserError, match=r"b\.csv, row 1, column mood: the label '1' is not one of 10, 20, 30"):
+    tables.rows(of(["text", "mood"], ["b", "1"]), columns, problems)
+    with pytest.raises(UserError, match=r"a\.csv, row 1, column mood: the label '1' is not one of 10, 20, 30"):
         problems.raise_any()
 
 
@@ -264,7 +280,137 @@ def test_no_rows_may_be_taken() -> None:
 
 
 def test_a_list_that_pandas_wrote_into_a_cell_is_read_as_a_list() -> None:
-    assert tables.split_labels("['joy', 'anger']", ",") == ["joy", "anger"]
-    assert tables.split_labels("[2, 7]", ",") == ["2", "7"]
-    assert tables.split_labels("[]", ",") == []
-    assert tables.split_labels("[sic], [joy]", ",") == ["[sic]", "[joy]"]
+    assert split_labels("['joy', 'anger']", ",") == ["joy", "anger"]
+    assert split_labels("[2, 7]", ",") == ["2", "7"]
+    assert split_labels("[]", ",") == []
+    assert split_labels("[sic], [joy]", ",") == ["[sic]", "[joy]"]
+
+
+# ------------------------------------------------------------------------------------- what is known without settings
+
+
+@pytest.mark.parametrize(
+    ("cells", "labels"),
+    [
+        (["joy|love", "anger", "joy"], ["anger", "joy", "love"]),
+        (["joy; love", "anger", ""], ["anger", "joy", "love"]),
+        (["joy, love", "anger", "love"], ["anger", "joy", "love"]),
+        (["joy, at last|love", "anger", "love"], ["anger", "joy, at last", "love"]),
+        (["2,7", "10", ""], ["2", "7", "10"]),
+        (["joy", "anger", "love"], ["anger", "joy", "love"]),
+        (["['joy', 'love']", "['anger']", "[]"], ["anger", "joy", "love"]),
+        ([["joy", "love"], ["anger"], []], ["anger", "joy", "love"]),
+        ([[2, 7], [10], None], ["2", "7", "10"]),
+    ],
+)
+@pytest.mark.parametrize("name", ["labels", "Label", "emotions", "emotion"])
+def test_a_column_that_lists_labels_is_known_by_its_usual_names(name: str, cells: list[Any], labels: list[str]) -> None:
+    rows = read(["text", name], *([f"t{i}", cell] for i, cell in enumerate(cells)))
+    assert rows.targets is not None
+    assert labels_of(["text", name], *([f"t{i}", cell] for i, cell in enumerate(cells))) == labels
+    assert rows.targets.sum(axis=0).tolist() == [sum(label in str(cell) for cell in cells) for label in labels]
+
+
+def test_a_label_column_of_zeros_and_ones_is_one_label() -> None:
+    assert labels_of(["text", "label"], ["a", "1"], ["b", "0"]) == ["label"]
+
+
+def test_names_for_ids_are_taken_beside_a_column_with_a_usual_name() -> None:
+    rows = read(["text", "labels"], ["a", "0,2"], ["b", "1"], labels=["joy", "anger", "love"])
+    assert rows.targets is not None
+    assert rows.targets.tolist() == [[1, 0, 1], [0, 1, 0]]
+
+
+def test_columns_of_zeros_and_ones_are_preferred_to_one_that_lists(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        assert labels_of(["text", "emotions", "joy"], ["a", "joy|love", "1"], ["b", "anger", "0"]) == ["joy"]
+    assert "Columns of a.csv left aside: emotions." in caplog.text
+
+
+def test_a_separator_that_is_named_is_the_only_one() -> None:
+    assert columns_of(of(["text", "mood"], ["a", "x|y,z"]), labels_column="mood", separator=",").labels == ["x|y", "z"]
+
+
+def test_texts_are_no_labels_column_whatever_its_name() -> None:
+    header, cells = ["text", "label"], [["a", "x" * 30], ["b", "1"], *(["c", "0"] for _ in range(8))]
+    with pytest.raises(UserError, match="row 1, column label: 'x{30}' where 0 or 1 is due"):
+        read(header, *cells)
+
+
+# ---------------------------------------------------------------------------------------------------------- empty texts
+
+
+@pytest.mark.parametrize(("choice", "texts"), [("drop", ["a", "d"]), ("keep", ["a", "", " ", "d"])])
+def test_rows_without_a_text_are_dropped_or_kept_aloud(
+    choice: str, texts: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    source = of(["id", "text", "joy"], ["1", "a", 1], ["2", None, 0], ["3", " ", 0], ["4", "d", 1])
+    rows = tables.rows(source, columns_of(source), Problems(), empty_texts=EmptyTexts(choice))
+    assert rows.texts == texts
+    assert rows.ids == (["1", "4"] if choice == "drop" else ["1", "2", "3", "4"])
+    assert rows.targets is not None
+    assert rows.targets.ravel().tolist() == ([1, 1] if choice == "drop" else [1, 0, 0, 1])
+    assert re.search(rf"rows without a text {'left out' if choice == 'drop' else 'kept'}: 2\.", caplog.text)
+
+
+def test_of_a_part_of_the_rows_the_others_are_checked_all_the_same() -> None:
+    source = of(["text", "joy"], *([f"t{i}", 1] for i in range(9)), ["t9", 2])
+    problems = Problems()
+    assert len(tables.rows(source, columns_of(source), problems, most=3)) == 3
+    with pytest.raises(UserError, match="row 10, column joy"):
+        problems.raise_any()
+
+
+# ------------------------------------------------------------------------------------------- any table comes back as is
+
+WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=30)
+TABLES = st.lists(
+    st.tuples(WORDS.filter(lambda text: text.strip()), st.booleans(), st.booleans()), min_size=1, max_size=8
+)
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "csv.gz", "jsonl", "jsonl.gz", "json", "parquet", "arrow", "feather"])
+@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(cells=TABLES, truth=st.booleans())
+def test_any_table_is_read_back_unchanged(tmp_path: Path, ending: str, cells: list[Any], truth: bool) -> None:
+    path = write_table(tmp_path / f"a.{ending}", cells, truth=truth)
+    columns = Columns("text", "id", ["joy", "anger"], None, "")
+    problems = Problems()
+    found = tables.rows(files.source(path), columns, problems)
+    problems.raise_any()
+    assert found.ids == [f"r{i}" for i in range(len(cells))]
+    assert found.texts == [text for text, *_ in cells]
+    assert found.targets is not None
+    assert found.targets.tolist() == [[float(joy), float(anger)] for _, joy, anger in cells]
+
+
+def write_table(path: Path, cells: list[tuple[str, bool, bool]], *, truth: bool) -> Path:
+    """Texts and two labels, as 0 and 1 or as true and false, in any format."""
+    import pyarrow
+    import pyarrow.feather
+    import pyarrow.parquet
+
+    said = [tuple(value if truth else int(value) for value in values) for _, *values in cells]
+    rows = [(f"r{i}", text, *values) for i, ((text, *_), values) in enumerate(zip(cells, said, strict=True))]
+    names = ("id", "text", "joy", "anger")
+    records = [dict(zip(names, row, strict=True)) for row in rows]
+    table = pyarrow.table({name: [row[i] for row in rows] for i, name in enumerate(names)})
+    match path.suffixes[0]:
+        case ".csv" | ".tsv":
+            # QUOTE_ALL: the csv module leaves a lone carriage return bare where lines end in a line feed.
+            opened = gzip.open if path.suffix == ".gz" else open
+            with opened(path, "wt", encoding="utf-8", newline="") as file:
+                delimiter = "\t" if ".tsv" in path.name else ","
+                csv.writer(file, delimiter=delimiter, quoting=csv.QUOTE_ALL).writerows([names, *rows])
+        case ".jsonl":
+            write_jsonl(path, records)
+        case ".json":
+            path.write_text(json.dumps(records))
+        case ".parquet":
+            pyarrow.parquet.write_table(table, path)
+        case ".feather":
+            pyarrow.feather.write_feather(table, path)
+        case _:
+            with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, table.schema) as stream:
+                stream.write_table(table)
+    return path

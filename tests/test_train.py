@@ -59,12 +59,12 @@ def test_run_folder_holds_what_the_contract_says(finished: Path) -> None:
 
 
 def test_predictions_follow_the_input_and_its_decisions_the_thresholds(finished: Path) -> None:
-    from emotion_lightning.data import sources
+    from emotion_lightning.data import official
 
     written = rows(finished / "predictions" / "test.csv")
-    source = rows(sources.SAMPLE / "test.csv")[: len(written)]
+    source = rows(official.SAMPLE / "test.csv")[: len(written)]
     assert [row["id"] for row in written] == [row["id"] for row in source]
-    labels = list(sources.SEMEVAL_LABELS)
+    labels = list(official.SEMEVAL_LABELS)
     assert list(written[0]) == ["id", *labels, *[f"p_{name}" for name in labels]]
     card = json.loads((finished / "model" / "emotion_lightning.json").read_text())
     for row in written:
@@ -84,7 +84,7 @@ def test_stock_peft_loads_the_model_and_gives_equal_probabilities(finished: Path
     from peft import PeftConfig, PeftModel
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, BitsAndBytesConfig
 
-    from emotion_lightning.data import sources
+    from emotion_lightning.data import official
 
     folder = finished / "model"
     base = AutoModelForSequenceClassification.from_pretrained(
@@ -103,11 +103,11 @@ def test_stock_peft_loads_the_model_and_gives_equal_probabilities(finished: Path
             # bitsandbytes' own kernel for prediction on such CPUs computes in bfloat16.
             module.support_avx512bf16_for_cpu = False
     written = rows(finished / "predictions" / "test.csv")[:8]
-    texts = [row["text"] for row in rows(sources.SAMPLE / "test.csv")[:8]]
+    texts = [row["text"] for row in rows(official.SAMPLE / "test.csv")[:8]]
     batch = AutoTokenizer.from_pretrained(folder)(
         texts, padding=True, truncation=True, max_length=64, return_tensors="pt"
     )
-    ours = torch.tensor([[float(row[f"p_{name}"]) for name in sources.SEMEVAL_LABELS] for row in written])
+    ours = torch.tensor([[float(row[f"p_{name}"]) for name in official.SEMEVAL_LABELS] for row in written])
     with torch.no_grad():
         assert torch.allclose(torch.sigmoid(network(**batch).logits), ours, atol=1e-3 if fused else 1e-6)
 
@@ -137,9 +137,9 @@ def test_evaluate_scores_the_labels_that_other_data_shares(
 
 def test_predict_file_equals_the_runs_own_predictions_and_python(finished: Path, run: Any, tmp_path: Path) -> None:
     from emotion_lightning import load
-    from emotion_lightning.data import sources
+    from emotion_lightning.data import official
 
-    source = rows(sources.SAMPLE / "test.csv")[:20]
+    source = rows(official.SAMPLE / "test.csv")[:20]
     (tmp_path / "new.jsonl").write_text("".join(json.dumps({"id": r["id"], "text": r["text"]}) + "\n" for r in source))
     assert run("predict", f"run={finished / 'model'}", "input=new.jsonl", "output=out/labelled.csv") == 0
     written = rows(tmp_path / "out" / "labelled.csv")
@@ -148,7 +148,7 @@ def test_predict_file_equals_the_runs_own_predictions_and_python(finished: Path,
     for row, answer in zip(written, answers, strict=True):
         for name, value in own[row["id"]].items():
             assert float(row[name]) == pytest.approx(float(value), abs=1e-6)
-        assert answer.labels == [name for name in sources.SEMEVAL_LABELS if row[name] == "1"]
+        assert answer.labels == [name for name in official.SEMEVAL_LABELS if row[name] == "1"]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet", "txt", "csv.gz"])
@@ -187,6 +187,90 @@ def test_predict_of_a_broken_file_names_the_row_and_leaves_no_output(
     assert run("predict", f"run={finished}", "input=new.csv", "output=out/labelled.csv") == 2
     assert "new.csv, row 2" in capfd.readouterr().err
     assert list((tmp_path / "out").glob("*")) == []
+
+
+def test_predict_checks_the_last_row_before_it_loads_a_model(
+    finished: Path, run: Any, tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from emotion_lightning import predictor
+
+    monkeypatch.setattr(predictor, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+    (tmp_path / "new.csv").write_text("text,x\n" + "fine,1\n" * 9000 + 'broken,"x\n')
+    assert run("predict", f"run={finished}", "input=new.csv", "output=out.csv") == 2
+    assert "new.csv, line 9002" in capfd.readouterr().err
+    assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("choice", "code", "told"), [("keep", 0, "without a text kept: 2"), ("refuse", 2, "row 2, column text: no text")]
+)
+def test_predict_keeps_or_refuses_rows_without_a_text(
+    finished: Path, run: Any, tmp_path: Path, capfd: Any, choice: str, code: int, told: str
+) -> None:
+    (tmp_path / "new.jsonl").write_text('{"text": "a"}\n{"text": null}\n{"text": " "}\n')
+    asked = [f"run={finished}", "input=new.jsonl", "output=out.csv", f"data.empty_texts={choice}"]
+    assert run("predict", *asked) == code
+    assert told in capfd.readouterr().err
+    assert (tmp_path / "out.csv").exists() == (code == 0)
+    if code == 0:
+        assert [row["row"] for row in rows(tmp_path / "out.csv")] == ["1", "2", "3"]
+
+
+def test_predict_of_a_column_without_any_text_is_refused(finished: Path, run: Any, tmp_path: Path, capfd: Any) -> None:
+    (tmp_path / "new.csv").write_text("text,body\n,so happy\n,so sad\n")
+    assert run("predict", f"run={finished}", "input=new.csv", "output=out.csv") == 2
+    assert "column text: no row has a text; name another column as data.text" in capfd.readouterr().err
+
+
+def test_predict_reads_an_encoding_that_is_named(finished: Path, run: Any, tmp_path: Path, capfd: Any) -> None:
+    (tmp_path / "new.csv").write_bytes("text\nfröhlich\n".encode("cp1252"))
+    asked = [f"run={finished}", "input=new.csv", "output=out.csv", "predict.text=true"]
+    assert run("predict", *asked) == 2
+    assert "data.encoding=cp1252" in capfd.readouterr().err
+    assert run("predict", *asked, "data.encoding=cp1252") == 0
+    assert rows(tmp_path / "out.csv")[0]["text"] == "fröhlich"
+
+
+def test_predict_reads_a_folder_that_datasets_saved(finished: Path, run: Any, tmp_path: Path) -> None:
+    import datasets
+
+    datasets.Dataset.from_dict({"id": ["x", "y"], "text": ["a", "b"]}).save_to_disk(tmp_path / "saved")
+    assert run("predict", f"run={finished}", "input=saved", "output=out.csv") == 0
+    assert [row["id"] for row in rows(tmp_path / "out.csv")] == ["x", "y"]
+
+
+def test_texts_are_cleaned_alike_in_training_and_prediction(run: Any, tmp_path: Path, capfd: Any) -> None:
+    from emotion_lightning import load
+
+    lines = [f"r{i},@ann{i} is so https://t.co/{i} &lt;{i % 4},{i % 2},{(i // 2) % 2}" for i in range(60)]
+    (tmp_path / "tweets.csv").write_text("id,text,joy,anger\n" + "\n".join(lines) + "\n")
+    asked = [*SMALL[:-1], "data=file", "data.path=tweets.csv", "data.clean=[html,users,urls]", "trainer=debug"]
+    assert run("train", *asked, "predict.text=true", "hydra.run.dir=out") == 0
+    written = rows(tmp_path / "out" / "predictions" / "test.csv")
+    predictor = load(tmp_path / "out")
+    assert predictor.card.clean == ["html", "users", "urls"]
+    as_written = predictor.probabilities([row["text"] for row in written])
+    by_hand = predictor.probabilities([f"@user is so http <{int(row['id'][1:]) % 4}" for row in written])
+    assert torch.equal(as_written, by_hand)
+    assert torch.allclose(as_written[:, 0], torch.tensor([float(row["p_joy"]) for row in written]), atol=1e-6)
+    assert all(row["text"].startswith("@ann") for row in written)  # as they came
+    assert run("evaluate", "run=out", "data=file", "data.path=tweets.csv", "data.clean=[users]") == 2
+    assert "is not what the run was trained with, ['html', 'users', 'urls']" in capfd.readouterr().err
+    assert run("evaluate", "run=out", "hydra.run.dir=again") == 0
+    first, again = (json.loads((tmp_path / f / "metrics.json").read_text())["test"] for f in ("out", "again"))
+    assert first["global"] == again["global"]
+
+
+def test_a_second_run_on_the_same_data_starts_without_tokenizing(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from emotion_lightning.data import cache
+
+    asked = [*SMALL, "trainer=debug", "data.cache_dir=tokens"]
+    assert run("train", *asked, "hydra.run.dir=one") == 0
+    assert len(list((tmp_path / "tokens").glob("*.npz"))) == 3
+    monkeypatch.setattr(cache, "tokenize", lambda *_, **__: pytest.fail("texts were tokenized again"))
+    assert run("train", *asked, "seed=2", "hydra.run.dir=two") == 0
 
 
 def test_moved_run_folder_still_predicts(finished: Path, run: Any, tmp_path: Path) -> None:
@@ -303,9 +387,9 @@ def test_a_signal_saves_and_leaves_with_its_code_and_resume_goes_on(tmp_path: Pa
 
 
 def test_tweets_without_labels_are_predicted_not_scored(run: Any, tmp_path: Path, capfd: Any) -> None:
-    from emotion_lightning.data import sources
+    from emotion_lightning.data import official
 
-    header = "\t".join(["ID", "Tweet", *sources.SEMEVAL_LABELS])
+    header = "\t".join(["ID", "Tweet", *official.SEMEVAL_LABELS])
     folder = tmp_path / "tweets"
     folder.mkdir()
     for split in ("train", "dev"):
@@ -352,14 +436,14 @@ def test_full_training_saves_the_whole_model_which_transformers_loads(run: Any, 
 @pytest.mark.parametrize("quantization", ["nf4", "none"])
 def test_every_method_reloads_to_equal_probabilities(run: Any, tmp_path: Path, peft: str, quantization: str) -> None:
     from emotion_lightning import load
-    from emotion_lightning.data import sources
+    from emotion_lightning.data import official
 
     asked = [*SMALL, f"peft={peft}", f"model.quantization={quantization}", "trainer=debug", "optimizer.lr=0.01"]
     assert run("train", *asked, "hydra.run.dir=out") == 0
     written = rows(tmp_path / "out" / "predictions" / "test.csv")
-    texts = {row["id"]: row["text"] for row in rows(sources.SAMPLE / "test.csv")}
+    texts = {row["id"]: row["text"] for row in rows(official.SAMPLE / "test.csv")}
     again = load(tmp_path / "out").probabilities([texts[row["id"]] for row in written])
-    ours = torch.tensor([[float(row[f"p_{name}"]) for name in sources.SEMEVAL_LABELS] for row in written])
+    ours = torch.tensor([[float(row[f"p_{name}"]) for name in official.SEMEVAL_LABELS] for row in written])
     assert torch.allclose(again, ours, atol=1e-5)
 
 

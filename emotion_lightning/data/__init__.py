@@ -8,7 +8,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from emotion_lightning import config
-from emotion_lightning.data.batches import Collate, EmotionRows, ShuffledByLength, SortedByLength, tokenize
+from emotion_lightning.data import cache
+from emotion_lightning.data.batches import Collate, EmotionRows, ShuffledByLength, SortedByLength
 from emotion_lightning.data.rows import Corpus, Rows
 from emotion_lightning.errors import UserError
 
@@ -40,7 +41,10 @@ class EmotionData(lightning.LightningDataModule):
         self.tokenizer = tokenizer
         self.seed = seed
         self._datasets = {
-            name: EmotionRows(tokenize(rows.texts, tokenizer, max_tokens=settings.max_tokens), rows.targets)
+            name: EmotionRows(
+                cache.tokens(rows.texts, tokenizer, settings=settings, max_tokens=settings.max_tokens),
+                rows.targets,
+            )
             for name, rows in corpus.splits.items()
         }
         self._train_batches: ShuffledByLength | None = None

@@ -6,6 +6,7 @@ Emotion texts are short and uneven: in random batches of 32 half of what is comp
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from emotion_lightning import config
+from emotion_lightning.data.cleaning import cleaner
 from emotion_lightning.labels import Targets
 
 WINDOW = 128
@@ -43,17 +46,22 @@ class Tokens:
         return self.ids[self.starts[text] : self.starts[text + 1]]
 
 
-def tokenize(texts: Sequence[str], tokenizer: Any, *, max_tokens: int) -> Tokens:
-    """Tokenize with special tokens, cut to `max_tokens`."""
-    pieces: list[np.ndarray] = []
+def tokenize(
+    texts: Sequence[str], tokenizer: Any, *, max_tokens: int | None, clean: Sequence[config.CleaningStep] = ()
+) -> Tokens:
+    """Clean and tokenize with special tokens, cut to `max_tokens`; None does not cut."""
+    cleaned = cleaner(clean)
+    cut = {"truncation": True, "max_length": max_tokens} if max_tokens is not None else {"truncation": False}
+    pieces = [np.zeros(0, np.int32)]
+    lengths = [np.zeros(1, np.int64)]
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
-        encoded = tokenizer(list(texts[start : start + _TEXTS_AT_ONCE]), truncation=True, max_length=max_tokens)
-        pieces += [np.asarray(ids, dtype=np.int32) for ids in encoded["input_ids"]]
-    lengths = [len(piece) for piece in pieces]
-    return Tokens(
-        ids=np.concatenate([np.zeros(0, np.int32), *pieces]),
-        starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-    )
+        some = [cleaned(text) for text in texts[start : start + _TEXTS_AT_ONCE]]
+        ids = tokenizer(some, return_attention_mask=False, return_token_type_ids=False, verbose=False, **cut)[
+            "input_ids"
+        ]
+        lengths.append(np.fromiter(map(len, ids), np.int64, len(ids)))
+        pieces.append(np.fromiter(chain.from_iterable(ids), np.int32))
+    return Tokens(ids=np.concatenate(pieces), starts=np.cumsum(np.concatenate(lengths)))
 
 
 class EmotionRows(Dataset[int]):

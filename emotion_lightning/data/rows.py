@@ -1,7 +1,9 @@
-"""Texts with their ids and labels, and what went wrong while they were read."""
+"""Rows as they are read, in pieces; texts with ids and labels; and what went wrong on the way."""
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +13,37 @@ from emotion_lightning.labels import Targets
 SPLITS = ("train", "validation", "test")
 WHOLE = "whole"
 """The split of a file that comes without splits."""
+
+
+@dataclass
+class Chunk:
+    """Some rows of a source, by column.
+
+    Attributes:
+        rows: their numbers, counted from 1 and without the header.
+        columns: the cells of each column, in the order of `rows`; None where a row has no such cell.
+    """
+
+    rows: Sequence[int]
+    columns: dict[str, list[Any]]
+
+    def column(self, name: str) -> list[Any]:
+        """The cells of a column; None for each row where there is no such column."""
+        return self.columns.get(name) or [None] * len(self.rows)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file or a split of a data set, read in pieces as often as it is asked, so that memory does not grow with it.
+
+    Attributes:
+        path: as messages name it.
+        chunks: reads from the start. Rows of a wrong shape go to the problems and are left out; UserError where
+            nothing more can be read.
+    """
+
+    path: Path
+    chunks: Callable[["Problems"], Iterator[Chunk]]
 
 
 @dataclass
@@ -45,33 +78,56 @@ class Rows:
 
 @dataclass
 class Corpus:
-    """Label names, splits by name, and the sha256 of every file read."""
+    """Label names, splits by name, and the sha256 of every file read.
+
+    Attributes:
+        labels: names, in the order of every label axis.
+        splits: train, validation, test, as far as there are; or `whole`.
+        hashes: sha256 by what was read.
+        cut: whether a split was cut from another one here, and is worth writing down.
+    """
 
     labels: list[str]
     splits: dict[str, Rows]
     hashes: dict[str, str] = field(default_factory=dict)
+    cut: bool = False
 
 
 class Problems:
-    """What is wrong in a file, gathered so that one message can name ten problems at once."""
+    """What is wrong in files, gathered so that one message can name ten problems at once."""
 
     SHOWN = 10
+    ENOUGH = 10_000
+    """So many, and the files are not what the settings say: reading on would only take time."""
 
     def __init__(self) -> None:
-        self._messages: list[str] = []
-        self.count = 0
+        self._found: list[tuple[int, int, str]] = []
+        self._files: dict[Path, int] = {}
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._found)
 
     def add(self, file: Path, message: str, *, row: int | None = None, column: str | None = None) -> None:
         """Note a problem. Rows count from 1 and leave the header out."""
-        self.count += 1
-        if len(self._messages) < self.SHOWN:
-            place = "".join([f", row {row}" if row is not None else "", f", column {column}" if column else ""])
-            self._messages.append(f"{file}{place}: {message}")
+        place = "".join([f", row {row}" if row is not None else "", f", column {column}" if column else ""])
+        self.note(file, f"{file}{place}: {message}", row=row)
+
+    def note(self, file: Path, message: str, *, row: int | None = None) -> None:
+        """Note a problem whose message says where it is."""
+        order = self._files.setdefault(file, len(self._files))
+        self._found.append((order, row or 0, message))
+        if len(self._found) >= self.ENOUGH:
+            raise self._error(f"… and at least {len(self._found) - self.SHOWN:,} more problems; reading stopped there.")
 
     def raise_any(self) -> None:
         """Raise one UserError for all problems noted, if there are any."""
-        if not self.count:
-            return
-        more = self.count - len(self._messages)
-        rest = [f"… and {more:,} more problem{'s' if more > 1 else ''}."] if more else []
-        raise UserError("\n".join(self._messages + rest))
+        if self._found:
+            more = self.count - self.SHOWN
+            raise self._error(f"… and {more:,} more problem{'s' if more > 1 else ''}." if more > 0 else None)
+
+    def _error(self, rest: str | None) -> UserError:
+        # A piece of a file is read column by column; a user looks for rows.
+        shown = [message for *_, message in sorted(self._found, key=lambda found: found[:2])[: self.SHOWN]]
+        return UserError("\n".join(shown + ([rest] if rest else [])))

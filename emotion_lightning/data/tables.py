@@ -1,8 +1,12 @@
-"""From records to rows: which column is the text, which are labels, and what is wrong with the cells."""
+"""From pieces of a table to rows, and what is wrong with the cells.
 
-import ast
+A source is read twice: a survey decides on the columns (`columns`), then the rows are gathered. So memory holds rows,
+never cells.
+"""
+
 import logging
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,188 +14,271 @@ from typing import Any
 import numpy as np
 
 from emotion_lightning import config, labels
-from emotion_lightning.data import files
-from emotion_lightning.data.files import Record
-from emotion_lightning.data.rows import Problems, Rows
+from emotion_lightning.config import EmptyTexts
+from emotion_lightning.data import files, memory
+from emotion_lightning.data.cells import as_text, binary, is_blank, spelled, split_labels
+from emotion_lightning.data.columns import Columns, survey
+from emotion_lightning.data.rows import Chunk, Problems, Rows, Source
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
 
-_BINARY = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "true": 1, "false": 0}
-_NEARLY_ALL = 0.8
+
+def rows(
+    source: Source,
+    columns: Columns,
+    problems: Problems,
+    *,
+    labelled: bool = True,
+    empty_texts: EmptyTexts = EmptyTexts.refuse,
+    expected: int | None = None,
+    most: int | None = None,
+) -> Rows:
+    """The rows of a source, without targets where it is not labelled.
+
+    Args:
+        source: what is read. Rows of a wrong shape are left out in silence: the survey has reported them.
+        columns: which column is what.
+        problems: takes what is wrong with cells.
+        labelled: whether targets are read.
+        empty_texts: what becomes of rows without a text.
+        expected: how many rows the survey counted, to see early whether they fit into memory.
+        most: rows kept; the others are checked all the same.
+    """
+    gathered = _Gathered(source.path, columns, problems, labelled=labelled, empty_texts=empty_texts)
+    for chunk in source.chunks(Problems()):
+        gathered.add(chunk, kept=most is None or len(gathered.texts) < most)
+        if expected is not None and most is None:
+            gathered.check_memory(expected)
+    return gathered.rows(most)
+
+
+class _Gathered:
+    """Rows so far."""
+
+    _CHECK_AT = 20_000
+
+    def __init__(
+        self, path: Path, columns: Columns, problems: Problems, *, labelled: bool, empty_texts: EmptyTexts
+    ) -> None:
+        self.path = path
+        self.columns = columns
+        self.problems = problems
+        self.labelled = labelled
+        self.empty_texts = empty_texts
+        self.ids: list[str] = []
+        self.texts: list[str] = []
+        self.empty = 0
+        self._numbers: list[int] = []
+        self._targets: list[np.ndarray] = []
+        self._spelling: dict[str, tuple[str, int]] = {}
+        self._checked = False
+        self._where = {name: position for position, name in enumerate(columns.labels)}
+        if not any(name.isdecimal() for name in columns.labels):
+            self._where |= {str(position): position for position in range(len(columns.labels))}  # ids of the names
+
+    def add(self, chunk: Chunk, *, kept: bool) -> None:
+        """Check the rows of a piece, and keep them."""
+        texts, with_text = self._texts(chunk)
+        ids = self._ids(chunk)
+        targets = self._labels(chunk) if self.labelled else None
+        if not kept:
+            return
+        taken: Sequence[int] = range(len(texts))
+        if self.empty_texts is EmptyTexts.drop and not all(with_text):
+            taken = [i for i, filled in enumerate(with_text) if filled]
+        self.texts += [texts[i] for i in taken]
+        self.ids += [ids[i] for i in taken]
+        self._numbers += [chunk.rows[i] for i in taken]
+        if targets is not None:
+            self._targets.append(targets[list(taken)])
+
+    def rows(self, most: int | None) -> Rows:
+        """All of them; duplicate ids are reported now."""
+        self.tell_empty()
+        self._check_ids()
+        count = len(self.columns.labels)
+        targets = np.concatenate([np.zeros((0, count), np.float32), *self._targets]) if self.labelled else None
+        found = Rows(self.ids, self.texts, targets, self.columns.id or "row")
+        return found if most is None or len(found) <= most else found.take(range(most))
+
+    def tell_empty(self) -> None:
+        """Say how many rows without a text were kept or left out."""
+        if self.empty and self.empty_texts is not EmptyTexts.refuse:
+            what = "left out" if self.empty_texts is EmptyTexts.drop else "kept"
+            log.warning("%s: rows without a text %s: %s.", self.path, what, f"{self.empty:,}")
+
+    def check_memory(self, expected: int) -> None:
+        """Once enough rows are here to tell: raise UserError where all of them would not fit."""
+        if self._checked or len(self.texts) < self._CHECK_AT:
+            return
+        self._checked = True
+        held = sum(map(sys.getsizeof, self.texts)) + sum(map(sys.getsizeof, self.ids)) + 24 * len(self.texts)
+        # Targets twice, while pieces are put together; and a token, four bytes, for about every third letter.
+        held += 2 * sum(part.nbytes for part in self._targets) + 4 * sum(map(len, self.texts)) // 3
+        needed = held * (expected - len(self.texts)) // len(self.texts)
+        memory.check(
+            self.path,
+            needed,
+            f"train on a part of its {expected:,} rows with data.max_rows=…, or on a larger machine (predict reads "
+            "files of any size)",
+        )
+
+    def _texts(self, chunk: Chunk) -> tuple[list[str], list[bool]]:
+        found = [as_text(cell) for cell in chunk.column(self.columns.text)]
+        with_text = [text is not None and not text.isspace() and text != "" for text in found]
+        if not all(with_text):
+            self.empty += with_text.count(False)
+            if self.empty_texts is EmptyTexts.refuse:
+                for row, text, filled in zip(chunk.rows, found, with_text, strict=True):
+                    if not filled:
+                        what = "no text; a row needs one" if text is None else "the text is empty; fill it in"
+                        self.problems.add(
+                            self.path,
+                            f"{what}, remove the row, or choose data.empty_texts=drop.",
+                            row=row,
+                            column=self.columns.text,
+                        )
+        return [text or "" for text in found], with_text
+
+    def _ids(self, chunk: Chunk) -> list[str]:
+        if self.columns.id is None:
+            return [str(row) for row in chunk.rows]
+        found = [as_text(cell) for cell in chunk.column(self.columns.id)]
+        for row, identifier in zip(chunk.rows, found, strict=True):
+            if not identifier or identifier.isspace():
+                self.problems.add(self.path, "no id; each row needs one.", row=row, column=self.columns.id)
+        return [identifier or "" for identifier in found]
+
+    def _check_ids(self) -> None:
+        if self.columns.id is None or len(set(self.ids)) == len(self.ids):
+            return
+        seen: dict[str, int] = {}
+        for row, identifier in zip(self._numbers, self.ids, strict=True):
+            if identifier in seen and identifier.strip():
+                self.problems.add(
+                    self.path,
+                    f"the id {identifier} stands in row {seen[identifier]} already; name another column as "
+                    "data.id_column.",
+                    row=row,
+                    column=self.columns.id,
+                )
+            seen.setdefault(identifier, row)
+
+    def _labels(self, chunk: Chunk) -> np.ndarray:
+        if self.columns.labels_column is None:
+            columns = [self._zeros_and_ones(chunk, name) for name in self.columns.labels]
+            return np.stack(columns, axis=1).astype(np.float32)
+        cells = chunk.column(self.columns.labels_column)
+        positions = [self._from_list(row, cell) for row, cell in zip(chunk.rows, cells, strict=True)]
+        return labels.multi_hot(positions, count=len(self.columns.labels))
+
+    def _zeros_and_ones(self, chunk: Chunk, name: str) -> np.ndarray:
+        cells = chunk.column(name)
+        # Cells of one type that are equal say the same, and there are few different ones; 1 and True are equal too.
+        types = set(map(type, cells))
+        if len(types) == 1 and types <= {str, int, float, bool}:
+            meaning = {cell: binary(cell) for cell in set(cells)}
+            values = [meaning[cell] for cell in cells]
+            kinds = {spelled(cell) for cell in meaning}
+        else:
+            values = [binary(cell) for cell in cells]
+            kinds = {spelled(cell) for cell in cells}
+        if None in values:
+            for row, cell, value in zip(chunk.rows, cells, values, strict=True):
+                if value is None:
+                    found = "nothing" if is_blank(cell) else repr(cell)
+                    self.problems.add(self.path, f"{found} where 0 or 1 is due.", row=row, column=name)
+        self._check_spelling(chunk, name, cells, kinds - {None})
+        return np.array([value or 0 for value in values], dtype=np.uint8)
+
+    def _check_spelling(self, chunk: Chunk, name: str, cells: list[Any], kinds: set[Any]) -> None:
+        # true among 0 and 1 is a sign of files that were put together, perhaps of different columns.
+        known = self._spelling.get(name)
+        if not kinds or (known and kinds == {known[0]}):
+            return
+        for row, cell in zip(chunk.rows, cells, strict=True):
+            kind = spelled(cell)
+            if kind is None:
+                continue
+            first, at = self._spelling.setdefault(name, (kind, row))
+            if kind != first:
+                self.problems.add(
+                    self.path,
+                    f"{cell!r} in a column that has {first} since row {at}; write all of it alike.",
+                    row=row,
+                    column=name,
+                )
+
+    def _from_list(self, row: int, cell: Any) -> list[int]:
+        positions = []
+        for part in split_labels(cell, self.columns.separator):
+            position = self._where.get(part)
+            if position is None:
+                meant = files.near(part, self.columns.labels)
+                self.problems.add(
+                    self.path,
+                    f"the label {part!r} is not one of {files.listed(self.columns.labels)}"
+                    + (f"; did you mean {meant}?" if meant else "."),
+                    row=row,
+                    column=self.columns.labels_column,
+                )
+            else:
+                positions.append(position)
+        return positions
+
+
+# -------------------------------------------------------------------------------------------------- texts to label
 
 
 @dataclass
-class Columns:
-    """Which column plays which part, and the label names in their order."""
+class TextRows:
+    """Ids and texts of a source that has been checked, read anew each time.
 
+    Attributes:
+        source: what is read.
+        text: the text column.
+        id: the column that identifies rows; None counts them.
+        count: how many rows there are.
+    """
+
+    source: Source
     text: str
     id: str | None
-    labels: list[str]
-    labels_column: str | None
-    separator: str
+    count: int
+
+    @property
+    def id_column(self) -> str:
+        """Name of the ids' column in prediction files."""
+        return self.id or "row"
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        for chunk in self.source.chunks(Problems()):
+            ids = chunk.column(self.id) if self.id else chunk.rows
+            for identifier, text in zip(ids, chunk.column(self.text), strict=True):
+                yield as_text(identifier) or "", as_text(text) or ""
 
 
-def binary(cell: Any) -> int | None:
-    """0 or 1 for a cell that says so, as number, text or truth value; else None.
-
-    >>> [binary(cell) for cell in (1, "0", True, "false", 1.0, "yes", 2, 0.5, "")]
-    [1, 0, 1, 0, 1, None, None, None, None]
-    """
-    return _BINARY.get(str(cell).strip().lower())
-
-
-def find_columns(path: Path, settings: config.Table, records: Sequence[Record]) -> Columns:
-    """Decide the columns from the settings and, for what they leave open, from the first file's cells."""
-    # A jsonl row may lack a key that others have.
-    names = list(dict.fromkeys(name for _, record in records for name in record))
-    if not settings.separator:
-        raise UserError("data.separator is empty; give what stands between labels, such as data.separator=,")
-    text = files.text_column(path, names, settings.text)
-    identifier = files.id_column(path, [name for name in names if name != text], settings.id_column)
-    if settings.labels_column is not None:
-        if settings.labels_column not in names:
-            raise UserError(
-                f"{path} has no column {settings.labels_column}; its columns are {', '.join(names)}. "
-                "Name the one with the labels: data.labels_column=…"
-            )
-        found = settings.labels or _label_names(path, records, settings)
-        return Columns(text, identifier, found, settings.labels_column, settings.separator)
-    if settings.labels is not None:
-        absent = [name for name in settings.labels if name not in names]
-        if absent:
-            raise UserError(
-                f"{path} has no column {', '.join(absent)} (data.labels); its columns are {', '.join(names)}."
-            )
-        return Columns(text, identifier, list(settings.labels), None, settings.separator)
-    binaries: list[str] = []
-    others: list[str] = []
-    for name in names:
-        if name not in (text, identifier):
-            cells = [record.get(name) for _, record in records]
-            share = sum(binary(cell) is not None for cell in cells) / len(cells)
-            (binaries if share >= _NEARLY_ALL else others).append(name)
-    if not binaries:
-        raise UserError(
-            f"{path} has no column of zeros and ones to take as a label; its columns are {', '.join(names)}. "
-            "Name label columns with data.labels=[…], or one column that lists them with data.labels_column=…"
-        )
-    log.info("Labels in %s: %s.", path, ", ".join(binaries))
-    if others:
-        log.info("Columns of %s left aside: %s.", path, ", ".join(others))
-    return Columns(text, identifier, binaries, None, settings.separator)
-
-
-def unlabelled(records: Sequence[Record], columns: Columns) -> bool:
-    """Whether no row says anything of any label, as in a test file whose labels are held back."""
-    if columns.labels_column is not None:
-        return not any(columns.labels_column in record for _, record in records)
-    cells = (record.get(name) for _, record in records for name in columns.labels)
-    return all(cell is None or str(cell).strip() == "" for cell in cells)
-
-
-def rows(path: Path, records: Iterable[Record], columns: Columns, problems: Problems, *, labelled: bool = True) -> Rows:
-    """The records as rows, without targets where they are not labelled; what is wrong goes to `problems`."""
-    ids: list[str] = []
-    texts: list[str] = []
-    positions: list[list[int]] = []
-    where = {name: position for position, name in enumerate(columns.labels)}
-    if not any(name.isdecimal() for name in columns.labels):
-        where |= {str(position): position for position in range(len(columns.labels))}  # ids of the names
-    seen: dict[str, int] = {}
-    for row, record in records:
-        text = files.as_text(record.get(columns.text))
-        if columns.text not in record or text is None:
-            problems.add(path, "no text; a row needs one.", row=row, column=columns.text)
-            text = ""
-        elif not text.strip():
-            problems.add(path, "the text is empty; remove the row or fill it in.", row=row, column=columns.text)
-        identifier = files.as_text(record.get(columns.id)) if columns.id else str(row)
-        if identifier is None or not identifier.strip():
-            problems.add(path, "no id; each row needs one.", row=row, column=columns.id)
-            identifier = ""
-        elif identifier in seen:
-            problems.add(
-                path,
-                f"the id {identifier} stands in row {seen[identifier]} already; name another column as data.id_column.",
-                row=row,
-                column=columns.id,
-            )
-        seen[identifier] = row
-        if not labelled:
-            pass
-        elif columns.labels_column is None:
-            positions.append(_from_cells(path, row, record, columns, problems))
-        else:
-            positions.append(_from_list(path, row, record.get(columns.labels_column), columns, where, problems))
-        ids.append(identifier)
-        texts.append(text)
-    targets = labels.multi_hot(positions, count=len(columns.labels)) if labelled else None
-    return Rows(ids, texts, targets, columns.id or "row")
-
-
-def _from_cells(path: Path, row: int, record: dict[str, Any], columns: Columns, problems: Problems) -> list[int]:
-    positions = []
-    for position, name in enumerate(columns.labels):
-        value = binary(record.get(name))
-        if value is None:
-            cell = record.get(name)
-            found = "nothing" if cell is None or str(cell).strip() == "" else repr(cell)
-            problems.add(path, f"{found} where 0 or 1 is due.", row=row, column=name)
-        elif value:
-            positions.append(position)
-    return positions
-
-
-def _from_list(
-    path: Path, row: int, cell: Any, columns: Columns, where: dict[str, int], problems: Problems
-) -> list[int]:
-    positions = []
-    for part in split_labels(cell, columns.separator):
-        position = where.get(part)
-        if position is None:
-            problems.add(
-                path,
-                f"the label {part!r} is not one of {', '.join(columns.labels)}.",
-                row=row,
-                column=columns.labels_column,
-            )
-        else:
-            positions.append(position)
-    return positions
-
-
-def split_labels(cell: Any, separator: str) -> list[str]:
-    """Names or ids in a cell: a list, or text with a separator.
-
-    >>> split_labels("joy | love", "|"), split_labels([3, 7], ","), split_labels(None, ",")
-    (['joy', 'love'], ['3', '7'], [])
-    """
-    if cell is None:
-        return []
-    if isinstance(cell, str) and cell.strip().startswith("[") and cell.strip().endswith("]"):
-        cell = _written_list(cell)
-    parts = cell if isinstance(cell, list | tuple | np.ndarray) else str(cell).split(separator)
-    return [str(part).strip() for part in parts if str(part).strip()]
-
-
-def _written_list(cell: str) -> Any:
-    """The list that pandas wrote into a csv cell as Python would print it; the cell itself where it is none."""
+def texts(source: Source, settings: config.Columns) -> TextRows:
+    """Check every row of a source, its labels apart, and give them to be read; memory does not grow with it."""
+    problems = Problems()
     try:
-        parts = ast.literal_eval(cell.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return cell
-    return parts if isinstance(parts, list) else cell
-
-
-def _label_names(path: Path, records: Sequence[Record], settings: config.Table) -> list[str]:
-    found = {
-        part
-        for _, record in records
-        for part in split_labels(record.get(str(settings.labels_column)), settings.separator)
-    }
-    if not found:
-        raise UserError(f"{path}, column {settings.labels_column}: no row has a label.")
-    names = sorted(found, key=int) if all(part.isdecimal() for part in found) else sorted(found)
-    log.info("Labels in %s: %s.", path, ", ".join(names))
-    return names
+        seen = survey(source, problems)
+    except UserError as error:
+        problems.note(source.path, str(error))
+        problems.raise_any()
+        raise
+    problems.raise_any()
+    if not seen.rows:
+        raise UserError(files.no_rows(source.path))
+    text = files.text_column(source.path, seen.names, settings.text)
+    identifier = files.id_column(source.path, [name for name in seen.names if name != text], settings.id_column)
+    columns = Columns(text, identifier, [], None, "")
+    checked = _Gathered(source.path, columns, problems, labelled=False, empty_texts=settings.empty_texts)
+    for chunk in source.chunks(Problems()):
+        checked.add(chunk, kept=False)
+    checked.tell_empty()
+    problems.raise_any()
+    if checked.empty == seen.rows:
+        raise UserError(f"{source.path}, column {text}: no row has a text; name another column as data.text.")
+    return TextRows(source, text, identifier, seen.rows)

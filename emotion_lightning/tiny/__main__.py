@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from emotion_lightning.data import files, sources
+from emotion_lightning.data import files, official
 from emotion_lightning.tiny import train_tokenizer
 
-train_tokenizer(str(record["text"]) for _, record in files.records(sources.SAMPLE / "train.csv")).save_pretrained(
+train_tokenizer(str(record["text"]) for _, record in files.records(official.SAMPLE / "train.csv")).save_pretrained(
     Path(__file__).parent
 )

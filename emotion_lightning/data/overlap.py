@@ -1,0 +1,103 @@
+"""Texts that stand more than once: within a split, and in several, where they leak from train into the scores."""
+
+import dataclasses
+import itertools
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from emotion_lightning import config
+from emotion_lightning.data.cleaning import cleaner
+from emotion_lightning.data.rows import Corpus, Rows
+from emotion_lightning.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Overlap:
+    """Texts that two splits share.
+
+    Attributes:
+        first: name of a split.
+        second: name of the other.
+        positions: rows of `first` whose text is in `second`.
+        count: rows of `second` whose text is in `first`.
+        share: the same of all rows of `second`.
+        same_labels: how many of those have the labels of a row of `first` with that text.
+    """
+
+    first: str
+    second: str
+    positions: np.ndarray
+    count: int
+    share: float
+    same_labels: int
+
+
+def keys(texts: Sequence[str], *, clean: Sequence[config.CleaningStep] = ()) -> np.ndarray:
+    """A number for each text, int64; equal for texts that differ in case and white space alone.
+
+    Two of a million different texts share one with a probability of about 1e-7.
+    """
+    cleaned = cleaner(clean)
+    return np.fromiter((hash(" ".join(cleaned(text).casefold().split())) for text in texts), np.int64, len(texts))
+
+
+def between(corpus: Corpus, *, clean: Sequence[config.CleaningStep]) -> list[Overlap]:
+    """What each two splits share, nothing left out."""
+    found = {name: keys(rows.texts, clean=clean) for name, rows in corpus.splits.items()}
+    return [
+        _overlap(corpus, first, second, found[first], found[second])
+        for first, second in itertools.combinations(corpus.splits, 2)
+    ]
+
+
+def _overlap(corpus: Corpus, first: str, second: str, ours: np.ndarray, theirs: np.ndarray) -> Overlap:
+    shared = np.intersect1d(ours, theirs)
+    here, there = np.flatnonzero(np.isin(ours, shared)), np.flatnonzero(np.isin(theirs, shared))
+    labels = set(_labelled(corpus.splits[first], ours, here))
+    same = sum(pair in labels for pair in _labelled(corpus.splits[second], theirs, there))
+    return Overlap(first, second, here, len(there), len(there) / max(len(theirs), 1), same)
+
+
+def _labelled(rows: Rows, found: np.ndarray, positions: np.ndarray) -> list[tuple[int, bytes]]:
+    return [] if rows.targets is None else [(int(found[i]), rows.targets[i].tobytes()) for i in positions]
+
+
+def tell(found: Sequence[Overlap], *, dropped: bool) -> None:
+    """Say what splits share."""
+    for overlap in found:
+        if not overlap.count:
+            continue
+        fate = ""
+        if overlap.first == "train":
+            mend = "left out of train" if dropped else "data.drop_leaks=true leaves out of train"
+            fate = f"; {mend}: {len(overlap.positions):,} rows"
+        log.warning(
+            "Texts of %s that stand in %s too: %s (%.2f %%), with the same labels %s%s.",
+            overlap.second, overlap.first, f"{overlap.count:,}", 100 * overlap.share, f"{overlap.same_labels:,}", fate,
+        )  # fmt: skip
+
+
+def without_leaks(corpus: Corpus, found: Sequence[Overlap]) -> Corpus:
+    """The corpus without the rows of train whose text another split has."""
+    leaked = [overlap.positions for overlap in found if overlap.first == "train"]
+    train = corpus.splits["train"]
+    kept = np.setdiff1d(np.arange(len(train)), np.concatenate([np.zeros(0, np.int64), *leaked]))
+    if not len(kept):
+        raise UserError("data.drop_leaks=true leaves no row of train: all of its texts stand in another split too.")
+    return dataclasses.replace(corpus, splits={**corpus.splits, "train": train.take(kept)})
+
+
+def duplicates(rows: Rows, *, clean: Sequence[config.CleaningStep]) -> tuple[int, int]:
+    """Rows whose text an earlier row of the split has, and how many of those with other labels than the first one."""
+    found = keys(rows.texts, clean=clean)
+    _, first, where = np.unique(found, return_index=True, return_inverse=True)
+    again = np.flatnonzero(first[where] != np.arange(len(found)))
+    if rows.targets is None:
+        return len(again), 0
+    differ = (rows.targets[again] != rows.targets[first[where[again]]]).any(axis=1)
+    return len(again), int(differ.sum())

@@ -1,0 +1,110 @@
+"""Splits that a data set does not bring: cut by labels and seed, written down, and read back."""
+
+import csv
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from emotion_lightning import config, run_folder
+from emotion_lightning.data import files
+from emotion_lightning.data.rows import SPLITS, WHOLE, Corpus, Rows
+from emotion_lightning.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_HEADER = ["id", "split"]
+
+
+def cut(corpus: Corpus, settings: config.Table) -> Corpus:
+    """The corpus with the splits that it lacks, cut from the others or as `data.splits` says."""
+    source = "train" if WHOLE not in corpus.splits else WHOLE
+    kept = {name: rows for name, rows in corpus.splits.items() if name != source}
+    rows = corpus.splits[source]
+    if rows.targets is None:
+        raise UserError("Rows without labels cannot be split.")
+    if settings.splits is not None:
+        parts = _as_written(rows, Path(settings.splits).expanduser(), partly=settings.max_rows is not None)
+    else:
+        parts = _stratified(rows, settings, whole=source == WHOLE)
+    sizes = ", ".join(f"{name} {len(part):,}" for name, part in parts.items())
+    log.info("Split %s: %s.", "as in " + settings.splits if settings.splits else "for you", sizes)
+    return Corpus(corpus.labels, {**parts, **kept}, corpus.hashes, cut=True)
+
+
+def _stratified(rows: Rows, settings: config.Table, *, whole: bool) -> dict[str, Rows]:
+    test_share = settings.test_share if whole and isinstance(settings, config.File) else 0.0
+    rest, test = _cut(rows, test_share, settings.split_seed)
+    # The share is of all rows, the cut is from what is left.
+    train, validation = _cut(rest, settings.validation_share / (1 - test_share), settings.split_seed)
+    return {"train": train, "validation": validation} | ({"test": test} if len(test) else {})
+
+
+def _cut(rows: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
+    """Two parts, the second with about this share of the rows and of every label's positives.
+
+    Iterative stratification (Sechidis et al., 2011).
+    """
+    wanted = round(share * len(rows))
+    if share == 0:
+        return rows, rows.take(range(0))
+    if wanted < 1 or len(rows) - wanted < 1:
+        raise UserError(
+            f"{len(rows)} rows are too few to split off a share of {share:g}; add rows, or give your own splits with "
+            "data.train=, data.validation= and data.test=."
+        )
+    from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
+
+    assert rows.targets is not None
+    # A column of ones stands for the rows themselves.
+    stratified = np.hstack([rows.targets, np.ones((len(rows), 1))]).astype(int)
+    splitter = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=wanted, random_state=seed)
+    kept, taken = _sized(*next(splitter.split(np.zeros(len(rows)), stratified)), wanted=wanted, seed=seed)
+    return rows.take(np.sort(kept)), rows.take(np.sort(taken))
+
+
+def _sized(kept: np.ndarray, taken: np.ndarray, *, wanted: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Move a few rows at random, so that the cut has the size asked for: with many labels the splitter misses it."""
+    surplus = len(taken) - wanted
+    source = taken if surplus > 0 else kept
+    moved = np.random.default_rng(seed).choice(source, size=abs(surplus), replace=False)
+    if surplus > 0:
+        return np.concatenate([kept, moved]), np.setdiff1d(taken, moved)
+    return np.setdiff1d(kept, moved), np.concatenate([taken, moved])
+
+
+def write(file: Path, corpus: Corpus) -> None:
+    """Write the split of every row, by id."""
+    with run_folder.replacing(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(_HEADER)
+        for name, rows in corpus.splits.items():
+            writer.writerows((identifier, name) for identifier in rows.ids)
+
+
+def _as_written(rows: Rows, file: Path, *, partly: bool) -> dict[str, Rows]:
+    """The rows in the splits that a file gives them.
+
+    Args:
+        rows: all of them.
+        file: as `write` writes it.
+        partly: not all rows were read, so the file may name more.
+    """
+    where: dict[str, str] = {}
+    for row, record in files.records(file):
+        identifier, split = record.get("id"), record.get("split")
+        if identifier is None or split not in SPLITS:
+            raise UserError(f"{file}, row {row}: not an id and its split; data.splits takes the splits.csv of a run.")
+        where[identifier] = split
+    unknown = next((identifier for identifier in rows.ids if identifier not in where), None)
+    if unknown is not None:
+        raise UserError(f"{file} has no split for the row {unknown} of this data; it is of another file.")
+    positions: dict[str, list[int]] = {name: [] for name in SPLITS}
+    for position, identifier in enumerate(rows.ids):
+        positions[where.pop(identifier)].append(position)
+    if where and not partly:
+        raise UserError(
+            f"{file} names {len(where):,} rows that this data lacks, {next(iter(where))} among them; it is of another "
+            "file."
+        )
+    return {name: rows.take(np.array(found)) for name, found in positions.items() if found}
