@@ -27,6 +27,10 @@ _USAGE = {
 
   python -m emotion_lightning.predict run=FOLDER input=new.csv output=labelled.csv
   python -m emotion_lightning.predict run=FOLDER text="I can't believe it, we won (again)!\"""",
+    "inspect": """Look at a data set before training on it: lengths, labels, shifts, duplicates, leaks, examples.
+
+  python -m emotion_lightning.inspect data=file data.path=my.csv
+  python -m emotion_lightning.inspect data=goemotions data.dir=FOLDER model=gemma""",
 }
 
 _CLOSING = """Give settings as name=value, options as group=option. -m runs every combination of comma-separated values.
@@ -53,7 +57,7 @@ def show(command: str, cfg: Any, chosen: dict[str, str]) -> None:
     """Print the help of a command for a composed configuration.
 
     Args:
-        command: train, evaluate or predict.
+        command: train, evaluate, predict or inspect.
         cfg: the composed configuration.
         chosen: the option of each group.
     """

@@ -1,9 +1,12 @@
-"""The tables at the end of a run."""
+"""The tables that commands print."""
 
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+
+from emotion_lightning.pages import Section
 
 PROTOCOL_METRICS = {
     "f1_macro": "macro F1",
@@ -18,7 +21,7 @@ PROTOCOL_METRICS = {
 
 def show(split: str, scores: dict[str, Any], *, protocol: str) -> None:
     """Print the scores of a split: a line for each emotion, then one for each threshold protocol."""
-    console = Console(width=None if Console().is_terminal else 100)
+    console = _console(100)
     emotions = Table(title=f"{split}, {scores['rows']:,} texts, {protocol} thresholds", title_justify="left")
     emotions.add_column("emotion")
     for name in ("support", "precision", "recall", "F1", "threshold"):
@@ -47,6 +50,29 @@ def markdown(split: str, scores: dict[str, Any]) -> str:
         cells = [f"{scores[name][metric]:.3f}" for metric in PROTOCOL_METRICS]
         lines.append(f"| {name} thresholds | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def show_data(sections: list[Section], findings: list[str], examples: dict[str, list[tuple[str, list[str]]]]) -> None:
+    """Print a data card: its tables, an example for each label, and what to see to."""
+    console = _console(140)
+    for section in sections:
+        if section.rows:
+            table = Table(title=section.title, title_justify="left")
+            for i, name in enumerate(section.columns):
+                table.add_column(escape(name), justify="right" if i else "left")
+            for row in section.rows:
+                table.add_row(*map(escape, row))
+            console.print(table)
+    for label, texts in examples.items():
+        line = " ".join(texts[0][0].split())
+        console.print(f"{label}: {line[:100]}{'…' if len(line) > 100 else ''}", markup=False, highlight=False)
+    for finding in findings:
+        console.print(f"- {finding}", markup=False, highlight=False)
+
+
+def _console(width: int) -> Console:
+    """A console as wide as the terminal; of this width where the output is no terminal."""
+    return Console(width=None if Console().is_terminal else width)
 
 
 def show_text(text: str, labels: list[str], probabilities: dict[str, float], cuts: dict[str, float]) -> None:

@@ -1,0 +1,50 @@
+"""Look at a data set before training on it: lengths, labels, shifts, duplicates, leaks, examples; no model is loaded.
+
+python -m emotion_lightning.inspect data=file data.path=my.csv
+python -m emotion_lightning.inspect data=goemotions data.dir=FOLDER model=gemma
+"""
+
+import logging
+from pathlib import Path
+
+from emotion_lightning import command, config, run_folder, schema
+
+log = logging.getLogger(__name__)
+
+
+def inspect(settings: config.Inspect, folder: Path) -> None:
+    """Print the data card, and write it as Markdown, HTML and JSON."""
+    from emotion_lightning import charts, data_card, model, pages, quiet, report
+    from emotion_lightning.data import sources
+
+    quiet.libraries()
+    model.check_access(settings.model)
+    assert isinstance(settings.data, config.Batches)  # schema.load refuses the one that is not
+    corpus = sources.split(sources.read(settings.data), settings.data, tell=False)
+    card = data_card.build(
+        corpus,
+        model.load_tokenizer(settings.model),
+        data=settings.data,
+        weighted=settings.loss,
+        shown={"option": command.options()["data"], **schema.plain(settings.data)},
+        examples=settings.examples,
+        seed=settings.seed,
+        tokenizer_name=settings.model.path if settings.model.pretrained else "the bundled tokenizer",
+    )
+    pictures = {name: charts.png(figure) for name, figure in charts.pictures(card).items()}
+    for name, data in pictures.items():
+        run_folder.write_bytes(folder / "pictures" / f"{name}.png", data)
+    run_folder.write_bytes(folder / "data_card.md", pages.markdown(card).encode())
+    run_folder.write_bytes(folder / "data_card.html", pages.html(card, pictures).encode())
+    run_folder.write_json(folder / "data_card.json", card.plain())
+    report.show_data(pages.sections(card), card.findings(), card.examples)
+    log.info("Data card: %s", folder / "data_card.html")
+
+
+def main() -> None:
+    """Read the command line and inspect."""
+    command.run("inspect", inspect)
+
+
+if __name__ == "__main__":
+    main()

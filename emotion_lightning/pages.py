@@ -1,0 +1,139 @@
+"""A data card as Markdown and as one HTML file that needs no network."""
+
+import base64
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from emotion_lightning.data_card import DataCard
+
+
+@dataclass
+class Section:
+    """A heading with pictures and a table under it.
+
+    Attributes:
+        title: the heading.
+        note: how to read it.
+        pictures: names of their files, without the ending.
+        columns: heads of the table.
+        rows: its cells.
+    """
+
+    title: str
+    note: str = ""
+    pictures: list[str] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)
+    rows: list[list[str]] = field(default_factory=list)
+
+
+def markdown(card: DataCard) -> str:
+    """The card as Markdown; its pictures lie beside it in pictures/."""
+    return _environment(escape=False).get_template("data_card.md.j2").render(_content(card))
+
+
+def html(card: DataCard, pictures: dict[str, bytes]) -> str:
+    """The card as a page of its own, with the pictures in it."""
+    encoded = {name: base64.b64encode(data).decode() for name, data in pictures.items()}
+    return _environment(escape=True).get_template("data_card.html.j2").render(_content(card), pictures=encoded)
+
+
+def sections(card: DataCard) -> list[Section]:
+    """The tables and pictures of a card."""
+    return [_splits(card), _labels(card), *_pictures(), _weights(card)]
+
+
+def _environment(*, escape: bool) -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("emotion_lightning"), autoescape=escape, trim_blocks=False,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    environment.filters |= {"line": _line, "cell": lambda text: _line(text).replace("|", "\\|")}
+    return environment
+
+
+def _line(text: str) -> str:
+    """Text as one line of Markdown in which nothing is markup."""
+    return re.sub(r"([\\`*_\[\]<>#~$&])", r"\\\1", " ".join(str(text).split()))
+
+
+def _content(card: DataCard) -> dict[str, Any]:
+    chosen = {name: value for name, value in card.data.items() if value not in (None, [], False)}
+    train = card.train
+    return {
+        "title": card.data["option"],
+        "settings": ", ".join(f"{name}={value}" for name, value in chosen.items() if name != "option"),
+        "facts": [
+            ("rows", " / ".join(f"{split.rows:,}" for split in card.splits)),
+            ("labels", f"{len(card.labels)}"),
+            ("labels in a row of train", f"{train.cardinality:.2f}"),
+            ("of train without a label", f"{train.without_label:.1%}"),
+            (f"tokens in 95 % of the texts ({card.tokenizer})", f"≤ {train.quantile(0.95)}"),
+        ],
+        "findings": card.findings(),
+        "sections": sections(card),
+        "examples": card.examples,
+    }
+
+
+def _splits(card: DataCard) -> Section:
+    rows = [
+        [
+            split.name,
+            f"{split.rows:,}",
+            f"{split.cardinality:.2f}" if split.counts is not None else "–",
+            f"{split.without_label:.1%}" if split.counts is not None else "–",
+            f"{split.lengths.mean():.1f}",
+            *[f"{split.quantile(share):,}" for share in (0.5, 0.95, 0.99)],
+            f"{int(split.lengths.max()):,}",
+            f"{split.cut(card.max_tokens):.2%}",
+            f"{split.duplicates:,}",
+            split.hash[:12],
+        ]
+        for split in card.splits
+    ]
+    columns = ["split", "rows", "labels/row", "no label", "tokens: mean", "median", "95 %", "99 %", "max",
+               f"cut at {card.max_tokens}", "repeated texts", "sha256"]  # fmt: skip
+    files = "; ".join(f"{name} sha256 {value}" for name, value in card.hashes.items())
+    note = f"Tokens of {card.tokenizer}, special ones included. The hash is of ids, texts and labels. Read: {files}."
+    return Section("Splits", note, columns=columns, rows=rows)
+
+
+def _labels(card: DataCard) -> Section:
+    columns = ["label"]
+    for split in card.labelled:
+        columns += [split.name, "%"] + (["shift"] if split is not card.train else [])
+    rows = []
+    for i, name in enumerate(card.labels):
+        row = [name]
+        for split in card.labelled:
+            assert split.counts is not None
+            row += [f"{split.counts[i]:,}", f"{100 * split.rates[i]:.2f}"]
+            if split is not card.train:
+                row.append(f"{card.shift(split)[i]:+.1f}")
+        rows.append(row)
+    note = (
+        "Rows that have the label and their share. Shift: how far the share is from that of train, in standard errors; "
+        "beyond ±3 is more than chance."
+    )
+    return Section("Labels", note, pictures=["label_rates"], columns=columns, rows=rows)
+
+
+def _pictures() -> list[Section]:
+    return [
+        Section("Labels per row", pictures=["labels_per_row"]),
+        Section("Length of the texts", pictures=["token_lengths"]),
+        Section(
+            "Labels that go together",
+            "Of the rows of train with the label at the left, the share that has the label below too.",
+            pictures=["co_occurrence"],
+        ),
+    ]
+
+
+def _weights(card: DataCard) -> Section:
+    rows = [[name, *(f"{card.weights[kind][i]:.2f}" for kind in card.weights)] for i, name in enumerate(card.labels)]
+    note = "How much a positive counts against a negative, by the settings of loss=weighted_bce."
+    return Section("Positive weights", note, columns=["label", *card.weights], rows=rows)
