@@ -11,7 +11,15 @@ from emotion_lightning import config
 from emotion_lightning.errors import UserError
 
 
-def attach(network: Any, settings: config.Peft, *, roles: dict[str, str], head: list[str], seed: int) -> Any:
+def attach(
+    network: Any,
+    settings: config.Peft,
+    *,
+    roles: dict[str, str],
+    head: list[str],
+    seed: int,
+    unused: str | None = None,
+) -> Any:
     """The network with its trained parts: float32, with gradients, in training mode; everything else frozen.
 
     Args:
@@ -20,12 +28,14 @@ def attach(network: Any, settings: config.Peft, *, roles: dict[str, str], head: 
         roles: role to a pattern for whole module names.
         head: modules that are trained in full.
         seed: of random projections and initial weights.
+        unused: module that nothing is computed with, and that is therefore not trained in full either.
 
     Raises:
         UserError: no module of the network plays a role that the method needs.
     """
     if isinstance(settings, config.Full):
-        network.requires_grad_(True)
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad = unused is None or unused not in name.split(".")
     else:
         from peft import get_peft_model
 
@@ -42,14 +52,16 @@ def attach(network: Any, settings: config.Peft, *, roles: dict[str, str], head: 
     return network
 
 
-def check(settings: config.Peft, quantization: config.Quantization, device: torch.device) -> None:
-    """Raise UserError for a method that the weights' form rules out on this device."""
-    if (
-        isinstance(settings, config.Lora)
-        and settings.dora
-        and quantization is config.Quantization.int8
-        and device.type == "cpu"
-    ):
+def check(settings: config.Peft, network: config.Model, device: torch.device) -> None:
+    """Raise UserError for a method or a dtype that the weights' form rules out on this device."""
+    if device.type != "cpu":
+        return
+    if network.dtype is config.Dtype.float16:
+        raise UserError(
+            "model.dtype=float16 cannot train on a CPU, which has no autocast for it; choose bfloat16, float32 or auto."
+        )
+    doubled = isinstance(settings, config.Lora) and settings.dora
+    if doubled and network.quantization is config.Quantization.int8:
         raise UserError(
             "peft=dora cannot train model.quantization=int8 weights on a CPU: bitsandbytes gives it no weights to take "
             "the norm of. Set model.quantization=nf4 or none, or choose peft=lora."

@@ -75,6 +75,10 @@ class Card:
         chosen = self.thresholds[protocol or self.protocol]
         return torch.tensor([chosen[name] for name in self.labels], dtype=torch.float64)
 
+    def pooling(self) -> config.Pooling:
+        """What the head sees of a text."""
+        return config.Pooling(self.base["pooling"])
+
     def cleaning(self) -> list[config.CleaningStep]:
         """The steps of cleaning."""
         return [config.CleaningStep(step) for step in self.clean]
@@ -132,6 +136,7 @@ def read_card(folder: Path) -> Card:
         config.Quantization(card.base["quantization"])
         config.Dtype(card.base["dtype"])
         card.cleaning()
+        card.pooling()
         required = {
             "max_tokens": isinstance(card.max_tokens, int),
             "data": card.data["option"],
@@ -188,6 +193,9 @@ def _load_model(folder: Path, *, card: Card, device: torch.device) -> tuple[Any,
         quantization=config.Quantization(card.base["quantization"]),
         dtype=dtype,
         head=card.base["head"],
+        kept=card.base["kept"],
+        attention=config.Attention(card.base["attention"]),
+        attn_implementation=config.AttentionKernel(card.base["attn_implementation"]),
         labels=card.labels,
         pad_token_id=tokenizer.pad_token_id,
         device=device,
@@ -245,7 +253,8 @@ def _readme(card: Card, method: str, scores: str) -> str:
         f"Decisions use the {card.protocol} thresholds in `{CARD}`, fitted on validation. Texts are cut to",
         f"{card.max_tokens} tokens{' after cleaning: ' + ', '.join(card.clean) if card.clean else ''}.",
         "",
-        *(_stock_loading(card, base) if adapter_only else []),
+        *(_stock_loading(card, base) if adapter_only and card.base["stock"] else []),
+        *([] if card.base["stock"] else _OWN_POOLING),
     ]
     return "\n".join(lines)
 
@@ -257,11 +266,18 @@ _GEMMA_NOTICE = [
 ]
 
 
+_OWN_POOLING = [
+    "Load it with this project: transformers' own class for sequence classification pools or attends otherwise, and",
+    "would give other probabilities.",
+    "",
+]
+
+
 def _stock_loading(card: Card, base: str) -> list[str]:
     options = {
         "nf4": 'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, '
-        f"llm_int8_skip_modules={card.base['head']})",
-        "int8": f"BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules={card.base['head']})",
+        f"llm_int8_skip_modules={card.base['kept']})",
+        "int8": f"BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules={card.base['kept']})",
         "none": "None",
     }
     return [

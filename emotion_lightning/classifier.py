@@ -10,7 +10,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from emotion_lightning import config, metrics, optimizer, thresholds
+from emotion_lightning import config, metrics, optimizer, pooling, thresholds
 from emotion_lightning.data import Batch
 from emotion_lightning.errors import UserError
 
@@ -26,6 +26,7 @@ class EmotionClassifier(lightning.LightningModule):
         optimizer: rates, decay and schedule.
         method: whose rates are taken where `optimizer` leaves them open.
         head: modules that learn at the head's rate.
+        pooling: what the head sees of a text.
         identity: what a checkpoint must have in common with this run to be loaded: base, labels, method …
     """
 
@@ -42,6 +43,7 @@ class EmotionClassifier(lightning.LightningModule):
         optimizer: config.AdamW,
         method: config.Peft,
         head: list[str],
+        pooling: config.Pooling,
         identity: dict[str, Any],
     ) -> None:
         super().__init__()
@@ -52,13 +54,14 @@ class EmotionClassifier(lightning.LightningModule):
         self.optimizer_settings = optimizer
         self.method = method
         self.head = head
+        self.pooling = pooling
         self.identity = identity
         self.outcomes = metrics.Outcomes()
         self._random_state: dict[str, Any] | None = None
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Token ids and mask, [batch, token], to logits, [batch, label], float32."""
-        return self.network(input_ids=input_ids, attention_mask=attention_mask).logits.float()
+        return pooling.logits(self.network, input_ids, attention_mask, pooling=self.pooling)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The loss of a batch."""

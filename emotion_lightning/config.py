@@ -216,6 +216,31 @@ class Dtype(StrEnum):
     float32 = "float32"
 
 
+class Attention(StrEnum):
+    """What a token sees."""
+
+    causal = "causal"
+    bidirectional = "bidirectional"
+
+
+class AttentionKernel(StrEnum):
+    """What computes attention."""
+
+    auto = "auto"
+    eager = "eager"
+    sdpa = "sdpa"
+    flex_attention = "flex_attention"
+    flash_attention_2 = "flash_attention_2"
+
+
+class Pooling(StrEnum):
+    """How the vectors of a text's tokens become one."""
+
+    first = "first"
+    last = "last"
+    mean = "mean"
+
+
 @dataclass
 class Model:
     """The `model` group: the pretrained network and which of its modules plays which role."""
@@ -233,8 +258,18 @@ class Model:
     else float16 on a GPU and float32 on a CPU."""
     activation_checkpointing: bool
     """Recompute activations in the backward pass: about a third slower, a fraction of the memory."""
+    attention: Attention
+    """causal: a token sees those before it, as Gemma was trained; bidirectional: all of them, as in BERT. Gemma can be
+    fine-tuned to either."""
+    attn_implementation: AttentionKernel
+    """What computes attention, by the names of transformers; auto is the fastest that model and device have."""
+    pooling: Pooling
+    """What the head sees of a text: the first token's vector, the last one's, or the mean of all. Stock loading of the
+    adapter gives the same probabilities with the first two where they are the model's own."""
     head: list[str]
-    """Modules that are trained in full with every `peft` option and never quantised."""
+    """Modules that are trained in full with every `peft` option and never quantised; the last of them classifies."""
+    pooler: str | None
+    """Module between the first token and the head, trained with it; pooling=last and mean pass it by."""
     roles: dict[str, str]
     """Role to a pattern for whole module names. PEFT options name roles, so each works with every model."""
     architecture: dict[str, Any]
@@ -430,6 +465,9 @@ class Selection:
     """Stop after this many epochs without a better value; null never stops early."""
     min_delta: Annotated[float, Bounds(at_least=0)]
     """A smaller gain does not count as better for `patience`."""
+    ema_decay: Annotated[float | None, Bounds(above=0, below=1)]
+    """Score and keep an exponential moving average of the trained parameters (Polyak and Juditsky, 1992), which moves
+    by 1 - ema_decay towards them at each optimizer step; 0.99 is the mean of about the last hundred. null: none."""
 
 
 class Accelerator(StrEnum):

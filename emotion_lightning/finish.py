@@ -7,7 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emotion_lightning import adapter, checkpoint, config, metrics, predictions, report, run_folder, schema, thresholds
+from emotion_lightning import (
+    adapter,
+    checkpoint,
+    config,
+    metrics,
+    model,
+    pooling,
+    predictions,
+    report,
+    run_folder,
+    schema,
+    thresholds,
+)
 from emotion_lightning.callbacks import Clock
 from emotion_lightning.classifier import EmotionClassifier, fixed_value, refuse_not_finite
 from emotion_lightning.data import EmotionData
@@ -22,6 +34,8 @@ def identity(settings: config.Train, labels: list[str]) -> dict[str, Any]:
         "base": settings.model.path if settings.model.pretrained else "random weights",
         "architecture": str(settings.model.architecture) if not settings.model.pretrained else "",
         "quantization": settings.model.quantization.value,
+        "attention": settings.model.attention.value,
+        "pooling": settings.model.pooling.value,
         "labels": list(labels),
         "peft": str(schema.plain(settings.peft)),
     }
@@ -83,7 +97,7 @@ def finish(
         folder / run_folder.MODEL,
         network,
         tokenizer=emotions.tokenizer,
-        card=_card(settings, folder, emotions, cuts, protocol, network.config.model_type),
+        card=_card(settings, folder, emotions, cuts, protocol, network),
         method=method,
         scores=report.markdown(shown, content[shown]),
     )
@@ -110,7 +124,7 @@ def _card(
     emotions: EmotionData,
     cuts: dict[str, Tensor],
     protocol: str,
-    architecture: str,
+    network: Any,
 ) -> checkpoint.Card:
     local = not settings.model.pretrained or Path(settings.model.path).expanduser().is_dir()
     path = settings.model.path if settings.model.pretrained else str(folder / run_folder.BASE)
@@ -124,11 +138,16 @@ def _card(
             "local": local,
             "adapter": not isinstance(settings.peft, config.Full),
             "pretrained": settings.model.pretrained,
-            "architecture": architecture,
+            "architecture": network.config.model_type,
             "revision": settings.model.revision,
             "quantization": settings.model.quantization.value,
             "dtype": settings.model.dtype.value,
-            "head": settings.model.head,
+            "head": model.head_modules(settings.model),
+            "kept": model.kept_modules(settings.model),
+            "attention": settings.model.attention.value,
+            "attn_implementation": settings.model.attn_implementation.value,
+            "pooling": settings.model.pooling.value,
+            "stock": pooling.is_stock(network, settings.model.attention, settings.model.pooling),
         },
         max_tokens=settings.data.max_tokens,
         data={"option": schema.schema_of(settings.data), **_absolute(schema.plain(settings.data))},

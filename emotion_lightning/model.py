@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emotion_lightning import config
+from emotion_lightning import config, pooling
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -77,6 +77,23 @@ def load_tokenizer(settings: config.Model) -> Any:
     return tokenizer
 
 
+def head_modules(settings: config.Model) -> list[str]:
+    """Names of the modules that are trained in full with every method."""
+    used = settings.pooler is not None and settings.pooling is config.Pooling.first
+    return [str(settings.pooler), *settings.head] if used else list(settings.head)
+
+
+def kept_modules(settings: config.Model) -> list[str]:
+    """Patterns, as transformers' quantisers take them, of the modules that are never quantised."""
+    # They match names from the start: a pooler lies inside the backbone.
+    return [*settings.head, *([rf".*\.{settings.pooler}"] if settings.pooler else [])]
+
+
+def unused_module(settings: config.Model) -> str | None:
+    """Name of the module that the pooling passes by, so that it can never have a gradient."""
+    return settings.pooler if settings.pooler not in head_modules(settings) else None
+
+
 def build(
     settings: config.Model,
     labels: Sequence[str],
@@ -105,7 +122,10 @@ def build(
         revision=settings.revision if settings.pretrained else None,
         quantization=settings.quantization,
         dtype=torch.float32 if full else compute_dtype(settings.dtype, device),
-        head=settings.head,
+        head=head_modules(settings),
+        kept=kept_modules(settings),
+        attention=settings.attention,
+        attn_implementation=settings.attn_implementation,
         labels=labels,
         pad_token_id=tokenizer.pad_token_id,
         device=device,
@@ -122,19 +142,38 @@ def load(
     quantization: config.Quantization,
     dtype: torch.dtype,
     head: Sequence[str],
+    kept: Sequence[str],
+    attention: config.Attention,
+    attn_implementation: config.AttentionKernel,
     labels: Sequence[str],
     pad_token_id: int,
     device: torch.device,
 ) -> Any:
-    """A network for sequence classification from a hub id or a folder."""
+    """A network for sequence classification.
+
+    Args:
+        path: hub id or folder.
+        revision: on the hub; None is the newest.
+        quantization: how weights are held.
+        dtype: what the network computes in.
+        head: modules that compute in float32.
+        kept: modules that are never quantised.
+        attention: what a token sees.
+        attn_implementation: what computes attention.
+        labels: names of the outputs.
+        pad_token_id: of the tokenizer.
+        device: where the network goes.
+    """
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging as transformers_logging
 
     extra: dict[str, Any] = {"revision": revision} if revision else {}
     if quantization is not config.Quantization.none:
-        extra["quantization_config"] = _quantization(quantization, dtype, head)
+        extra["quantization_config"] = _quantization(quantization, dtype, kept)
         # "auto" would spread the model over devices, and by default every DDP process loads onto the first GPU.
         extra["device_map"] = {"": device}
+    if attn_implementation is not config.AttentionKernel.auto:
+        extra["attn_implementation"] = attn_implementation.value
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # that the head is new is no news
     try:
@@ -147,15 +186,29 @@ def load(
             dtype=dtype,
             **extra,
         )
-    except (OSError, ValueError) as error:
-        raise UserError(f"The model {path} cannot be loaded: {str(error).splitlines()[0]}") from error
+    except (OSError, ValueError, ImportError) as error:
+        hint = "" if attn_implementation is config.AttentionKernel.auto else " Try model.attn_implementation=auto."
+        raise UserError(f"The model {path} cannot be loaded: {str(error).splitlines()[0]}{hint}") from error
     finally:
         transformers_logging.set_verbosity(level)
+    _set_attention(network, attention)
     network.config.use_cache = False  # else each forward pass builds a cache that nothing reads
     network.config.pad_token_id = pad_token_id
     _keep_gradients_on_cpu(network)
     _float32_head(network, head)
     return network if quantization is not config.Quantization.none else network.to(device)
+
+
+def _set_attention(network: Any, attention: config.Attention) -> None:
+    causal = attention is config.Attention.causal
+    if pooling.is_decoder(network):
+        # Not `use_bidirectional_attention`, which is half applied and depends on padding (transformers 5.23).
+        network.config.is_causal = causal
+    elif causal:
+        raise UserError(
+            f"model.attention=causal, but {network.config.model_type} was trained to see all tokens; set "
+            "model.attention=bidirectional, or choose a decoder such as model=gemma."
+        )
 
 
 def device_for(accelerator: config.Accelerator) -> torch.device:
@@ -231,18 +284,18 @@ def _random(settings: config.Model, labels: Sequence[str], tokenizer: Any, seed:
     return str(base_folder)
 
 
-def _quantization(quantization: config.Quantization, dtype: torch.dtype, head: Sequence[str]) -> Any:
+def _quantization(quantization: config.Quantization, dtype: torch.dtype, kept: Sequence[str]) -> Any:
     from transformers import BitsAndBytesConfig
 
     # bitsandbytes would quantise a head under any other name than lm_head, and a quantised head cannot be trained.
     if quantization is config.Quantization.int8:
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(head))
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(kept))
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=list(head),
+        llm_int8_skip_modules=list(kept),
     )
 
 

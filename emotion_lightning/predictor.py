@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emotion_lightning import checkpoint, config, model, quiet, thresholds
+from emotion_lightning import checkpoint, config, model, pooling, quiet, thresholds
 from emotion_lightning.data.batches import WINDOW, Collate, EmotionRows, Tokens, by_length, tokenize
 
 
@@ -70,10 +70,12 @@ class Predictor:
         with torch.inference_mode(), self._precision():
             for rows in by_length(dataset.tokens.lengths, batch_size=batch_size):
                 batch = collate(rows)
-                output = self.network(
-                    input_ids=batch["input_ids"].to(self.device), attention_mask=batch["attention_mask"].to(self.device)
-                )
-                logits[rows] = output.logits.float().cpu()
+                logits[rows] = pooling.logits(
+                    self.network,
+                    batch["input_ids"].to(self.device),
+                    batch["attention_mask"].to(self.device),
+                    pooling=self.card.pooling(),
+                ).cpu()
         return logits
 
     def decide(self, texts: Sequence[str], *, batch_size: int = 32) -> tuple[Tensor, Tensor]:

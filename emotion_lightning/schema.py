@@ -237,6 +237,12 @@ def _check_relations(settings: config.Train) -> None:
             f"peft.feedforward={settings.peft.feedforward} names {', '.join(sorted(extra))}, which is not in "
             f"peft.targets={settings.peft.targets}; add it there."
         )
+    causal = settings.model.attention is config.Attention.causal
+    if causal and settings.model.pooling is config.Pooling.first:
+        raise UserError(
+            "model.pooling=first with model.attention=causal: the first token sees none of the others. Set "
+            "model.pooling=last, or model.attention=bidirectional."
+        )
     if not settings.model.head:
         raise UserError("model.head=[] leaves no module to classify with; name the model's own, such as [score].")
     targets = getattr(settings.peft, "targets", [])

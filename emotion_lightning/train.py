@@ -43,7 +43,7 @@ def train(settings: config.Train, folder: Path) -> float | None:
     corpus = sources.split(sources.read(settings.data), settings.data)
     seed_everything(settings.seed, workers=True, verbose=False)
     device = model.device_for(settings.trainer.accelerator)
-    adapter.check(settings.peft, settings.model.quantization, device)
+    adapter.check(settings.peft, settings.model, device)
     tokenizer = model.load_tokenizer(settings.model)
     emotions = EmotionData(settings.data, corpus, tokenizer=tokenizer, seed=settings.seed)
     network = model.build(
@@ -55,8 +55,14 @@ def train(settings: config.Train, folder: Path) -> float | None:
         seed=settings.seed,
         base_folder=folder / run_folder.BASE,
     )
+    head = model.head_modules(settings.model)
     network = adapter.attach(
-        network, settings.peft, roles=settings.model.roles, head=settings.model.head, seed=settings.seed
+        network,
+        settings.peft,
+        roles=settings.model.roles,
+        head=head,
+        seed=settings.seed,
+        unused=model.unused_module(settings.model),
     )
     classifier = EmotionClassifier(
         network,
@@ -65,7 +71,8 @@ def train(settings: config.Train, folder: Path) -> float | None:
         thresholds=settings.thresholds,
         optimizer=settings.optimizer,
         method=settings.peft,
-        head=settings.model.head,
+        head=head,
+        pooling=settings.model.pooling,
         identity=finish.identity(settings, emotions.labels),
     )
     options = command.options()

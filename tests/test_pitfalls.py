@@ -39,7 +39,9 @@ def build(settings: Any, tmp_path: Path, *overrides: str) -> tuple[Any, dict[str
         seed=1,
         base_folder=tmp_path / "base",
     )
-    network = adapter.attach(network, chosen.peft, roles=chosen.model.roles, head=chosen.model.head, seed=1)
+    network = adapter.attach(
+        network, chosen.peft, roles=chosen.model.roles, head=model.head_modules(chosen.model), seed=1
+    )
     dataset = EmotionRows(tokenize(TEXTS, tokenizer, max_tokens=64), None)
     return network, Collate(dataset, tokenizer.pad_token_id)([0, 1, 2])
 

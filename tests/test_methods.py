@@ -1,0 +1,317 @@
+"""Every method on every family of models in every form of weights: what is trained, that it learns, that it reloads."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from emotion_lightning import adapter, config, model, pooling
+from emotion_lightning.data.batches import Collate, EmotionRows, tokenize
+from emotion_lightning.errors import UserError
+
+LABELS = ["anger", "joy", "trust"]
+TEXTS = ["I never thought they would come.", "No.", "Rain again, and the boiler is out. Lovely start, that."]
+SMALL = [
+    "model.pretrained=false",
+    "model.architecture.num_hidden_layers=2",
+    "model.architecture.hidden_size=64",
+    "model.architecture.intermediate_size=128",
+    "model.architecture.num_attention_heads=2",
+    "model.architecture.vocab_size=4096",
+]
+DECODER = [*SMALL, "model.architecture.num_key_value_heads=1", "model.architecture.head_dim=32"]
+FAMILIES = {
+    "gemma": ["model=gemma", *DECODER],
+    "gemma2": ["model=gemma2", *DECODER],
+    "gemma3": ["model=gemma3", *DECODER],
+    "bert": ["model=minilm", *SMALL],
+    "roberta": ["model=roberta", *SMALL],
+}
+METHODS = {
+    "ia3": ["peft=ia3"],
+    "ia3_all": ["peft=ia3_all"],
+    "lora": ["peft=lora"],
+    "rslora": ["peft=lora", "peft.rslora=true"],
+    "dora": ["peft=dora"],
+    "vera": ["peft=vera", "peft.r=8"],
+    "ln_tuning": ["peft=ln_tuning"],
+    "head": ["peft=head"],
+    "full": ["peft=full"],
+}
+ADDED = {
+    "ia3": ["ia3_l.default"],
+    "ia3_all": ["ia3_l.default"],
+    "lora": ["lora_A.default.weight", "lora_B.default.weight"],
+    "rslora": ["lora_A.default.weight", "lora_B.default.weight"],
+    "dora": ["lora_A.default.weight", "lora_B.default.weight", "lora_magnitude_vector.default.weight"],
+    "vera": ["vera_lambda_b.default", "vera_lambda_d.default"],
+    "head": [],
+}
+"""Names of what a method puts into each module that it targets."""
+
+CPU = torch.device("cpu")
+REFUSED = {(method, form) for method in ["full"] for form in ("nf4", "int8")} | {("dora", "int8")}
+"""Pairs that are refused, on a CPU at the latest."""
+
+Built = tuple[Any, Any, dict[str, Tensor]]
+
+
+def build(settings: Any, tmp_path: Path, *overrides: str) -> Built:
+    """Settings, a small network with trained parts, and a padded batch."""
+    chosen = settings("model.dtype=float32", *overrides)
+    tokenizer = model.load_tokenizer(chosen.model)
+    network = base(chosen, tokenizer, tmp_path)
+    network = adapter.attach(
+        network, chosen.peft, roles=chosen.model.roles, head=model.head_modules(chosen.model), seed=1,
+        unused=model.unused_module(chosen.model),
+    )  # fmt: skip
+    dataset = EmotionRows(tokenize(TEXTS, tokenizer, max_tokens=64), None)
+    return chosen, network, Collate(dataset, tokenizer.pad_token_id)([0, 1, 2])
+
+
+def base(chosen: Any, tokenizer: Any, tmp_path: Path) -> Any:
+    full = isinstance(chosen.peft, config.Full)
+    return model.build(
+        chosen.model, LABELS, tokenizer=tokenizer, full=full, device=CPU, seed=1, base_folder=tmp_path / "base"
+    )
+
+
+def logits(chosen: Any, network: Any, batch: dict[str, Tensor]) -> Tensor:
+    return pooling.logits(network, batch["input_ids"], batch["attention_mask"], pooling=chosen.model.pooling)
+
+
+def trained(network: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+
+
+def expected(chosen: Any, network: Any, method: str) -> set[str]:
+    """Names that the method is to train, from the roles and the modules of the network alone."""
+    if method == "full":
+        return {
+            name
+            for name, _ in network.named_parameters()
+            if str(model.unused_module(chosen.model)) not in name.split(".")
+        }
+    own = network.get_base_model()
+    modules = {name: module for name, module in own.named_modules() if not re.search(r"\.(base_layer|default)", name)}
+    prefix = "base_model.model."
+    names = set()
+    for role in getattr(chosen.peft, "targets", []):
+        found = [name for name in modules if re.fullmatch(chosen.model.roles[role], name)]
+        assert found, role
+        for name in found:
+            if method == "ln_tuning":
+                weights = [part for part, _ in modules[name].base_layer.named_parameters()]
+                names |= {f"{prefix}{name}.ln_tuning_layers.default.{part}" for part in weights}
+            else:
+                names |= {f"{prefix}{name}.{part}" for part in ADDED[method]}
+    for head in model.head_modules(chosen.model):
+        (place,) = [name for name in modules if name.split(".")[-1] == head]
+        parts = [part for part, _ in modules[place].original_module.named_parameters()]
+        names |= {f"{prefix}{place}.modules_to_save.default.{part}" for part in parts}
+    return names
+
+
+def moved(network: nn.Module) -> None:
+    """Trained parameters away from where they begin, where many methods change nothing."""
+    torch.manual_seed(7)
+    with torch.no_grad():
+        for parameter in trained(network).values():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+
+
+@pytest.mark.parametrize("form", ["nf4", "int8", "none"])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_trains_what_it_should_in_float32_and_reloads_to_equal_logits(
+    settings: Any, tmp_path: Path, family: str, method: str, form: str
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification
+
+    asked = [*FAMILIES[family], *METHODS[method], f"model.quantization={form}"]
+    if (method, form) in REFUSED:
+        with pytest.raises(UserError, match=r"model\.quantization=(nf4 or )?none"):
+            chosen = settings(*asked)
+            adapter.check(chosen.peft, chosen.model, CPU)
+        return
+    chosen, network, batch = build(settings, tmp_path, *asked)
+    adapter.check(chosen.peft, chosen.model, CPU)
+    assert set(trained(network)) == expected(chosen, network, method)
+    assert {parameter.dtype for parameter in trained(network).values()} == {torch.float32}
+    moved(network)
+
+    with torch.no_grad():
+        before = logits(chosen, network.eval(), batch)
+    logits(chosen, network.train(), batch).square().sum().backward()
+    assert [name for name, parameter in trained(network).items() if parameter.grad is None] == []
+    assert all(bool(parameter.grad.abs().sum() > 0) for name, parameter in trained(network).items() if _reached(name))
+
+    network.save_pretrained(tmp_path / "saved")
+    if method == "full":
+        again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
+    else:
+        again = PeftModel.from_pretrained(
+            base(chosen, model.load_tokenizer(chosen.model), tmp_path), tmp_path / "saved"
+        )
+        adapter.keep_dtype(again)
+    with torch.no_grad():
+        assert torch.allclose(logits(chosen, again.eval(), batch), before, atol=1e-6)
+    assert before.std() > 0
+
+
+def _reached(name: str) -> bool:
+    # Rows of tokens and positions that no text has, and the bias of keys, which a softmax takes out, have no slope.
+    return not re.search(r"embed|key\.bias", name)
+
+
+@pytest.mark.parametrize("form", ["nf4", "none"])
+@pytest.mark.parametrize("way", ["last", "mean"])
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_a_pooler_that_is_passed_by_is_not_trained(
+    settings: Any, tmp_path: Path, family: str, way: str, form: str
+) -> None:
+    asked = [*FAMILIES[family], f"model.pooling={way}", f"model.quantization={form}"]
+    for method in ("ia3", "full") if form == "none" else ("ia3",):
+        chosen, network, batch = build(settings, tmp_path, *asked, *METHODS[method])
+        assert not any("pooler" in name for name in trained(network))
+        assert set(trained(network)) == expected(chosen, network, method)
+        logits(chosen, network, batch).sum().backward()
+        assert all(parameter.grad is not None for parameter in trained(network).values())
+
+
+# -------------------------------------------------------------------------------------------------- attention, pooling
+
+KERNELS = {
+    "gemma": ["eager", "sdpa", "flex_attention"],
+    "gemma2": ["eager", "flex_attention"],  # transformers 5.23 has no sdpa for it: its scores are capped
+    "gemma3": ["eager", "sdpa", "flex_attention"],
+    "bert": ["eager", "sdpa", "flex_attention"],
+    "roberta": ["eager", "sdpa", "flex_attention"],
+}
+WAYS = [
+    (family, kernel, attention, way)
+    for family, kernels in KERNELS.items()
+    for kernel in kernels
+    for attention in (["causal", "bidirectional"] if "gemma" in family else ["bidirectional"])
+    for way in (["last", "mean"] if attention == "causal" else ["first", "last", "mean"])
+]
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> None:
+    # flex_attention compiles its masks, and torch stops after eight of a kind.
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(("family", "kernel", "attention", "way"), WAYS)
+def test_a_text_alone_equals_the_text_in_a_padded_batch(
+    settings: Any, tmp_path: Path, family: str, kernel: str, attention: str, way: str
+) -> None:
+    chosen, network, batch = build(
+        settings, tmp_path, *FAMILIES[family], "peft=head", "model.quantization=none", f"model.attention={attention}",
+        f"model.attn_implementation={kernel}", f"model.pooling={way}",
+    )  # fmt: skip
+    assert network.config._attn_implementation == kernel
+    with torch.no_grad():
+        together = logits(chosen, network.eval(), batch)
+        for row in range(len(TEXTS)):
+            length = int(batch["attention_mask"][row].sum())
+            alone = {name: batch[name][row : row + 1, :length] for name in ("input_ids", "attention_mask")}
+            assert torch.allclose(together[row], logits(chosen, network, alone)[0], atol=5e-6)
+
+
+@pytest.mark.parametrize("kernel", ["eager", "sdpa", "flex_attention"])
+@pytest.mark.parametrize("family", ["gemma", "gemma2", "gemma3", "bert", "roberta"])
+def test_the_first_token_sees_the_last_where_attention_is_bidirectional_alone(
+    settings: Any, tmp_path: Path, family: str, kernel: str
+) -> None:
+    if kernel not in KERNELS[family]:
+        pytest.skip("transformers has no such kernel for it")
+    for attention in ["causal", "bidirectional"] if "gemma" in family else ["bidirectional"]:
+        chosen, network, batch = build(
+            settings, tmp_path, *FAMILIES[family], "peft=head", "model.quantization=none",
+            f"model.attention={attention}", f"model.attn_implementation={kernel}",
+        )  # fmt: skip
+        own = network.eval().get_base_model()
+        backbone = getattr(own, own.base_model_prefix)
+        for mask in (batch["attention_mask"], torch.ones_like(batch["attention_mask"])):
+            changed = batch["input_ids"].clone()
+            last = int(mask[1].sum()) - 1
+            changed[1, last] += 1
+            with torch.no_grad():
+                before, after = (
+                    backbone(input_ids=ids, attention_mask=mask).last_hidden_state[1, 0]
+                    for ids in (batch["input_ids"], changed)
+                )
+            assert torch.equal(before, after) == (attention == "causal")
+
+
+@pytest.mark.parametrize("family", ["gemma", "gemma2", "gemma3"])
+def test_own_pooling_of_the_last_token_equals_that_of_transformers(settings: Any, tmp_path: Path, family: str) -> None:
+    chosen, network, batch = build(settings, tmp_path, *FAMILIES[family], "model.quantization=none")
+    moved(network)
+    with torch.no_grad():
+        stock = network.eval()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        assert torch.allclose(logits(chosen, network, batch), stock, atol=1e-6)
+    assert pooling.is_stock(network, chosen.model.attention, chosen.model.pooling)
+    assert not pooling.is_stock(network, chosen.model.attention, config.Pooling.mean)
+
+
+def test_pooling_leaves_padding_out_at_either_end() -> None:
+    hidden = torch.arange(12.0).reshape(1, 4, 3)
+    for mask, first, last in (([1, 1, 0, 0], 0, 1), ([0, 0, 1, 1], 2, 3), ([1, 1, 1, 1], 0, 3)):
+        present = torch.tensor([mask])
+        assert torch.equal(pooling.pool(hidden, present, config.Pooling.first), hidden[:, first])
+        assert torch.equal(pooling.pool(hidden, present, config.Pooling.last), hidden[:, last])
+        mean = hidden[:, first : last + 1].mean(dim=1)
+        assert torch.allclose(pooling.pool(hidden, present, config.Pooling.mean), mean)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["model.pooling=first"], "the first token sees none of the others"),
+        (["peft=full"], "set model.quantization=none, or choose an adapter such as peft=ia3"),
+        (["model=minilm", *SMALL, "model.attention=causal", "model.pooling=last"], "was trained to see all tokens"),
+        (
+            ["model=gemma2", *DECODER, "model.quantization=none", "model.attn_implementation=sdpa"],
+            "Try model.attn_impl",
+        ),
+        (["model.attn_implementation=flash_attention_2"], "Try model.attn_implementation=auto"),
+        (["model.dtype=float16", "trainer.accelerator=cpu"], "model.dtype=float16 cannot train on a CPU"),
+        (["peft=dora", "model.quantization=int8", "trainer.accelerator=cpu"], "Set model.quantization=nf4 or none"),
+    ],
+)
+def test_impossible_pairs_are_refused_with_one_that_works(
+    run: Any, capfd: Any, tmp_path: Path, asked: list[str], message: str
+) -> None:
+    assert run("train", "logger=none", "data.max_rows=40", *asked, "hydra.run.dir=out") == 2
+    told = capfd.readouterr().err
+    assert message in told and "Traceback" not in told
+    assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+def test_attention_and_pooling_are_stored_with_the_model(run: Any, tmp_path: Path) -> None:
+    import csv
+
+    from conftest import SMALL as TINY
+
+    from emotion_lightning import load
+    from emotion_lightning.data import official
+
+    asked = [*TINY, "trainer=debug", "model.attention=bidirectional", "model.pooling=mean", "hydra.run.dir=out"]
+    assert run("train", *asked) == 0
+    predictor = load(tmp_path / "out")
+    assert predictor.network.config.is_causal is False
+    with (tmp_path / "out" / "predictions" / "test.csv").open(newline="") as file:
+        written = list(csv.DictReader(file))
+    with (official.SAMPLE / "test.csv").open(newline="", encoding="utf-8") as file:
+        texts = {row["id"]: row["text"] for row in csv.DictReader(file)}
+    again = predictor.probabilities([texts[row["id"]] for row in written])
+    ours = torch.tensor([[float(row[f"p_{name}"]) for name in official.SEMEVAL_LABELS] for row in written])
+    assert torch.allclose(again, ours, atol=1e-6)
+    assert "Load it with this project" in (tmp_path / "out" / "model" / "README.md").read_text()
