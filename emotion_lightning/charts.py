@@ -1,6 +1,7 @@
 """Pictures of a data set. Each function draws one and leaves where it goes to the caller."""
 
 import io
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -32,8 +33,9 @@ _STYLE: Any = {
 
 def png(figure: Figure) -> bytes:
     """A picture as a PNG file, sharp on a screen of high resolution."""
-    with matplotlib.rc_context(_STYLE):
-        buffer = io.BytesIO()
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box stands in its place
         figure.savefig(buffer, format="png", dpi=160)
     return buffer.getvalue()
 
@@ -141,7 +143,7 @@ def co_occurrence(card: DataCard) -> Figure:
     shares = 100 * card.given()
     np.fill_diagonal(shares, np.nan)  # all of them have their own label: it would only set the scale
     count = len(card.labels)
-    side = 2.4 + 0.34 * count
+    side = max(4.0, 2.4 + 0.34 * count)
     with _figure(side, side - 0.2) as (figure, axes):
         image = axes.imshow(shares, cmap="Blues", vmin=0)
         names = [_short(name) for name in card.labels]

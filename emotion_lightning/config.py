@@ -33,7 +33,7 @@ class Bounds:
 
     def __str__(self) -> str:
         limits = {name: limit for name, limit in dataclasses.asdict(self).items() if limit is not None}
-        return " and ".join(f"{name.replace('_', ' ')} {limit:g}" for name, limit in limits.items()) or "finite"
+        return " and ".join([f"{name.replace('_', ' ')} {limit:g}" for name, limit in limits.items()] + ["finite"])
 
 
 # ---------------------------------------------------------------------------------------------------------------- data
@@ -77,7 +77,7 @@ class Batches(Data):
     """What is cleaned out of texts, at training and, as it is stored with the model, at prediction: html (&amp; becomes
     &), newlines (a literal \\n becomes a space), users (@name becomes @user), urls (http… becomes http). For tweets."""
     drop_leaks: bool
-    """Leave out of train the texts that stand in validation or test too. Their number is shown in any case."""
+    """Leave out of train the texts that stand in validation or test too; their number is told in any case."""
     cache_dir: str | None
     """Where tokens are kept for the next run on the same texts; null is the user's cache folder."""
     cache_gb: Annotated[float, Bounds(at_least=0)]
@@ -128,7 +128,7 @@ class Table(Batches):
     separator: str | None
     """What stands between labels in a `labels_column` string; null takes the first of | ; , that occurs in it."""
     id_column: str | None
-    """The column that identifies a row in prediction files; null looks for its usual names, then counts rows."""
+    """The column that identifies a row in prediction files; null looks for its usual names; row counts them."""
     empty_texts: EmptyTexts
     """What becomes of rows without a text: refuse names them, keep takes them, drop leaves them out."""
     validation_share: Annotated[float, Bounds(above=0, below=1)]
@@ -187,7 +187,8 @@ class Columns:
     text: str | None
     """The text column; null takes the one of the run, else looks for the usual names."""
     id_column: str | None
-    """The column that identifies a row; null looks for the usual names, then counts rows."""
+    """The column that identifies a row; null takes the one of the run, else looks for the usual names; row counts
+    them."""
     encoding: str | None
     """Encoding of csv, tsv, jsonl, json and txt files (cp1252, utf-16 …); null is UTF-8."""
     empty_texts: EmptyTexts
@@ -637,7 +638,8 @@ class Predict:
     run: str
     """The run folder, or its model/."""
     input: str | None
-    """File with a text in each row: csv, tsv, jsonl, parquet, or txt with a text in each line."""
+    """File with a text in each row: csv, tsv, jsonl, json, parquet, arrow, a folder that `datasets` saved; or txt, with
+    a text in each line."""
     output: str | None
     """Where the predictions go: csv, jsonl or parquet, by suffix."""
     text: str | None

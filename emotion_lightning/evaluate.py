@@ -29,7 +29,7 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
     own = isinstance(settings.data, config.SameData)
     data = run_data(card, model_folder.parent) if own else settings.data
     assert isinstance(data, config.Batches)
-    if data.clean and data.clean != card.cleaning():
+    if data.clean and set(data.clean) != set(card.cleaning()):
         raise UserError(
             f"data.clean={[step.value for step in data.clean]} is not what the run was trained with, {card.clean}; "
             "texts are cleaned as in training, so leave it out."

@@ -150,7 +150,7 @@ def _card(
             "stock": pooling.is_stock(network, settings.model.attention, settings.model.pooling),
         },
         max_tokens=settings.data.max_tokens,
-        data={"option": schema.schema_of(settings.data), **_absolute(schema.plain(settings.data))},
+        data={"option": schema.schema_of(settings.data), **run_folder.absolute(schema.plain(settings.data))},
         loss={
             "option": schema.schema_of(settings.loss),
             **schema.plain(settings.loss),
@@ -161,14 +161,6 @@ def _card(
         versions=checkpoint.versions(),
         clean=[step.value for step in settings.data.clean],
     )
-
-
-def _absolute(data: dict[str, Any]) -> dict[str, Any]:
-    """Data settings whose paths hold from any folder, so that evaluate needs none of them again."""
-    paths = {name: data[name] for name in ("dir", "path", "train", "validation", "test") if data.get(name)}
-    return data | {
-        name: str(Path(path).expanduser().resolve()) for name, path in paths.items() if Path(path).expanduser().exists()
-    }
 
 
 def _summary(content: dict[str, Any], protocol: str) -> dict[str, Any]:

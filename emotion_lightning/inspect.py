@@ -20,7 +20,8 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
     quiet.libraries()
     model.check_access(settings.model)
     assert isinstance(settings.data, config.Batches)  # schema.load refuses the one that is not
-    corpus = sources.split(sources.read(settings.data), settings.data, tell=False)
+    # The card tells of leaks, but for those that were left out before it looked.
+    corpus = sources.split(sources.read(settings.data), settings.data, tell=settings.data.drop_leaks)
     card = data_card.build(
         corpus,
         model.load_tokenizer(settings.model),

@@ -26,8 +26,8 @@ def multi_hot(rows: Iterable[Iterable[int]], *, count: int) -> Targets:
     return targets
 
 
-def check(labels: Sequence[str], source: str) -> None:
-    """Raise UserError for label names that cannot name columns of a prediction file."""
+def check(labels: Sequence[str], source: str, *, id_column: str | None = None) -> None:
+    """Raise UserError for label names that cannot name columns of a prediction file beside its column of ids."""
     if not labels:
         raise UserError(f"{source} has no labels.")
     for name, count in Counter(labels).items():
@@ -37,6 +37,15 @@ def check(labels: Sequence[str], source: str) -> None:
             raise UserError(f"{source} has a label with an empty name; give it a name.")
         if name in ("row", "text"):
             raise UserError(f"{source} has a label named {name}, as a column of prediction files is; rename it.")
+        if id_column is not None and id_column in (name, f"p_{name}"):
+            raise UserError(
+                f"{source} has a label {name} and an id column {id_column}, which prediction files would hold both; "
+                "rename one, or count rows with data.id_column=row."
+            )
+        if len(name) > 200:
+            raise UserError(
+                f"{source} has a label whose name has {len(name):,} letters: {name[:50]} …; that is no label."
+            )
         if f"p_{name}" in labels:
             raise UserError(
                 f"{source} has labels {name} and p_{name}; prediction files hold the probability of {name} under "

@@ -56,7 +56,12 @@ def _environment(*, escape: bool) -> Any:
 
 def _line(text: str) -> str:
     """Text as one line of Markdown in which nothing is markup."""
-    return re.sub(r"([\\`*_\[\]<>#~$&])", r"\\\1", " ".join(str(text).split()))
+    return re.sub(r"([\\`*_\[\]<>#~$&])", r"\\\1", printable(text))
+
+
+def printable(text: str) -> str:
+    """Text as one line without control characters, which a terminal would obey."""
+    return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", str(text)).split())
 
 
 def _content(card: DataCard) -> dict[str, Any]:

@@ -45,7 +45,9 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
     predictions.check_output(output)
     if output.exists() and source.exists() and output.samefile(source):
         raise UserError(f"output={output} is the input file; choose another name.")
-    rows = tables.texts(files.source(source, settings.data.encoding), settings.data)
+    rows = tables.texts(
+        files.source(source, settings.data.encoding), settings.data, usual=_columns_of_run(settings.run)
+    )
 
     from rich.console import Console
     from rich.progress import Progress, TextColumn
@@ -71,6 +73,14 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
             writer.write(predictions.Predicted(ids, texts, decisions, probabilities))
             progress.advance(task, len(chunk))
     log.info("Wrote %s rows to %s", f"{rows.count:,}", output)
+
+
+def _columns_of_run(run: str) -> tuple[str | None, str | None]:
+    """The columns of texts and ids that the run was told to take."""
+    from emotion_lightning import checkpoint
+
+    data = checkpoint.read_card(checkpoint.model_folder(run)).data
+    return data.get("text"), data.get("id_column")
 
 
 def _chunks(rows: Iterator[tuple[str, str]], size: int) -> Iterator[list[tuple[str, str]]]:

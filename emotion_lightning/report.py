@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from emotion_lightning.pages import Section
+from emotion_lightning.pages import Section, printable
 
 PROTOCOL_METRICS = {
     "f1_macro": "macro F1",
@@ -28,7 +28,7 @@ def show(split: str, scores: dict[str, Any], *, protocol: str) -> None:
         emotions.add_column(name, justify="right")
     for label, values in scores[protocol]["labels"].items():
         shares = [f"{values[name]:.3f}" for name in ("precision", "recall", "f1", "threshold")]
-        emotions.add_row(label, f"{values['support']:,}", *shares)
+        emotions.add_row(escape(label), f"{values['support']:,}", *shares)
     console.print(emotions)
     protocols = Table()
     protocols.add_column("thresholds")
@@ -64,7 +64,7 @@ def show_data(sections: list[Section], findings: list[str], examples: dict[str, 
                 table.add_row(*map(escape, row))
             console.print(table)
     for label, texts in examples.items():
-        line = " ".join(texts[0][0].split())
+        line = printable(texts[0][0])
         console.print(f"{label}: {line[:100]}{'…' if len(line) > 100 else ''}", markup=False, highlight=False)
     for finding in findings:
         console.print(f"- {finding}", markup=False, highlight=False)

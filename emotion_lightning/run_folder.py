@@ -22,6 +22,21 @@ CHECKPOINTS = "checkpoints"
 PREDICTIONS = "predictions"
 SPLITS = "splits.csv"
 
+_PATHS = {"dir", "path", "train", "validation", "test", "splits", "cache_dir"}
+_CHOOSE_ROWS = {"data"} | {
+    f"data.{name}"
+    for name in (
+        *_PATHS - {"cache_dir"},
+        "name",
+        "revision",
+        "id_column",
+        "validation_share",
+        "test_share",
+        "split_seed",
+    )
+}
+"""Settings that ask for other rows or other splits than an earlier run had."""
+
 
 def resume(folder: Path) -> str:
     """The setting that goes on with a run, ready to be pasted into a shell."""
@@ -51,9 +66,18 @@ def newest_unfinished(outputs: Path) -> Path:
 def write_settings(folder: Path, settings: Any, options: dict[str, str]) -> dict[str, Any]:
     """Write every setting, secrets redacted, with the names of the options chosen; give back what was written."""
     tree = {"options": options, **schema.redacted(schema.plain(settings))}
+    tree["data"] = absolute(tree["data"])
     with replacing(folder / SETTINGS) as temporary:
         temporary.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return tree
+
+
+def absolute(data: dict[str, Any]) -> dict[str, Any]:
+    """Data settings whose paths hold from any folder, so that a run can be scored and repeated from there."""
+    paths = {name: data[name] for name in _PATHS if data.get(name)}
+    return data | {
+        name: str(Path(path).expanduser().resolve()) for name, path in paths.items() if Path(path).expanduser().exists()
+    }
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -83,7 +107,7 @@ def settings_as_overrides(folder: Path, changed: list[str]) -> dict[str, Any]:
         if name.partition(".")[0] not in changed and name not in ("resume", "from_run")
     }
     # Rows go where they went then, whatever cut them: the library that did may do otherwise in its next version.
-    if (folder / SPLITS).is_file() and not any(name.partition(".")[0] == "data" for name in changed):
+    if (folder / SPLITS).is_file() and not _CHOOSE_ROWS & set(changed):
         leaves["data.splits"] = str((folder / SPLITS).resolve())
     return {**options, **leaves}
 

@@ -278,7 +278,7 @@ def _check_data(settings: Any, command: str) -> None:
 
 def _check_encoding(name: str) -> None:
     try:
-        "".encode(name)
+        b"a b".decode(name, errors="surrogateescape")
     except (LookupError, UnicodeError):
         usual = {"utf-8", "utf-16", "cp1252", "latin-1", "iso-8859-15", "cp1251", "gb18030", "shift_jis", "euc_kr"}
         raise UserError(f"data.encoding={name} is no text encoding that Python knows{nearest(name, usual)}") from None
@@ -294,6 +294,10 @@ def _check_file(data: config.File, *, scored: bool) -> None:
     if data.path is not None and (data.validation or data.test):
         raise UserError(
             f"data.path={data.path} is split for you; to give your own splits name the file data.train instead."
+        )
+    if data.splits is not None and data.path is None and data.validation is not None:
+        raise UserError(
+            f"data.splits={data.splits} has nothing to split: data.train and data.validation are given. Leave one out."
         )
     if data.path is not None and data.validation_share + data.test_share >= 1:
         raise UserError(

@@ -98,7 +98,7 @@ def test_a_batch_tokenized_in_between_does_not_change_what_a_tokenizer_is(
     assert len(counted) == 1
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "other"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "other", "header", "shape", "npy"])
 def test_a_damaged_entry_is_made_anew(
     tokens: Any, counted: list[int], tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -111,9 +111,17 @@ def test_a_damaged_entry_is_made_anew(
         content[len(content) // 2] ^= 0xFF
     elif damage == "empty":
         content = bytearray()
+    elif damage == "header":
+        content = content.replace(b"}", b"{", 1)  # numpy reads this part as Python
     else:
         content = bytearray(b"no zip file at all")
     entry.write_bytes(content)
+    if damage in ("shape", "npy"):
+        with entry.open("wb") as file:
+            if damage == "npy":
+                np.save(file, before.ids)
+            else:
+                np.savez(file, ids=before.ids[:-1], starts=before.starts)
     assert same(before, tokens())
     assert "is damaged" in caplog.text
     assert same(before, tokens())

@@ -96,6 +96,8 @@ def test_every_setting_has_a_meaning_and_no_default(name: str) -> None:
         (["data=same"], "data=same is for evaluate"),
         (["data.clean=[emoji]"], "data.clean takes a list of html, newlines, users, urls"),
         (["data.cache_gb=-1"], "data.cache_gb=-1.0 is out of range"),
+        (["data.cache_gb=inf"], "data.cache_gb=inf is out of range: it must be at least 0 and finite"),
+        (["data=file", "data.path=a", "data.encoding=idna"], "data.encoding=idna is no text encoding"),
         (["data=file", "data.path=a", "data.encoding=latin9x"], "data.encoding=latin9x is no text encoding"),
         (["data=file", "data.path=a", "data.encoding=hex"], "data.encoding=hex is no text encoding"),
         (["data=file", "data.path=a", "data.encoding=cp1522"], "did you mean cp1252?"),

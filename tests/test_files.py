@@ -234,6 +234,60 @@ def test_quotes_escaped_by_a_backslash_are_read(tmp_path: Path) -> None:
     assert texts_of(tmp_path / "a.csv") == ['she said "no", twice', "a \\ b"]
 
 
+def test_other_backslashes_stay_where_quotes_are_escaped_by_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    texts = ["so happy\\n\\nreally", "¯\\_(ツ)_/¯", "C:\\temp", "\\N", "ends with \\"]
+    rows = "".join(f'"{text}",0\n' if not text.endswith("\\") else f'"{text}\\",0\n' for text in texts)
+    (tmp_path / "a.csv").write_text('text,joy\n"she said \\"no, never\\" again",1\n' + rows)
+    assert texts_of(tmp_path / "a.csv") == ['she said "no, never" again', *texts]
+    assert caplog.text.count("quotes are escaped by backslashes") == 1
+
+
+def test_that_cells_are_not_quoted_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a.tsv").write_text('text\tjoy\n"Never again\t1\n')
+    assert check(tmp_path / "a.tsv") == ['"Never again']
+    assert caplog.text.count("cells are not quoted") == 1
+
+
+def test_a_cell_that_seems_to_have_swallowed_rows_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a.csv").write_text('text,joy,anger\n"Oh no,1,0\nfine,0,1\nyes",0,1\n"two\nlines, well",1,0\n')
+    assert len(check(tmp_path / "a.csv")) == 2
+    assert caplog.text.count("is a quote missing there?") == 1
+    assert "row 1, column text: a quoted cell of 3 lines" in caplog.text
+
+
+def test_blank_lines_of_a_single_column_are_rows_unless_they_end_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text\nhello\n\n\nyo\n\n\n")
+    assert check(tmp_path / "a.csv") == ["hello", "", "", "yo"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.tsv", "id,text\n7,hello\n"), ("a.csv", "id^text\n7^hello\n"), ("a.csv", "id::text\n7::a\n")],
+)
+def test_a_file_marked_off_otherwise_is_not_taken_for_one_column(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match="has a single column, id.*text, whose name looks like several"):
+        check(tmp_path / name)
+
+
+def test_the_line_in_which_excel_names_the_delimiter_is_no_header(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("sep=;\ntext;joy\na, b, c;1\n", encoding="utf-8-sig")
+    assert list(files.records(tmp_path / "a.csv")) == [(1, {"text": "a, b, c", "joy": "1"})]
+
+
+@pytest.mark.parametrize(("encoding", "given"), [("utf-8-sig", "utf-8"), ("utf-16-le", "utf-16-le")])
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.txt"])
+def test_a_byte_order_mark_that_the_named_encoding_does_not_expect_is_left_out(
+    tmp_path: Path, encoding: str, given: str, name: str
+) -> None:
+    content = {"a.csv": "text,joy\nhi,1\n", "a.jsonl": '{"text": "hi"}\n', "a.txt": "hi\n"}[name]
+    mark = "" if encoding == "utf-8-sig" else "\ufeff"
+    (tmp_path / name).write_bytes((mark + content).encode(encoding))
+    assert [record["text"] for _, record in files.records(tmp_path / name, encoding=given)] == ["hi"]
+
+
 def test_a_backslash_before_a_closing_quote_is_a_letter_like_others(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('text,joy\n"C:\\",1\n"b",0\n')
     assert texts_of(tmp_path / "a.csv") == ["C:\\", "b"]
@@ -420,7 +474,7 @@ def test_the_text_column_is_known_by_its_usual_names(names: list[str], found: st
     ("names", "found"), [(["text", "ID"], "ID"), (["uid", "text"], "uid"), (["text", "joy"], None)]
 )
 def test_the_id_column_is_known_by_its_usual_names(names: list[str], found: str | None) -> None:
-    assert files.id_column(Path("a.csv"), names, None) == found
+    assert files.id_column(Path("a.csv"), names, None, text="text") == found
 
 
 @pytest.mark.parametrize(
@@ -440,7 +494,7 @@ def test_without_a_usual_name_the_setting_is_asked_for() -> None:
 
 def test_a_wanted_id_column_must_exist() -> None:
     with pytest.raises(UserError, match="has no column number; .*did you mean data.id_column=numbers"):
-        files.id_column(Path("a.csv"), ["numbers", "joy"], "number")
+        files.id_column(Path("a.csv"), ["numbers", "joy"], "number", text="text")
 
 
 def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:

@@ -128,12 +128,17 @@ def test_a_label_of_one_class_in_train_is_named(
         ("users", "mail me@home.org @ 5", "mail me@home.org @ 5"),
         ("urls", "see https://t.co/x?a=1&b=2, www.x.org now", "see http http now"),
         ("urls", "httpd is no link", "httpd is no link"),
+        ("urls", "http://a.b/cすごい 'http://x.y'", "httpすごい 'http'"),
     ],
 )
 def test_each_step_of_cleaning_does_its_own(step: str, text: str, cleaned: str) -> None:
     assert cleaner([CleaningStep(step)])(text) == cleaned
     others = [other for other in CleaningStep if other.value != step]
     assert cleaner(others)(text) == text
+
+
+def test_an_address_ends_before_a_literal_line_break() -> None:
+    assert cleaner([CleaningStep.urls])(r"see http://t.co/abc\nGood day") == r"see http\nGood day"
 
 
 def test_without_steps_a_text_is_left_as_it_is() -> None:

@@ -202,6 +202,37 @@ def test_a_folder_of_splits_that_datasets_saved_is_read(
     assert ("extra" in caplog.text) == ("extra" in names)
 
 
+@pytest.mark.parametrize("kind", ["folder", "parquet", "arrow", "hub"])
+def test_class_names_that_datasets_keeps_are_the_labels(tmp_path: Path, kind: str, hub_folder: Path) -> None:
+    import datasets
+
+    names = datasets.ClassLabel(names=["joy", "anger", "love"])
+    features = datasets.Features({"comment": datasets.Value("string"), "labels": datasets.List(names)})
+    table = datasets.Dataset.from_dict({"comment": ["a", "b", "c"], "labels": [[2, 0], [], [1]]}, features=features)
+    path = tmp_path / f"a.{kind}"
+    if kind in ("folder", "arrow"):
+        table.save_to_disk(path)
+        path = next(path.glob("*.arrow")) if kind == "arrow" else path
+    else:
+        path = hub_folder / "train.parquet" if kind == "hub" else path
+        table.to_parquet(str(path))
+    corpus = read("hub", path=hub_folder) if kind == "hub" else read(path=path)
+    assert corpus.labels == ["joy", "anger", "love"]
+    assert targets(next(iter(corpus.splits.values()))) == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+
+
+@pytest.mark.parametrize("column", ["mood", "joy"])
+def test_a_test_file_whose_labels_are_held_back_is_not_labelled(tmp_path: Path, column: str) -> None:
+    train = [["text", column], *([f"t{i}", ("1" if i % 2 else "0") if column == "joy" else "sad"] for i in range(6))]
+    paths = {
+        "train": write_csv(tmp_path / "train.csv", train),
+        "validation": write_csv(tmp_path / "validation.csv", train),
+        "test": write_csv(tmp_path / "test.csv", [["text", column], ["a", ""], ["b", ""]]),
+    }
+    corpus = read(**paths, labels_column="mood" if column == "mood" else None)
+    assert corpus.splits["test"].targets is None
+
+
 def test_a_folder_that_datasets_saved_as_one_is_split(tmp_path: Path) -> None:
     import datasets
 

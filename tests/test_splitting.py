@@ -52,6 +52,48 @@ def test_a_validation_split_cut_from_train_is_written_too(tmp_path: Path) -> Non
     assert ids(split(train=train, splits=tmp_path / "splits.csv", split_seed=3)) == ids(first)
 
 
+def test_of_a_test_file_beside_train_nothing_is_written(tmp_path: Path) -> None:
+    # Both count their rows from 1: the test file's numbers would take the place of those of train.
+    train = write_csv(tmp_path / "train.csv", emotions(100))
+    test = write_csv(tmp_path / "test.csv", emotions(30, start=500))
+    first = split(train=train, test=test)
+    splitting.write(tmp_path / "splits.csv", first)
+    again = split(train=train, test=test, splits=tmp_path / "splits.csv")
+    assert ids(again) == ids(first)
+    assert [len(rows) for rows in again.splits.values()] == [90, 10, 30]
+
+
+def test_rows_that_leak_are_written_though_they_are_left_out(tmp_path: Path) -> None:
+    table = [["text", "joy"], *([f"t {i % 40}", i % 2] for i in range(100))]
+    path = write_csv(tmp_path / "a.csv", table)
+    first = split(path=path, drop_leaks=True)
+    assert sum(map(len, first.splits.values())) < 100
+    splitting.write(tmp_path / "splits.csv", first)
+    assert ids(split(path=path, splits=tmp_path / "splits.csv", drop_leaks=True)) == ids(first)
+    assert ids(split(path=path, splits=tmp_path / "splits.csv")) == ids(split(path=path))
+
+
+def test_rows_without_ids_that_have_moved_are_told_by_their_texts(tmp_path: Path) -> None:
+    header, *cells = emotions(60)
+    path = write_csv(tmp_path / "a.csv", [header, *cells])
+    splitting.write(tmp_path / "splits.csv", split(path=path))
+    write_csv(path, [header, *cells[::-1]])
+    with pytest.raises(UserError, match=r"the text of row 1 is another one now \(60 rows in all\)"):
+        split(path=path, splits=tmp_path / "splits.csv")
+
+
+def test_rows_with_ids_may_move_and_a_changed_text_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cells = [[f"r{i}", f"t {i}", i % 2] for i in range(60)]
+    path = write_csv(tmp_path / "a.csv", [["id", "text", "joy"], *cells])
+    first = split(path=path)
+    splitting.write(tmp_path / "splits.csv", first)
+    cells[7][1] = "mended"
+    write_csv(path, [["id", "text", "joy"], *cells[::-1]])
+    again = split(path=path, splits=tmp_path / "splits.csv")
+    assert {name: set(found) for name, found in ids(again).items()} == {n: set(f) for n, f in ids(first).items()}
+    assert "the texts of 1 rows have changed, r7 among them" in caplog.text
+
+
 def test_splits_of_ones_own_are_not_written(tmp_path: Path) -> None:
     train = write_csv(tmp_path / "train.csv", emotions(20))
     validation = write_csv(tmp_path / "validation.csv", emotions(10, start=50))
@@ -69,6 +111,9 @@ def test_splits_of_ones_own_are_not_written(tmp_path: Path) -> None:
         ("id,split\n1,dev\n", "row 1: not an id and its split"),
         ("row,part\n1,train\n", "row 1: not an id and its split"),
         ("", "splits.csv is empty"),
+        ("id,split\n1,train\n1,test\n", "row 2: the id 1 stands there twice"),
+        ("id,split\n" + "".join(f"{i},train\n" for i in range(1, 61)), "leaves validation without rows"),
+        ("id,split\n" + "".join(f"{i},test\n" for i in range(1, 61)), "leaves train and validation without rows"),
     ],
 )
 def test_splits_of_other_data_are_refused(tmp_path: Path, content: str, message: str) -> None:
@@ -110,5 +155,9 @@ def test_a_run_is_scored_and_repeated_on_its_splits_though_the_splitter_changes(
     first, scored = (json.loads((tmp_path / f / "metrics.json").read_text()) for f in ("moved", "scored"))
     assert scored["test"]["rows"] == 8
     assert scored["test"]["global"] == first["test"]["global"]
+    monkeypatch.chdir(tmp_path / "moved")
+    assert run("train", "from_run=.", "data.batch_size=16", "hydra.run.dir=../elsewhere") == 0
+    monkeypatch.chdir(tmp_path)
+    assert (tmp_path / "elsewhere" / "splits.csv").read_bytes() == (tmp_path / "moved" / "splits.csv").read_bytes()
     assert run("train", "from_run=moved", "data.split_seed=5", "hydra.run.dir=anew") == 0
     assert len(rows(tmp_path / "anew" / "predictions" / "test.csv")) == 20

@@ -40,7 +40,7 @@ def of(header: list[str], *cells: list[Any]) -> Source:
 
 def columns_of(source: Source, **settings: Any) -> Columns:
     chosen = data_settings(path=FILE, **settings)
-    return find_columns(FILE, chosen, survey(source, Problems(), labels_column=chosen.labels_column))
+    return find_columns(source, chosen, survey(source, Problems(), labels_column=chosen.labels_column))
 
 
 def labels_of(header: list[str], *cells: list[Any]) -> list[str]:
@@ -309,6 +309,63 @@ def test_a_column_that_lists_labels_is_known_by_its_usual_names(name: str, cells
     assert rows.targets is not None
     assert labels_of(["text", name], *([f"t{i}", cell] for i, cell in enumerate(cells))) == labels
     assert rows.targets.sum(axis=0).tolist() == [sum(label in str(cell) for cell in cells) for label in labels]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [[0, 1, 1], [1, 0, 0]],
+        ["0,1,1", "1,0,0"],
+        ["[0, 1, 1]", "[1. 0. 0.]"],
+        [[False, True, True], [True, False, False]],
+    ],
+)
+def test_lists_of_zeros_and_ones_are_read_as_such(cells: list[Any]) -> None:
+    rows = read(["text", "labels"], ["a", cells[0]], ["b", cells[1]], labels=["joy", "anger", "love"])
+    assert rows.targets is not None
+    assert rows.targets.tolist() == [[0, 1, 1], [1, 0, 0]]
+
+
+def test_lists_of_two_zeros_and_ones_are_no_ids() -> None:
+    rows = read(["text", "labels"], ["a", [0, 1]], ["b", [1, 0]], labels=["joy", "anger"])
+    assert rows.targets is not None
+    assert rows.targets.tolist() == [[0, 1], [1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("cell", "labels"),
+    [
+        ("['joy' 'love']", ["joy", "love"]), ("['joy'\n 'love']", ["joy", "love"]), ("[3 10]", ["3", "10"]),
+        ("('joy', 'love')", ["joy", "love"]), ("{'love', 'joy'}", ["joy", "love"]),
+        ('["joy", "love"]', ["joy", "love"]),
+        ("[joy, love]", ["joy", "love"]), ("nan", []), ("NaN", []), ([], []), ("['joy']", ["joy"]), ("[]", []),
+        ("don't know|joy (mild)", ["don't know", "joy (mild)"]),
+    ],
+)  # fmt: skip
+def test_printed_lists_are_taken_apart_as_their_writer_meant(cell: Any, labels: list[str]) -> None:
+    assert split_labels(cell, "|") == labels
+
+
+def test_rows_are_counted_where_that_is_asked_for() -> None:
+    rows = read(["id", "text", "joy"], ["7", "a", 1], ["7", "b", 0], id_column="row")
+    assert (rows.ids, rows.id_column) == (["1", "2"], "row")
+
+
+@pytest.mark.parametrize("name", ["Unnamed: 0", "__index_level_0__"])
+def test_row_numbers_of_pandas_are_no_label(name: str) -> None:
+    assert labels_of([name, "text", "joy"], [0, "a", 1], [1, "b", 0]) == ["joy"]
+
+
+def test_a_column_that_is_nearly_a_label_is_told_aloud(caplog: pytest.LogCaptureFixture) -> None:
+    cells = [[f"t{i}", str(i % 2), "" if i % 3 == 0 else "1"] for i in range(12)]
+    assert labels_of(["text", "joy", "anger"], *cells) == ["joy"]
+    assert "column anger: 67 % of the cells are 0 or 1" in caplog.text and "data.labels" in caplog.text
+
+
+def test_zeros_behind_the_point_are_read() -> None:
+    rows = read(["text", "joy"], ["a", "1.00"], ["b", "0.000"])
+    assert rows.targets is not None
+    assert rows.targets.ravel().tolist() == [1, 0]
 
 
 def test_a_label_column_of_zeros_and_ones_is_one_label() -> None:

@@ -231,6 +231,27 @@ def test_predict_reads_an_encoding_that_is_named(finished: Path, run: Any, tmp_p
     assert rows(tmp_path / "out.csv")[0]["text"] == "fröhlich"
 
 
+def test_predict_takes_the_text_column_of_the_run(run: Any, tmp_path: Path) -> None:
+    lines = [f"x,words {i},{i % 2},{(i // 2) % 2},k{i}" for i in range(60)]
+    (tmp_path / "a.csv").write_text("text,body,joy,anger,code\n" + "\n".join(lines) + "\n")
+    asked = [*SMALL[:-1], "data=file", "data.path=a.csv", "data.text=body", "data.id_column=code", "trainer=debug"]
+    assert run("train", *asked, "hydra.run.dir=out") == 0
+    assert run("predict", "run=out", "input=a.csv", "output=all.csv", "predict.text=true") == 0
+    written = rows(tmp_path / "all.csv")
+    assert [row["text"] for row in written] == [f"words {i}" for i in range(60)]
+    assert [row["code"] for row in written] == [f"k{i}" for i in range(60)]
+    assert run("predict", "run=out", "input=a.csv", "output=counted.csv", "data.id_column=row") == 0
+    assert [row["row"] for row in rows(tmp_path / "counted.csv")] == [str(i + 1) for i in range(60)]
+
+
+def test_label_names_that_look_like_markup_are_shown_as_they_are(run: Any, tmp_path: Path, capfd: Any) -> None:
+    lines = [f"words {i},{i % 2},{(i // 2) % 2}" for i in range(60)]
+    (tmp_path / "a.csv").write_text("text,[/x],[red]joy[/red]\n" + "\n".join(lines) + "\n")
+    assert run("train", *SMALL[:-1], "data=file", "data.path=a.csv", "trainer=debug", "hydra.run.dir=out") == 0
+    printed = capfd.readouterr().out
+    assert "[/x]" in printed and "[red]joy[/red]" in printed
+
+
 def test_predict_reads_a_folder_that_datasets_saved(finished: Path, run: Any, tmp_path: Path) -> None:
     import datasets
 

@@ -45,6 +45,28 @@ def saved_files(folder: Path) -> list[Path]:
     return files
 
 
+def class_names(path: Path) -> dict[str, list[str]]:
+    """Names of the ids in columns of class labels, as `datasets` keeps them in a file's schema or beside it."""
+    import pyarrow.parquet
+
+    try:
+        if path.is_dir():
+            features = json.loads((path / "dataset_info.json").read_text(encoding="utf-8"))["features"]
+        elif path.suffix.lower() == ".parquet":
+            features = _features(pyarrow.parquet.read_schema(path))
+        else:
+            with pyarrow.memory_map(str(path)) as mapped:
+                features = _features(_open(mapped).schema)
+        kinds = {name: feature.get("feature", feature) for name, feature in features.items()}
+        return {name: list(kind["names"]) for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"}
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError):
+        return {}  # a file of other origin, or a damaged one, which reading its rows will report
+
+
+def _features(schema: Any) -> dict[str, Any]:
+    return json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+
+
 def parquet_chunks(path: Path, problems: Problems) -> Iterator[Chunk]:
     """The rows of a parquet file, as a `Source` gives them."""
     import pyarrow.parquet
@@ -77,17 +99,19 @@ def _reading(file: Path) -> Iterator[None]:
         raise unreadable(file, error) from error
 
 
-def _batches(file: Path, mapped: Any) -> Iterator[Any]:
+def _open(mapped: Any) -> Any:
+    """A reader of an Arrow file or stream."""
     import pyarrow
 
     start = mapped.read(6)
     mapped.seek(0)
-    if start == b"ARROW1":
-        opened = pyarrow.ipc.open_file(mapped)
-        batches = (opened.get_batch(i) for i in range(opened.num_record_batches))
-    else:
-        opened = pyarrow.ipc.open_stream(mapped)
-        batches = iter(opened)
+    return pyarrow.ipc.open_file(mapped) if start == b"ARROW1" else pyarrow.ipc.open_stream(mapped)
+
+
+def _batches(file: Path, mapped: Any) -> Iterator[Any]:
+    opened = _open(mapped)
+    whole = hasattr(opened, "num_record_batches")
+    batches = (opened.get_batch(i) for i in range(opened.num_record_batches)) if whole else iter(opened)
     refuse_repeated(file, list(opened.schema.names))
     for batch in batches:
         batch.validate(full=True)  # offsets of a damaged file may point anywhere

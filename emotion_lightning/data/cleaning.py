@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from emotion_lightning.config import CleaningStep
 
 _NEWLINES = re.compile(r"(\\r)?\\n|\\r")
-_URL = re.compile(r"https?://\S+|www\.\S+", re.IGNORECASE)
+# Up to what no address holds: white space, quotes, the backslash of a literal \n, letters beyond ASCII.
+_URL = re.compile(r"(https?://|www\.)[!#-&(-;=?-\[\]-~]+", re.IGNORECASE)
 # A name on X has up to 15 of these; an e-mail address has something before its @.
 _USER = re.compile(r"(?<![\w@.])@\w{1,15}\b")
 

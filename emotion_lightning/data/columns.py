@@ -1,6 +1,8 @@
 """Which column of a table is what: a first reading of the whole, then a decision."""
 
+import dataclasses
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -9,17 +11,25 @@ from typing import Any
 
 from emotion_lightning import config
 from emotion_lightning.data import files
-from emotion_lightning.data.cells import binary, is_blank, is_written_list, split_labels
-from emotion_lightning.data.rows import Problems, Source
+from emotion_lightning.data.cells import binary, is_blank, is_odd, shown, split_labels
+from emotion_lightning.data.rows import Chunk, Problems, Source
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
 
 _NEARLY_ALL = 0.8
-_LIST_COLUMNS = ("labels", "label", "emotions", "emotion")
+LIST_COLUMNS = ("labels", "label", "emotions", "emotion")
+"""Usual names of one column that holds all labels of a row."""
+
 _SEPARATORS = "|;,"
+_ROW_NUMBERS = re.compile(r"Unnamed: \d+$|__index_level_\d+__$")
+"""What pandas calls a column of row numbers."""
+
 _DIFFERENT = 100_000
 """A column with more different cells than this is no column of labels."""
+
+_REMARKS = 3
+"""Told at the most; more of a kind would only hide the rest."""
 
 _LONGEST = 20
 """Letters of a cell that may say 0 or 1; to look closer at long texts would take most of the time."""
@@ -34,14 +44,17 @@ class Survey:
         rows: how many there are.
         binary: cells that say 0 or 1, by column.
         blank: cells that say nothing, by column.
-        lists: the different cells of columns that may hold a row's labels; lists as tuples.
+        lists: the different cells of columns that may hold a row's labels, each with the first row that has it;
+            lists as tuples.
+        first: a cell of each column, to show what it holds.
     """
 
     names: list[str] = field(default_factory=list)
     rows: int = 0
     binary: Counter[str] = field(default_factory=Counter)
     blank: Counter[str] = field(default_factory=Counter)
-    lists: dict[str, set[Any]] = field(default_factory=dict)
+    lists: dict[str, dict[Any, int]] = field(default_factory=dict)
+    first: dict[str, Any] = field(default_factory=dict)
 
     def looks_binary(self, name: str) -> bool:
         """Whether nearly all cells of a column are 0 or 1, so that one that is not is a mistake."""
@@ -61,6 +74,8 @@ class Columns:
     labels: list[str]
     labels_column: str | None
     separator: str
+    multi_hot: bool = False
+    """The lists of `labels_column` hold a 0 or 1 for each label."""
 
 
 def survey(source: Source, problems: Problems, *, labels_column: str | None = None) -> Survey:
@@ -80,23 +95,30 @@ def survey(source: Source, problems: Problems, *, labels_column: str | None = No
                 found.names.append(name)
                 found.binary[name] = 0
                 found.blank[name] = found.rows
-                if name in candidates or (not labels_column and name.lower() in _LIST_COLUMNS):
-                    found.lists[name] = set()
+                if name in candidates or (not labels_column and name.lower() in LIST_COLUMNS):
+                    found.lists[name] = {}
         found.rows += len(chunk.rows)
         for name in found.names:
-            _count(found, name, chunk.column(name))
+            _count(found, name, chunk)
+    for remark in problems.remarks[:_REMARKS]:
+        log.warning(remark)
+    problems.remarks.clear()
     return found
 
 
-def _count(found: Survey, name: str, cells: list[Any]) -> None:
+def _count(found: Survey, name: str, chunk: Chunk) -> None:
+    cells = chunk.column(name)
     for cell, times in _different(cells):
-        if is_blank(cell):
+        if is_blank(cell) or cell == []:
             found.blank[name] += times
-        elif not (isinstance(cell, str) and len(cell) > _LONGEST) and binary(cell) is not None:
-            found.binary[name] += times
+        else:
+            found.first.setdefault(name, cell)
+            if not (isinstance(cell, str) and len(cell) > _LONGEST) and binary(cell) is not None:
+                found.binary[name] += times
     gathered = found.lists.get(name)
     if gathered is not None:
-        gathered.update(tuple(cell) if isinstance(cell, list) else cell for cell in _hashable(cells))
+        for row, cell in zip(chunk.rows, cells, strict=True):
+            gathered.setdefault(_hashable(cell), row)
         if len(gathered) > _DIFFERENT:
             del found.lists[name]
 
@@ -109,22 +131,21 @@ def _different(cells: list[Any]) -> Iterable[tuple[Any, int]]:
         return [(cell, 1) for cell in cells]
 
 
-def _hashable(cells: list[Any]) -> Iterable[Any]:
-    return (cell for cell in cells if not isinstance(cell, dict) and not _holds_structures(cell))
+def _hashable(cell: Any) -> Any:
+    if isinstance(cell, list):
+        # What stands in them is looked at row by row; here only the labels count.
+        return tuple(part for part in cell if not isinstance(part, list | dict))
+    return None if isinstance(cell, dict) else cell
 
 
-def _holds_structures(cell: Any) -> bool:
-    return isinstance(cell, list) and any(isinstance(part, list | dict) for part in cell)
-
-
-def find_columns(path: Path, settings: config.Table, seen: Survey) -> Columns:
-    """Decide the columns from the settings and, for what they leave open, from the survey of the first file."""
-    names = seen.names
+def find_columns(source: Source, settings: config.Table, seen: Survey) -> Columns:
+    """Decide the columns from the settings and, for what they leave open, from the survey of the first source."""
+    path, names = source.path, seen.names
     if settings.separator == "":
         raise UserError("data.separator is empty; give what stands between labels, such as data.separator=,")
     text = files.text_column(path, names, settings.text)
-    identifier = files.id_column(path, [name for name in names if name != text], settings.id_column)
-    others = [name for name in names if name not in (text, identifier)]
+    identifier = files.id_column(path, names, settings.id_column, text=text)
+    others = [name for name in names if name not in (text, identifier) and not _ROW_NUMBERS.match(name)]
     if settings.labels_column is not None:
         if settings.labels_column not in names:
             meant = files.near(settings.labels_column, names)
@@ -132,13 +153,18 @@ def find_columns(path: Path, settings: config.Table, seen: Survey) -> Columns:
                 f"{path} has no column {settings.labels_column}; its columns are {files.listed(names)}. "
                 f"Name the one with the labels: data.labels_column={meant or '…'}"
             )
-        return _list_column(path, settings, seen, settings.labels_column, text, identifier)
+        if settings.labels_column in (settings.labels or []):
+            raise UserError(
+                f"data.labels_column={settings.labels_column} is one of data.labels={settings.labels}: for columns of "
+                "zeros and ones leave data.labels_column out."
+            )
+        return _list_column(source, settings, seen, settings.labels_column, text, identifier)
     if settings.labels is not None:
         absent = [name for name in settings.labels if name not in names]
         if not absent:
             return Columns(text, identifier, list(settings.labels), None, "")
         if len(absent) == len(settings.labels) and (column := _usual_list(seen, others)):
-            return _list_column(path, settings, seen, column, text, identifier)
+            return _list_column(source, settings, seen, column, text, identifier)
         raise UserError(
             f"{path} has no column {', '.join(absent)} (data.labels); its columns are {files.listed(names)}."
         )
@@ -146,14 +172,21 @@ def find_columns(path: Path, settings: config.Table, seen: Survey) -> Columns:
     aside = [name for name in others if name not in binaries]
     if not binaries:
         if column := _usual_list(seen, others):
-            return _list_column(path, settings, seen, column, text, identifier)
+            return _list_column(source, settings, seen, column, text, identifier)
         raise UserError(
-            f"{path} has no column of zeros and ones to take as a label; its columns are {files.listed(names)}. "
+            f"{path} has no column of zeros and ones to take as a label; its columns are {files.listed(names)}"
+            f"{_what_they_hold(seen, others)}. "
             "Name label columns with data.labels=[…], or one column that lists them with data.labels_column=…"
         )
-    log.info("Labels in %s: %s.", path, ", ".join(binaries))
+    log.info("Labels in %s: %s.", path, files.listed(binaries))
     if aside:
-        log.info("Columns of %s left aside: %s.", path, ", ".join(aside))
+        log.info("Columns of %s left aside: %s.", path, files.listed(aside))
+    for name in aside:
+        if seen.binary[name] >= seen.rows / 4:
+            log.warning(
+                "%s, column %s: %.0f %% of the cells are 0 or 1, too few to take it for a label; name it in "
+                "data.labels to hear of the others.", path, name, 100 * seen.binary[name] / seen.rows,
+            )  # fmt: skip
     return Columns(text, identifier, binaries, None, "")
 
 
@@ -162,9 +195,15 @@ def _usual_list(seen: Survey, others: list[str]) -> str | None:
     return next((name for name in others if name in seen.lists and not seen.looks_binary(name)), None)
 
 
+def _what_they_hold(seen: Survey, names: list[str]) -> str:
+    held = [f"{name} {shown(seen.first[name])}" for name in names[:5] if name in seen.first]
+    return f" ({', '.join(held)} …)" if held else ""
+
+
 def _list_column(
-    path: Path, settings: config.Table, seen: Survey, column: str, text: str, identifier: str | None
+    source: Source, settings: config.Table, seen: Survey, column: str, text: str, identifier: str | None
 ) -> Columns:
+    path, given = source.path, settings.labels or source.class_names.get(column)
     if column not in seen.lists:
         raise UserError(
             f"{path}, column {column}: more than {_DIFFERENT:,} different cells; that is no column of labels. Name the "
@@ -172,24 +211,69 @@ def _list_column(
         )
     cells = seen.lists[column]
     separator = settings.separator or _separator(cells)
-    found = {part for cell in cells for part in split_labels(cell, separator)}
+    parts = {cell: _parts(cell, separator) for cell in cells}
+    found = {part for names in parts.values() for part in names}
     if not found:
         raise UserError(f"{path}, column {column}: no row has a label.")
-    if settings.labels is not None:
-        return Columns(text, identifier, list(settings.labels), column, separator)
+    if found <= {"0", "1"} and _of_one_length(parts.values()):
+        return _multi_hot(path, given, column, parts, Columns(text, identifier, [], column, separator))
+    if given is not None:
+        return Columns(text, identifier, list(given), column, separator)
+    for cell, names in parts.items():
+        odd = next((name for name in names if is_odd(name) or _holds_others(name, found, separator)), None)
+        if odd is not None:
+            raise UserError(
+                f"{path}, row {cells[cell]}, column {column}: {shown(cell)} gives the label {shown(odd)}; write labels "
+                "as joy|love, name what stands between them (data.separator=…), or name all labels (data.labels=[…])."
+            )
     names = sorted(found, key=int) if all(part.isdecimal() for part in found) else sorted(found)
     # Cells that were read as one name each, though a separator stands in them, show at once here.
     log.info("Labels in %s, column %s, separated by %r: %s.", path, column, separator, files.listed(names))
     return Columns(text, identifier, names, column, separator)
 
 
-def _separator(cells: set[Any]) -> str:
-    written = [cell for cell in cells if isinstance(cell, str) and not is_written_list(cell)]
-    return next((mark for mark in _SEPARATORS if any(mark in cell for cell in written)), ",")
+def _parts(cell: Any, separator: str) -> list[str]:
+    try:
+        return split_labels(cell, separator)
+    except ValueError:
+        return []  # reported with its row when rows are gathered
+
+
+def _separator(cells: Iterable[Any]) -> str:
+    written = [cell for cell in cells if isinstance(cell, str)]
+    return next((mark for mark in _SEPARATORS if any(mark in cell and cell[0] not in "[({" for cell in written)), ",")
+
+
+def _holds_others(name: str, found: set[str], separator: str) -> bool:
+    """Whether a name is several of the others, with another separator between them."""
+    for mark in _SEPARATORS.replace(separator, ""):
+        parts = [part.strip() for part in name.split(mark)]
+        if len(parts) > 1 and all(part in found for part in parts):
+            return True
+    return False
+
+
+def _of_one_length(rows: Iterable[list[str]]) -> bool:
+    """Whether all lists have one length, of two or more: as ids, 0 and 1 would stand in every row."""
+    lengths = {len(names) for names in rows if names}
+    return len(lengths) == 1 and lengths != {1}
+
+
+def _multi_hot(
+    path: Path, given: list[str] | None, column: str, parts: dict[Any, list[str]], columns: Columns
+) -> Columns:
+    length = max(map(len, parts.values()))
+    if given is None or len(given) != length:
+        named = "" if given is None else f", and there are {len(given)} names"
+        raise UserError(
+            f"{path}, column {column}: lists of {length} zeros and ones{named}; name the {length} labels in their "
+            "order: data.labels=[…]"
+        )
+    return dataclasses.replace(columns, labels=list(given), multi_hot=True)
 
 
 def unlabelled(seen: Survey, columns: Columns) -> bool:
     """Whether no row says anything of any label, as in a test file whose labels are held back."""
     if columns.labels_column is not None:
-        return columns.labels_column not in seen.names
+        return seen.is_blank(columns.labels_column)
     return all(seen.is_blank(name) for name in columns.labels)

@@ -4,11 +4,15 @@ pandas and datasets read a text such as "NA" as missing, a semicolon file as one
 """
 
 import csv
-from collections.abc import Callable, Iterable, Iterator
+import functools
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from emotion_lightning.data.encoding import Lines, decoded, open_text, wrong_bytes
 from emotion_lightning.data.rows import Chunk, Problems
@@ -16,7 +20,17 @@ from emotion_lightning.errors import UserError
 
 ROWS_AT_ONCE = 512
 
+log = logging.getLogger(__name__)
+
 _DELIMITERS = ",;\t|"
+_BACKSLASH = re.compile(r'(\\["\\])|\\')
+_DOUBLED = re.compile(r'(?:^|\t)"[^"]*(?:""[^"]*)+"(?:\t|\r?$)', re.MULTILINE)
+"""A quoted cell with doubled quotes in it, which nobody writes who does not quote."""
+
+_SEP = re.compile(r"sep=(.)[\r\n]*")
+"""Excel's own first line."""
+
+_NUMBER = re.compile(r"\d+(\.\d+)?|true|false", re.IGNORECASE)
 _SAMPLE = 100
 
 # Texts may be longer than the 128 KiB that the csv module takes by default.
@@ -43,20 +57,27 @@ class Dialect:
         if not self.quoted:
             options["quoting"] = csv.QUOTE_NONE
         if self.escaped:
-            options |= {"doublequote": False, "escapechar": "\\"}
+            options["escapechar"] = "\\"
+            # The csv module would take the backslash from whatever follows it, as in a literal \\n.
+            lines = (_BACKSLASH.sub(lambda found: found[1] or r"\\", line) for line in lines)
         return csv.reader(lines, **options)
+
+    def __str__(self) -> str:
+        if not self.quoted:
+            return "cells are not quoted"
+        return "quotes are escaped by backslashes" if self.escaped else "cells may be quoted"
 
 
 def chunks(path: Path, problems: Problems, *, tabs: bool, encoding: str | None) -> Iterator[Chunk]:
     """The rows of a csv file (`tabs`: of a tsv file), as a `Source` gives them."""
     dialect = recognise(path, tabs=tabs, encoding=encoding)
-    with open_text(path, encoding) as file:
+    with _opened(path, encoding) as file:
         yield from _chunks(path, problems, dialect, Lines(file), encoding)
 
 
 def _chunks(path: Path, problems: Problems, dialect: Dialect, lines: Lines, encoding: str | None) -> Iterator[Chunk]:
     reader = dialect.rows(iter(lines))
-    row = 0
+    row = begins = 0
     numbers: list[int] = []
     table: list[list[str]] = []
     try:
@@ -66,9 +87,8 @@ def _chunks(path: Path, problems: Problems, dialect: Dialect, lines: Lines, enco
         if not any(header):
             raise UserError(f"{path} has no header; its first line must name the columns.")
         refuse_repeated(path, [name for name in header if name])
-        for cells in reader:
-            if not cells:
-                continue  # a blank line, as at the end of many files
+        begins = reader.line_num + 1
+        for cells in _rows(reader, len(header)):
             row += 1
             if lines.suspicious:
                 lines.suspicious = False
@@ -81,18 +101,46 @@ def _chunks(path: Path, problems: Problems, dialect: Dialect, lines: Lines, enco
                     row=row,
                 )
                 continue
+            if reader.line_num > begins:
+                problems.remarks += _swallowed(path, row, header, cells, dialect.delimiter)
+            begins = reader.line_num + 1
             numbers.append(row)
             table.append(cells)
             if len(table) == ROWS_AT_ONCE:
                 yield _chunk(numbers, header, table)
                 numbers, table = [], []
     except csv.Error as error:
+        since = f", which begins in line {begins}" if begins < reader.line_num else ""
         raise UserError(
-            f"{path}, line {reader.line_num}: {error} (row {row + 1}); put quotes around the whole cell and double "
-            "those inside it."
+            f"{path}, line {reader.line_num}: {error} (row {row + 1}{since}); put quotes around the whole cell and "
+            "double those inside it."
         ) from error
     if table:
         yield _chunk(numbers, header, table)
+
+
+def _rows(reader: Iterable[list[str]], width: int) -> Iterator[list[str]]:
+    """Rows without blank lines; of a single column these are rows without a text, but for those that end the file."""
+    blank = 0
+    for cells in reader:
+        if cells:
+            yield from ([""] for _ in range(blank))
+            yield cells
+            blank = 0
+        else:
+            blank += width == 1
+
+
+def _swallowed(path: Path, row: int, header: list[str], cells: list[str], delimiter: str) -> Iterator[str]:
+    """Remarks on cells whose first line ends as a row does: a quote that is missing may have let them take rows in."""
+    for position, cell in enumerate(cells):
+        first, *rest = cell.split("\n")
+        tail = first.rstrip("\r").split(delimiter)[1:]
+        if rest and tail and len(tail) == len(header) - 1 - position and all(map(_NUMBER.fullmatch, tail)):
+            yield (
+                f"{path}, row {row}, column {header[position]}: a quoted cell of {len(rest) + 1} lines, the first of "
+                "which ends like a row; is a quote missing there?"
+            )
 
 
 def _chunk(numbers: list[int], header: list[str], table: list[list[str]]) -> Chunk:
@@ -135,19 +183,34 @@ def _check_bytes(
 
 
 def recognise(path: Path, *, tabs: bool, encoding: str | None) -> Dialect:
-    """How a file marks off its cells, seen from the file itself.
+    """How a file marks off its cells, seen from the file itself, and said where it is not the standard.
 
     The standard is quoted cells with doubled quotes. MySQL and Spark write backslashes instead, and many tab-separated
     files do not quote at all: a tweet that begins with a quote would then swallow the rows behind it.
     """
+    state = path.stat()
+    return _recognise(path, tabs, encoding, (state.st_mtime_ns, state.st_size))
+
+
+@functools.lru_cache(maxsize=8)
+def _recognise(path: Path, tabs: bool, encoding: str | None, _: object) -> Dialect:
+    found = _fitting(path, tabs=tabs, encoding=encoding)
+    if found.escaped or not found.quoted:
+        log.warning("%s: %s.", path, found)
+    return found
+
+
+def _fitting(path: Path, *, tabs: bool, encoding: str | None) -> Dialect:
     with open_text(path, encoding) as file:
-        delimiter = "\t" if tabs else _delimiter(list(islice(file, _SAMPLE)))
+        sample = list(islice(file, _SAMPLE))
+    marked = _SEP.fullmatch(sample[0]) if sample else None
+    delimiter = marked[1] if marked else "\t" if tabs else _delimiter(sample)
     standard = Dialect(delimiter)
     escaped = Dialect(delimiter, escaped=True)
     if delimiter == "\t" and _holds(path, encoding, '"'):
         bare = Dialect(delimiter, quoted=False)
         lines = _aligned(path, encoding, bare, least=2)
-        if lines is not None and _aligned(path, encoding, standard) != lines:
+        if lines is not None and _aligned(path, encoding, standard) != lines and not _doubles_quotes(path, encoding):
             return bare
     if _holds(path, encoding, '\\"') and _aligned(path, encoding, standard) is None:
         return escaped if _aligned(path, encoding, escaped) is not None else standard
@@ -173,7 +236,7 @@ def _aligned(path: Path, encoding: str | None, dialect: Dialect, *, least: int =
     """
     rows = 0
     try:
-        with open_text(path, encoding) as file:
+        with _opened(path, encoding) as file:
             reader = dialect.rows(file)
             width = len(next(reader, []))
             if width < least:
@@ -190,10 +253,18 @@ def _aligned(path: Path, encoding: str | None, dialect: Dialect, *, least: int =
 
 def _holds(path: Path, encoding: str | None, mark: str) -> bool:
     with open_text(path, encoding) as file:
-        before = ""
-        read: Callable[[], str] = lambda: file.read(1 << 16)  # noqa: E731  # iter's two-argument form wants a callable
-        for block in iter(read, ""):
-            if mark in before + block:
-                return True
-            before = block[-1:]
-    return False
+        return any(mark in line for line in file)
+
+
+def _doubles_quotes(path: Path, encoding: str | None) -> bool:
+    with open_text(path, encoding) as file:
+        return any('""' in line and _DOUBLED.search(line.rstrip("\r\n")) for line in file)
+
+
+@contextmanager
+def _opened(path: Path, encoding: str | None) -> Iterator[TextIO]:
+    """The text of a file behind Excel's own first line, if it has one."""
+    with open_text(path, encoding) as file:
+        if not _SEP.fullmatch(file.readline(16)):
+            file.seek(0)
+        yield file

@@ -82,6 +82,8 @@ class Lines:
     def __iter__(self) -> Iterator[str]:
         for line in self._file:
             self.number += 1
+            if self.number == 1:
+                line = line.lstrip("\ufeff")  # a mark that the encoding named did not expect
             if "\0" in line or not (line.isascii() or decoded(line)):
                 self.suspicious = True
             yield line
@@ -108,6 +110,8 @@ def wrong_bytes(path: Path, encoding: str | None, text: str, place: str) -> User
     byte = next((ord(letter) - 0xDC00 for letter in text if 0xDC80 <= ord(letter) <= 0xDCFF), None)
     shown = f": byte 0x{byte:02x}" if byte is not None else ""
     start = f"{path} is not {encoding or 'UTF-8'} ({place}{shown})"
+    if encoding is None and _is_partly_utf8(path):
+        return UserError(f"{start}, though other letters of it are: it mixes encodings; write those bytes anew.")
     likely = guess(path)
     if likely is None or likely == encoding:
         return UserError(f"{start}; save it as UTF-8, or name its encoding: data.encoding=…")
@@ -130,6 +134,15 @@ def guess(path: Path) -> str | None:
     # Few accents make as good a text in several encodings; of those the most frequent is named.
     alike = {name for match in found if match.chaos <= best.chaos for name in match.could_be_from_charset}
     return _USUAL[0] if _USUAL[0] in alike else best.encoding
+
+
+def _is_partly_utf8(path: Path) -> bool:
+    """Whether letters beyond ASCII stand in a file as UTF-8: by chance that hardly happens."""
+    with open_bytes(path) as file:
+        sample = file.read(_SAMPLE).decode("utf-8", errors="surrogateescape")
+    beyond = [letter for letter in sample if letter > "\x7f"]
+    whole = sum(not "\udc80" <= letter <= "\udcff" for letter in beyond)
+    return 2 * whole >= len(beyond)
 
 
 def unreadable(path: Path, error: Exception) -> UserError:

@@ -5,6 +5,7 @@ Every cell of a text file stays the text it is, and what is wrong is reported wi
 
 import difflib
 import hashlib
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,10 @@ _KINDS = {
     ".feather": "arrow",
     ".txt": "txt",
 }
+ROW = "row"
+"""The name of the column of row numbers, and the setting that asks for it."""
+
+_SEVERAL = re.compile(r"\w\s*(,|;|\t|\||\^|~|::?)\s*\w")
 _TEXT_COLUMNS = ("text", "tweet", "sentence", "comment", "content", "message", "body", "utterance", "review", "post")
 _ID_COLUMNS = ("id", "row_id", "uid", "tweet_id", "comment_id", "text_id", "key", "index")
 
@@ -53,7 +58,7 @@ def check_exists(path: Path) -> None:
         raise UserError(f"{path} is a folder; give a file in it.")
     if not path.exists():
         beside = sorted(other.name for other in path.parent.glob("*" + path.suffix)) if path.parent.is_dir() else []
-        hint = f" {path.parent} has {', '.join(beside[:5])}." if beside else ""
+        hint = f" Its folder has {', '.join(beside[:5])}." if beside else ""
         raise UserError(f"{path} does not exist.{hint}")
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty.")
@@ -86,7 +91,8 @@ def source(path: Path, encoding: str | None = None) -> Source:
         "parquet": partial(arrow.parquet_chunks, path),
         "arrow": partial(arrow.arrow_chunks, path),
     }
-    return Source(path, readers[kind(path)])
+    found = kind(path)
+    return Source(path, readers[found], arrow.class_names(path) if found in ("parquet", "arrow") else {})
 
 
 def no_rows(path: Path) -> str:
@@ -117,16 +123,23 @@ def text_column(path: Path, names: list[str], wanted: str | None) -> str:
     return _column(path, names, wanted, usual=_TEXT_COLUMNS, setting="data.text")
 
 
-def id_column(path: Path, names: list[str], wanted: str | None) -> str | None:
-    """The column that identifies rows, or None where there is none."""
+def id_column(path: Path, names: list[str], wanted: str | None, *, text: str) -> str | None:
+    """The column that identifies rows, or None where there is none and rows are counted."""
+    if wanted == text:
+        raise UserError(f"data.id_column={wanted} is the column of the texts; name another, or row to count rows.")
+    if wanted == ROW and ROW not in names:
+        return None
+    names = [name for name in names if name != text]
     if wanted is None and not any(name.lower() in _ID_COLUMNS for name in names):
         return None
     return _column(path, names, wanted, usual=_ID_COLUMNS, setting="data.id_column")
 
 
 def listed(names: list[str]) -> str:
-    """Column names for a message, the first twenty of them."""
-    return ", ".join(names[:20]) + (" …" if len(names) > 20 else "")
+    """Names for a message, the first twenty of them, long ones cut."""
+    return ", ".join(name if len(name) <= 40 else f"{name[:39]}…" for name in names[:20]) + (
+        " …" if len(names) > 20 else ""
+    )
 
 
 def near(wanted: str, names: list[str]) -> str | None:
@@ -147,6 +160,11 @@ def _column(path: Path, names: list[str], wanted: str | None, *, usual: tuple[st
         if name in by_name:
             return by_name[name]
     if len(names) == 1:
+        if _SEVERAL.search(names[0]):
+            raise UserError(
+                f"{path} has a single column, {listed(names)}, whose name looks like several: its cells are marked off "
+                f"in another way than its name says. Save it as csv with commas, or name the column: {setting}=…"
+            )
         return names[0]
     raise UserError(
         f"{path} has no column with a usual name for texts; its columns are {listed(names)}. Name one: {setting}=…"

@@ -67,7 +67,7 @@ def _jsonl_rows(path: Path, problems: Problems, encoding: str | None) -> Iterato
             continue
         row += 1
         try:
-            record = json.loads(line)
+            record = json.loads(line, object_pairs_hook=_record)
         except json.JSONDecodeError as error:
             cut = "" if line.endswith(("\n", "\r")) else "; the file may be cut short there"
             what = f"line {number} is not JSON ({error.msg} at character {error.pos + 1}){cut}."
@@ -86,7 +86,7 @@ def _array_rows(path: Path, problems: Problems, encoding: str | None) -> Iterato
     )
     lines = [line for _, line in _lines(path, encoding)]
     try:
-        records = json.loads("".join(lines))
+        records = json.loads("".join(lines), object_pairs_hook=_record)
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not JSON ({error.msg} at line {error.lineno}, character {error.colno}).") from error
     except (ValueError, RecursionError) as error:
@@ -96,10 +96,27 @@ def _array_rows(path: Path, problems: Problems, encoding: str | None) -> Iterato
             yield row, record
 
 
+class _Repeated(ValueError):
+    """A key stands twice in an object."""
+
+
+def _record(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Repeated(f"the key {next(name for name in names if names.count(name) > 1)} stands in it twice")
+    return record
+
+
 def _is_record(path: Path, problems: Problems, row: int, what: str, record: Any, line: str) -> bool:
     if not isinstance(record, dict):
         problems.add(path, f'{what} is not an object such as {{"text": …}}.', row=row)
         return False
+    if row == 1 and record and all(isinstance(value, dict) for value in record.values()):
+        raise UserError(
+            f"{path} holds columns, not rows, as pandas writes them unless told otherwise; write it with "
+            "df.to_json(…, orient='records')."
+        )
     if "\\u" in line and not decoded(json.dumps(record, ensure_ascii=False)):
         problems.add(path, f"{what} holds half a character (a lone surrogate).", row=row)
         return False

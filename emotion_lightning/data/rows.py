@@ -40,10 +40,12 @@ class Source:
         path: as messages name it.
         chunks: reads from the start. Rows of a wrong shape go to the problems and are left out; UserError where
             nothing more can be read.
+        class_names: names of the ids in columns of class labels, where the source has them.
     """
 
     path: Path
     chunks: Callable[["Problems"], Iterator[Chunk]]
+    class_names: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -84,13 +86,13 @@ class Corpus:
         labels: names, in the order of every label axis.
         splits: train, validation, test, as far as there are; or `whole`.
         hashes: sha256 by what was read.
-        cut: whether a split was cut from another one here, and is worth writing down.
+        cut: the splits that were cut here from a whole, before any row was left out, to be written down.
     """
 
     labels: list[str]
     splits: dict[str, Rows]
     hashes: dict[str, str] = field(default_factory=dict)
-    cut: bool = False
+    cut: dict[str, Rows] = field(default_factory=dict)
 
 
 class Problems:
@@ -101,6 +103,8 @@ class Problems:
     """So many, and the files are not what the settings say: reading on would only take time."""
 
     def __init__(self) -> None:
+        self.remarks: list[str] = []
+        """What looks odd but may be meant."""
         self._found: list[tuple[int, int, str]] = []
         self._files: dict[Path, int] = {}
 

@@ -55,6 +55,8 @@ def split(corpus: Corpus, settings: config.Batches, *, tell: bool = True) -> Cor
     if WHOLE in corpus.splits or "validation" not in corpus.splits:
         assert isinstance(settings, config.Table)
         corpus = splitting.cut(corpus, settings)
+    elif isinstance(settings, config.Table) and settings.splits is not None:
+        raise UserError(f"data.splits={settings.splits} has nothing to split: the data brings its own splits.")
     splits = {name: corpus.splits[name] for name in SPLITS if name in corpus.splits}
     corpus = dataclasses.replace(corpus, splits=splits)
     found = overlap.between(corpus, clean=settings.clean)
@@ -136,15 +138,19 @@ def _read_tables(settings: config.Table, sources: dict[str, Source]) -> Corpus:
     if first not in surveys:
         problems.raise_any()
     try:
-        columns = find_columns(source.path, settings, surveys[first])
-        labels.check(columns.labels, str(source.path))
+        columns = find_columns(source, settings, surveys[first])
+        labels.check(columns.labels, str(source.path), id_column=columns.id)
     except UserError as error:
         problems.note(source.path, str(error))
         problems.raise_any()
         raise
     splits: dict[str, Rows] = {}
     for name, seen in surveys.items():
-        labelled = name != "test" or not unlabelled(seen, columns)
+        labelled = not unlabelled(seen, columns)
+        if not labelled and name == "validation" and columns.labels_column in seen.names:
+            message = "no row has a label; thresholds are fitted on it."
+            problems.add(sources[name].path, message, column=columns.labels_column)
+        labelled = labelled or name != "test"
         if name != first and not _has_columns(sources[name], seen, columns, problems, labelled, source.path):
             continue
         splits[name] = tables.rows(
@@ -219,10 +225,10 @@ def _hub(settings: config.Hub) -> Corpus:
     if unused := sorted(set(loaded) - set(wanted.values())):
         log.warning("Splits of %s left aside: %s (see data.validation and data.test).", place, ", ".join(unused))
     sources = {
-        name: Source(Path(f"{settings.path}[{wanted[name]}]"), partial(_dataset_chunks, table))
+        name: Source(Path(f"{settings.path}[{wanted[name]}]"), partial(_dataset_chunks, table), _class_names(table))
         for name, table in given.items()
     }
-    corpus = _read_tables(_with_class_names(settings, given["train"]), sources)
+    corpus = _read_tables(settings, sources)
     return dataclasses.replace(corpus, hashes={place: str(given["train"]._fingerprint)})
 
 
@@ -256,10 +262,7 @@ def _dataset_chunks(table: Any, problems: Problems) -> Iterator[Chunk]:
         start += count
 
 
-def _with_class_names(settings: config.Hub, table: Any) -> config.Hub:
-    """Take label names from the data set's own features where it has them."""
-    feature = table.features.get(settings.labels_column) if settings.labels_column else None
-    names = getattr(getattr(feature, "feature", feature), "names", None)
-    if settings.labels is None and names:
-        return dataclasses.replace(settings, labels=list(names))
-    return settings
+def _class_names(table: Any) -> dict[str, list[str]]:
+    """Names of the ids in columns of class labels."""
+    kinds = {name: getattr(feature, "feature", feature) for name, feature in table.features.items()}
+    return {name: list(kind.names) for name, kind in kinds.items() if getattr(kind, "names", None)}

@@ -1,6 +1,7 @@
 """Splits that a data set does not bring: cut by labels and seed, written down, and read back."""
 
 import csv
+import hashlib
 import logging
 from pathlib import Path
 
@@ -13,8 +14,6 @@ from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
 
-_HEADER = ["id", "split"]
-
 
 def cut(corpus: Corpus, settings: config.Table) -> Corpus:
     """The corpus with the splits that it lacks, cut from the others or as `data.splits` says."""
@@ -24,23 +23,25 @@ def cut(corpus: Corpus, settings: config.Table) -> Corpus:
     if rows.targets is None:
         raise UserError("Rows without labels cannot be split.")
     if settings.splits is not None:
-        parts = _as_written(rows, Path(settings.splits).expanduser(), partly=settings.max_rows is not None)
+        parts = _as_written(rows, Path(settings.splits).expanduser(), settings, whole=source == WHOLE)
     else:
         parts = _stratified(rows, settings, whole=source == WHOLE)
     sizes = ", ".join(f"{name} {len(part):,}" for name, part in parts.items())
     log.info("Split %s: %s.", "as in " + settings.splits if settings.splits else "for you", sizes)
-    return Corpus(corpus.labels, {**parts, **kept}, corpus.hashes, cut=True)
+    return Corpus(corpus.labels, {**parts, **kept}, corpus.hashes, cut=parts)
 
 
 def _stratified(rows: Rows, settings: config.Table, *, whole: bool) -> dict[str, Rows]:
     test_share = settings.test_share if whole and isinstance(settings, config.File) else 0.0
-    rest, test = _cut(rows, test_share, settings.split_seed)
+    named = settings.train if isinstance(settings, config.File) and not whole else getattr(settings, "path", None)
+    rest, test = _cut(rows, test_share, settings.split_seed, source=str(named))
     # The share is of all rows, the cut is from what is left.
-    train, validation = _cut(rest, settings.validation_share / (1 - test_share), settings.split_seed)
+    share = settings.validation_share / (1 - test_share)
+    train, validation = _cut(rest, share, settings.split_seed, source=str(named))
     return {"train": train, "validation": validation} | ({"test": test} if len(test) else {})
 
 
-def _cut(rows: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
+def _cut(rows: Rows, share: float, seed: int, *, source: str) -> tuple[Rows, Rows]:
     """Two parts, the second with about this share of the rows and of every label's positives.
 
     Iterative stratification (Sechidis et al., 2011).
@@ -50,8 +51,8 @@ def _cut(rows: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
         return rows, rows.take(range(0))
     if wanted < 1 or len(rows) - wanted < 1:
         raise UserError(
-            f"{len(rows)} rows are too few to split off a share of {share:g}; add rows, or give your own splits with "
-            "data.train=, data.validation= and data.test=."
+            f"{source}: {len(rows)} rows are too few to split off a share of {share:g}; add rows, or give your own "
+            "splits with data.train=, data.validation= and data.test=."
         )
     from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 
@@ -74,37 +75,68 @@ def _sized(kept: np.ndarray, taken: np.ndarray, *, wanted: int, seed: int) -> tu
 
 
 def write(file: Path, corpus: Corpus) -> None:
-    """Write the split of every row, by id."""
+    """Write which row went into which split, with a print of its text by which a changed row is told."""
     with run_folder.replacing(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as opened:
         writer = csv.writer(opened)
-        writer.writerow(_HEADER)
-        for name, rows in corpus.splits.items():
-            writer.writerows((identifier, name) for identifier in rows.ids)
+        writer.writerow(["id", "split", "text_sha256"])
+        for name, rows in corpus.cut.items():
+            writer.writerows(
+                (identifier, name, _print_of(text)) for identifier, text in zip(rows.ids, rows.texts, strict=True)
+            )
 
 
-def _as_written(rows: Rows, file: Path, *, partly: bool) -> dict[str, Rows]:
+def _print_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _as_written(rows: Rows, file: Path, settings: config.Table, *, whole: bool) -> dict[str, Rows]:
     """The rows in the splits that a file gives them.
 
     Args:
-        rows: all of them.
+        rows: all of them, or the first of them (`data.max_rows`).
         file: as `write` writes it.
-        partly: not all rows were read, so the file may name more.
+        settings: name themselves in messages.
+        whole: the rows have no split of their own; else they are those of train.
     """
-    where: dict[str, str] = {}
-    for row, record in files.records(file):
-        identifier, split = record.get("id"), record.get("split")
-        if identifier is None or split not in SPLITS:
-            raise UserError(f"{file}, row {row}: not an id and its split; data.splits takes the splits.csv of a run.")
-        where[identifier] = split
+    where = _read(file)
     unknown = next((identifier for identifier in rows.ids if identifier not in where), None)
     if unknown is not None:
         raise UserError(f"{file} has no split for the row {unknown} of this data; it is of another file.")
     positions: dict[str, list[int]] = {name: [] for name in SPLITS}
-    for position, identifier in enumerate(rows.ids):
-        positions[where.pop(identifier)].append(position)
-    if where and not partly:
+    changed: list[str] = []
+    for position, (identifier, text) in enumerate(zip(rows.ids, rows.texts, strict=True)):
+        split, text_print = where.pop(identifier)
+        positions[split].append(position)
+        if text_print and text_print != _print_of(text):
+            changed.append(identifier)
+    if where and settings.max_rows is None and settings.empty_texts is not config.EmptyTexts.drop:
         raise UserError(
             f"{file} names {len(where):,} rows that this data lacks, {next(iter(where))} among them; it is of another "
             "file."
         )
-    return {name: rows.take(np.array(found)) for name, found in positions.items() if found}
+    if changed and rows.id_column == files.ROW:
+        raise UserError(
+            f"{file}: the text of row {changed[0]} is another one now ({len(changed):,} rows in all). Rows without ids "
+            "are told by their number, so these may have moved from one split to another; split anew without "
+            "data.splits, or give the file an id column."
+        )
+    if changed:
+        log.warning("%s: the texts of %s rows have changed, %s among them.", file, f"{len(changed):,}", changed[0])
+    found = {name: rows.take(np.array(chosen)) for name, chosen in positions.items() if chosen}
+    needed = {"train", "validation"} if whole or "validation" in found else {"train"}
+    if missing := [name for name in sorted(needed) if name not in found]:
+        raise UserError(f"{file} leaves {' and '.join(missing)} without rows of this data; both are needed to train.")
+    return found
+
+
+def _read(file: Path) -> dict[str, tuple[str, str]]:
+    """Split and print of the text by id."""
+    where: dict[str, tuple[str, str]] = {}
+    for row, record in files.records(file):
+        identifier, split = record.get("id"), record.get("split")
+        if identifier is None or split not in SPLITS:
+            raise UserError(f"{file}, row {row}: not an id and its split; data.splits takes the splits.csv of a run.")
+        if identifier in where:
+            raise UserError(f"{file}, row {row}: the id {identifier} stands there twice.")
+        where[identifier] = (split, str(record.get("text_sha256") or ""))
+    return where

@@ -16,8 +16,8 @@ import numpy as np
 from emotion_lightning import config, labels
 from emotion_lightning.config import EmptyTexts
 from emotion_lightning.data import files, memory
-from emotion_lightning.data.cells import as_text, binary, is_blank, spelled, split_labels
-from emotion_lightning.data.columns import Columns, survey
+from emotion_lightning.data.cells import as_text, binary, is_blank, shown, spelled, split_labels
+from emotion_lightning.data.columns import LIST_COLUMNS, Columns, survey
 from emotion_lightning.data.rows import Chunk, Problems, Rows, Source
 from emotion_lightning.errors import UserError
 
@@ -158,8 +158,8 @@ class _Gathered:
             if identifier in seen and identifier.strip():
                 self.problems.add(
                     self.path,
-                    f"the id {identifier} stands in row {seen[identifier]} already; name another column as "
-                    "data.id_column.",
+                    f"the id {identifier[:60]} stands in row {seen[identifier]} already; name another column as "
+                    "data.id_column, or count rows with data.id_column=row.",
                     row=row,
                     column=self.columns.id,
                 )
@@ -187,8 +187,9 @@ class _Gathered:
         if None in values:
             for row, cell, value in zip(chunk.rows, cells, values, strict=True):
                 if value is None:
-                    found = "nothing" if is_blank(cell) else repr(cell)
-                    self.problems.add(self.path, f"{found} where 0 or 1 is due.", row=row, column=name)
+                    found = "nothing" if is_blank(cell) else shown(cell)
+                    hint = " (if the column lists labels: data.labels_column)" if name.lower() in LIST_COLUMNS else ""
+                    self.problems.add(self.path, f"{found} where 0 or 1 is due{hint}.", row=row, column=name)
         self._check_spelling(chunk, name, cells, kinds - {None})
         return np.array([value or 0 for value in values], dtype=np.uint8)
 
@@ -205,30 +206,46 @@ class _Gathered:
             if kind != first:
                 self.problems.add(
                     self.path,
-                    f"{cell!r} in a column that has {first} since row {at}; write all of it alike.",
+                    f"{shown(cell)} in a column that has {first} since row {at}; write all of it alike.",
                     row=row,
                     column=name,
                 )
 
     def _from_list(self, row: int, cell: Any) -> list[int]:
+        column = self.columns.labels_column
+        try:
+            parts = split_labels(cell, self.columns.separator)
+        except ValueError as error:
+            self.problems.add(self.path, f"{shown(cell)} {error}.", row=row, column=column)
+            return []
+        if self.columns.multi_hot:
+            return self._from_zeros_and_ones(row, cell, parts)
         positions = []
-        for part in split_labels(cell, self.columns.separator):
+        for part in parts:
             position = self._where.get(part)
             if position is None:
                 meant = files.near(part, self.columns.labels)
                 self.problems.add(
                     self.path,
-                    f"the label {part!r} is not one of {files.listed(self.columns.labels)}"
+                    f"the label {shown(part)} is not one of {files.listed(self.columns.labels)}"
                     + (f"; did you mean {meant}?" if meant else "."),
                     row=row,
-                    column=self.columns.labels_column,
+                    column=column,
                 )
             else:
                 positions.append(position)
         return positions
 
-
-# -------------------------------------------------------------------------------------------------- texts to label
+    def _from_zeros_and_ones(self, row: int, cell: Any, parts: list[str]) -> list[int]:
+        if len(parts) == len(self.columns.labels) and set(parts) <= {"0", "1"}:
+            return [position for position, part in enumerate(parts) if part == "1"]
+        self.problems.add(
+            self.path,
+            f"{shown(cell)} where {len(self.columns.labels)} zeros and ones are due.",
+            row=row,
+            column=self.columns.labels_column,
+        )
+        return []
 
 
 @dataclass
@@ -259,8 +276,11 @@ class TextRows:
                 yield as_text(identifier) or "", as_text(text) or ""
 
 
-def texts(source: Source, settings: config.Columns) -> TextRows:
-    """Check every row of a source, its labels apart, and give them to be read; memory does not grow with it."""
+def texts(source: Source, settings: config.Columns, *, usual: tuple[str | None, str | None] = (None, None)) -> TextRows:
+    """Check every row of a source, its labels apart, and give them to be read; memory does not grow with it.
+
+    `usual` are the columns of texts and ids that are taken, where there are such, before those with usual names.
+    """
     problems = Problems()
     try:
         seen = survey(source, problems)
@@ -271,8 +291,12 @@ def texts(source: Source, settings: config.Columns) -> TextRows:
     problems.raise_any()
     if not seen.rows:
         raise UserError(files.no_rows(source.path))
-    text = files.text_column(source.path, seen.names, settings.text)
-    identifier = files.id_column(source.path, [name for name in seen.names if name != text], settings.id_column)
+    wanted = [settings.text, settings.id_column]
+    for i, name in enumerate(usual):
+        if wanted[i] is None and name in (*seen.names, files.ROW):
+            wanted[i] = name
+    text = files.text_column(source.path, seen.names, wanted[0])
+    identifier = files.id_column(source.path, seen.names, wanted[1], text=text)
     columns = Columns(text, identifier, [], None, "")
     checked = _Gathered(source.path, columns, problems, labelled=False, empty_texts=settings.empty_texts)
     for chunk in source.chunks(Problems()):
