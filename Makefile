@@ -8,7 +8,7 @@ train: .venv/installed
 	$(BIN)/python -m emotion_lightning.train
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
