@@ -1,6 +1,6 @@
 """What is kept of a trained network: checkpoints to resume from, and a model folder that stock PEFT loads."""
 
-import importlib.metadata
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write beside the old one, then rename."""
-        with run_folder.replacing(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+        try:
+            with run_folder.replacing(Path(path)) as temporary:
+                torch.save(checkpoint, temporary)
+        except (OSError, RuntimeError) as error:
+            # torch tells of a full disk in words of its writer's.
+            if isinstance(error, RuntimeError) and not re.search("StreamWriter|iostream|inline_container", str(error)):
+                raise
+            kept = " The one before it is untouched." if Path(path).exists() else ""
+            reason = getattr(error, "strerror", None) or "the disk is full or the folder cannot be written to"
+            raise UserError(
+                f"The checkpoint {path} cannot be saved: {reason}.{kept} Free some space and resume."
+            ) from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         """Read tensors and plain values only."""
@@ -82,27 +92,6 @@ class Card:
     def cleaning(self) -> list[config.CleaningStep]:
         """The steps of cleaning."""
         return [config.CleaningStep(step) for step in self.clean]
-
-
-def versions() -> dict[str, str]:
-    """Versions of this package and of the libraries that decide numbers."""
-    names = (
-        "emotion-lightning",
-        "torch",
-        "transformers",
-        "peft",
-        "bitsandbytes",
-        "lightning",
-        "torchmetrics",
-        "datasets",
-    )
-    found = {}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # run from a checkout that is not installed
-    return found
 
 
 def save_model(folder: Path, network: Any, *, tokenizer: Any, card: Card, method: str, scores: str) -> None:

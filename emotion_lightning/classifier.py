@@ -57,10 +57,13 @@ class EmotionClassifier(lightning.LightningModule):
         self.pooling = pooling
         self.identity = identity
         self.outcomes = metrics.Outcomes()
+        self.batch_shape: tuple[int, ...] = (0, 0)
+        """Texts and tokens of the last batch."""
         self._random_state: dict[str, Any] | None = None
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Token ids and mask, [batch, token], to logits, [batch, label], float32."""
+        self.batch_shape = tuple(input_ids.shape)
         return pooling.logits(self.network, input_ids, attention_mask, pooling=self.pooling)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
@@ -138,13 +141,26 @@ class EmotionClassifier(lightning.LightningModule):
                 parameter.copy_(state_dict[name])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the checkpoint belongs to, and the random states (dropout)."""
+        """Add what the checkpoint belongs to, and the random states (dropout); refuse to keep a ruined network."""
+        for name, value in checkpoint["state_dict"].items():
+            if not bool(torch.isfinite(value).all()):
+                raise UserError(
+                    f"The parameters {name} are not finite at step {self.global_step}: the last step ruined them. The "
+                    "checkpoint before it is kept. Lower optimizer.lr, lengthen optimizer.warmup or set "
+                    "trainer.gradient_clip_val."
+                )
         checkpoint["identity"] = self.identity
-        checkpoint["random"] = {
+        state = {
             "python": random.getstate(),
             "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "cuda": torch.cuda.get_rng_state().clone() if torch.cuda.is_available() else None,
         }
+        states: list[Any] = [state]
+        if self.trainer.world_size > 1:
+            # Batches of other lengths draw other numbers, so each process has come to its own place.
+            states = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(states, state)
+        checkpoint["random"] = states
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another base, label set or method, naming what differs."""
@@ -152,7 +168,13 @@ class EmotionClassifier(lightning.LightningModule):
         for name, value in self.identity.items():
             if saved.get(name) != value:
                 raise UserError(f"The checkpoint has {name}={saved.get(name)}, this run {name}={value}.")
-        self._random_state = checkpoint["random"]
+        states = checkpoint["random"]
+        if len(states) != self.trainer.world_size:
+            raise UserError(
+                f"The checkpoint is of {len(states)} processes, this run has {self.trainer.world_size}. Resume with "
+                f"trainer.devices and trainer.num_nodes as they were."
+            )
+        self._random_state = states[self.trainer.global_rank]
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         """Go on with the random states of the checkpoint, just before they are needed."""
@@ -160,8 +182,8 @@ class EmotionClassifier(lightning.LightningModule):
             return
         random.setstate(self._random_state["python"])
         torch.set_rng_state(self._random_state["torch"].cpu())
-        if torch.cuda.is_available() and self._random_state["cuda"]:
-            torch.cuda.set_rng_state_all([state.cpu() for state in self._random_state["cuda"]])
+        if torch.cuda.is_available() and self._random_state["cuda"] is not None:
+            torch.cuda.set_rng_state(self._random_state["cuda"].cpu())
         self._random_state = None
 
 

@@ -28,7 +28,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from emotion_lightning import config, help, run_folder, schema
+from emotion_lightning import cluster, config, help, run_folder, schema
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -147,10 +147,16 @@ def _run(command: str, work: Callable[[Any, Path], Any], arguments: list[str]) -
 @contextmanager
 def _stop_on_signals() -> Iterator[None]:
     # Lightning would turn Ctrl-C into exit code 1 and SIGTERM into 0; a SystemExit of our own passes through it.
+    warning = None if cluster.in_submitit() else cluster.preemption_signal()
+
     def stop(number: int, _: Any) -> None:
+        if number == warning:
+            cluster.requeue()
+            number = signal.SIGTERM
         raise Stopped(number)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    taken = [signal.SIGINT, signal.SIGTERM, *([warning] if warning else [])]
+    before = {number: signal.signal(number, stop) for number in taken}
     try:
         yield
     finally:
@@ -242,6 +248,11 @@ def _with_run(command: str, arguments: list[str], *, multirun: bool) -> list[str
         return arguments
     given = {match["name"]: match["value"] for a in arguments if (match := _ARGUMENT.fullmatch(a))}
     resume, source = _unquoted(given.get("resume")), _unquoted(given.get("from_run"))
+    again = None if multirun or resume else cluster.remembered(arguments)
+    if again is not None:
+        # A requeued job is started with the same line at another time; its run lies where it was.
+        log.warning("This job was started before: it goes on in %s", again)
+        resume, given, arguments = str(again), {}, []
     if resume is None and source is None:
         return arguments
     if resume is not None:

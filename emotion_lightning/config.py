@@ -646,6 +646,8 @@ class Predict:
     """One text instead of a file; the answer is printed."""
     accelerator: Accelerator
     """What to run on; auto takes a GPU where there is one."""
+    devices: Annotated[int, Bounds(at_least=1)]
+    """Processes that label a file side by side: one a GPU, or sharing the cores of a CPU."""
     data: Columns
     predict: Predictions
 

@@ -11,6 +11,7 @@ from emotion_lightning import (
     adapter,
     checkpoint,
     config,
+    environment,
     metrics,
     model,
     pooling,
@@ -158,7 +159,7 @@ def _card(
             "rows": emotions.train_rows,
         },
         data_hashes=emotions.hashes,
-        versions=checkpoint.versions(),
+        versions=environment.versions(),
         clean=[step.value for step in settings.data.clean],
     )
 

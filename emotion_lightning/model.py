@@ -1,9 +1,11 @@
 """The pretrained network, quantised or not, with a fresh classification head."""
 
+import contextlib
 import logging
 import os
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +213,31 @@ def _set_attention(network: Any, attention: config.Attention) -> None:
         )
 
 
+@contextlib.contextmanager
+def enough_memory(batch: Callable[[], tuple[int, ...]], *, training: bool) -> Iterator[None]:
+    """Turn running out of memory into a UserError with the settings that help.
+
+    Args:
+        batch: texts and tokens of the batch that did not fit.
+        training: whether it was for a training step, which more settings make smaller.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        on_cpu = "DefaultCPUAllocator" in str(error)  # a plain RuntimeError
+        if not (on_cpu or isinstance(error, torch.OutOfMemoryError | MemoryError)):
+            raise
+        rows, tokens = batch()
+        smaller = f"data.batch_size={max(1, rows // 2)}"
+        if training:
+            smaller += (
+                " with trainer.accumulate_grad_batches=2 (the same optimizer steps), "
+                "model.activation_checkpointing=true, model.quantization=nf4 or a smaller data.max_tokens"
+            )
+        where = "memory" if on_cpu else "GPU memory"
+        raise UserError(f"Out of {where} with a batch of {rows} texts of {tokens} tokens. Try {smaller}.") from error
+
+
 def device_for(accelerator: config.Accelerator) -> torch.device:
     """The device of this process."""
     if accelerator == "gpu" and not torch.cuda.is_available():
@@ -278,8 +305,12 @@ def _random(settings: config.Model, labels: Sequence[str], tokenizer: Any, seed:
             network = AutoModelForSequenceClassification.from_config(
                 architecture, dtype=torch.float32 if settings.dtype is config.Dtype.float32 else torch.bfloat16
             )
-            network.save_pretrained(base_folder)
-            tokenizer.save_pretrained(base_folder)
+            # Under its name only when it is whole: a kill in the middle would leave half a base behind.
+            part = base_folder.with_suffix(".part")
+            shutil.rmtree(part, ignore_errors=True)
+            network.save_pretrained(part)
+            tokenizer.save_pretrained(part)
+            part.rename(base_folder)
     base_folder.with_suffix(".lock").unlink(missing_ok=True)
     return str(base_folder)
 

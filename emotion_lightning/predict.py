@@ -7,8 +7,11 @@ python -m emotion_lightning.predict run=outputs/train/DATE/TIME text="I can't be
 import itertools
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from emotion_lightning import command, config
 from emotion_lightning.errors import UserError
@@ -52,13 +55,12 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
     from rich.console import Console
     from rich.progress import Progress, TextColumn
 
-    from emotion_lightning import predictor
     from emotion_lightning.data.batches import WINDOW
 
-    model = predictor.load(settings.run, accelerator=settings.accelerator)
     window = settings.data.batch_size * WINDOW
     with (
-        predictions.writer(output, model.card.labels, settings.predict, id_column=rows.id_column) as writer,
+        _answers(settings) as (labels, answers),
+        predictions.writer(output, labels, settings.predict, id_column=rows.id_column) as writer,
         Progress(
             TextColumn("Predicting {task.completed:,} of {task.total:,} rows"),
             console=Console(stderr=True),
@@ -67,12 +69,28 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
         ) as progress,
     ):
         task = progress.add_task("", total=rows.count)
-        for chunk in _chunks(iter(rows), window):
-            ids, texts = [identifier for identifier, _ in chunk], [text for _, text in chunk]
-            decisions, probabilities = model.decide(texts, batch_size=settings.data.batch_size)
+        # Each piece goes two ways: its texts to be labelled, its ids to be written beside the answers.
+        pieces, beside = itertools.tee(_chunks(iter(rows), window))
+        found = answers([text for _, text in piece] for piece in pieces)
+        for (decisions, probabilities), piece in zip(found, beside, strict=True):
+            ids, texts = [identifier for identifier, _ in piece], [text for _, text in piece]
             writer.write(predictions.Predicted(ids, texts, decisions, probabilities))
-            progress.advance(task, len(chunk))
+            progress.advance(task, len(piece))
     log.info("Wrote %s rows to %s", f"{rows.count:,}", output)
+
+
+@contextmanager
+def _answers(settings: config.Predict) -> Iterator[tuple[list[str], Callable[..., Iterator[Any]]]]:
+    """Label names, and a function from pieces of texts to their decisions and probabilities."""
+    from emotion_lightning import checkpoint, parallel, predictor
+
+    if settings.devices > 1:
+        labels = checkpoint.read_card(checkpoint.model_folder(settings.run)).labels
+        with parallel.workers(settings.run, accelerator=settings.accelerator, devices=settings.devices) as workers:
+            yield labels, partial(workers.decide, batch_size=settings.data.batch_size)
+        return
+    model = predictor.load(settings.run, accelerator=settings.accelerator)
+    yield model.card.labels, lambda pieces: (model.decide(p, batch_size=settings.data.batch_size) for p in pieces)
 
 
 def _columns_of_run(run: str) -> tuple[str | None, str | None]:

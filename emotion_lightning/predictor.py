@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +71,13 @@ class Predictor:
         with torch.inference_mode(), self._precision():
             for rows in by_length(dataset.tokens.lengths, batch_size=batch_size):
                 batch = collate(rows)
-                logits[rows] = pooling.logits(
-                    self.network,
-                    batch["input_ids"].to(self.device),
-                    batch["attention_mask"].to(self.device),
-                    pooling=self.card.pooling(),
-                ).cpu()
+                with model.enough_memory(partial(tuple, batch["input_ids"].shape), training=False):
+                    logits[rows] = pooling.logits(
+                        self.network,
+                        batch["input_ids"].to(self.device),
+                        batch["attention_mask"].to(self.device),
+                        pooling=self.card.pooling(),
+                    ).cpu()
         return logits
 
     def decide(self, texts: Sequence[str], *, batch_size: int = 32) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,7 @@ BASE = "base"
 CHECKPOINTS = "checkpoints"
 PREDICTIONS = "predictions"
 SPLITS = "splits.csv"
+ENVIRONMENT = "environment.json"
 
 _PATHS = {"dir", "path", "train", "validation", "test", "splits", "cache_dir"}
 _CHOOSE_ROWS = {"data"} | {

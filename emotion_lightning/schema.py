@@ -174,6 +174,13 @@ def redacted(tree: Any) -> Any:
     return [redacted(value) for value in tree] if isinstance(tree, list) else tree
 
 
+def redacted_argument(argument: str) -> str:
+    """An argument of a command line, its value hidden under a secret-looking name."""
+    name, equals, _ = argument.partition("=")
+    last = re.split(r"[.@]", name)[-1]
+    return f"{name}=<redacted>" if equals and _SECRET.search(last) and "roles" not in name else argument
+
+
 def _hidden(name: str, value: Any) -> Any:
     return "<redacted>" if value is not None and _SECRET.search(name) else redacted(value)
 

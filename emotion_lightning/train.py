@@ -7,10 +7,12 @@ python -m emotion_lightning.train resume=auto
 """
 
 import logging
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning import command, config, run_folder
+from emotion_lightning import cluster, command, config, run_folder
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -18,21 +20,24 @@ log = logging.getLogger(__name__)
 
 def train(settings: config.Train, folder: Path) -> float | None:
     """Fit, choose, report and export; return the macro F1 on validation, which a sweep maximises."""
-    if settings.resume and (folder / run_folder.METRICS).exists():
+    # submitit starts its requeued job with the same settings in the same folder.
+    goes_on = bool(settings.resume) or cluster.in_submitit()
+    if goes_on and (folder / run_folder.METRICS).exists():
         log.info("The run in %s is finished; there is nothing to resume.", folder)
         return None
-    if not settings.resume:
+    if not goes_on:
         run_folder.refuse_used(folder)
     if command.in_multirun() and settings.trainer.devices * settings.trainer.num_nodes > 1:
         raise UserError(
             f"trainer.devices={settings.trainer.devices} and trainer.num_nodes={settings.trainer.num_nodes} start "
-            "processes that would each begin the whole multirun again. Run the jobs one by one, or through a launcher."
+            "processes that would each begin the whole multirun again. Run the jobs one by one, or give each its own "
+            "place with hydra/launcher=submitit_slurm (pip install hydra-submitit-launcher)."
         )
 
     # Imported late: a wrong setting is reported before torch has loaded.
     from lightning import Trainer, seed_everything
 
-    from emotion_lightning import adapter, callbacks, checkpoint, finish, logger, loss, model, quiet
+    from emotion_lightning import adapter, callbacks, checkpoint, environment, finish, logger, loss, model, quiet
     from emotion_lightning.classifier import EmotionClassifier
     from emotion_lightning.data import EmotionData, sources, splitting
 
@@ -77,6 +82,9 @@ def train(settings: config.Train, folder: Path) -> float | None:
     )
     options = command.options()
     resolved = run_folder.write_settings(folder, settings, options)
+    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+        environment.record(folder, arguments=sys.argv, data_hashes=emotions.hashes)
+    cluster.remember(folder, sys.argv[1:])
     if corpus.cut:
         splitting.write(folder / run_folder.SPLITS, corpus)
     clock = callbacks.Clock()
@@ -84,10 +92,15 @@ def train(settings: config.Train, folder: Path) -> float | None:
         trainer = Trainer(
             **_trainer_arguments(settings.trainer),
             precision=model.lightning_precision(model.compute_dtype(settings.model.dtype, device)),
-            plugins=[checkpoint.AtomicCheckpointIO()],
+            plugins=[checkpoint.AtomicCheckpointIO(), *cluster.lightning_plugins()],
             logger=run.lightning_logger,
             callbacks=callbacks.build(
-                settings.callbacks, settings.trainer, folder, clock=clock, logs=bool(run.lightning_logger)
+                settings.callbacks,
+                settings.trainer,
+                folder,
+                clock=clock,
+                logs=bool(run.lightning_logger),
+                row_ids=emotions.rows["train"].ids,
             ),
             default_root_dir=folder,
             enable_progress_bar=callbacks.shows_bar(settings.trainer),
@@ -106,7 +119,8 @@ def train(settings: config.Train, folder: Path) -> float | None:
             device,
         )
         last = folder / run_folder.CHECKPOINTS / "last.ckpt"
-        trainer.fit(classifier, emotions, ckpt_path=last if settings.resume and last.exists() else None)
+        with model.enough_memory(lambda: classifier.batch_shape, training=True):
+            trainer.fit(classifier, emotions, ckpt_path=last if goes_on and last.exists() else None)
         scores = finish.finish(
             settings, folder, trainer=trainer, classifier=classifier, emotions=emotions, clock=clock, run=run,
             method=options["peft"],

@@ -2,12 +2,7 @@
 
 import csv
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -329,38 +324,6 @@ def test_from_run_takes_changed_settings_and_options(finished: Path, run: Any, t
     assert (written["options"]["peft"], written["seed"], written["data"]["max_rows"]) == ("head", 7, 96)
 
 
-class Interrupted(Exception):
-    pass
-
-
-@pytest.mark.parametrize("step", [2, 3, 5])
-def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
-    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
-) -> None:
-    # 3 steps an epoch: 2 is in the middle of the first, 3 at its end, 5 in the middle of the second.
-    from emotion_lightning.classifier import EmotionClassifier
-
-    asked = [*SMALL, "peft=lora", "trainer.max_epochs=3", "trainer.checkpoint_every=1", "optimizer.lr=0.01"]
-    assert run("train", *asked, "hydra.run.dir=whole") == 0
-    training_step = EmotionClassifier.training_step
-
-    def stop(self: Any, batch: Any, index: int) -> Any:
-        if self.trainer.global_step == step:
-            raise Interrupted
-        return training_step(self, batch, index)
-
-    monkeypatch.setattr(EmotionClassifier, "training_step", stop)
-    assert run("train", *asked, "hydra.run.dir=parts") == 1
-    monkeypatch.undo()
-    monkeypatch.chdir(tmp_path)
-    assert not (tmp_path / "parts" / "metrics.json").exists()
-    assert run("train", "resume=parts") == 0
-    for name, value in weights(tmp_path / "whole").items():
-        assert torch.equal(value, weights(tmp_path / "parts")[name]), name
-    first, second = (json.loads((tmp_path / f / "metrics.json").read_text()) for f in ("whole", "parts"))
-    assert first["test"] == second["test"]
-
-
 def test_resume_refuses_other_settings_and_another_base(finished: Path, run: Any, tmp_path: Path, capfd: Any) -> None:
     assert run("train", f"resume={finished}", "optimizer.lr=1") == 2
     assert "optimizer.lr" in capfd.readouterr().err
@@ -387,24 +350,6 @@ def test_a_wrong_value_in_a_sweep_is_refused_before_its_first_job(run: Any, tmp_
     assert run("train", "-m", *SMALL, "optimizer.lr=1e-3,-1", "hydra.sweep.dir=sweep") == 2
     assert "optimizer.lr=-1" in capfd.readouterr().err
     assert not (tmp_path / "sweep").exists()
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_leaves_with_its_code_and_resume_goes_on(tmp_path: Path, number: signal.Signals) -> None:
-    arguments = [*SMALL, "trainer.max_epochs=400", "callbacks=no_early_stopping", "hydra.run.dir=out"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "emotion_lightning.train", *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    last = tmp_path / "out" / "checkpoints" / "last.ckpt"
-    deadline = time.monotonic() + 120
-    while not last.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(number)
-    _, message = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
-    assert "resume=" in message and "Traceback" not in message
-    assert torch.load(last, weights_only=True)["global_step"] >= 3
 
 
 def test_tweets_without_labels_are_predicted_not_scored(run: Any, tmp_path: Path, capfd: Any) -> None:

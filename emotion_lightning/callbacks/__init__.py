@@ -1,0 +1,151 @@
+"""What happens beside training: best and last checkpoint, early stopping, clean stops, the clock, lines in the log."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+
+from emotion_lightning import config, run_folder
+from emotion_lightning.callbacks.average import Average
+from emotion_lightning.callbacks.clock import Clock
+from emotion_lightning.callbacks.saving import LastCheckpoint, PatientStopping
+from emotion_lightning.callbacks.signals import StopOnSignal
+from emotion_lightning.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def build(
+    settings: config.Selection,
+    trainer: config.Trainer,
+    folder: Path,
+    *,
+    clock: Clock,
+    logs: bool,
+    row_ids: Sequence[str],
+) -> list[Callback]:
+    """The callbacks of a training run.
+
+    Args:
+        settings: which epoch is best and when to stop.
+        trainer: how often to save, and whether to show a bar.
+        folder: the run folder.
+        clock: measures training time.
+        logs: whether a logger takes the learning rate.
+        row_ids: of the training rows.
+    """
+    checkpoints = folder / run_folder.CHECKPOINTS
+    callbacks: list[Callback] = [clock, FiniteLoss(row_ids), EpochLines(settings.monitor)]
+    if settings.ema_decay is not None:
+        callbacks.append(Average(settings.ema_decay))
+    callbacks.append(StopOnSignal(checkpoints / "last.ckpt"))
+    if shows_bar(trainer):
+        callbacks.append(TQDMProgressBar(refresh_rate=5))
+    if logs:
+        callbacks.append(LearningRateMonitor(logging_interval="step"))
+    if settings.patience is not None:
+        callbacks.append(
+            PatientStopping(
+                settings.monitor,
+                mode=config.MONITORS[settings.monitor],
+                patience=settings.patience,
+                min_delta=settings.min_delta,
+                # At the end of validation alone: max_steps may end an epoch that has none.
+                check_on_train_epoch_end=False,
+            )
+        )
+    callbacks.append(
+        ModelCheckpoint(
+            checkpoints,
+            filename="best",
+            monitor=settings.monitor,
+            mode=config.MONITORS[settings.monitor],
+            save_top_k=1,
+            save_on_train_epoch_end=False,
+            enable_version_counter=False,
+        )
+    )
+    callbacks.append(ModelCheckpoint(checkpoints, filename="last", save_top_k=1, enable_version_counter=False))
+    if trainer.checkpoint_every:
+        callbacks.append(_last(checkpoints, every_n_train_steps=trainer.checkpoint_every))
+    if trainer.checkpoint_minutes is not None:
+        callbacks.append(_last(checkpoints, train_time_interval=timedelta(minutes=trainer.checkpoint_minutes)))
+    return callbacks
+
+
+def shows_bar(trainer: config.Trainer) -> bool:
+    """Whether a progress bar is shown: without a terminal it is a heap of lines."""
+    return trainer.progress_bar and sys.stderr.isatty()
+
+
+def _last(checkpoints: Path, **when: Any) -> ModelCheckpoint:
+    return LastCheckpoint(checkpoints, filename="last", save_top_k=1, enable_version_counter=False, **when)
+
+
+class FiniteLoss(Callback):
+    """Ends a run whose loss is not a number: Lightning would train on and call the ruin its best."""
+
+    def __init__(self, row_ids: Sequence[str]) -> None:
+        self.row_ids = row_ids
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_index: int) -> None:
+        """Look at the loss of the step; on a GPU at every tenth only, since looking waits for the device."""
+        if trainer.strategy.root_device.type != "cpu" and batch_index % 10:
+            return
+        loss = outputs["loss"]
+        if not bool(torch.isfinite(loss)):
+            rates = ", ".join(f"{group['lr']:.2g}" for group in trainer.optimizers[0].param_groups)
+            ids = [self.row_ids[row] for row in batch["rows"].tolist()]
+            raise UserError(
+                f"The loss is {float(loss)} at step {trainer.global_step} (epoch {trainer.current_epoch + 1}), at "
+                f"learning rates {rates}, on the training rows {', '.join(ids)}; lower optimizer.lr, lengthen "
+                "optimizer.warmup or set trainer.gradient_clip_val."
+            )
+
+
+class EpochLines(Callback):
+    """A line in the log after each epoch, with the mean loss of its steps."""
+
+    def __init__(self, monitor: str) -> None:
+        self.monitor = monitor
+        self._losses: list[Any] = []
+
+    def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
+        """Start a new mean."""
+        self._losses = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """The losses of the epoch so far."""
+        return {"losses": [float(loss) for loss in self._losses]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with them."""
+        self._losses = [torch.tensor(loss) for loss in state_dict["losses"]]
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_index: int) -> None:
+        """Keep the loss of a step, on its device: reading it would wait."""
+        self._losses.append(outputs["loss"].detach())
+
+    def on_validation_end(self, trainer: Any, module: Any) -> None:
+        """Write the losses and the main scores."""
+        if trainer.sanity_checking or not trainer.is_global_zero or trainer.state.fn != "fit":
+            return
+        seen = trainer.callback_metrics
+        loss = (
+            f"train/loss {sum(float(loss) for loss in self._losses) / len(self._losses):.4f}  " if self._losses else ""
+        )
+        names = dict.fromkeys(["val/loss", "val/f1_macro", "val/f1_micro", "val/jaccard", self.monitor])
+        shown = "  ".join(f"{name} {float(seen[name]):.4f}" for name in names)
+        log.info(
+            "epoch %d/%d  step %d  %s%s",
+            trainer.current_epoch + 1,
+            trainer.max_epochs,
+            trainer.global_step,
+            loss,
+            shown,
+        )

@@ -1,0 +1,92 @@
+"""Time and memory of training."""
+
+import sys
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import Callback
+
+
+class Clock(Callback):
+    """Time, rows and tokens of training steps alone, without validation and saving.
+
+    Attributes:
+        seconds: in training steps.
+        rows: texts trained on.
+        tokens: tokens trained on, padding left out.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.rows = 0
+        self.tokens = 0
+        self._since: float | None = None
+        self._uncounted: list[torch.Tensor] = []
+        """Tokens of steps since the clock last stood still, on the device: reading them would wait for it."""
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_index: int) -> None:
+        """Run from the first step on."""
+        if self._since is None:
+            self._since = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_index: int) -> None:
+        """Count a batch; of several processes, all alike."""
+        self.rows += len(batch["rows"]) * trainer.world_size
+        self._uncounted.append(batch["attention_mask"].sum() * trainer.world_size)
+
+    def on_validation_start(self, trainer: Any, module: Any) -> None:
+        """Stand still during validation."""
+        self._stop()
+
+    def on_save_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
+        """Stand still while a checkpoint is written."""
+        self._stop()
+
+    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+        """Stand still between epochs."""
+        self._stop()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Kept in checkpoints, so that a resumed run reports the whole."""
+        self._stop()
+        return {"seconds": self.seconds, "rows": self.rows, "tokens": self.tokens}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.seconds, self.rows, self.tokens = state_dict["seconds"], state_dict["rows"], state_dict["tokens"]
+
+    def cost(self, trained_parameters: int) -> dict[str, Any]:
+        """The `cost` part of metrics.json; memory is of the GPU where there is one, else of the process."""
+        seconds = max(self.seconds, 1e-9)
+        return {
+            "trainable_parameters": trained_parameters,
+            "train_seconds": self.seconds,
+            "samples_per_second": self.rows / seconds,
+            "tokens_per_second": self.tokens / seconds,
+            "peak_memory_bytes": peak_memory(),
+        }
+
+    def _stop(self) -> None:
+        if self._since is None:
+            return
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # steps may still be under way
+        self.seconds += time.perf_counter() - self._since
+        self._since = None
+        self.tokens += sum(int(tokens) for tokens in self._uncounted)
+        self._uncounted = []
+
+
+def peak_memory() -> int:
+    """Most bytes held at once: on the GPU, else in main memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB

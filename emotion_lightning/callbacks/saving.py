@@ -1,0 +1,38 @@
+"""When to save and when to stop, so that a run goes on as if it had never been stopped."""
+
+from typing import Any
+
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+
+
+class PatientStopping(EarlyStopping):
+    """Stays stopped when a run that it had ended is resumed; Lightning would train another epoch first."""
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        """Stop at once where patience was at its end."""
+        trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
+
+
+def at_whole_step(trainer: Any, batch_index: int) -> bool:
+    """Whether training can be left here and taken up again as if nothing had happened.
+
+    Between two batches of one optimizer step their gradients would be lost; and behind the last batch of an epoch,
+    Lightning 2.6 would go on without the epoch's validation. The end of the epoch, a moment later, is whole again.
+    """
+    accumulated = (batch_index + 1) % trainer.accumulate_grad_batches == 0
+    return accumulated and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Saves last.ckpt between the ends of epochs."""
+
+    @property
+    def state_key(self) -> str:
+        """The name of this callback's state in a checkpoint."""
+        # Lightning tells its checkpoint callbacks apart by these two; the one at the ends of epochs differs.
+        return self._generate_state_key(every=self._every_n_train_steps, interval=str(self._train_time_interval))
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_index: int) -> None:
+        """Save if it is time, where it can be gone on from."""
+        if at_whole_step(trainer, batch_index):
+            super().on_train_batch_end(trainer, module, outputs, batch, batch_index)

@@ -1,0 +1,87 @@
+"""On a cluster: the signal before a job is stopped, who puts it into the queue again, and where it goes on."""
+
+import hashlib
+import logging
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from emotion_lightning import run_folder
+
+log = logging.getLogger(__name__)
+
+_FOLDERS = Path("outputs") / "slurm"
+"""Names of run folders by job, for the next time that the job is started."""
+
+
+def job() -> str | None:
+    """The SLURM job that this process is the work of, with its place in an array; None by hand and elsewhere."""
+    number = os.environ.get("SLURM_JOB_ID")
+    # A shell on a node (srun --pty bash, salloc) is a job too, but nobody means it to be requeued.
+    if not number or os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive") or in_submitit():
+        return None
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else number
+
+
+def in_submitit() -> bool:
+    """Whether submitit runs this process; it requeues its jobs itself."""
+    return bool(os.environ.get("SUBMITIT_EXECUTOR"))
+
+
+def preemption_signal() -> signal.Signals | None:
+    """The signal that comes some time before a job is stopped: SIGUSR1 on SLURM, submitit's own; None elsewhere."""
+    if in_submitit():
+        return signal.Signals["SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2")]
+    return signal.SIGUSR1 if job() else None
+
+
+def requeue() -> None:
+    """Put this job into SLURM's queue again, under its number."""
+    number = job()
+    if number is None:
+        return
+    program = shutil.which("scontrol")
+    if program is None:
+        log.error("Job %s cannot be requeued: there is no scontrol here. Submit it again; it goes on.", number)
+        return
+    done = subprocess.run([program, "requeue", number], capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr or done.stdout).strip()
+        log.error("Job %s was not requeued (%s). Submit it again with resume=auto.", number, reason)
+    else:
+        log.warning("Job %s is in the queue again.", number)
+
+
+def remember(folder: Path, arguments: Sequence[str]) -> None:
+    """Note where this job keeps the run of a command line: started again, it goes on there whatever the time is."""
+    note = _note(arguments)
+    if note is not None:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(f"{folder.resolve()}\n", encoding="utf-8")
+
+
+def remembered(arguments: Sequence[str]) -> Path | None:
+    """The run folder of a command line in this job, if the job was started before."""
+    note = _note(arguments)
+    if note is None or not note.is_file():
+        return None
+    folder = Path(note.read_text(encoding="utf-8").strip())
+    return folder if (folder / run_folder.SETTINGS).is_file() else None
+
+
+def _note(arguments: Sequence[str]) -> Path | None:
+    # One job may run several command lines, one after the other.
+    number = job()
+    return _FOLDERS / f"{number}-{hashlib.sha256(repr(list(arguments)).encode()).hexdigest()[:12]}" if number else None
+
+
+def lightning_plugins() -> list[Any]:
+    """What keeps Lightning from requeueing jobs by itself: it would train on, and look for its checkpoint elsewhere."""
+    from lightning.pytorch.plugins.environments import SLURMEnvironment
+
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []

@@ -1,0 +1,104 @@
+"""Several processes that label side by side, each with a network of its own."""
+
+import collections
+import functools
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from emotion_lightning import predictor
+from emotion_lightning.errors import UserError
+
+_AHEAD = 2
+"""Pieces that wait for each process: enough to keep it busy, few enough to keep memory flat."""
+
+
+@contextmanager
+def workers(run: str, *, accelerator: str, devices: int) -> Iterator["Workers"]:
+    """Processes that have loaded a run, one a device; they end with the block.
+
+    Args:
+        run: the run folder, or its model/.
+        accelerator: what to run on.
+        devices: how many. On a CPU they share the cores.
+    """
+    gpus = torch.cuda.device_count()
+    if accelerator != "cpu" and 0 < gpus < devices:
+        raise UserError(f"devices={devices}, but this machine has {gpus} GPU{'s' if gpus > 1 else ''}.")
+    context = multiprocessing.get_context("spawn")  # a process that has used CUDA cannot be forked
+    numbers = context.Queue()
+    for number in range(devices):
+        numbers.put(number)
+    pool = ProcessPoolExecutor(
+        devices, mp_context=context, initializer=_start, initargs=(numbers, run, accelerator, devices)
+    )
+    try:
+        yield Workers(pool, devices)
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class Workers:
+    """Labels pieces of texts in their order.
+
+    Args:
+        pool: the processes.
+        count: how many there are.
+    """
+
+    def __init__(self, pool: ProcessPoolExecutor, count: int) -> None:
+        self._pool = pool
+        self._count = count
+
+    def decide(
+        self, pieces: Iterator[Sequence[str]], *, batch_size: int
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Decisions and probabilities of each piece, [text, label]."""
+        waiting: collections.deque[Future[Any]] = collections.deque()
+        for texts in pieces:
+            waiting.append(self._pool.submit(_label, list(texts), batch_size))
+            if len(waiting) >= self._count * _AHEAD:
+                yield _tensors(waiting.popleft())
+        while waiting:
+            yield _tensors(waiting.popleft())
+
+
+def _tensors(future: Future[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    decisions, probabilities = future.result()
+    return torch.from_numpy(decisions), torch.from_numpy(probabilities)
+
+
+_loaded: tuple[str, str] = ("", "")
+
+
+def _start(numbers: Any, run: str, accelerator: str, devices: int) -> None:
+    global _loaded
+    # Ctrl-C reaches the whole group; the first process ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["LOCAL_RANK"] = str(numbers.get())
+    if not torch.cuda.is_available():
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // devices))
+    _loaded = (run, accelerator)
+
+
+@functools.cache
+def _model() -> predictor.Predictor:
+    # With the first piece, not at the start: what goes wrong then reaches the first process as it is.
+    run, accelerator = _loaded
+    return predictor.load(run, accelerator=accelerator)
+
+
+def _label(texts: list[str], batch_size: int) -> tuple[Any, Any]:
+    decisions, probabilities = _model().decide(texts, batch_size=batch_size)
+    # As arrays: tensors would go through shared memory, of which containers have little.
+    return decisions.numpy(), probabilities.numpy()

@@ -1,0 +1,576 @@
+"""A run that was stopped, by whatever, goes on as if nothing had happened."""
+
+import errno
+import json
+import os
+import re
+import resource
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import SMALL
+
+from emotion_lightning import checkpoint, cluster
+from emotion_lightning.callbacks import Clock, EpochLines
+from emotion_lightning.classifier import EmotionClassifier
+from emotion_lightning.errors import UserError
+
+LORA = [*SMALL, "peft=lora", "optimizer.lr=0.01"]
+"""With dropout, whose random numbers must go on too."""
+
+
+def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
+
+
+def same_end(whole: Path, parts: Path) -> None:
+    """Bit by bit: the last and the best parameters, the metrics, the predictions."""
+    for name in ("last", "best"):
+        one, other = weights(whole, name), weights(parts, name)
+        assert one.keys() == other.keys()
+        assert [key for key, value in one.items() if not torch.equal(value, other[key])] == [], name
+    first, second = (json.loads((folder / "metrics.json").read_text()) for folder in (whole, parts))
+    assert first["validation"] == second["validation"] and first["test"] == second["test"]
+    for split in ("validation", "test"):
+        files = [folder / "predictions" / f"{split}.csv" for folder in (whole, parts)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
+class Killed(Exception):
+    """Stands for a SIGKILL: nothing that a run does at its end is done."""
+
+
+Kill = Callable[[pytest.MonkeyPatch], None]
+
+
+def in_step(step: int, *, batch: int = 0) -> Kill:
+    """In the training step of a batch, counted over its optimizer step."""
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        original = EmotionClassifier.training_step
+
+        def training_step(self: Any, of: Any, index: int) -> Any:
+            if self.trainer.global_step == step and index % self.trainer.accumulate_grad_batches == batch:
+                raise Killed
+            return original(self, of, index)
+
+        patch.setattr(EmotionClassifier, "training_step", training_step)
+
+    return plant
+
+
+def at_epoch(owner: type, hook: str, epoch: int) -> Kill:
+    """In a hook of a callback or of the classifier, in an epoch counted from 0."""
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        original = getattr(owner, hook)
+
+        def replaced(self: Any, *args: Any) -> Any:
+            trainer = args[0] if owner is not EmotionClassifier else self.trainer
+            if trainer.state.fn == "fit" and trainer.current_epoch == epoch:
+                raise Killed
+            return original(self, *args)
+
+        patch.setattr(owner, hook, replaced)
+
+    return plant
+
+
+def at_the_end(patch: pytest.MonkeyPatch) -> None:
+    """When all is trained, before the model is written."""
+
+    def save_model(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    patch.setattr(checkpoint, "save_model", save_model)
+
+
+# 96 rows in batches of 32: three batches an epoch.
+MOMENTS: dict[str, Kill] = {
+    "before the first step": in_step(0),
+    "within the first epoch": in_step(2),
+    "at the first step of the second": in_step(3),
+    "within the second": in_step(5),
+    "in validation": at_epoch(EmotionClassifier, "validation_step", 1),
+    "before the best is saved": at_epoch(EpochLines, "on_validation_end", 1),
+    "between the best and the last": at_epoch(Clock, "on_train_epoch_end", 1),
+    "at the end": at_the_end,
+}
+KINDS: dict[str, list[str]] = {
+    "saving each step": ["trainer.checkpoint_every=1"],
+    "saving each epoch": [],
+    "saving all the time": ["trainer.checkpoint_minutes=1e-6"],
+    "with an average": ["trainer.checkpoint_every=1", "callbacks.ema_decay=0.9"],
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The folder of an uninterrupted run with these settings."""
+    from conftest import run_in_process
+
+    made: dict[tuple[str, ...], Path] = {}
+
+    def get(*asked: str) -> Path:
+        if asked not in made:
+            made[asked] = tmp_path_factory.mktemp("whole") / "run"
+            assert run_in_process("train", *asked, f"hydra.run.dir={made[asked]}") == 0
+        return made[asked]
+
+    return get
+
+
+def stopped(run: Any, folder: str, kill: Kill, patch: pytest.MonkeyPatch, *asked: str) -> None:
+    """A run that is killed."""
+    with patch.context() as planted:
+        kill(planted)
+        assert run("train", *asked, f"hydra.run.dir={folder}") == 1
+    assert not (Path(folder) / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_killed_run_ends_as_an_uninterrupted_one(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Any, kind: str, moment: str
+) -> None:
+    asked = [*LORA, *KINDS[kind], "trainer.max_epochs=3"]
+    stopped(run, "parts", MOMENTS[moment], monkeypatch, *asked)
+    assert run("train", "resume=parts") == 0
+    same_end(whole(*asked), tmp_path / "parts")
+
+
+@pytest.mark.parametrize(
+    "kill",
+    [in_step(1, batch=0), in_step(1, batch=1), in_step(2), in_step(3, batch=1)],
+    ids=["whole step", "between two batches of a step", "epoch's end", "second epoch"],
+)
+@pytest.mark.parametrize("saving", ["trainer.checkpoint_every=1", "trainer.checkpoint_minutes=1e-6"])
+def test_a_killed_run_with_accumulated_gradients_and_workers_ends_alike(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Any, kill: Kill, saving: str
+) -> None:
+    # 12 batches of 8, three in each step, read ahead by two processes.
+    more = ["data.batch_size=8", "trainer.accumulate_grad_batches=3", "data.workers=2", "trainer.max_epochs=2"]
+    asked = [*LORA, *more, saving]
+    stopped(run, "parts", kill, monkeypatch, *asked)
+    assert run("train", "resume=parts") == 0
+    same_end(whole(*asked), tmp_path / "parts")
+
+
+def test_a_run_that_was_stopped_early_stays_stopped(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Any
+) -> None:
+    asked = [*LORA, "callbacks.patience=1", "callbacks.min_delta=1", "trainer.max_epochs=9"]
+    stopped(run, "parts", at_the_end, monkeypatch, *asked)
+    assert run("train", "resume=parts") == 0
+    same_end(whole(*asked), tmp_path / "parts")
+    assert torch.load(tmp_path / "parts" / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 1
+
+
+def test_a_run_may_be_killed_again_and_again(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Any
+) -> None:
+    asked = [*LORA, "trainer.checkpoint_every=1", "trainer.max_epochs=3"]
+    stopped(run, "parts", in_step(1), monkeypatch, *asked)
+    for kill in (in_step(2), at_epoch(EmotionClassifier, "validation_step", 0), in_step(5), at_the_end):
+        with monkeypatch.context() as planted:
+            kill(planted)
+            assert run("train", "resume=parts") == 1
+    assert run("train", "resume=parts") == 0
+    same_end(whole(*asked), tmp_path / "parts")
+    starts = json.loads((tmp_path / "parts" / "environment.json").read_text())["starts"]
+    assert len(starts) == 6
+
+
+def test_resume_auto_takes_the_newest_unfinished_run(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Any
+) -> None:
+    asked = [*LORA, "trainer.checkpoint_every=1", "trainer.max_epochs=3"]
+    stopped(run, "outputs/train/day/older", in_step(1), monkeypatch, *asked)
+    stopped(run, "outputs/train/day/newer", in_step(2), monkeypatch, *asked)
+    assert run("train", "resume=auto") == 0
+    same_end(whole(*asked), tmp_path / "outputs/train/day/newer")
+    assert not (tmp_path / "outputs/train/day/older/metrics.json").exists()
+
+
+def test_half_a_base_that_a_kill_left_behind_is_made_anew(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Any
+) -> None:
+    from transformers import PreTrainedModel
+
+    asked = [*LORA, "trainer.max_epochs=3"]
+    original = PreTrainedModel.save_pretrained
+
+    def half(self: Any, folder: Path, *args: Any, **kwargs: Any) -> None:
+        original(self, folder, *args, **kwargs)
+        (Path(folder) / "model.safetensors").write_bytes(b"half")
+        raise Killed
+
+    def kill(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(PreTrainedModel, "save_pretrained", half)
+
+    stopped(run, "parts", kill, monkeypatch, *asked)
+    assert run("train", *asked, "hydra.run.dir=parts") == 0
+    same_end(whole(*asked), tmp_path / "parts")
+
+
+def test_the_wandb_run_goes_on_under_its_id(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [*(o for o in LORA if o != "logger=none"), "trainer.checkpoint_every=1", "trainer.max_epochs=2"]
+    stopped(run, "parts", in_step(4), monkeypatch, *asked)
+    (first,) = (tmp_path / "parts" / "wandb").glob("offline-run-*")
+    time.sleep(1.1)  # W&B names folders by the second
+    assert run("train", "resume=parts") == 0
+    folders = list((tmp_path / "parts" / "wandb").glob("offline-run-*"))
+    assert len(folders) == 2
+    assert {folder.name.rpartition("-")[2] for folder in folders} == {first.name.rpartition("-")[2]}
+
+
+# ------------------------------------------------------------------------------------------------------------- signals
+
+
+def start(folder: Path, *asked: str, **variables: str) -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-m", "emotion_lightning.train", *LORA, "callbacks=no_early_stopping", *asked]
+    return subprocess.Popen(
+        arguments,
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
+    )
+
+
+def after_first_save(folder: Path, process: subprocess.Popen[str]) -> None:
+    last = folder / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not last.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert process.poll() is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_leaves_with_its_code(tmp_path: Path, number: signal.Signals) -> None:
+    process = start(tmp_path, "trainer.max_epochs=400", "hydra.run.dir=out")
+    after_first_save(tmp_path / "out", process)
+    process.send_signal(number)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert f"Stopped by {number.name} at step" in message and "Traceback" not in message
+    assert f"go on with resume={tmp_path}/out" in message
+    saved = torch.load(tmp_path / "out" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert f"at step {saved['global_step']};" in message
+
+
+@pytest.mark.parametrize("moment", ["step", "between", "last batch", "validation", "last epoch"])
+def test_a_signal_at_any_moment_leaves_a_run_that_goes_on(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Any, moment: str
+) -> None:
+    asked = [*LORA, "data.batch_size=8", "trainer.accumulate_grad_batches=3", "trainer.max_epochs=2"]
+    original = {hook: getattr(EmotionClassifier, hook) for hook in ("training_step", "validation_step")}
+    batch = {"step": 3, "between": 4, "last batch": 11, "last epoch": 11}.get(moment)
+
+    def training_step(self: Any, of: Any, index: int) -> Any:
+        if index == batch and self.trainer.current_epoch == (moment == "last epoch"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original["training_step"](self, of, index)
+
+    def validation_step(self: Any, of: Any, index: int) -> Any:
+        first = index == 0 and self.trainer.current_epoch == 0 and self.trainer.state.fn == "fit"
+        if moment == "validation" and first:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original["validation_step"](self, of, index)
+
+    with monkeypatch.context() as planted:
+        planted.setattr(EmotionClassifier, "training_step", training_step)
+        planted.setattr(EmotionClassifier, "validation_step", validation_step)
+        assert run("train", *asked, "hydra.run.dir=parts") == 143
+    saved = torch.load(tmp_path / "parts" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert saved == {"step": 2, "between": 2, "last batch": 4, "validation": 4, "last epoch": 8}[moment]
+    assert run("train", "resume=parts") == 0
+    same_end(whole(*asked), tmp_path / "parts")
+
+
+def test_a_second_signal_leaves_at_once(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def twice(self: Any, of: Any, index: int) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the second one should have left")
+
+    monkeypatch.setattr(EmotionClassifier, "training_step", twice)
+    assert run("train", *LORA, "hydra.run.dir=out") == 130
+
+
+# ------------------------------------------------------------------------------------------------------------ clusters
+
+
+def stand_in_for_scontrol(folder: Path, code: int = 0) -> str:
+    """A program on the path that writes down how it was called; the path."""
+    program = folder / "bin" / "scontrol"
+    program.parent.mkdir()
+    program.write_text(
+        f'#!/bin/sh\necho "$@" >> {folder}/scontrol.log\n[ {code} = 0 ] || echo "no such job" >&2\nexit {code}\n'
+    )
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    return f"{program.parent}:{os.environ['PATH']}"
+
+
+def test_slurm_warns_the_run_saves_is_requeued_and_goes_on_in_its_folder(tmp_path: Path) -> None:
+    slurm = {
+        "SLURM_JOB_ID": "4711", "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "emotions", "SLURM_PROCID": "0",
+        "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "PATH": stand_in_for_scontrol(tmp_path),
+    }  # fmt: skip
+    more = ["trainer.checkpoint_every=1", "trainer.max_epochs=4"]
+    process = start(tmp_path, *more, **slurm)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("outputs/train/*/*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGUSR1)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 143, message
+    assert "Stopped by SIGUSR1" in message and "in the queue again" in message
+    assert (tmp_path / "scontrol.log").read_text() == "requeue 4711\n"
+    again = start(tmp_path, *more, **slurm, SLURM_RESTART_COUNT="1")
+    _, message = again.communicate(timeout=120)
+    assert again.returncode == 0, message
+    assert "started before: it goes on in" in message
+    (folder,) = tmp_path.glob("outputs/train/*/*")
+    assert start(tmp_path, *more, "hydra.run.dir=whole").wait(timeout=120) == 0
+    same_end(tmp_path / "whole", folder)
+
+
+def test_another_command_line_of_the_same_job_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "settings.yaml").write_text("")
+    cluster.remember(tmp_path / "run", ["seed=1"])
+    assert cluster.remembered(["seed=1"]) == tmp_path / "run"
+    assert cluster.remembered(["seed=2"]) is None
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    assert cluster.remembered(["seed=1"]) is None
+
+
+@pytest.mark.parametrize(
+    ("variables", "job", "number"),
+    [
+        ({}, None, None),
+        ({"SLURM_JOB_ID": "7"}, "7", signal.SIGUSR1),
+        ({"SLURM_JOB_ID": "9", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}, "7_2", signal.SIGUSR1),
+        ({"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "bash"}, None, None),
+        ({"SLURM_JOB_ID": "7", "SUBMITIT_EXECUTOR": "slurm"}, None, signal.SIGUSR2),
+        ({"SUBMITIT_EXECUTOR": "local", "SUBMITIT_PREEMPT_SIGNAL": "USR1"}, None, signal.SIGUSR1),
+    ],
+)
+def test_jobs_and_their_signals_are_known(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], job: str | None, number: int | None
+) -> None:
+    for name in list(os.environ):
+        if name.startswith(("SLURM_", "SUBMITIT_")):
+            monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert (cluster.job(), cluster.preemption_signal()) == (job, number)
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_job_that_cannot_be_requeued_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("PATH", stand_in_for_scontrol(tmp_path, 1) if code else str(tmp_path))
+    cluster.requeue()
+    assert ("no such job" if code else "no scontrol") in caplog.text
+
+
+def test_under_submitit_the_run_saves_and_leaves_requeueing_to_it(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Any
+) -> None:
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
+    asked = [*LORA, "trainer.checkpoint_every=1", "trainer.max_epochs=3"]
+    calls = []
+
+    def own(number: int, _: Any) -> None:
+        calls.append((number, (tmp_path / "parts" / "checkpoints" / "last.ckpt").exists()))
+        sys.exit(255)  # as submitit does after it has requeued
+
+    before = signal.signal(signal.SIGUSR2, own)
+    original = EmotionClassifier.training_step
+
+    def training_step(self: Any, of: Any, index: int) -> Any:
+        if self.trainer.global_step == 4:
+            os.kill(os.getpid(), signal.SIGUSR2)
+        return original(self, of, index)
+
+    try:
+        with monkeypatch.context() as planted:
+            planted.setattr(EmotionClassifier, "training_step", training_step)
+            assert run("train", *asked, "hydra.run.dir=parts") == 255
+        assert calls == [(signal.SIGUSR2, True)]
+        assert signal.getsignal(signal.SIGUSR2) is own
+        # submitit starts the job with the same line in the same folder.
+        assert run("train", *asked, "hydra.run.dir=parts") == 0
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    same_end(whole(*asked), tmp_path / "parts")
+
+
+# ------------------------------------------------------------------------------------------- ruined steps, full disks
+
+
+def test_a_ruined_loss_names_the_step_the_rows_and_the_rates(run: Any, tmp_path: Path, capfd: Any) -> None:
+    lines = [f"k{i},text {i},{i % 2},{(i // 2) % 2}" for i in range(60)]
+    (tmp_path / "a.csv").write_text("id,text,joy,anger\n" + "\n".join(lines) + "\n")
+    asked = [*SMALL[:-1], "data=file", "data.path=a.csv", "data.batch_size=4", "hydra.run.dir=out"]
+    asked += ["optimizer.lr=1e30", "optimizer.head_lr=1e30", "optimizer.warmup=0", "trainer.gradient_clip_val=null"]
+    assert run("train", *asked) == 2
+    told = capfd.readouterr().err
+    assert re.search(r"The loss is (nan|inf) at step \d \(epoch 1\), at learning rates", told)
+    rows = told.partition("on the training rows ")[2].partition(";")[0].split(", ")
+    assert len(rows) == 4 and all(row.startswith("k") for row in rows)
+
+
+def test_ruined_parameters_are_never_kept(
+    run: Any, tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = EmotionClassifier.training_step
+
+    def training_step(self: Any, of: Any, index: int) -> Any:
+        if self.trainer.global_step == 2:
+            # The loss of this step is still fine; what it leaves behind is not.
+            next(iter(self.trained().values())).data.fill_(float("inf"))
+            return original(self, of, index).detach().nan_to_num(0.0).requires_grad_()
+        return original(self, of, index)
+
+    monkeypatch.setattr(EmotionClassifier, "training_step", training_step)
+    assert run("train", *SMALL, "trainer.checkpoint_every=1", "data.batch_size=8", "hydra.run.dir=out") == 2
+    assert "not finite at step 3: the last step ruined them. The checkpoint before it is kept" in capfd.readouterr().err
+    saved = torch.load(tmp_path / "out" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 2
+    assert all(bool(torch.isfinite(value).all()) for value in saved["state_dict"].values())
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_untouched(tmp_path: Path) -> None:
+    keeper, file = checkpoint.AtomicCheckpointIO(), tmp_path / "last.ckpt"
+    keeper.save_checkpoint({"state_dict": {"a": torch.zeros(10)}}, file)
+    before = file.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # the same answer as a full disk's
+    try:
+        with pytest.raises(UserError, match=r"last\.ckpt cannot be saved: .* The one before it is untouched"):
+            keeper.save_checkpoint({"state_dict": {"a": torch.zeros(100_000)}}, file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert file.read_bytes() == before
+    assert [other.name for other in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_full_disk_in_training_is_told_and_resumed_from(
+    run: Any, tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch, whole: Any
+) -> None:
+    asked = [*LORA, "trainer.checkpoint_every=1", "trainer.max_epochs=3"]
+    save = torch.save
+
+    def full(content: Any, file: Any) -> None:
+        if content["global_step"] == 5:
+            raise OSError(errno.ENOSPC, "No space left on device", str(file))
+        save(content, file)
+
+    with monkeypatch.context() as planted:
+        planted.setattr(torch, "save", full)
+        assert run("train", *asked, "hydra.run.dir=parts") == 2
+    told = capfd.readouterr().err
+    assert "last.ckpt cannot be saved: No space left on device. The one before it is untouched" in told
+    assert run("train", "resume=parts") == 0
+    same_end(whole(*asked), tmp_path / "parts")
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(run: Any, tmp_path: Path, capfd: Any) -> None:
+    (tmp_path / "file").write_text("")
+    assert run("train", *SMALL, "hydra.run.dir=file/run") == 2
+    assert "file" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_out_of_memory_names_the_batch_and_the_settings_that_help(
+    run: Any, tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    from emotion_lightning import load, pooling
+
+    original = pooling.logits
+
+    def logits(network: Any, ids: Any, mask: Any, *, pooling: Any) -> Any:
+        if len(ids) > 16:
+            raise error
+        return original(network, ids, mask, pooling=pooling)
+
+    with monkeypatch.context() as planted:
+        planted.setattr(pooling, "logits", logits)
+        assert run("train", *SMALL, "hydra.run.dir=out") == 2
+        told = capfd.readouterr().err
+        assert (
+            "with a batch of 32 texts of" in told
+            and "data.batch_size=16 with trainer.accumulate_grad_batches=2" in told
+        )
+        assert run("train", *SMALL, "data.batch_size=16", "trainer=debug", "hydra.run.dir=smaller") == 0
+        with pytest.raises(UserError, match=r"with a batch of 20 texts of \d+ tokens\. Try data\.batch_size=10\."):
+            load(tmp_path / "smaller").predict(["so happy"] * 20)
+
+
+# ------------------------------------------------------------------------------------------------------- stress, slowly
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["plain", "average, workers, accumulation"])
+def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path, kind: str) -> None:
+    import random
+
+    asked = [*SMALL[:-1], "peft=lora", "data.max_rows=400", "trainer.checkpoint_every=3", "trainer.max_epochs=20",
+             "callbacks=no_early_stopping", "optimizer.lr=0.003"]  # fmt: skip
+    if kind != "plain":
+        asked += [
+            "callbacks.ema_decay=0.95",
+            "data.workers=2",
+            "data.batch_size=8",
+            "trainer.accumulate_grad_batches=3",
+        ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def go(*line: str, seconds: float | None = None) -> bool:
+        """Run to the end, or be killed after this time; whether it was killed."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "emotion_lightning.train", *line], cwd=tmp_path, env=environment,
+            stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        try:
+            assert process.wait(timeout=seconds) == 0
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return True
+        return False
+
+    began = time.monotonic()
+    go(*asked, "hydra.run.dir=whole")
+    length = time.monotonic() - began
+    chance = random.Random(kind)
+    kills = runs = 0
+    while kills < 20:
+        runs += 1
+        name = f"parts{runs}"
+        # Several lives a run; when one has come to its end, the next run is killed at other moments.
+        while not (tmp_path / name / "metrics.json").exists():
+            begun = (tmp_path / name / "settings.yaml").exists()
+            line = [f"resume={name}"] if begun else [*asked, f"hydra.run.dir={name}"]
+            kills += go(*line, seconds=chance.uniform(0.2, 1.0) * length if kills < 20 else None)
+        same_end(tmp_path / "whole", tmp_path / name)
+    print(f"{kills} kills of {runs} runs of {length:.0f} s")
