@@ -1,6 +1,5 @@
 """What a data set is like, in numbers: lengths, labels, shifts, duplicates, leaks, weights, examples."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -277,22 +276,13 @@ def _split(name: str, rows: Rows, tokenizer: Any, data: config.Batches) -> Split
     return Split(
         name=name,
         rows=len(rows),
-        hash=_hash(rows),
+        hash=rows.sha256(),
         lengths=cache.tokens(rows.texts, tokenizer, settings=data, max_tokens=None).lengths,
         duplicates=again,
         conflicting=conflicting,
         counts=None if rows.targets is None else rows.targets.sum(axis=0).round().astype(int),
         cardinalities=None if rows.targets is None else np.bincount(rows.targets.sum(axis=1).round().astype(int)),
     )
-
-
-def _hash(rows: Rows) -> str:
-    total = hashlib.sha256()
-    for identifier, text in zip(rows.ids, rows.texts, strict=True):
-        total.update(f"{len(identifier)} {len(text)} {identifier}{text}".encode())
-    if rows.targets is not None:
-        total.update(np.packbits(rows.targets.astype(bool)).tobytes())
-    return total.hexdigest()
 
 
 def _weights(chosen: config.Loss, counts: np.ndarray, rows: int) -> dict[str, list[float]]:

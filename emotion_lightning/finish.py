@@ -29,7 +29,7 @@ from emotion_lightning.logger import Run
 log = logging.getLogger(__name__)
 
 
-def identity(settings: config.Train, labels: list[str]) -> dict[str, Any]:
+def identity(settings: config.Train, emotions: EmotionData) -> dict[str, Any]:
     """What a checkpoint must share with a run to be loaded into it."""
     return {
         "base": settings.model.path if settings.model.pretrained else "random weights",
@@ -37,7 +37,8 @@ def identity(settings: config.Train, labels: list[str]) -> dict[str, Any]:
         "quantization": settings.model.quantization.value,
         "attention": settings.model.attention.value,
         "pooling": settings.model.pooling.value,
-        "labels": list(labels),
+        "labels": list(emotions.labels),
+        "data (a print of its rows)": {name: rows.sha256()[:12] for name, rows in emotions.rows.items()},
         "peft": str(schema.plain(settings.peft)),
     }
 

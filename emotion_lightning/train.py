@@ -7,13 +7,18 @@ python -m emotion_lightning.train resume=auto
 """
 
 import logging
-import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emotion_lightning import cluster, command, config, run_folder
 from emotion_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from emotion_lightning.classifier import EmotionClassifier
+    from emotion_lightning.data import Corpus, EmotionData
 
 log = logging.getLogger(__name__)
 
@@ -25,21 +30,13 @@ def train(settings: config.Train, folder: Path) -> float | None:
     if goes_on and (folder / run_folder.METRICS).exists():
         log.info("The run in %s is finished; there is nothing to resume.", folder)
         return None
-    if not goes_on:
-        run_folder.refuse_used(folder)
-    if command.in_multirun() and settings.trainer.devices * settings.trainer.num_nodes > 1:
-        raise UserError(
-            f"trainer.devices={settings.trainer.devices} and trainer.num_nodes={settings.trainer.num_nodes} start "
-            "processes that would each begin the whole multirun again. Run the jobs one by one, or give each its own "
-            "place with hydra/launcher=submitit_slurm (pip install hydra-submitit-launcher)."
-        )
+    _refuse(settings, folder, goes_on=goes_on)
 
     # Imported late: a wrong setting is reported before torch has loaded.
     from lightning import Trainer, seed_everything
 
-    from emotion_lightning import adapter, callbacks, checkpoint, environment, finish, logger, loss, model, quiet
-    from emotion_lightning.classifier import EmotionClassifier
-    from emotion_lightning.data import EmotionData, sources, splitting
+    from emotion_lightning import adapter, callbacks, checkpoint, finish, logger, model, quiet
+    from emotion_lightning.data import EmotionData, sources
 
     quiet.libraries()
     model.check_access(settings.model)
@@ -51,42 +48,8 @@ def train(settings: config.Train, folder: Path) -> float | None:
     adapter.check(settings.peft, settings.model, device)
     tokenizer = model.load_tokenizer(settings.model)
     emotions = EmotionData(settings.data, corpus, tokenizer=tokenizer, seed=settings.seed)
-    network = model.build(
-        settings.model,
-        emotions.labels,
-        tokenizer=tokenizer,
-        full=isinstance(settings.peft, config.Full),
-        device=device,
-        seed=settings.seed,
-        base_folder=folder / run_folder.BASE,
-    )
-    head = model.head_modules(settings.model)
-    network = adapter.attach(
-        network,
-        settings.peft,
-        roles=settings.model.roles,
-        head=head,
-        seed=settings.seed,
-        unused=model.unused_module(settings.model),
-    )
-    classifier = EmotionClassifier(
-        network,
-        labels=emotions.labels,
-        loss=loss.build(settings.loss, label_counts=emotions.label_counts, rows=emotions.train_rows),
-        thresholds=settings.thresholds,
-        optimizer=settings.optimizer,
-        method=settings.peft,
-        head=head,
-        pooling=settings.model.pooling,
-        identity=finish.identity(settings, emotions.labels),
-    )
-    options = command.options()
-    resolved = run_folder.write_settings(folder, settings, options)
-    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-        environment.record(folder, arguments=sys.argv, data_hashes=emotions.hashes)
-    cluster.remember(folder, sys.argv[1:])
-    if corpus.cut:
-        splitting.write(folder / run_folder.SPLITS, corpus)
+    classifier = _classifier(settings, emotions, device=device, base_folder=folder / run_folder.BASE)
+    resolved = _write_down(settings, folder, corpus)
     clock = callbacks.Clock()
     with logger.run(settings.logger, folder, resolved=resolved, multirun=command.in_multirun()) as run:
         trainer = Trainer(
@@ -110,22 +73,87 @@ def train(settings: config.Train, folder: Path) -> float | None:
             # Each look at the loss waits for the device; a short epoch still has a few points.
             log_every_n_steps=max(1, min(10, emotions.train_rows // settings.data.batch_size // 5)),
         )
-        log.info(
-            "%s of %s parameters are trained (%s), on %s rows, %s.",
-            f"{adapter.trained_parameters(network):,}",
-            f"{network.num_parameters():,}",
-            options["peft"],
-            f"{emotions.train_rows:,}",
-            device,
-        )
         last = folder / run_folder.CHECKPOINTS / "last.ckpt"
         with model.enough_memory(lambda: classifier.batch_shape, training=True):
             trainer.fit(classifier, emotions, ckpt_path=last if goes_on and last.exists() else None)
-        scores = finish.finish(
+        return finish.finish(
             settings, folder, trainer=trainer, classifier=classifier, emotions=emotions, clock=clock, run=run,
-            method=options["peft"],
+            method=command.options()["peft"],
         )  # fmt: skip
-    return scores
+
+
+def _refuse(settings: config.Train, folder: Path, *, goes_on: bool) -> None:
+    """Raise UserError for what can be told before torch has loaded."""
+    if not goes_on:
+        run_folder.refuse_used(folder)
+    if command.in_multirun() and settings.trainer.devices * settings.trainer.num_nodes > 1:
+        raise UserError(
+            f"trainer.devices={settings.trainer.devices} and trainer.num_nodes={settings.trainer.num_nodes} start "
+            "processes that would each begin the whole multirun again. Run the jobs one by one, or give each its own "
+            "place with hydra/launcher=submitit_slurm (pip install hydra-submitit-launcher)."
+        )
+
+
+def _classifier(
+    settings: config.Train, emotions: "EmotionData", *, device: "torch.device", base_folder: Path
+) -> "EmotionClassifier":
+    """The network with its trained parts, its loss and its optimizer."""
+    from emotion_lightning import adapter, finish, loss, model
+    from emotion_lightning.classifier import EmotionClassifier
+
+    network = model.build(
+        settings.model,
+        emotions.labels,
+        tokenizer=emotions.tokenizer,
+        full=isinstance(settings.peft, config.Full),
+        device=device,
+        seed=settings.seed,
+        base_folder=base_folder,
+    )
+    head = model.head_modules(settings.model)
+    network = adapter.attach(
+        network,
+        settings.peft,
+        roles=settings.model.roles,
+        head=head,
+        seed=settings.seed,
+        unused=model.unused_module(settings.model),
+    )
+    log.info(
+        "%s of %s parameters are trained (%s), on %s rows, %s.",
+        f"{adapter.trained_parameters(network):,}",
+        f"{network.num_parameters():,}",
+        command.options()["peft"],
+        f"{emotions.train_rows:,}",
+        device,
+    )
+    return EmotionClassifier(
+        network,
+        labels=emotions.labels,
+        loss=loss.build(settings.loss, label_counts=emotions.label_counts, rows=emotions.train_rows),
+        thresholds=settings.thresholds,
+        optimizer=settings.optimizer,
+        method=settings.peft,
+        head=head,
+        pooling=settings.model.pooling,
+        identity=finish.identity(settings, emotions),
+    )
+
+
+def _write_down(settings: config.Train, folder: Path, corpus: "Corpus") -> dict[str, Any]:
+    """Write what is needed to go on and to repeat the run; every setting, as it was written."""
+    from lightning.pytorch.utilities import rank_zero_only
+
+    from emotion_lightning import environment
+    from emotion_lightning.data import splitting
+
+    resolved = run_folder.write_settings(folder, settings, command.options())
+    if getattr(rank_zero_only, "rank", 0) == 0:
+        environment.record(folder, arguments=sys.argv, data_hashes=corpus.hashes)
+    cluster.remember(folder, sys.argv[1:])
+    if corpus.cut:
+        splitting.write(folder / run_folder.SPLITS, corpus)
+    return resolved
 
 
 def _trainer_arguments(settings: config.Trainer) -> dict[str, Any]:

@@ -221,6 +221,25 @@ def test_half_a_base_that_a_kill_left_behind_is_made_anew(
     same_end(whole(*asked), tmp_path / "parts")
 
 
+def test_a_run_does_not_go_on_with_other_rows(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    def write(mended: str) -> None:
+        for name in ("train", "validation"):
+            lines = [f"k{i},{name} {i} {mended if i == 7 else ''},{i % 2},{(i // 2) % 2}" for i in range(40)]
+            (tmp_path / f"{name}.csv").write_text("id,text,joy,anger\n" + "\n".join(lines) + "\n")
+
+    write("")
+    asked = [*SMALL[:-1], "data=file", "data.train=train.csv", "data.validation=validation.csv",
+             "trainer.checkpoint_every=1", "data.batch_size=8"]  # fmt: skip
+    stopped(run, "parts", in_step(3), monkeypatch, *asked)
+    write("mended")
+    assert run("train", "resume=parts") == 2
+    assert "The checkpoint has data (a print of its rows)=" in capfd.readouterr().err
+    write("")
+    assert run("train", "resume=parts") == 0
+
+
 def test_the_wandb_run_goes_on_under_its_id(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = [*(o for o in LORA if o != "logger=none"), "trainer.checkpoint_every=1", "trainer.max_epochs=2"]
     stopped(run, "parts", in_step(4), monkeypatch, *asked)

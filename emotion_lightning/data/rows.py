@@ -1,5 +1,6 @@
 """Rows as they are read, in pieces; texts with ids and labels; and what went wrong on the way."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +67,15 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def sha256(self) -> str:
+        """A print of ids, texts and labels, by which other rows are told from these."""
+        total = hashlib.sha256()
+        for identifier, text in zip(self.ids, self.texts, strict=True):
+            total.update(f"{len(identifier)} {len(text)} {identifier}{text}".encode())
+        if self.targets is not None:
+            total.update(np.packbits(self.targets.astype(bool)).tobytes())
+        return total.hexdigest()
 
     def take(self, positions: np.ndarray | range) -> "Rows":
         """The rows at these positions, in this order."""
