@@ -14,6 +14,7 @@ from emotion_lightning import (
     environment,
     metrics,
     model,
+    outcomes,
     pooling,
     predictions,
     report,
@@ -62,23 +63,25 @@ def finish(
             trainer.save_checkpoint(checkpoints / name)
     classifier.load_state_dict(checkpoint.load(checkpoints / "best.ckpt")["state_dict"])
     protocol = thresholds.protocol(settings.thresholds)
-    outcomes = {"validation": _outcomes(trainer, classifier, emotions, "validation")}
+    gathered = {"validation": _gather(trainer, classifier, emotions, "validation")}
     if "test" in emotions.rows:
-        outcomes["test"] = _outcomes(trainer, classifier, emotions, "test")
+        gathered["test"] = _gather(trainer, classifier, emotions, "test")
     if not trainer.is_global_zero:
         return float(trainer.callback_metrics.get("val/f1_macro", 0.0))
 
-    for split, (_, logits, _) in outcomes.items():
+    for split, (_, logits, _) in gathered.items():
         refuse_not_finite(logits, f"the end, on {split}")
-    _, logits, targets = outcomes["validation"]
+    _, logits, targets = gathered["validation"]
     assert targets is not None
     cuts = thresholds.fit(torch.sigmoid(logits), targets, fixed=fixed_value(settings.thresholds))
     content: dict[str, Any] = {}
-    for split, (numbers, logits, targets) in outcomes.items():
+    for split, (numbers, logits, targets) in gathered.items():
         probabilities = torch.sigmoid(logits)
+        rows = emotions.rows[split].take(numbers.numpy())
+        outcomes.write(folder, split, outcomes.RowOutcomes(rows.ids, emotions.labels, probabilities, targets))
         predictions.write(
             folder / run_folder.PREDICTIONS / f"{split}.csv",
-            emotions.rows[split].take(numbers.numpy()),
+            rows,
             probabilities,
             cuts[protocol],
             labels=emotions.labels,
@@ -111,7 +114,7 @@ def finish(
     return float(content["validation"][protocol]["f1_macro"])
 
 
-def _outcomes(
+def _gather(
     trainer: Any, classifier: EmotionClassifier, emotions: EmotionData, split: str
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Row numbers, logits and targets of a split, from all processes."""

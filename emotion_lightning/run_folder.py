@@ -20,6 +20,7 @@ MODEL = "model"
 BASE = "base"
 CHECKPOINTS = "checkpoints"
 PREDICTIONS = "predictions"
+OUTCOMES = "outcomes"
 SPLITS = "splits.csv"
 ENVIRONMENT = "environment.json"
 
