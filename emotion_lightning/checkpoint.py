@@ -139,18 +139,18 @@ def read_card(folder: Path) -> Card:
     return card
 
 
-def model_folder(run: str) -> Path:
-    """The model folder of a run, given as the run folder or as its model/."""
+def model_folder(run: str, *, name: str = "run") -> Path:
+    """The model folder of a run, given as the run folder or as its model/ in the setting `name`."""
     folder = Path(run).expanduser()
     for candidate in (folder / run_folder.MODEL, folder):
         if (candidate / CARD).is_file():
             return candidate
     if not folder.is_dir():
-        raise UserError(f"run={run} is not a folder.")
+        raise UserError(f"{name}={run} is not a folder.")
     unfinished = (folder / run_folder.SETTINGS).exists() and not (folder / run_folder.METRICS).exists()
     if unfinished:
-        raise UserError(f"run={run} has not finished training; go on with {run_folder.resume(folder)}.")
-    raise UserError(f"run={run} has no trained model: it holds neither {run_folder.MODEL}/{CARD} nor {CARD}.")
+        raise UserError(f"{name}={run} has not finished training; go on with {run_folder.resume(folder)}.")
+    raise UserError(f"{name}={run} has no trained model: it holds neither {run_folder.MODEL}/{CARD} nor {CARD}.")
 
 
 def load_model(folder: Path, *, card: Card, device: torch.device) -> tuple[Any, Any]:
@@ -177,7 +177,7 @@ def _load_model(folder: Path, *, card: Card, device: torch.device) -> tuple[Any,
     tokenizer.padding_side = "right"
     dtype = torch.float32 if whole else model.compute_dtype(config.Dtype(card.base["dtype"]), device)
     network = model.load(
-        str(folder) if whole else _base(folder, card),
+        str(folder) if whole else base_path(folder, card),
         revision=None if whole else card.base["revision"],
         quantization=config.Quantization(card.base["quantization"]),
         dtype=dtype,
@@ -195,7 +195,7 @@ def _load_model(folder: Path, *, card: Card, device: torch.device) -> tuple[Any,
     return network.eval(), tokenizer
 
 
-def _base(folder: Path, card: Card) -> str:
+def base_path(folder: Path, card: Card) -> str:
     """Where the base is now: where it was, or beside a folder that was moved, or on the hub."""
     saved = Path(card.base["path"])
     if (saved / "config.json").is_file():

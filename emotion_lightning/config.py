@@ -51,6 +51,7 @@ class CleaningStep(StrEnum):
     newlines = "newlines"
     users = "users"
     urls = "urls"
+    emojis = "emojis"
 
 
 class EmptyTexts(StrEnum):
@@ -75,7 +76,12 @@ class Batches(Data):
     """Processes that prepare batches. 0 is fastest for short texts: tokens are in memory already."""
     clean: list[CleaningStep]
     """What is cleaned out of texts, at training and, as it is stored with the model, at prediction: html (&amp; becomes
-    &), newlines (a literal \\n becomes a space), users (@name becomes @user), urls (http… becomes http). For tweets."""
+    &), newlines (a literal \\n becomes a space), users (@name becomes @user), urls (http… becomes http), emojis (each
+    becomes its English name: vocabularies such as BERT's know none of them). For tweets."""
+    folds: Annotated[int | None, Bounds(at_least=2)]
+    """Cross-validation: train and validation together are cut into so many parts, stratified by labels; null: no."""
+    fold: Annotated[int | None, Bounds(at_least=1)]
+    """Which of the parts is the validation split, counted from 1; the others are train. -m sweep=folds runs all."""
     drop_leaks: bool
     """Leave out of train the texts that stand in validation or test too; their number is told in any case."""
     cache_dir: str | None
@@ -357,6 +363,7 @@ class PositiveWeights(StrEnum):
     none = "none"
     neg_pos = "neg_pos"
     sqrt = "sqrt"
+    effective_number = "effective_number"
 
 
 @dataclass
@@ -374,9 +381,12 @@ class WeightedBCE(Loss):
     """Binary cross-entropy in which positives of rare labels weigh more."""
 
     weights: PositiveWeights
-    """neg_pos: negatives / positives in train; sqrt: its square root; none: 1."""
+    """neg_pos: negatives / positives in train; sqrt: its square root; effective_number: the same ratio of their
+    effective numbers (Cui et al., 2019); none: 1."""
     clip: Annotated[float | None, Bounds(at_least=1)]
     """No weight is larger. Unclipped, GoEmotions' grief would weigh 563; null does not clip."""
+    beta: Annotated[float, Bounds(at_least=0, below=1)]
+    """Of weights=effective_number: 0 is no weight, close to 1 is neg_pos."""
 
 
 @dataclass
@@ -401,6 +411,19 @@ class Asymmetric(Loss):
     """Negatives with a probability below this cost nothing."""
 
 
+@dataclass
+class ZLPR(Loss):
+    """All positives of a row against all its negatives, by rank (Su et al., 2022)."""
+
+
+@dataclass
+class Correlated(Loss):
+    """Binary cross-entropy beside a term that sets a row's positives above its negatives (SpanEmo)."""
+
+    alpha: Annotated[float, Bounds(at_least=0, at_most=1)]
+    """Share of that term; the cross-entropy has the rest."""
+
+
 class Schedule(StrEnum):
     """What the learning rate does after warm-up."""
 
@@ -417,6 +440,9 @@ class AdamW:
     """Peak learning rate; null takes the `peft` option's own. IA3 wants 10 to 100 times that of full fine-tuning."""
     head_lr: Annotated[float | None, Bounds(above=0)]
     """Peak learning rate of the classification head; null takes the `peft` option's own."""
+    layer_decay: Annotated[float, Bounds(above=0, at_most=1)]
+    """Each layer learns at this share of the rate of the layer above it, the embeddings last (Howard and Ruder, 2018);
+    1: all at the same rate. The head keeps its own."""
     weight_decay: Annotated[float, Bounds(at_least=0)]
     """Decoupled decay of weight matrices. Never of vectors, biases and norms: it would pull IA3 from 1 towards 0."""
     beta1: Annotated[float, Bounds(at_least=0, below=1)]
@@ -597,6 +623,9 @@ class Train:
     """Go on in this run folder with its settings; auto: the newest unfinished one."""
     from_run: str | None
     """Repeat this run from its settings; other settings on the command line change them."""
+    init_from: str | None
+    """Start from the weights that this run trained, on any data: the same peft option on the same model. Labels that
+    both know start from what was learned of them."""
     data: Data
     model: Model
     peft: Peft
@@ -689,6 +718,8 @@ SCHEMAS: dict[str, type] = {
     "loss/weighted_bce": WeightedBCE,
     "loss/focal": Focal,
     "loss/asymmetric": Asymmetric,
+    "loss/zlpr": ZLPR,
+    "loss/correlated": Correlated,
     "optimizer/adamw": AdamW,
     "thresholds/fixed": FixedThreshold,
     "thresholds/global": GlobalThreshold,

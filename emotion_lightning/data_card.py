@@ -286,9 +286,12 @@ def _split(name: str, rows: Rows, tokenizer: Any, data: config.Batches) -> Split
 
 
 def _weights(chosen: config.Loss, counts: np.ndarray, rows: int) -> dict[str, list[float]]:
+    beta = chosen.beta if isinstance(chosen, config.WeightedBCE) else None
     settings = {
-        f"weights={kind.value} clip=null": config.WeightedBCE(weights=kind, clip=None)
+        f"weights={kind.value} clip=null": config.WeightedBCE(weights=kind, clip=None, beta=beta or 0.0)
         for kind in config.PositiveWeights
+        if beta is not None
+        or kind is not config.PositiveWeights.effective_number  # which means nothing without its beta
     }
     if isinstance(chosen, config.WeightedBCE) and chosen.clip is not None:
         settings[f"weights={chosen.weights.value} clip={chosen.clip:g}"] = chosen

@@ -27,6 +27,10 @@ def build(settings: config.Loss, *, label_counts: np.ndarray, rows: int) -> nn.M
             return Asymmetric(
                 gamma_positive=settings.gamma_positive, gamma_negative=settings.gamma_negative, clip=settings.clip
             )
+        case config.ZLPR():
+            return ZLPR()
+        case config.Correlated():
+            return Correlated(alpha=settings.alpha)
     raise TypeError(f"no loss for {type(settings).__name__}")
 
 
@@ -44,9 +48,17 @@ def positive_weights(settings: config.WeightedBCE, *, label_counts: np.ndarray, 
             weights = ratio
         case config.PositiveWeights.sqrt:
             weights = ratio.sqrt()
+        case config.PositiveWeights.effective_number:
+            weights = _effective_number(rows - positives, settings.beta) / _effective_number(positives, settings.beta)
+            weights = torch.where(positives > 0, weights, 1.0)
     if settings.clip is not None:
         weights = weights.clamp(max=settings.clip)
     return weights.float()
+
+
+def _effective_number(count: Tensor, beta: float) -> Tensor:
+    """How many rows a label's rows are worth, as each overlaps with the others (Cui et al., 2019, equation 2)."""
+    return (1 - beta**count) / (1 - beta)
 
 
 class WeightedBCE(nn.Module):
@@ -102,6 +114,45 @@ class Asymmetric(nn.Module):
         log_negative = torch.log1p(-shifted) if self.clip > 0 else logsigmoid(-logits)
         negative = _power(shifted, self.gamma_negative) * log_negative
         return -(targets * positive + (1 - targets) * negative).mean()
+
+
+class ZLPR(nn.Module):
+    """Zero-bounded log-sum-exp and pairwise rank-based loss (Su et al., 2022, equation 6).
+
+    Every positive logit is pushed above every negative one, and 0 is pushed between them. Labels of a row are learned
+    together, not one by one.
+    """
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean over rows."""
+        out = torch.finfo(logits.dtype).min
+        zero = logits.new_zeros(len(logits), 1)
+        positives = torch.where(targets > 0, -logits, out)
+        negatives = torch.where(targets > 0, out, logits)
+        losses = torch.cat([zero, positives], 1).logsumexp(1) + torch.cat([zero, negatives], 1).logsumexp(1)
+        return losses.mean()
+
+
+class Correlated(nn.Module):
+    """Cross-entropy and the label-correlation aware term of SpanEmo (Alhuzali and Ananiadou, 2021, equations 4 to 6).
+
+    The term is the mean, over pairs of a positive and a negative label of a row, of exp(p_negative - p_positive); a row
+    that has only one kind has no pair and no term.
+    """
+
+    def __init__(self, *, alpha: float) -> None:
+        super().__init__()
+        self.alpha = alpha
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean over rows."""
+        probabilities = torch.sigmoid(logits)
+        # The sum over pairs is a product of two sums.
+        positives = (targets * torch.exp(-probabilities)).sum(1)
+        negatives = ((1 - targets) * torch.exp(probabilities)).sum(1)
+        pairs = targets.sum(1) * (1 - targets).sum(1)
+        correlation = (positives * negatives / pairs.clamp(min=1)).mean()
+        return (1 - self.alpha) * binary_cross_entropy_with_logits(logits, targets) + self.alpha * correlation
 
 
 def _power(base: Tensor, exponent: float) -> Tensor:

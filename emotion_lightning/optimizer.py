@@ -1,6 +1,7 @@
 """The optimizer, its parameter groups and the schedule of its learning rate."""
 
 import math
+import re
 from collections.abc import Callable
 from functools import partial
 
@@ -30,15 +31,23 @@ def build(
         lr=method.lr if settings.lr is None else settings.lr,
         head_lr=method.head_lr if settings.head_lr is None else settings.head_lr,
         weight_decay=settings.weight_decay,
+        layer_decay=settings.layer_decay,
     )
     optimizer = torch.optim.AdamW(groups, betas=(settings.beta1, settings.beta2))
     return optimizer, LambdaLR(optimizer, schedule(settings, steps=steps))
 
 
 def parameter_groups(
-    network: nn.Module, *, head: list[str], lr: float, head_lr: float, weight_decay: float
+    network: nn.Module, *, head: list[str], lr: float, head_lr: float, weight_decay: float, layer_decay: float = 1.0
 ) -> list[dict[str, object]]:
-    """Trained parameters by rate and decay, with names `body`, `head` and `…_no_decay`; empty groups left out."""
+    """Trained parameters by rate and decay; empty groups left out.
+
+    Names are `body`, `head` and `…_no_decay`; where layers have rates of their own, `layer_0` (the embeddings) and up
+    take the place of `body`.
+    """
+    depth = 1 + max(
+        (number for name, _ in network.named_parameters() if (number := _layer(name)) is not None), default=0
+    )
     groups: dict[str, dict[str, object]] = {}
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
@@ -47,18 +56,25 @@ def parameter_groups(
         # Vectors are scales, biases and norms; IA3's have a second axis of length one. Decay would pull IA3 from 1,
         # where it changes nothing, towards 0.
         decays = parameter.ndim >= 2 and min(parameter.shape) > 1
-        group = ("head" if in_head else "body") + ("" if decays else "_no_decay")
+        part, rate = ("head", head_lr) if in_head else ("body", lr)
+        if not in_head and layer_decay < 1:
+            layer = _layer(name)
+            # What belongs to no layer and is not an embedding (a last norm) lies above them all.
+            below = depth if "embed" in name else depth - 1 - layer if layer is not None else 0
+            part, rate = f"layer_{depth - below}", lr * layer_decay**below
+        group = part + ("" if decays else "_no_decay")
         found = groups.setdefault(
             group,
-            {
-                "name": group,
-                "params": [],
-                "lr": head_lr if in_head else lr,
-                "weight_decay": weight_decay if decays else 0.0,
-            },
+            {"name": group, "params": [], "lr": rate, "weight_decay": weight_decay if decays else 0.0},
         )
         found["params"].append(parameter)  # type: ignore[attr-defined]  # values of several types
     return [groups[name] for name in sorted(groups)]
+
+
+def _layer(name: str) -> int | None:
+    """The layer that a parameter belongs to, counted from 0 at the bottom."""
+    found = re.search(r"\.layers?\.(\d+)\.", name)
+    return int(found[1]) if found else None
 
 
 def schedule(settings: config.AdamW, *, steps: int) -> Callable[[int], float]:

@@ -69,6 +69,8 @@ def write_settings(folder: Path, settings: Any, options: dict[str, str]) -> dict
     """Write every setting, secrets redacted, with the names of the options chosen; give back what was written."""
     tree = {"options": options, **schema.redacted(schema.plain(settings))}
     tree["data"] = absolute(tree["data"])
+    if tree.get("init_from"):
+        tree["init_from"] = str(Path(tree["init_from"]).expanduser().resolve())
     with replacing(folder / SETTINGS) as temporary:
         temporary.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return tree

@@ -273,6 +273,8 @@ def _check_relations(settings: config.Train) -> None:
 
 def _check_data(settings: Any, command: str) -> None:
     data = settings.data
+    if isinstance(data, config.Batches):
+        _check_folds(data)
     if isinstance(data, config.SameData) and command != "evaluate":
         raise UserError("data=same is for evaluate, where it means the data of the run; choose another data=.")
     if isinstance(data, config.File):
@@ -281,6 +283,18 @@ def _check_data(settings: Any, command: str) -> None:
         _check_encoding(data.encoding)
     if isinstance(data, config.Columns) and data.empty_texts is config.EmptyTexts.drop:
         raise UserError("data.empty_texts=drop would leave rows without a prediction; choose keep or refuse.")
+
+
+def _check_folds(data: config.Batches) -> None:
+    if data.folds is not None and data.fold is None:
+        raise UserError(
+            f"data.folds={data.folds} needs data.fold=1 to {data.folds}, the part that validates; -m sweep=folds runs "
+            "them all."
+        )
+    if data.fold is not None and (data.folds is None or data.fold > data.folds):
+        raise UserError(
+            f"data.fold={data.fold} is no part of data.folds={'null' if data.folds is None else data.folds}."
+        )
 
 
 def _check_encoding(name: str) -> None:

@@ -48,7 +48,11 @@ def train(settings: config.Train, folder: Path) -> float | None:
     adapter.check(settings.peft, settings.model, device)
     tokenizer = model.load_tokenizer(settings.model)
     emotions = EmotionData(settings.data, corpus, tokenizer=tokenizer, seed=settings.seed)
-    classifier = _classifier(settings, emotions, device=device, base_folder=folder / run_folder.BASE)
+    last = folder / run_folder.CHECKPOINTS / "last.ckpt"
+    goes_on = goes_on and last.exists()
+    classifier = _classifier(
+        settings, emotions, device=device, base_folder=folder / run_folder.BASE, starts=not goes_on
+    )
     resolved = _write_down(settings, folder, corpus)
     clock = callbacks.Clock()
     with logger.run(settings.logger, folder, resolved=resolved, multirun=command.in_multirun()) as run:
@@ -73,9 +77,8 @@ def train(settings: config.Train, folder: Path) -> float | None:
             # Each look at the loss waits for the device; a short epoch still has a few points.
             log_every_n_steps=max(1, min(10, emotions.train_rows // settings.data.batch_size // 5)),
         )
-        last = folder / run_folder.CHECKPOINTS / "last.ckpt"
         with model.enough_memory(lambda: classifier.batch_shape, training=True):
-            trainer.fit(classifier, emotions, ckpt_path=last if goes_on and last.exists() else None)
+            trainer.fit(classifier, emotions, ckpt_path=last if goes_on else None)
         return finish.finish(
             settings, folder, trainer=trainer, classifier=classifier, emotions=emotions, clock=clock, run=run,
             method=command.options()["peft"],
@@ -95,10 +98,10 @@ def _refuse(settings: config.Train, folder: Path, *, goes_on: bool) -> None:
 
 
 def _classifier(
-    settings: config.Train, emotions: "EmotionData", *, device: "torch.device", base_folder: Path
+    settings: config.Train, emotions: "EmotionData", *, device: "torch.device", base_folder: Path, starts: bool
 ) -> "EmotionClassifier":
-    """The network with its trained parts, its loss and its optimizer."""
-    from emotion_lightning import adapter, finish, loss, model
+    """The network with its trained parts, its loss and its optimizer; `starts`: no checkpoint will be loaded."""
+    from emotion_lightning import adapter, finish, loss, model, warm_start
     from emotion_lightning.classifier import EmotionClassifier
 
     network = model.build(
@@ -119,6 +122,10 @@ def _classifier(
         seed=settings.seed,
         unused=model.unused_module(settings.model),
     )
+    if settings.init_from is not None and starts:
+        warm_start.apply(
+            network, settings.init_from, settings=settings, labels=emotions.labels, base_folder=base_folder
+        )
     log.info(
         "%s of %s parameters are trained (%s), on %s rows, %s.",
         f"{adapter.trained_parameters(network):,}",

@@ -54,7 +54,7 @@ def corpus(*, test_labels: bool = True) -> Corpus:
 
 def build(found: Corpus, tokenizer: Any, *, examples: int = 10, **chosen: Any) -> DataCard:
     data = data_settings("sample", cache_gb=0, **chosen)
-    weighted = config.WeightedBCE(weights=config.PositiveWeights.neg_pos, clip=10)
+    weighted = config.WeightedBCE(weights=config.PositiveWeights.neg_pos, clip=10, beta=0.99)
     return data_card.build(
         found, tokenizer, data=data, weighted=weighted, shown={"option": "sample", "max_tokens": data.max_tokens},
         examples=examples, seed=1, tokenizer_name="tiny",
@@ -125,7 +125,7 @@ def test_weights_are_those_that_training_takes(tokenizer: Any) -> None:
     assert len(weights) == len(config.PositiveWeights) + 1
     for name, values in weights.items():
         kind, clip = re.fullmatch(r"weights=(\w+) clip=(\w+)", name).groups()  # type: ignore[union-attr]
-        settings = config.WeightedBCE(config.PositiveWeights(kind), None if clip == "null" else float(clip))
+        settings = config.WeightedBCE(config.PositiveWeights(kind), None if clip == "null" else float(clip), 0.99)
         assert values == loss.positive_weights(settings, label_counts=counts, rows=300).tolist()
 
 

@@ -35,7 +35,9 @@ def build(settings):
 
 
 def weights(kind, clip=None):
-    return loss.positive_weights(config.WeightedBCE(config.PositiveWeights[kind], clip), label_counts=COUNTS, rows=ROWS)
+    return loss.positive_weights(
+        config.WeightedBCE(config.PositiveWeights[kind], clip, beta=0.99), label_counts=COUNTS, rows=ROWS
+    )
 
 
 @pytest.mark.parametrize(
@@ -47,6 +49,8 @@ def weights(kind, clip=None):
         ("neg_pos", 2, [1, 2, 2, 1]),
         ("sqrt", None, [1, 199**0.5, 3**0.5, 1]),
         ("sqrt", 10, [1, 10, 3**0.5, 1]),
+        ("effective_number", None, [1, *((1 - 0.99 ** (200 - n)) / (1 - 0.99**n) for n in (1, 50, 100))]),
+        ("effective_number", 10, [1, 10, (1 - 0.99**150) / (1 - 0.99**50), 1]),
     ],
 )
 def test_positives_weigh_by_how_rare_their_label_is(kind, clip, expected):
@@ -55,7 +59,7 @@ def test_positives_weigh_by_how_rare_their_label_is(kind, clip, expected):
 
 def test_weighted_bce_counts_positives_by_their_weight():
     weighted = np.array([1.0, 10.0, 3.0, 1.0])
-    found = build(config.WeightedBCE(config.PositiveWeights.neg_pos, 10))(*batch())
+    found = build(config.WeightedBCE(config.PositiveWeights.neg_pos, 10, beta=0.99))(*batch())
     assert found == approximately(mean_over(lambda p: -weighted * np.log(p), lambda p: -np.log(1 - p)))
 
 
@@ -63,7 +67,9 @@ def test_weighted_bce_counts_positives_by_their_weight():
     "settings",
     [
         config.BCE(),
-        config.WeightedBCE(config.PositiveWeights.none, None),
+        config.WeightedBCE(config.PositiveWeights.none, None, 0.0),
+        config.WeightedBCE(config.PositiveWeights.effective_number, None, 0.0),
+        config.Correlated(alpha=0.0),
         config.Focal(gamma=0, alpha=None),
         config.Asymmetric(gamma_positive=0, gamma_negative=0, clip=0),
     ],
@@ -99,7 +105,7 @@ def test_asymmetric_loss_follows_its_paper(gamma_positive, gamma_negative, clip)
     "settings",
     [
         config.BCE(),
-        config.WeightedBCE(config.PositiveWeights.neg_pos, None),
+        config.WeightedBCE(config.PositiveWeights.neg_pos, None, 0.0),
         *[config.Focal(gamma, alpha) for gamma in (0.0, 0.5, 2.0) for alpha in (None, 0.25)],
         *[
             config.Asymmetric(positive, negative, clip)
@@ -128,6 +134,35 @@ def test_every_loss_option_builds_and_learns(settings, option):
 
 
 def test_weights_move_with_the_loss_and_stay_out_of_checkpoints():
-    module = build(config.WeightedBCE(config.PositiveWeights.sqrt, None))
+    module = build(config.WeightedBCE(config.PositiveWeights.sqrt, None, 0.0))
     assert module.to("meta").weights.is_meta
     assert module.state_dict() == {}
+
+
+def test_zlpr_is_the_paper_s_sum_over_pairs():
+    logits, targets = (tensor.numpy() for tensor in batch())
+    rows = [
+        np.log(1 + np.exp(-row[truth == 1]).sum()) + np.log(1 + np.exp(row[truth == 0]).sum())
+        for row, truth in zip(logits, targets, strict=True)
+    ]
+    assert build(config.ZLPR())(*batch()) == approximately(np.mean(rows))
+
+
+def test_zlpr_stays_finite_at_extreme_logits_and_where_all_or_no_labels_hold():
+    logits = torch.tensor([[1e4, -1e4], [300.0, 300.0], [-300.0, 5.0]], requires_grad=True)
+    found = loss.ZLPR()(logits, torch.tensor([[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]]))
+    found.backward()
+    assert torch.isfinite(found) and torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.2, 1.0])
+def test_the_correlation_term_is_span_emo_s_mean_over_pairs(alpha):
+    logits, targets = (tensor.numpy() for tensor in batch())
+    p = 1 / (1 + np.exp(-logits))
+    rows = []
+    for row, truth in zip(p, targets, strict=True):
+        pairs = [np.exp(q - r) for r in row[truth == 1] for q in row[truth == 0]]
+        rows.append(np.mean(pairs) if pairs else 0.0)
+    cross_entropy = -np.where(targets == 1, np.log(p), np.log(1 - p)).mean()
+    found = build(config.Correlated(alpha=alpha))(*batch())
+    assert found == approximately((1 - alpha) * cross_entropy + alpha * np.mean(rows))

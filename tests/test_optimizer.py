@@ -62,6 +62,37 @@ def test_every_trained_parameter_is_in_one_group():
     assert sorted(grouped) == sorted(id(parameter) for parameter in network.parameters() if parameter.requires_grad)
 
 
+class Layered(nn.Module):
+    """Named as a BERT is."""
+
+    def __init__(self):
+        super().__init__()
+        self.embeddings = nn.Embedding(5, 4)
+        self.encoder = nn.Module()
+        self.encoder.layer = nn.ModuleList([nn.Linear(4, 4) for _ in range(3)])
+        self.norm = nn.LayerNorm(4)
+        self.score = nn.Linear(4, 3)
+
+
+def test_layers_learn_slower_the_lower_they_are():
+    groups = groups_of(Layered(), layer_decay=0.5)
+    found = {name.removesuffix("_no_decay"): group["lr"] for name, group in groups.items()}
+    assert found == {"layer_3": 1e-3, "layer_2": 5e-4, "layer_1": 2.5e-4, "layer_0": 1.25e-4, "head": 1e-2}
+    assert sum(len(group["params"]) for group in groups.values()) == len(list(Layered().parameters()))
+
+
+def test_layer_decay_of_one_is_one_rate_for_the_body():
+    assert set(groups_of(Layered(), layer_decay=1.0)) == {"body", "body_no_decay", "head", "head_no_decay"}
+
+
+def test_adapters_learn_at_the_rate_of_their_layer():
+    network = peft.inject_adapter_in_model(
+        peft.IA3Config(target_modules=r"encoder\.layer\..*", feedforward_modules=[]), Layered()
+    )
+    found = {name: group["lr"] for name, group in groups_of(network, layer_decay=0.5).items()}
+    assert found["layer_3_no_decay"] == 1e-3 and found["layer_1_no_decay"] == 2.5e-4
+
+
 def test_ia3_vectors_do_not_decay():
     network, vectors = with_ia3()
     groups = groups_of(network)

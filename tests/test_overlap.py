@@ -128,6 +128,8 @@ def test_a_label_of_one_class_in_train_is_named(
         ("users", "mail me@home.org @ 5", "mail me@home.org @ 5"),
         ("urls", "see https://t.co/x?a=1&b=2, www.x.org now", "see http http now"),
         ("urls", "httpd is no link", "httpd is no link"),
+        ("emojis", "won 😂! 👍🏽", "won  face with tears of joy !  thumbs up medium skin tone "),
+        ("emojis", "5 # * ツ (é) ’", "5 # * ツ (é) ’"),
         ("urls", "http://a.b/cすごい 'http://x.y'", "httpすごい 'http'"),
     ],
 )
@@ -135,6 +137,10 @@ def test_each_step_of_cleaning_does_its_own(step: str, text: str, cleaned: str) 
     assert cleaner([CleaningStep(step)])(text) == cleaned
     others = [other for other in CleaningStep if other.value != step]
     assert cleaner(others)(text) == text
+
+
+def test_an_emoji_written_as_an_entity_is_named_too() -> None:
+    assert cleaner([CleaningStep.emojis, CleaningStep.html])("&#128514;") == " face with tears of joy "
 
 
 def test_an_address_ends_before_a_literal_line_break() -> None:

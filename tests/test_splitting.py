@@ -161,3 +161,34 @@ def test_a_run_is_scored_and_repeated_on_its_splits_though_the_splitter_changes(
     assert (tmp_path / "elsewhere" / "splits.csv").read_bytes() == (tmp_path / "moved" / "splits.csv").read_bytes()
     assert run("train", "from_run=moved", "data.split_seed=5", "hydra.run.dir=anew") == 0
     assert len(rows(tmp_path / "anew" / "predictions" / "test.csv")) == 20
+
+
+def test_folds_are_stratified_cut_once_and_leave_the_test_split_alone(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", emotions(100))
+    whole = split(path=path)
+    parts = [split(path=path, folds=4, fold=fold) for fold in (1, 2, 3, 4)]
+    pool = sorted(ids(whole)["train"] + ids(whole)["validation"])
+    assert sorted(sum((ids(part)["validation"] for part in parts), [])) == pool
+    for part in parts:
+        assert ids(part)["test"] == ids(whole)["test"]
+        assert sorted(ids(part)["train"] + ids(part)["validation"]) == pool
+        for split_rows in part.splits.values():
+            assert split_rows.targets is not None
+        counts = part.splits["validation"].targets.sum(axis=0)
+        total = counts + part.splits["train"].targets.sum(axis=0)
+        assert (abs(counts - total / 4) <= 1.5).all()
+    assert ids(split(path=path, folds=4, fold=2)) == ids(parts[1])
+
+
+def test_rows_that_are_counted_in_each_split_stay_apart_in_folds(tmp_path: Path) -> None:
+    train = write_csv(tmp_path / "train.csv", emotions(40))
+    validation = write_csv(tmp_path / "validation.csv", emotions(20, start=500))
+    part = split(train=train, validation=validation, folds=3, fold=1)
+    together = ids(part)["train"] + ids(part)["validation"]
+    assert len(set(together)) == 60
+
+
+def test_more_folds_than_rows_are_refused(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", emotions(30))
+    with pytest.raises(UserError, match="data.folds=50 is more than there are rows"):
+        split(path=path, folds=50, fold=1)

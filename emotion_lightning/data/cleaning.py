@@ -37,4 +37,14 @@ _CHANGES: dict[CleaningStep, Callable[[str], str]] = {
     CleaningStep.users: lambda text: _USER.sub("@user", text),
     # Last: what it brings out is meant literally.
     CleaningStep.html: html.unescape,
+    # After it, since &#128514; is one too.
+    CleaningStep.emojis: lambda text: _name_emojis(text),
 }
+
+
+def _name_emojis(text: str) -> str:
+    if text.isascii():
+        return text
+    import emoji
+
+    return emoji.replace_emoji(text, lambda _, data: f" {data['en'].strip(':').replace('_', ' ')} ")

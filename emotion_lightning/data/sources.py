@@ -57,6 +57,9 @@ def split(corpus: Corpus, settings: config.Batches, *, tell: bool = True) -> Cor
         corpus = splitting.cut(corpus, settings)
     elif isinstance(settings, config.Table) and settings.splits is not None:
         raise UserError(f"data.splits={settings.splits} has nothing to split: the data brings its own splits.")
+    if settings.folds is not None and settings.fold is not None:
+        seed = settings.split_seed if isinstance(settings, config.Table) else 0
+        corpus = splitting.folded(corpus, folds=settings.folds, fold=settings.fold, seed=seed)
     splits = {name: corpus.splits[name] for name in SPLITS if name in corpus.splits}
     corpus = dataclasses.replace(corpus, splits=splits)
     found = overlap.between(corpus, clean=settings.clean)

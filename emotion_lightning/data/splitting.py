@@ -31,6 +31,41 @@ def cut(corpus: Corpus, settings: config.Table) -> Corpus:
     return Corpus(corpus.labels, {**parts, **kept}, corpus.hashes, cut=parts)
 
 
+def folded(corpus: Corpus, *, folds: int, fold: int, seed: int) -> Corpus:
+    """The corpus with train and validation put together and cut anew: part `fold` of `folds` validates.
+
+    Parts are stratified by labels (Sechidis et al., 2011); every row validates once in all.
+    """
+    from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
+
+    parts = [corpus.splits[name] for name in ("train", "validation")]
+    rows = joined(parts)
+    if rows.targets is None:
+        raise UserError("Rows without labels cannot be cut into folds.")
+    if len(rows) < folds:
+        raise UserError(f"data.folds={folds} is more than there are rows ({len(rows)}).")
+    stratified = np.hstack([rows.targets, np.ones((len(rows), 1))]).astype(int)
+    splitter = MultilabelStratifiedKFold(n_splits=folds, shuffle=True, random_state=seed)
+    train, validation = list(splitter.split(np.zeros(len(rows)), stratified))[fold - 1]
+    splits = {"train": rows.take(np.sort(train)), "validation": rows.take(np.sort(validation))}
+    log.info("Fold %d of %d: train %s, validation %s.", fold, folds, *(f"{len(part):,}" for part in splits.values()))
+    return Corpus(corpus.labels, corpus.splits | splits, corpus.hashes, corpus.cut)
+
+
+def joined(parts: list[Rows]) -> Rows:
+    """Rows one behind the other; where parts count their rows, ids would repeat and say which part they are of."""
+    ids = [identifier for part in parts for identifier in part.ids]
+    if len(set(ids)) < len(ids):
+        ids = [f"{number}-{identifier}" for number, part in enumerate(parts, 1) for identifier in part.ids]
+    labelled = [part.targets for part in parts if part.targets is not None]
+    return Rows(
+        ids=ids,
+        texts=[text for part in parts for text in part.texts],
+        targets=np.concatenate(labelled) if len(labelled) == len(parts) else None,
+        id_column=parts[0].id_column,
+    )
+
+
 def _stratified(rows: Rows, settings: config.Table, *, whole: bool) -> dict[str, Rows]:
     test_share = settings.test_share if whole and isinstance(settings, config.File) else 0.0
     named = settings.train if isinstance(settings, config.File) and not whole else getattr(settings, "path", None)
