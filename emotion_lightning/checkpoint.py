@@ -9,7 +9,8 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from emotion_lightning import adapter, config, labels, model, run_folder
+from emotion_lightning import adapter, config, labels, model, run_folder, schema
+from emotion_lightning.calibration import Scaling, from_plain
 from emotion_lightning.errors import UserError
 
 CARD = "emotion_lightning.json"
@@ -67,6 +68,8 @@ class Card:
         data_hashes: sha256 of every file that was read.
         versions: of the libraries that trained it.
         clean: steps of cleaning that texts go through first.
+        fitting: settings that the thresholds were fitted with, with the name of their schema under `option`.
+        calibration: slope and offset of each label's logits, by label; empty where probabilities are not calibrated.
     """
 
     labels: list[str]
@@ -79,11 +82,22 @@ class Card:
     data_hashes: dict[str, str]
     versions: dict[str, str]
     clean: list[str] = field(default_factory=list)
+    fitting: dict[str, Any] = field(default_factory=dict)
+    calibration: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def cuts(self, protocol: str | None = None) -> Tensor:
         """Thresholds of a protocol, [label], float64."""
         chosen = self.thresholds[protocol or self.protocol]
         return torch.tensor([chosen[name] for name in self.labels], dtype=torch.float64)
+
+    def scaling(self) -> Scaling | None:
+        """How logits are calibrated, or None."""
+        return from_plain(self.calibration, self.labels)
+
+    def threshold_settings(self) -> config.Thresholds:
+        """What the thresholds were fitted with."""
+        values = dict(self.fitting)
+        return schema.from_plain(config.SCHEMAS[f"thresholds/{values.pop('option')}"], values)
 
     def pooling(self) -> config.Pooling:
         """What the head sees of a text."""
@@ -126,6 +140,8 @@ def read_card(folder: Path) -> Card:
         config.Dtype(card.base["dtype"])
         card.cleaning()
         card.pooling()
+        card.scaling()
+        card.threshold_settings()
         required = {
             "max_tokens": isinstance(card.max_tokens, int),
             "data": card.data["option"],

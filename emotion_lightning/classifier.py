@@ -10,7 +10,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from emotion_lightning import config, metrics, optimizer, pooling, thresholds
+from emotion_lightning import calibration, config, metrics, optimizer, pooling, thresholds
 from emotion_lightning.data import Batch
 from emotion_lightning.errors import UserError
 
@@ -81,13 +81,14 @@ class EmotionClassifier(lightning.LightningModule):
     test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
-        """Fit thresholds on validation and log its metrics."""
+        """Fit calibration and thresholds on validation, as at the end of the run, and log its metrics."""
         _, logits, targets = self.outcomes.gather()
         assert targets is not None
         refuse_not_finite(logits, f"step {self.global_step}")
         protocol = thresholds.protocol(self.threshold_settings)
-        probabilities = torch.sigmoid(logits)
-        cut = thresholds.fit(probabilities, targets, fixed=fixed_value(self.threshold_settings))[protocol]
+        scaling = calibration.fit(self.threshold_settings, logits, targets)
+        probabilities = calibration.probabilities(logits, scaling)
+        cut = thresholds.fit(probabilities, targets, self.threshold_settings)[protocol]
         scores = metrics.decisions_report(
             thresholds.decide(probabilities, cut), targets.bool(), cut, self.labels
         ) | metrics.rankings(probabilities, targets.bool())
@@ -194,8 +195,3 @@ def refuse_not_finite(logits: Tensor, when: str) -> None:
             f"The network's outputs are not finite at {when}: its last step ruined it. Lower optimizer.lr, lengthen "
             "optimizer.warmup or set trainer.gradient_clip_val."
         )
-
-
-def fixed_value(settings: config.Thresholds) -> float:
-    """The cut of the fixed protocol."""
-    return settings.value if isinstance(settings, config.FixedThreshold) else thresholds.FIXED

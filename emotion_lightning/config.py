@@ -455,9 +455,41 @@ class AdamW:
     """What the rate does then: linear or cosine to 0, or constant."""
 
 
+class ThresholdMetric(StrEnum):
+    """What thresholds are fitted for."""
+
+    macro = "macro"
+    micro = "micro"
+    jaccard = "jaccard"
+
+
+class Calibration(StrEnum):
+    """How probabilities are brought to mean what they say."""
+
+    none = "none"
+    temperature = "temperature"
+    per_label = "per_label"
+
+
 @dataclass
 class Thresholds:
-    """The `thresholds` group: which protocol decides the prediction files and heads the table."""
+    """The `thresholds` group: which protocol decides the prediction files and heads the table.
+
+    All protocols are fitted and reported, with the same care.
+    """
+
+    metric: ThresholdMetric
+    """What thresholds make highest on validation: macro F1, micro F1 or Jaccard (SemEval's accuracy)."""
+    min_support: Annotated[int, Bounds(at_least=0)]
+    """A label with fewer positives in validation takes the global threshold also where each label has its own: fitted
+    on a handful of rows it would be chance."""
+    cross_fit: Annotated[int | None, Bounds(at_least=2)]
+    """Thresholds are the mean of those fitted without each of so many parts of validation, which a few odd rows move
+    less; null fits once, on all rows."""
+    calibration: Calibration
+    """Fitted on validation before the thresholds; predicted probabilities are the calibrated ones. temperature: one
+    slope for all logits (Guo et al., 2017); per_label: a slope and an offset for each label (Platt, 1999); none: as the
+    network gives them, which a weighted loss makes too high."""
 
 
 @dataclass
@@ -470,12 +502,12 @@ class FixedThreshold(Thresholds):
 
 @dataclass
 class GlobalThreshold(Thresholds):
-    """One cut for all labels, fitted on validation for the highest macro F1."""
+    """One cut for all labels, fitted on validation."""
 
 
 @dataclass
 class PerLabelThresholds(Thresholds):
-    """A cut for each label, fitted on validation for the label's highest F1."""
+    """A cut for each label, fitted on validation."""
 
 
 # ------------------------------------------------------------------------------------------- trainer, callbacks, logger

@@ -43,9 +43,11 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
 
     import torch
 
+    from emotion_lightning import calibration
+
     model = predictor.load(settings.run, accelerator=settings.accelerator)
     logits = model.logits(rows.texts, batch_size=data.batch_size)
-    probabilities = torch.sigmoid(logits)
+    probabilities = calibration.probabilities(logits, card.scaling())
     predictions.write(
         folder / run_folder.PREDICTIONS / f"{split}.csv",
         rows,
@@ -58,7 +60,7 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
     theirs = [corpus.labels.index(name) for name in shared]
     targets = torch.from_numpy(rows.targets[:, theirs])
     cuts = {name: card.cuts(name)[ours] for name in card.thresholds}
-    scores = metrics.report(probabilities[:, ours], targets, cuts, shared)
+    scores = metrics.report(probabilities[:, ours], targets, cuts, shared, calibrated=card.scaling() is not None)
     scores["loss"] = float(run_loss(card, ours)(logits[:, ours], targets))
     run_folder.write_json(folder / run_folder.METRICS, {split: scores, "run": str(settings.run)})
     report.show(split, scores, protocol=card.protocol)

@@ -4,11 +4,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from emotion_lightning import (
     adapter,
+    calibration,
     checkpoint,
     config,
     environment,
@@ -23,7 +23,7 @@ from emotion_lightning import (
     thresholds,
 )
 from emotion_lightning.callbacks import Clock
-from emotion_lightning.classifier import EmotionClassifier, fixed_value, refuse_not_finite
+from emotion_lightning.classifier import EmotionClassifier, refuse_not_finite
 from emotion_lightning.data import EmotionData
 from emotion_lightning.logger import Run
 
@@ -73,10 +73,11 @@ def finish(
         refuse_not_finite(logits, f"the end, on {split}")
     _, logits, targets = gathered["validation"]
     assert targets is not None
-    cuts = thresholds.fit(torch.sigmoid(logits), targets, fixed=fixed_value(settings.thresholds))
+    scaling = calibration.fit(settings.thresholds, logits, targets)
+    cuts = thresholds.fit(calibration.probabilities(logits, scaling), targets, settings.thresholds)
     content: dict[str, Any] = {}
     for split, (numbers, logits, targets) in gathered.items():
-        probabilities = torch.sigmoid(logits)
+        probabilities = calibration.probabilities(logits, scaling)
         rows = emotions.rows[split].take(numbers.numpy())
         outcomes.write(folder, split, outcomes.RowOutcomes(rows.ids, emotions.labels, probabilities, targets))
         predictions.write(
@@ -90,7 +91,7 @@ def finish(
         if targets is None:
             log.warning("The %s split has no labels: it is predicted, not scored.", split)
             continue
-        content[split] = metrics.report(probabilities, targets, cuts, emotions.labels)
+        content[split] = metrics.report(probabilities, targets, cuts, emotions.labels, calibrated=scaling is not None)
         content[split]["loss"] = classifier.split_loss(logits, targets)
     if "test" not in emotions.rows:
         log.warning("There is no test split: metrics.json has none.")
@@ -102,7 +103,7 @@ def finish(
         folder / run_folder.MODEL,
         network,
         tokenizer=emotions.tokenizer,
-        card=_card(settings, folder, emotions, cuts, protocol, network),
+        card=_card(settings, folder, emotions, cuts, scaling, network),
         method=method,
         scores=report.markdown(shown, content[shown]),
     )
@@ -128,7 +129,7 @@ def _card(
     folder: Path,
     emotions: EmotionData,
     cuts: dict[str, Tensor],
-    protocol: str,
+    scaling: calibration.Scaling | None,
     network: Any,
 ) -> checkpoint.Card:
     local = not settings.model.pretrained or Path(settings.model.path).expanduser().is_dir()
@@ -136,7 +137,7 @@ def _card(
     assert isinstance(settings.data, config.Batches)
     return checkpoint.Card(
         labels=emotions.labels,
-        protocol=protocol,
+        protocol=thresholds.protocol(settings.thresholds),
         thresholds={name: dict(zip(emotions.labels, cut.tolist(), strict=True)) for name, cut in cuts.items()},
         base={
             "path": str(Path(path).expanduser().resolve()) if local else path,
@@ -165,6 +166,8 @@ def _card(
         data_hashes=emotions.hashes,
         versions=environment.versions(),
         clean=[step.value for step in settings.data.clean],
+        fitting={"option": schema.schema_of(settings.thresholds), **schema.plain(settings.thresholds)},
+        calibration={} if scaling is None else scaling.plain(emotions.labels),
     )
 
 

@@ -16,7 +16,7 @@ from torchmetrics.functional.classification import (
 )
 from torchmetrics.utilities import dim_zero_cat
 
-from emotion_lightning import thresholds
+from emotion_lightning import calibration, thresholds
 
 
 class Outcomes(Metric):
@@ -95,19 +95,28 @@ class Jaccard(Metric):
         return self.total / self.rows
 
 
-def report(probabilities: Tensor, targets: Tensor, cuts: dict[str, Tensor], labels: list[str]) -> dict[str, Any]:
+def report(
+    probabilities: Tensor, targets: Tensor, cuts: dict[str, Tensor], labels: list[str], *, calibrated: bool = False
+) -> dict[str, Any]:
     """Everything that metrics.json says of a split, but for its loss.
+
+    Beside the protocols there is `oracle`: thresholds fitted on these very rows. It shows what perfect thresholds would
+    bring and is no result.
 
     Args:
         probabilities: [row, label], never logits: torchmetrics would guess, batch by batch, which they are.
         targets: multi-hot, [row, label].
         cuts: thresholds of each protocol, [label].
         labels: names.
+        calibrated: whether the probabilities are, which is told.
     """
     truth = targets.bool()
+    cuts = cuts | {thresholds.ORACLE: thresholds.oracle(probabilities, targets)}
     return {
         "rows": len(truth),
+        "probabilities": "calibrated" if calibrated else "raw",
         **rankings(probabilities, truth),
+        **calibration.report(probabilities, targets),
         **{
             protocol: decisions_report(thresholds.decide(probabilities, cut), truth, cut, labels)
             for protocol, cut in cuts.items()

@@ -19,7 +19,7 @@ class RowOutcomes:
     Attributes:
         ids: what identifies each row, as text.
         labels: names, in the order of the label axes.
-        probabilities: as the network gives them, before calibration, [row, label], float32.
+        probabilities: as the run's prediction files hold them, [row, label], float32.
         targets: multi-hot, [row, label], float32; None where the rows are not labelled.
     """
 
@@ -40,12 +40,8 @@ def write(folder: Path, split: str, outcomes: RowOutcomes) -> None:
         columns |= {f"gold_{name}": pyarrow.array(gold[:, i]) for i, name in enumerate(outcomes.labels)}
     shares = outcomes.probabilities.float().numpy()
     columns |= {f"p_{name}": pyarrow.array(shares[:, i]) for i, name in enumerate(outcomes.labels)}
-    # By position, not by name: a label may be called what another's column is called.
-    schema = pyarrow.schema(
-        [(name, column.type) for name, column in columns.items()], metadata={"probabilities": "before calibration"}
-    )
     with run_folder.replacing(folder / run_folder.OUTCOMES / f"{split}.parquet") as temporary:
-        pyarrow.parquet.write_table(pyarrow.table(list(columns.values()), schema=schema), temporary)
+        pyarrow.parquet.write_table(pyarrow.table(columns), temporary)
 
 
 def read(folder: Path, split: str, labels: Sequence[str]) -> RowOutcomes | None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emotion_lightning import checkpoint, config, model, pooling, quiet, thresholds
+from emotion_lightning import calibration, checkpoint, config, model, pooling, quiet, thresholds
 from emotion_lightning.data.batches import WINDOW, Collate, EmotionRows, Tokens, by_length, tokenize
 
 
@@ -60,8 +60,8 @@ class Predictor:
         return predictions
 
     def probabilities(self, texts: Sequence[str], *, batch_size: int = 32) -> Tensor:
-        """Probability of each label, [text, label], float32 on the CPU."""
-        return torch.sigmoid(self.logits(texts, batch_size=batch_size))
+        """Probability of each label, calibrated if the run is, [text, label], float32 on the CPU."""
+        return calibration.probabilities(self.logits(texts, batch_size=batch_size), self.card.scaling())
 
     def logits(self, texts: Sequence[str], *, batch_size: int = 32) -> Tensor:
         """[text, label], float32 on the CPU; texts of similar length are computed together."""

@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from emotion_lightning.pages import Section, printable
+from emotion_lightning.thresholds import ORACLE
 
 PROTOCOL_METRICS = {
     "f1_macro": "macro F1",
@@ -36,9 +37,12 @@ def show(split: str, scores: dict[str, Any], *, protocol: str) -> None:
         protocols.add_column(title, justify="right")
     for name in (protocol, *(other for other in ("fixed", "global", "per_label") if other != protocol)):
         protocols.add_row(name, *[f"{scores[name][metric]:.3f}" for metric in PROTOCOL_METRICS])
+    perfect = [f"{scores[ORACLE][metric]:.3f}" for metric in PROTOCOL_METRICS]
+    protocols.add_row(f"{ORACLE} (fitted on {split})", *perfect, style="dim")
     console.print(protocols)
     console.print(
         f"mAP {scores['map']:.3f}   LRAP {scores['lrap']:.3f}   loss {scores['loss']:.4f}   "
+        f"ECE {scores['ece']:.3f}   Brier {scores['brier']:.3f} ({scores['probabilities']})   "
         f"gold labels/text {scores[protocol]['gold_cardinality']:.3f}"
     )
 

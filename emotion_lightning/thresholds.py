@@ -3,6 +3,8 @@
 A label is predicted where its probability is greater than its threshold. Thresholds are fitted on validation.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -10,8 +12,11 @@ from emotion_lightning import config
 
 PROTOCOLS = ("fixed", "global", "per_label")
 FIXED = 0.5
+ORACLE = "oracle"
+"""Thresholds fitted on the rows that they are scored on: what perfect ones would bring, shown and never used."""
 
 _GRID = torch.arange(1, 100, dtype=torch.float64) / 100
+_ROUNDS = 10
 
 
 def protocol(settings: config.Thresholds) -> str:
@@ -32,28 +37,59 @@ def decide(probabilities: Tensor, thresholds: Tensor) -> Tensor:
     return probabilities.double() > thresholds.double()
 
 
-def fit(probabilities: Tensor, targets: Tensor, *, fixed: float = FIXED) -> dict[str, Tensor]:
+def fit(probabilities: Tensor, targets: Tensor, settings: config.Thresholds) -> dict[str, Tensor]:
     """Thresholds of every protocol, [label] each, float64.
 
     Args:
         probabilities: of the validation rows, [row, label].
         targets: multi-hot, [row, label].
-        fixed: value of the fixed protocol.
+        settings: what they are fitted for, and with how much care.
     """
+    fixed = settings.value if isinstance(settings, config.FixedThreshold) else FIXED
     labels = probabilities.shape[1]
-    everywhere = global_threshold(probabilities, targets)
+    fitted = [
+        _fitted(probabilities[rows], targets[rows], settings) for rows in _parts(len(probabilities), settings.cross_fit)
+    ]
+    enough = targets.bool().sum(0) >= settings.min_support
+    everywhere = torch.stack([cut for cut, _ in fitted]).mean(0)
+    per_label = torch.stack([cuts for _, cuts in fitted]).mean(0)
     return {
         "fixed": torch.full((labels,), fixed, dtype=torch.float64),
-        "global": torch.full((labels,), everywhere, dtype=torch.float64),
-        "per_label": per_label_thresholds(probabilities, targets, fallback=everywhere),
+        "global": everywhere.expand(labels).clone(),
+        "per_label": torch.where(enough, per_label, everywhere),
     }
 
 
-def global_threshold(probabilities: Tensor, targets: Tensor) -> float:
-    """The cut, of 0.01 to 0.99, with the highest macro F1; of equals the one nearest to 0.5."""
+def oracle(probabilities: Tensor, targets: Tensor) -> Tensor:
+    """For each label the cut with its highest F1 on these very rows, [label]."""
+    return per_label_thresholds(probabilities, targets, fallback=FIXED)
+
+
+def _fitted(probabilities: Tensor, targets: Tensor, settings: config.Thresholds) -> tuple[Tensor, Tensor]:
+    everywhere = global_threshold(probabilities, targets, metric=settings.metric)
+    if settings.metric is config.ThresholdMetric.macro:
+        per_label = per_label_thresholds(probabilities, targets, fallback=everywhere)
+    else:
+        per_label = _ascend(probabilities, targets, start=everywhere, metric=settings.metric)
+    return torch.tensor(everywhere, dtype=torch.float64), per_label
+
+
+def _parts(rows: int, folds: int | None) -> list[Tensor]:
+    """Row numbers to fit on: all of them, or for each fold all others."""
+    if folds is None or rows < 2 * folds:
+        return [torch.arange(rows)]
+    # Shuffled, since files are often in some order, and always in the same way.
+    fold = torch.randperm(rows, generator=torch.Generator().manual_seed(0)) % folds
+    return [(fold != number).nonzero().flatten() for number in range(folds)]
+
+
+def global_threshold(
+    probabilities: Tensor, targets: Tensor, *, metric: config.ThresholdMetric = config.ThresholdMetric.macro
+) -> float:
+    """The cut, of 0.01 to 0.99, with the highest score; of equals the one nearest to 0.5."""
     truth = targets.bool()
-    macro = torch.stack([_f1(decide(probabilities, cut), truth).mean() for cut in _GRID])
-    best = (macro >= macro.max() - 1e-12).nonzero().flatten()
+    scores = torch.stack([_SCORES[metric](decide(probabilities, cut), truth) for cut in _GRID])
+    best = (scores >= scores.max() - 1e-12).nonzero().flatten()
     return float(_GRID[best[(_GRID[best] - 0.5).abs().argmin()]])
 
 
@@ -77,17 +113,94 @@ def _best_cut(probabilities: Tensor, truth: Tensor, fallback: float) -> Tensor:
     ordered, order = probabilities.sort(descending=True)
     found = truth[order].cumsum(0)
     f1 = 2 * found / (torch.arange(1, len(ordered) + 1, device=found.device) + positives)
-    # A cut is possible only between two different probabilities, and below the last, which may be 0.
-    below = torch.cat([ordered[1:], ordered.new_zeros(1)])
-    f1 = torch.where(ordered > below, f1, 0.0)
+    middle, possible = _middles(ordered)
+    f1 = torch.where(possible, f1, 0.0)
     if f1.max() == 0:
         return torch.tensor(fallback, dtype=torch.float64)
-    middle = (ordered + below) / 2
     best = (f1 >= f1.max() - 1e-12).nonzero().flatten()
     return middle[best[(middle[best] - 0.5).abs().argmin()]]
 
 
-def _f1(decisions: Tensor, truth: Tensor) -> Tensor:
-    found = (decisions & truth).sum(0).double()
-    total = decisions.sum(0) + truth.sum(0)
-    return torch.where(total > 0, 2 * found / total.clamp(min=1), 0.0)
+def _middles(ordered: Tensor) -> tuple[Tensor, Tensor]:
+    """Cuts below each probability of a falling row, and whether there is room for one."""
+    # A cut is possible only between two different probabilities, and below the last, which may be 0.
+    below = torch.cat([ordered[1:], ordered.new_zeros(1)])
+    return (ordered + below) / 2, ordered > below
+
+
+# ------------------------------------------------------------------------------- scores that labels cannot have apart
+
+
+def _ascend(probabilities: Tensor, targets: Tensor, *, start: float, metric: config.ThresholdMetric) -> Tensor:
+    """Cuts that no change of a single one betters, from a common one: coordinate ascent, [label]."""
+    probabilities, truth = probabilities.double(), targets.bool()
+    cuts = torch.full((probabilities.shape[1],), start, dtype=torch.float64)
+    value = float(_SCORES[metric](decide(probabilities, cuts), truth))
+    for _ in range(_ROUNDS):
+        before = value
+        for label in range(len(cuts)):
+            middle, scores = _scores_of_cuts(probabilities, truth, cuts, label, metric)
+            best = (scores >= scores.max() - 1e-12).nonzero().flatten()
+            if float(scores.max()) > value + 1e-12:
+                cuts[label] = middle[best[(middle[best] - 0.5).abs().argmin()]]
+                value = float(scores.max())
+        if value <= before + 1e-12:
+            break
+    return cuts
+
+
+def _scores_of_cuts(
+    probabilities: Tensor, truth: Tensor, cuts: Tensor, label: int, metric: config.ThresholdMetric
+) -> tuple[Tensor, Tensor]:
+    """Every cut of one label, and the score that each brings while the other labels keep theirs."""
+    ordered, order = probabilities[:, label].sort(descending=True)
+    middle, possible = _middles(ordered)
+    decisions = decide(probabilities, cuts)
+    yes, no = decisions.clone(), decisions.clone()
+    yes[:, label], no[:, label] = True, False
+
+    def summed(part: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        # The first k rows say yes, the others no: for every k at once, k from 0.
+        with_label, without = part(yes, truth)[order], part(no, truth)[order]
+        zero = with_label.new_zeros(1)
+        return torch.cat([zero, with_label.cumsum(0)]) + without.sum() - torch.cat([zero, without.cumsum(0)])
+
+    if metric is config.ThresholdMetric.jaccard:
+        scores = summed(_row_jaccard) / len(truth)
+    else:
+        both = summed(lambda decided, gold: (decided & gold).sum(1).double())
+        sizes = summed(lambda decided, gold: (decided.sum(1) + gold.sum(1)).double())
+        scores = torch.where(sizes > 0, 2 * both / sizes.clamp(min=1), 0.0)
+    # Above the highest probability the label is never predicted.
+    highest = (1 + ordered[:1]) / 2
+    middle = torch.cat([highest, middle])
+    possible = torch.cat([torch.ones(1, dtype=torch.bool), possible])
+    return middle, torch.where(possible, scores, -1.0)
+
+
+def _row_jaccard(decisions: Tensor, truth: Tensor) -> Tensor:
+    both, either = (decisions & truth).sum(1).double(), (decisions | truth).sum(1)
+    return torch.where(either > 0, both / either.clamp(min=1), 1.0)
+
+
+def _f1(found: Tensor, total: Tensor) -> Tensor:
+    return torch.where(total > 0, 2 * found.double() / total.clamp(min=1), 0.0)
+
+
+def _macro(decisions: Tensor, truth: Tensor) -> Tensor:
+    return _f1((decisions & truth).sum(0), decisions.sum(0) + truth.sum(0)).mean()
+
+
+def _micro(decisions: Tensor, truth: Tensor) -> Tensor:
+    return _f1((decisions & truth).sum(), decisions.sum() + truth.sum())
+
+
+def _jaccard(decisions: Tensor, truth: Tensor) -> Tensor:
+    return _row_jaccard(decisions, truth).mean()
+
+
+_SCORES: dict[config.ThresholdMetric, Callable[[Tensor, Tensor], Tensor]] = {
+    config.ThresholdMetric.macro: _macro,
+    config.ThresholdMetric.micro: _micro,
+    config.ThresholdMetric.jaccard: _jaccard,
+}
