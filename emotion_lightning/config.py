@@ -683,7 +683,8 @@ class Evaluate:
     """`python -m emotion_lightning.evaluate`."""
 
     run: str
-    """The run folder, or its model/."""
+    """The run folder, or its model/. Of several, [A,B,C] or the folder of a multirun, probabilities are averaged, and
+    thresholds fitted on the average of their validation rows."""
     split: Split
     """Which split of `data` is scored. One file without splits (data.path) is scored whole."""
     accelerator: Accelerator
@@ -697,7 +698,8 @@ class Predict:
     """`python -m emotion_lightning.predict`."""
 
     run: str
-    """The run folder, or its model/."""
+    """The run folder, or its model/. Of several, [A,B,C] or the folder of a multirun, probabilities are averaged, and
+    thresholds fitted on the average of their validation rows."""
     input: str | None
     """File with a text in each row: csv, tsv, jsonl, json, parquet, arrow, a folder that `datasets` saved; or txt, with
     a text in each line."""

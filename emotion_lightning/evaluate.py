@@ -2,6 +2,7 @@
 
 python -m emotion_lightning.evaluate run=outputs/train/DATE/TIME
 python -m emotion_lightning.evaluate run=outputs/train/DATE/TIME data=file data.path=other.csv
+python -m emotion_lightning.evaluate run=outputs/multirun/DATE/TIME
 """
 
 import logging
@@ -22,10 +23,11 @@ log = logging.getLogger(__name__)
 
 def evaluate(settings: config.Evaluate, folder: Path) -> None:
     """Write metrics.json and predictions, and print the table; thresholds stay those of the run."""
-    from emotion_lightning import checkpoint, metrics, predictions, predictor, report
+    from emotion_lightning import average, checkpoint, metrics, outcomes, predictions, predictor, report
 
-    model_folder = checkpoint.model_folder(settings.run)
-    card = checkpoint.read_card(model_folder)
+    runs = average.members(settings.run)
+    card = average.card(runs)
+    model_folder = checkpoint.model_folder(runs[0])
     own = isinstance(settings.data, config.SameData)
     data = run_data(card, model_folder.parent) if own else settings.data
     assert isinstance(data, config.Batches)
@@ -35,6 +37,11 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
             "texts are cleaned as in training, so leave it out."
         )
     split = settings.split.value
+    if own and len(runs) > 1 and split != "test" and data.folds is not None:
+        raise UserError(
+            f"split={split}: of these folds each was trained on rows that another validated on; the average can be "
+            "scored on test, or on other data."
+        )
     corpus, chosen = _rows(data, split, own=own)
     rows = corpus.splits[chosen]
     if rows.targets is None:
@@ -43,11 +50,8 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
 
     import torch
 
-    from emotion_lightning import calibration
-
     model = predictor.load(settings.run, accelerator=settings.accelerator)
-    logits = model.logits(rows.texts, batch_size=data.batch_size)
-    probabilities = calibration.probabilities(logits, card.scaling())
+    logits, probabilities = model.outputs(rows.texts, batch_size=data.batch_size)
     predictions.write(
         folder / run_folder.PREDICTIONS / f"{split}.csv",
         rows,
@@ -61,6 +65,7 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
     targets = torch.from_numpy(rows.targets[:, theirs])
     cuts = {name: card.cuts(name)[ours] for name in card.thresholds}
     scores = metrics.report(probabilities[:, ours], targets, cuts, shared, calibrated=card.scaling() is not None)
+    outcomes.write(folder, split, outcomes.RowOutcomes(rows.ids, shared, probabilities[:, ours], targets))
     scores["loss"] = float(run_loss(card, ours)(logits[:, ours], targets))
     run_folder.write_json(folder / run_folder.METRICS, {split: scores, "run": str(settings.run)})
     report.show(split, scores, protocol=card.protocol)

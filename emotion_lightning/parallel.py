@@ -92,7 +92,7 @@ def _start(numbers: Any, run: str, accelerator: str, devices: int) -> None:
 
 
 @functools.cache
-def _model() -> predictor.Predictor:
+def _model() -> predictor.Labeller:
     # With the first piece, not at the start: what goes wrong then reaches the first process as it is.
     run, accelerator = _loaded
     return predictor.load(run, accelerator=accelerator)

@@ -2,6 +2,7 @@
 
 python -m emotion_lightning.predict run=outputs/train/DATE/TIME input=new.csv output=labelled.csv
 python -m emotion_lightning.predict run=outputs/train/DATE/TIME text="I can't believe it, we won (again)!"
+python -m emotion_lightning.predict run=[A,B,C] input=new.csv output=labelled.csv
 """
 
 import itertools
@@ -82,10 +83,10 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
 @contextmanager
 def _answers(settings: config.Predict) -> Iterator[tuple[list[str], Callable[..., Iterator[Any]]]]:
     """Label names, and a function from pieces of texts to their decisions and probabilities."""
-    from emotion_lightning import checkpoint, parallel, predictor
+    from emotion_lightning import average, parallel, predictor
 
     if settings.devices > 1:
-        labels = checkpoint.read_card(checkpoint.model_folder(settings.run)).labels
+        labels = average.card(average.members(settings.run)).labels
         with parallel.workers(settings.run, accelerator=settings.accelerator, devices=settings.devices) as workers:
             yield labels, partial(workers.decide, batch_size=settings.data.batch_size)
         return
@@ -95,9 +96,9 @@ def _answers(settings: config.Predict) -> Iterator[tuple[list[str], Callable[...
 
 def _columns_of_run(run: str) -> tuple[str | None, str | None]:
     """The columns of texts and ids that the run was told to take."""
-    from emotion_lightning import checkpoint
+    from emotion_lightning import average, checkpoint
 
-    data = checkpoint.read_card(checkpoint.model_folder(run)).data
+    data = checkpoint.read_card(checkpoint.model_folder(average.members(run)[0])).data
     return data.get("text"), data.get("id_column")
 
 

@@ -1,5 +1,6 @@
-"""A finished run, ready to label texts."""
+"""A finished run, or the mean of several, ready to label texts."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emotion_lightning import calibration, checkpoint, config, model, pooling, quiet, thresholds
+from emotion_lightning import average, calibration, checkpoint, config, model, pooling, quiet, thresholds
 from emotion_lightning.data.batches import WINDOW, Collate, EmotionRows, Tokens, by_length, tokenize
 
 
@@ -27,21 +28,19 @@ class Prediction:
     probabilities: dict[str, float]
 
 
-class Predictor:
-    """A network with its tokenizer, labels and thresholds.
+class Labeller(ABC):
+    """What labels texts: one network, or the mean of several.
 
     Args:
-        network: in evaluation mode, on its device.
-        tokenizer: of the network.
-        card: labels, thresholds and the length that texts are cut to.
-        device: where the network is.
+        card: labels and thresholds.
     """
 
-    def __init__(self, network: Any, tokenizer: Any, *, card: checkpoint.Card, device: torch.device) -> None:
-        self.network = network
-        self.tokenizer = tokenizer
+    def __init__(self, card: checkpoint.Card) -> None:
         self.card = card
-        self.device = device
+
+    @abstractmethod
+    def outputs(self, texts: Sequence[str], *, batch_size: int = 32) -> tuple[Tensor, Tensor]:
+        """Logits, and probabilities, calibrated if the run is; [text, label] each, float32 on the CPU."""
 
     def predict(self, texts: Sequence[str], *, batch_size: int = 32) -> list[Prediction]:
         """Emotions of each text, in the order of the texts."""
@@ -61,7 +60,34 @@ class Predictor:
 
     def probabilities(self, texts: Sequence[str], *, batch_size: int = 32) -> Tensor:
         """Probability of each label, calibrated if the run is, [text, label], float32 on the CPU."""
-        return calibration.probabilities(self.logits(texts, batch_size=batch_size), self.card.scaling())
+        return self.outputs(texts, batch_size=batch_size)[1]
+
+    def decide(self, texts: Sequence[str], *, batch_size: int = 32) -> tuple[Tensor, Tensor]:
+        """Decisions and probabilities, [text, label]."""
+        probabilities = self.probabilities(texts, batch_size=batch_size)
+        return thresholds.decide(probabilities, self.card.cuts()), probabilities
+
+
+class Predictor(Labeller):
+    """A network with its tokenizer, labels and thresholds.
+
+    Args:
+        network: in evaluation mode, on its device.
+        tokenizer: of the network.
+        card: labels, thresholds and the length that texts are cut to.
+        device: where the network is.
+    """
+
+    def __init__(self, network: Any, tokenizer: Any, *, card: checkpoint.Card, device: torch.device) -> None:
+        super().__init__(card)
+        self.network = network
+        self.tokenizer = tokenizer
+        self.device = device
+
+    def outputs(self, texts: Sequence[str], *, batch_size: int = 32) -> tuple[Tensor, Tensor]:
+        """Logits, and probabilities, calibrated if the run is; [text, label] each, float32 on the CPU."""
+        logits = self.logits(texts, batch_size=batch_size)
+        return logits, calibration.probabilities(logits, self.card.scaling())
 
     def logits(self, texts: Sequence[str], *, batch_size: int = 32) -> Tensor:
         """[text, label], float32 on the CPU; texts of similar length are computed together."""
@@ -80,11 +106,6 @@ class Predictor:
                     ).cpu()
         return logits
 
-    def decide(self, texts: Sequence[str], *, batch_size: int = 32) -> tuple[Tensor, Tensor]:
-        """Decisions and probabilities, [text, label]."""
-        probabilities = self.probabilities(texts, batch_size=batch_size)
-        return thresholds.decide(probabilities, self.card.cuts()), probabilities
-
     def _tokenize(self, texts: Sequence[str]) -> Tokens:
         return tokenize(texts, self.tokenizer, max_tokens=self.card.max_tokens, clean=self.card.cleaning())
 
@@ -94,18 +115,47 @@ class Predictor:
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not torch.float32)
 
 
-def load(run: str | Path, *, accelerator: str = "auto") -> Predictor:
-    """Load a finished run.
+class Average(Labeller):
+    """The mean of several runs' probabilities, with thresholds of its own.
 
     Args:
-        run: the run folder, or its model/.
+        members: of the same labels, in any order.
+        card: labels and thresholds of the average, as `average.card` makes it.
+    """
+
+    def __init__(self, members: Sequence[Predictor], card: checkpoint.Card) -> None:
+        super().__init__(card)
+        self.members = members
+
+    def outputs(self, texts: Sequence[str], *, batch_size: int = 32) -> tuple[Tensor, Tensor]:
+        """The logit of the mean raw probability, and the mean probability; [text, label] each, float32 on the CPU."""
+        raw, shares = [], []
+        for member in self.members:
+            logits, probabilities = member.outputs(texts, batch_size=batch_size)
+            order = [member.card.labels.index(name) for name in self.card.labels]
+            raw.append(torch.sigmoid(logits.double())[:, order])
+            shares.append(probabilities.double()[:, order])
+        return torch.logit(torch.stack(raw).mean(0), eps=1e-12).float(), torch.stack(shares).mean(0).float()
+
+
+def load(run: str | Path | Sequence[str | Path], *, accelerator: str = "auto") -> Labeller:
+    """Load a finished run, or several whose probabilities are averaged.
+
+    Args:
+        run: the run folder, or its model/; several as a list, as `[A,B]`, or as the folder of a multirun.
         accelerator: auto, cpu, gpu or mps.
 
     Raises:
-        UserError: the folder holds no trained model, or its base model cannot be found.
+        UserError: a folder holds no trained model, its base model cannot be found, or runs have other labels.
     """
     quiet.libraries()
-    folder = checkpoint.model_folder(str(run))
+    runs = average.members(run)
+    members = [_load(folder, accelerator) for folder in runs]
+    return members[0] if len(members) == 1 else Average(members, average.card(runs))
+
+
+def _load(run: str, accelerator: str) -> Predictor:
+    folder = checkpoint.model_folder(run)
     card = checkpoint.read_card(folder)
     device = model.device_for(config.Accelerator(accelerator))
     network, tokenizer = checkpoint.load_model(folder, card=card, device=device)

@@ -45,6 +45,23 @@ def resume(folder: Path) -> str:
     return shlex.quote(f"resume={folder}")
 
 
+def several(run: str) -> list[str]:
+    """The runs that a setting names: a folder, a list `[A,B,C]`, or a folder of runs such as a multirun's."""
+    folder = Path(run).expanduser()
+    if not folder.exists() and run.startswith("[") and run.endswith("]"):
+        named = [part.strip().strip("'\"") for part in run[1:-1].split(",")]
+        return [one for part in named if part for one in several(part)]
+    jobs = sorted(folder.glob(f"*/{METRICS}"), key=_by_number)
+    if (folder / SETTINGS).exists() or not jobs:
+        return [run]
+    return [str(metrics.parent) for metrics in jobs]
+
+
+def _by_number(metrics: Path) -> tuple[int, str]:
+    name = metrics.parent.name
+    return (int(name) if name.isdigit() else -1, name)
+
+
 def refuse_used(folder: Path) -> None:
     """Raise UserError where a folder holds a run already."""
     if list((folder / CHECKPOINTS).glob("*.ckpt")) or (folder / METRICS).exists():

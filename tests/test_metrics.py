@@ -124,7 +124,7 @@ def test_nothing_gold_and_nothing_predicted_has_scores():
 def test_report_holds_what_the_contract_names():
     probabilities, targets = random_rows(7, 2)
     scores = metrics.report(probabilities, targets, {"fixed": fixed(2, 0.25)}, ["a", "b"])
-    assert list(scores) == ["rows", "map", "lrap", "fixed"]
+    assert list(scores) == ["rows", "probabilities", "map", "lrap", "ece", "brier", "fixed", "oracle"]
     assert scores["rows"] == 7
     assert set(scores["fixed"]) == {*REFERENCES, "f1_macro_supported", "labels"}
     assert list(scores["fixed"]["labels"]) == ["a", "b"]

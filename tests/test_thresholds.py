@@ -6,12 +6,24 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from emotion_lightning import thresholds
+from emotion_lightning import config, metrics, thresholds
+from emotion_lightning.config import Calibration, ThresholdMetric
 
 
 def tensors(probabilities, truth):
     """One label: [row, 1] each, float32 as a network gives them."""
     return torch.tensor(probabilities, dtype=torch.float32)[:, None], torch.tensor(truth)[:, None].float()
+
+
+def fitting(value=0.5, *, metric=ThresholdMetric.macro, min_support=1, cross_fit=None):
+    return config.FixedThreshold(metric, min_support, cross_fit, Calibration.none, value)
+
+
+def case(rows=80, labels=4, seed=0):
+    """Probabilities that know something, and their targets; the last label is rare."""
+    generator = torch.Generator().manual_seed(seed)
+    targets = (torch.rand(rows, labels, generator=generator) < torch.linspace(0.5, 0.05, labels)).float()
+    return torch.sigmoid(torch.randn(rows, labels, generator=generator) + 2 * targets - 1.5), targets
 
 
 def best_cut(probabilities, truth, fallback=0.25):
@@ -45,7 +57,7 @@ def test_thresholds_are_not_rounded_to_the_dtype_of_the_probabilities():
 def test_fit_finds_the_best_cuts_of_a_case_made_by_hand():
     probabilities = torch.tensor([[0.9, 0.4], [0.8, 0.35], [0.3, 0.22], [0.2, 0.1]])
     targets = torch.tensor([[1.0, 1.0], [1.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
-    cuts = thresholds.fit(probabilities, targets, fixed=0.6)
+    cuts = thresholds.fit(probabilities, targets, fitting(0.6))
     assert tuple(cuts) == thresholds.PROTOCOLS
     assert cuts["fixed"].tolist() == [0.6, 0.6]
     assert cuts["global"].tolist() == [0.34, 0.34]
@@ -108,7 +120,7 @@ def test_two_cuts_with_the_same_f1_for_a_label_give_the_one_nearest_to_one_half(
 def test_label_without_positives_gets_the_global_cut():
     probabilities = torch.tensor([[0.9, 0.9], [0.8, 0.1], [0.6, 0.6]])
     targets = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
-    cuts = thresholds.fit(probabilities, targets)
+    cuts = thresholds.fit(probabilities, targets, fitting())
     assert cuts["global"].tolist() == [0.61, 0.61]
     assert cuts["per_label"].tolist() == pytest.approx([0.7, 0.61])
 
@@ -131,3 +143,70 @@ def test_neighbouring_float32_probabilities_are_told_apart():
 @pytest.mark.parametrize("protocol", thresholds.PROTOCOLS)
 def test_each_option_names_its_protocol(settings, protocol):
     assert thresholds.protocol(settings(f"thresholds={protocol}").thresholds) == protocol
+
+
+def score(metric, decisions, targets):
+    name = {"macro": "f1_macro", "micro": "f1_micro", "jaccard": "jaccard"}[metric]
+    cut = torch.full((targets.shape[1],), 0.5)
+    return metrics.decisions_report(decisions, targets.bool(), cut, [str(i) for i in range(targets.shape[1])])[name]
+
+
+@pytest.mark.parametrize("metric", ["macro", "micro", "jaccard"])
+@pytest.mark.parametrize("seed", range(3))
+def test_thresholds_are_fitted_for_the_metric_asked_for(metric, seed):
+    probabilities, targets = case(seed=seed)
+    cuts = thresholds.fit(probabilities, targets, fitting(metric=ThresholdMetric(metric)))
+    found = {name: score(metric, thresholds.decide(probabilities, cut), targets) for name, cut in cuts.items()}
+    grid = [score(metric, thresholds.decide(probabilities, torch.full((4,), c / 100)), targets) for c in range(1, 100)]
+    assert found["global"] == pytest.approx(max(grid))
+    assert found["per_label"] >= found["global"]
+    # No other cut of a single label is better.
+    values = torch.cat([probabilities.double().flatten().unique() - 1e-9, torch.tensor([1.0])])
+    for label in range(4):
+        for value in values[::5]:
+            other = cuts["per_label"].clone()
+            other[label] = value
+            assert score(metric, thresholds.decide(probabilities, other), targets) <= found["per_label"] + 1e-9
+
+
+def test_a_label_that_only_harms_is_never_predicted_for_micro():
+    probabilities = torch.tensor([[0.9, 0.9], [0.8, 0.8], [0.1, 0.7], [0.2, 0.2]])
+    targets = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
+    cuts = thresholds.fit(probabilities, targets, fitting(metric=ThresholdMetric.micro))["per_label"]
+    assert not thresholds.decide(probabilities, cuts)[:, 1].any() and cuts[1] < 1
+
+
+def test_labels_with_little_support_take_the_global_threshold():
+    probabilities, targets = case()
+    support = targets.sum(0)
+    for least in (0, int(support.min()), int(support.min()) + 1, 1000):
+        cuts = thresholds.fit(probabilities, targets, fitting(min_support=least))
+        own = thresholds.fit(probabilities, targets, fitting())["per_label"]
+        assert cuts["per_label"].equal(torch.where(support >= least, own, cuts["global"]))
+
+
+def test_cross_fitted_thresholds_are_the_mean_over_the_parts_left_out():
+    probabilities, targets = case(rows=90)
+    cuts = thresholds.fit(probabilities, targets, fitting(cross_fit=3))
+    fold = torch.randperm(90, generator=torch.Generator().manual_seed(0)) % 3
+    parts = [thresholds.fit(probabilities[fold != f], targets[fold != f], fitting()) for f in range(3)]
+    for name in ("global", "per_label"):
+        torch.testing.assert_close(cuts[name], torch.stack([part[name] for part in parts]).mean(0))
+
+
+def test_of_a_few_rows_nothing_is_left_out():
+    probabilities, targets = case(rows=5)
+    assert thresholds.fit(probabilities, targets, fitting(cross_fit=5))["global"].equal(
+        thresholds.fit(probabilities, targets, fitting())["global"]
+    )
+
+
+def test_the_oracle_is_fitted_on_the_rows_it_scores_and_cannot_be_chosen(settings):
+    probabilities, targets = case()
+    other = case(seed=5)
+    cuts = thresholds.fit(*other, fitting())
+    report = metrics.report(probabilities, targets, cuts, list("abcd"))
+    assert all(report["oracle"]["f1_macro"] >= report[name]["f1_macro"] for name in thresholds.PROTOCOLS)
+    assert "oracle" not in thresholds.PROTOCOLS
+    with pytest.raises(Exception, match="oracle"):
+        settings("thresholds=oracle")

@@ -36,7 +36,9 @@ def test_run_folder_holds_what_the_contract_says(finished: Path) -> None:
     metrics = json.loads((finished / "metrics.json").read_text())
     assert set(metrics) == {"validation", "test", "cost"}
     for split in ("validation", "test"):
-        assert set(metrics[split]) == {"rows", "loss", "map", "lrap", "fixed", "global", "per_label"}
+        assert set(metrics[split]) == {
+            "rows", "loss", "map", "lrap", "ece", "brier", "probabilities", "fixed", "global", "per_label", "oracle",
+        }  # fmt: skip
         for protocol in ("fixed", "global", "per_label"):
             assert set(metrics[split][protocol]) == METRICS
             assert set(metrics[split][protocol]["labels"]["joy"]) == {

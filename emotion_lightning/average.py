@@ -1,0 +1,85 @@
+"""Several runs as one: which they are, and the thresholds of their mean."""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from emotion_lightning import checkpoint, outcomes, run_folder, thresholds
+from emotion_lightning.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def members(run: str | Path | Sequence[str | Path]) -> list[str]:
+    """The runs that a setting or a caller names."""
+    given = [run] if isinstance(run, str | Path) else list(run)
+    found = [one for part in given for one in run_folder.several(str(part))]
+    if not found:
+        raise UserError(f"run={run} names no run.")
+    return found
+
+
+def card(runs: Sequence[str]) -> checkpoint.Card:
+    """The card of a run or, of several, of their mean; no network is loaded.
+
+    Thresholds are fitted on the mean of the runs' validation probabilities where they validated on the same rows, and
+    on each row's own where no two did, as folds do.
+
+    Raises:
+        UserError: the runs have other labels, or clean or cut texts otherwise.
+    """
+    folders = [checkpoint.model_folder(run) for run in runs]
+    cards = [checkpoint.read_card(folder) for folder in folders]
+    first = cards[0]
+    if len(cards) == 1:
+        return first
+    for run, other in zip(runs, cards, strict=True):
+        if set(other.labels) != set(first.labels):
+            raise UserError(
+                f"{run} has the labels {', '.join(other.labels)}, {runs[0]} has {', '.join(first.labels)}: they cannot "
+                "be averaged."
+            )
+    log.info("The probabilities of %d runs are averaged: %s.", len(runs), ", ".join(runs))
+    rows = [outcomes.read(folder.parent, "validation", first.labels) for folder in folders]
+    found = _pooled([part for part in rows if part is not None and part.targets is not None], len(rows))
+    if found is None:
+        log.warning(
+            "The runs validated on other rows, or keep no outcomes: the average takes the mean of their thresholds."
+        )
+        cuts = {
+            name: torch.stack([_cuts(other, name, first.labels) for other in cards]).mean(0)
+            for name in first.thresholds
+        }
+    else:
+        cuts = thresholds.fit(*found, first.threshold_settings())
+    return dataclasses.replace(
+        first,
+        thresholds={name: dict(zip(first.labels, cut.tolist(), strict=True)) for name, cut in cuts.items()},
+    )
+
+
+def _cuts(of: checkpoint.Card, protocol: str, labels: Sequence[str]) -> Tensor:
+    return torch.tensor([of.thresholds[protocol][name] for name in labels], dtype=torch.float64)
+
+
+def _pooled(rows: list[outcomes.RowOutcomes], runs: int) -> tuple[Tensor, Tensor] | None:
+    """Probabilities and targets, [row, label], to fit thresholds on; None where the runs' rows allow neither way."""
+    if len(rows) < runs:
+        return None
+    first = rows[0]
+    assert first.targets is not None
+    ids = [identifier for part in rows for identifier in part.ids]
+    if len(set(ids)) == len(ids):
+        return torch.cat([part.probabilities for part in rows]), torch.cat([_targets(part) for part in rows])
+    if all(part.ids == first.ids and _targets(part).equal(first.targets) for part in rows):
+        return torch.stack([part.probabilities.double() for part in rows]).mean(0).float(), first.targets
+    return None
+
+
+def _targets(rows: outcomes.RowOutcomes) -> Tensor:
+    assert rows.targets is not None
+    return rows.targets
