@@ -108,8 +108,22 @@ class EmotionClassifier(lightning.LightningModule):
             self.network,
             head=self.head,
             steps=int(self.trainer.estimated_stepping_batches),
+            fused=not self._scales_gradients(),
         )
         return {"optimizer": chosen, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip the norm of all gradients together."""
+        if self._scales_gradients():
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val is not None:
+            # Not by Lightning, which refuses every fused optimizer under autocast; only float16 scales gradients.
+            nn.utils.clip_grad_norm_(self.trained().values(), gradient_clip_val)
+
+    def _scales_gradients(self) -> bool:
+        return bool(self.trainer.precision == "16-mixed")
 
     # ------------------------------------------------------------------------------------------------- checkpoints
 

@@ -14,7 +14,7 @@ from emotion_lightning import config
 
 
 def build(
-    settings: config.AdamW, method: config.Peft, network: nn.Module, *, head: list[str], steps: int
+    settings: config.AdamW, method: config.Peft, network: nn.Module, *, head: list[str], steps: int, fused: bool = True
 ) -> tuple[Optimizer, LambdaLR]:
     """AdamW over the trained parameters, and its schedule.
 
@@ -24,6 +24,8 @@ def build(
         network: with its trained parts attached.
         head: modules that learn at the head's rate.
         steps: optimizer steps of the whole training.
+        fused: update all parameters in one kernel. On a CPU the plain loop takes a third of a step of MiniLM's full
+            fine-tuning.
     """
     groups = parameter_groups(
         network,
@@ -33,7 +35,7 @@ def build(
         weight_decay=settings.weight_decay,
         layer_decay=settings.layer_decay,
     )
-    optimizer = torch.optim.AdamW(groups, betas=(settings.beta1, settings.beta2))
+    optimizer = torch.optim.AdamW(groups, betas=(settings.beta1, settings.beta2), fused=fused)
     return optimizer, LambdaLR(optimizer, schedule(settings, steps=steps))
 
 

@@ -1,6 +1,7 @@
 import peft
 import pytest
 import torch
+from conftest import SMALL
 from torch import nn
 
 from emotion_lightning import optimizer
@@ -184,3 +185,35 @@ def test_both_rates_end_at_zero(settings):
 def test_a_training_of_a_step_or_two_learns(settings, steps):
     at = share(settings, steps=steps)
     assert all(at(step) > 0 for step in range(steps))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gradients_are_clipped_in_every_precision(run, monkeypatch, dtype):
+    norms = []
+    plain = nn.utils.clip_grad_norm_
+
+    def recorded(parameters, limit):
+        parameters = list(parameters)
+        before = plain(parameters, limit)
+        norms.append((float(before), float(torch.stack([p.grad.norm() for p in parameters]).norm()), limit))
+        return before
+
+    monkeypatch.setattr(nn.utils, "clip_grad_norm_", recorded)
+    small = [*SMALL, "trainer=debug", f"model.dtype={dtype}", "trainer.gradient_clip_val=0.01", "hydra.run.dir=out"]
+    assert run("train", *small) == 0
+    assert norms and all(limit == 0.01 and before > limit >= after - 1e-6 for before, after, limit in norms)
+
+
+def test_the_update_in_one_kernel_is_that_of_the_plain_loop(settings):
+    networks = [Network(), Network()]
+    networks[1].load_state_dict(networks[0].state_dict())
+    chosen = settings()
+    for fused, network in zip((True, False), networks, strict=True):
+        torch.manual_seed(0)
+        adamw, _ = optimizer.build(chosen.optimizer, chosen.peft, network, head=["score"], steps=STEPS, fused=fused)
+        for _ in range(5):
+            for parameter in network.parameters():
+                parameter.grad = torch.randn_like(parameter)
+            adamw.step()
+    for one, other in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
