@@ -24,6 +24,7 @@ LIBRARIES = (
     "tokenizers",
     "datasets",
     "numpy",
+    "scikit-learn",
 )
 """Those that decide numbers."""
 
@@ -95,6 +96,18 @@ def hardware() -> dict[str, Any]:
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "cuda": torch.version.cuda,
     }
+
+
+def peak_main_memory() -> int:
+    """Most bytes of main memory that this process held at once."""
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
 
 
 def _processor() -> str:

@@ -12,14 +12,12 @@ from emotion_lightning import (
     checkpoint,
     config,
     environment,
-    metrics,
     model,
-    outcomes,
     pooling,
-    predictions,
     report,
     run_folder,
     schema,
+    scoring,
     thresholds,
 )
 from emotion_lightning.callbacks import Clock
@@ -71,30 +69,18 @@ def finish(
 
     for split, (_, logits, _) in gathered.items():
         refuse_not_finite(logits, f"the end, on {split}")
-    _, logits, targets = gathered["validation"]
-    assert targets is not None
-    scaling = calibration.fit(settings.thresholds, logits, targets)
-    cuts = thresholds.fit(calibration.probabilities(logits, scaling), targets, settings.thresholds)
-    content: dict[str, Any] = {}
-    for split, (numbers, logits, targets) in gathered.items():
-        probabilities = calibration.probabilities(logits, scaling)
-        rows = emotions.rows[split].take(numbers.numpy())
-        outcomes.write(folder, split, outcomes.RowOutcomes(rows.ids, emotions.labels, probabilities, targets))
-        predictions.write(
-            folder / run_folder.PREDICTIONS / f"{split}.csv",
-            rows,
-            probabilities,
-            cuts[protocol],
-            labels=emotions.labels,
-            settings=settings.predict,
-        )
-        if targets is None:
-            log.warning("The %s split has no labels: it is predicted, not scored.", split)
-            continue
-        content[split] = metrics.report(probabilities, targets, cuts, emotions.labels, calibrated=scaling is not None)
-        content[split]["loss"] = classifier.split_loss(logits, targets)
-    if "test" not in emotions.rows:
-        log.warning("There is no test split: metrics.json has none.")
+    scores = scoring.score(
+        folder,
+        {
+            split: scoring.Scored(emotions.rows[split].take(numbers.numpy()), logits, targets)
+            for split, (numbers, logits, targets) in gathered.items()
+        },
+        labels=emotions.labels,
+        thresholding=settings.thresholds,
+        predict=settings.predict,
+        loss=classifier.split_loss,
+    )
+    content: dict[str, Any] = dict(scores.splits)
     network: Any = classifier.network
     content["cost"] = clock.cost(adapter.trained_parameters(network))
 
@@ -103,7 +89,7 @@ def finish(
         folder / run_folder.MODEL,
         network,
         tokenizer=emotions.tokenizer,
-        card=_card(settings, folder, emotions, cuts, scaling, network),
+        card=_card(settings, folder, emotions, scores.cuts, scores.scaling, network),
         method=method,
         scores=report.markdown(shown, content[shown]),
     )

@@ -1,11 +1,12 @@
 """Time and memory of training."""
 
-import sys
 import time
 from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import Callback
+
+from emotion_lightning import environment
 
 
 class Clock(Callback):
@@ -82,11 +83,4 @@ def peak_memory() -> int:
     """Most bytes held at once: on the GPU, else in main memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    if sys.platform == "win32":
-        import psutil
-
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
+    return environment.peak_main_memory()

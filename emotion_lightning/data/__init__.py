@@ -11,7 +11,6 @@ from emotion_lightning import config
 from emotion_lightning.data import cache
 from emotion_lightning.data.batches import Collate, EmotionRows, ShuffledByLength, SortedByLength
 from emotion_lightning.data.rows import Corpus, Rows
-from emotion_lightning.errors import UserError
 
 Batch = dict[str, torch.Tensor]
 
@@ -32,12 +31,8 @@ class EmotionData(lightning.LightningDataModule):
         self.labels = corpus.labels
         self.rows = corpus.splits
         self.hashes = corpus.hashes
-        train = corpus.splits["train"].targets
-        if train is None:
-            raise UserError("The training split has no labels.")
-        if corpus.splits["validation"].targets is None:
-            raise UserError("The validation split has no labels; thresholds are fitted on it.")
-        self.label_counts = train.sum(axis=0).astype(np.int64)
+        self.label_counts = corpus.labelled("train").sum(axis=0).astype(np.int64)
+        corpus.labelled("validation")
         self.tokenizer = tokenizer
         self.seed = seed
         self._datasets = {

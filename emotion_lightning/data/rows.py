@@ -104,6 +104,16 @@ class Corpus:
     hashes: dict[str, str] = field(default_factory=dict)
     cut: dict[str, Rows] = field(default_factory=dict)
 
+    def labelled(self, split: str) -> Targets:
+        """The labels of train or validation, or a UserError where that has none."""
+        targets = self.splits[split].targets
+        if targets is None:
+            why = "The training split has no labels."
+            raise UserError(
+                why if split == "train" else "The validation split has no labels; thresholds are fitted on it."
+            )
+        return targets
+
 
 class Problems:
     """What is wrong in files, gathered so that one message can name ten problems at once."""
