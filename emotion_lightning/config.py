@@ -728,6 +728,36 @@ class Inspect:
     loss: Loss
 
 
+class ClassWeight(StrEnum):
+    """How much the rows with a label count against those without."""
+
+    none = "none"
+    balanced = "balanced"
+
+
+@dataclass
+class Baseline:
+    """`python -m emotion_lightning.baseline`."""
+
+    seed: Annotated[int, Bounds(at_least=0, below=2**32)]
+    """Seed of the order in which the solver takes the rows; results hardly depend on it."""
+    word_ngrams: list[int] | None
+    """Shortest and longest run of words that counts as a feature; null: no words."""
+    char_ngrams: list[int] | None
+    """The same for characters within words; null: none."""
+    min_df: Annotated[int, Bounds(at_least=1)]
+    """Texts of train that an n-gram must stand in to be a feature."""
+    max_features: Annotated[int | None, Bounds(at_least=1)]
+    """The most frequent n-grams of each kind that are kept; null keeps all."""
+    C: Annotated[float, Bounds(above=0)]
+    """Inverse strength of the L2 penalty, as in scikit-learn: the greater, the closer to train."""
+    class_weight: ClassWeight
+    """balanced: the rows with a label weigh as much, together, as those without; none: each row the same."""
+    data: Data
+    thresholds: Thresholds
+    predict: Predictions
+
+
 # ----------------------------------------------------------------------------------------------------------- the schema
 
 SCHEMAS: dict[str, type] = {
@@ -735,6 +765,7 @@ SCHEMAS: dict[str, type] = {
     "evaluate": Evaluate,
     "predict": Predict,
     "inspect": Inspect,
+    "baseline": Baseline,
     "data/sample": Sample,
     "data/semeval2018": SemEval2018,
     "data/goemotions": GoEmotions,
@@ -777,4 +808,10 @@ MONITORS = {
 }
 """What the best epoch can be chosen by, and which way is better."""
 
-COMMANDS: dict[str, type] = {"train": Train, "evaluate": Evaluate, "predict": Predict, "inspect": Inspect}
+COMMANDS: dict[str, type] = {
+    "train": Train,
+    "evaluate": Evaluate,
+    "predict": Predict,
+    "inspect": Inspect,
+    "baseline": Baseline,
+}

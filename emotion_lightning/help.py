@@ -31,6 +31,10 @@ _USAGE = {
 
   python -m emotion_lightning.inspect data=file data.path=my.csv
   python -m emotion_lightning.inspect data=goemotions data.dir=FOLDER model=gemma""",
+    "baseline": """Fit logistic regression on n-grams, which a network has to beat, and score it as `train` does.
+
+  python -m emotion_lightning.baseline data=file data.path=my.csv
+  python -m emotion_lightning.baseline -m class_weight=none,balanced data=goemotions data.dir=FOLDER""",
 }
 
 _CLOSING = """Give settings as name=value, options as group=option. -m runs every combination of comma-separated values.
@@ -57,7 +61,7 @@ def show(command: str, cfg: Any, chosen: dict[str, str]) -> None:
     """Print the help of a command for a composed configuration.
 
     Args:
-        command: train, evaluate, predict or inspect.
+        command: one of config.COMMANDS.
         cfg: the composed configuration.
         chosen: the option of each group.
     """

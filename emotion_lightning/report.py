@@ -20,8 +20,8 @@ PROTOCOL_METRICS = {
 }
 
 
-def show(split: str, scores: dict[str, Any], *, protocol: str) -> None:
-    """Print the scores of a split: a line for each emotion, then one for each threshold protocol."""
+def show(split: str, scores: dict[str, Any], *, protocol: str, floors: dict[str, dict[str, Any]] | None = None) -> None:
+    """Print the scores of a split: a line for each emotion, then one for each threshold protocol and each floor."""
     console = _console(100)
     emotions = Table(title=f"{split}, {scores['rows']:,} texts, {protocol} thresholds", title_justify="left")
     emotions.add_column("emotion")
@@ -39,6 +39,8 @@ def show(split: str, scores: dict[str, Any], *, protocol: str) -> None:
         protocols.add_row(name, *[f"{scores[name][metric]:.3f}" for metric in PROTOCOL_METRICS])
     perfect = [f"{scores[ORACLE][metric]:.3f}" for metric in PROTOCOL_METRICS]
     protocols.add_row(ORACLE, *perfect, style="dim")
+    for name, floor in (floors or {}).items():
+        protocols.add_row(name, *[f"{floor[protocol][metric]:.3f}" for metric in PROTOCOL_METRICS], style="dim")
     console.print(protocols)
     console.print(
         f"mAP {scores['map']:.3f}   LRAP {scores['lrap']:.3f}   loss {scores['loss']:.4f}   "
@@ -46,6 +48,11 @@ def show(split: str, scores: dict[str, Any], *, protocol: str) -> None:
         f"gold labels/text {scores[protocol]['gold_cardinality']:.3f}"
     )
     console.print(f"{ORACLE}: the best thresholds for these very rows; what is to be gained, not a result", style="dim")
+    if floors:
+        console.print(
+            f"zeros: no label at all; prior: each label's rate in train as its probability, {protocol} thresholds",
+            style="dim",
+        )
 
 
 def markdown(split: str, scores: dict[str, Any]) -> str:
@@ -60,19 +67,23 @@ def markdown(split: str, scores: dict[str, Any]) -> str:
 def show_data(sections: list[Section], findings: list[str], examples: dict[str, list[tuple[str, list[str]]]]) -> None:
     """Print a data card: its tables, an example for each label, and what to see to."""
     console = _console(140)
-    for section in sections:
-        if section.rows:
-            table = Table(title=section.title, title_justify="left")
-            for i, name in enumerate(section.columns):
-                table.add_column(escape(name), justify="right" if i else "left")
-            for row in section.rows:
-                table.add_row(*map(escape, row))
-            console.print(table)
+    _print_tables(console, sections)
     for label, texts in examples.items():
         line = printable(texts[0][0])
         console.print(f"{label}: {line[:100]}{'…' if len(line) > 100 else ''}", markup=False, highlight=False)
     for finding in findings:
         console.print(f"- {finding}", markup=False, highlight=False)
+
+
+def _print_tables(console: Console, sections: list[Section]) -> None:
+    for section in sections:
+        if section.rows:
+            table = Table(title=escape(section.title), title_justify="left")
+            for i, name in enumerate(section.columns):
+                table.add_column(escape(name), justify="right" if i else "left")
+            for row in section.rows:
+                table.add_row(*map(escape, row))
+            console.print(table)
 
 
 def _console(width: int) -> Console:

@@ -114,6 +114,8 @@ def load(cfg: DictConfig, command: str = "train") -> Any:
     _check_data(settings, command)
     if isinstance(settings, config.Train):
         _check_relations(settings)
+    if isinstance(settings, config.Baseline):
+        _check_ngrams(settings)
     return settings
 
 
@@ -269,6 +271,15 @@ def _check_relations(settings: config.Train) -> None:
             f"callbacks.monitor={settings.callbacks.monitor} is not measured; choose one of "
             f"{', '.join(config.MONITORS)}."
         )
+
+
+def _check_ngrams(settings: config.Baseline) -> None:
+    for name in ("word_ngrams", "char_ngrams"):
+        lengths = getattr(settings, name)
+        if lengths is not None and not (len(lengths) == 2 and 1 <= lengths[0] <= lengths[1]):
+            raise UserError(f"{name}={lengths} is no pair of lengths; give the shortest and the longest, as in [1,2].")
+    if settings.word_ngrams is None and settings.char_ngrams is None:
+        raise UserError("word_ngrams=null and char_ngrams=null leave no features; set one of them.")
 
 
 def _check_data(settings: Any, command: str) -> None:

@@ -1,0 +1,112 @@
+"""What a network has to beat: logistic regression on n-grams, no label at all, and the label rates of train.
+
+python -m emotion_lightning.baseline data=file data.path=my.csv
+python -m emotion_lightning.baseline -m class_weight=none,balanced data=goemotions data.dir=FOLDER
+"""
+
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emotion_lightning import command, config, run_folder
+from emotion_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from emotion_lightning.labels import Targets
+    from emotion_lightning.scoring import Scored
+
+log = logging.getLogger(__name__)
+
+
+def baseline(settings: config.Baseline, folder: Path) -> float:
+    """Fit on train, thresholds on validation, report on test as `train` does; return the macro F1 on validation."""
+    if (folder / run_folder.METRICS).exists():
+        raise UserError(f"{folder} holds a run already; choose another hydra.run.dir.")
+
+    import torch
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
+    from emotion_lightning import environment, ngrams, report, scoring, thresholds
+    from emotion_lightning.data import cleaning, sources, splitting
+
+    assert isinstance(settings.data, config.Batches)  # schema.load refuses the one that is not
+    corpus = sources.split(sources.read(settings.data), settings.data)
+    train = corpus.labelled("train")
+    corpus.labelled("validation")
+    run_folder.write_settings(folder, settings, command.options())
+    environment.record(folder, arguments=sys.argv, data_hashes=corpus.hashes)
+    if corpus.cut:
+        splitting.write(folder / run_folder.SPLITS, corpus)
+
+    clean = cleaning.cleaner(settings.data.clean)
+    model = ngrams.NgramClassifier(settings)
+    since = time.perf_counter()
+    model.fit([clean(text) for text in corpus.splits["train"].texts], train)
+    seconds = time.perf_counter() - since
+    log.info("%s weights are fitted to %s rows in %.0f s.", f"{model.parameters:,}", f"{len(train):,}", seconds)
+    splits = {
+        name: scoring.Scored(
+            rows,
+            torch.from_numpy(model.logits([clean(text) for text in rows.texts])),
+            None if rows.targets is None else torch.from_numpy(rows.targets),
+        )
+        for name, rows in corpus.splits.items()
+        if name != "train"
+    }
+    scores = scoring.score(
+        folder,
+        splits,
+        labels=corpus.labels,
+        thresholding=settings.thresholds,
+        predict=settings.predict,
+        loss=lambda logits, targets: float(binary_cross_entropy_with_logits(logits.double(), targets.double())),
+    )
+    floors = _floors(train, splits, labels=corpus.labels, thresholding=settings.thresholds)
+    cost = {
+        "trainable_parameters": model.parameters,
+        "train_seconds": seconds,
+        "samples_per_second": len(train) / seconds,
+        "peak_memory_bytes": environment.peak_main_memory(),
+    }
+    run_folder.write_json(folder / run_folder.METRICS, {**scores.splits, "floors": floors, "cost": cost})
+    protocol = thresholds.protocol(settings.thresholds)
+    shown = "test" if "test" in scores.splits else "validation"
+    report.show(
+        shown,
+        scores.splits[shown],
+        protocol=protocol,
+        floors={name: floor[shown] for name, floor in floors.items()},
+    )
+    log.info("Run folder: %s", folder)
+    return float(scores.splits["validation"][protocol]["f1_macro"])
+
+
+def _floors(
+    train: "Targets", splits: "dict[str, Scored]", *, labels: list[str], thresholding: config.Thresholds
+) -> dict[str, dict[str, Any]]:
+    """What needs no text, scored alike: `zeros` never finds a label, `prior` gives each its rate in train."""
+    import torch
+
+    from emotion_lightning import metrics, thresholds
+
+    rates = {"zeros": torch.zeros(len(labels)), "prior": torch.from_numpy(train.mean(axis=0)).float()}
+    scored = {name: split.targets for name, split in splits.items() if split.targets is not None}
+    floors = {}
+    for floor, rate in rates.items():
+        shares: dict[str, Tensor] = {name: rate.repeat(len(targets), 1) for name, targets in scored.items()}
+        cuts = thresholds.fit(shares["validation"], scored["validation"], thresholding)
+        floors[floor] = {name: metrics.report(shares[name], targets, cuts, labels) for name, targets in scored.items()}
+    return floors
+
+
+def main() -> None:
+    """Read the command line and fit."""
+    command.run("baseline", baseline)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""The floors: what they learn, what they report, what they leave behind."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score, log_loss
+from tables import write_csv
+
+from emotion_lightning import config, ngrams, outcomes, run_folder
+from emotion_lightning.errors import UserError
+
+TEXTS = ["joy and joy", "rain, cold rain", "joy in the rain", "cold and wet", "so much joy", "the cold wet night"]
+TARGETS = np.array([[1, 0, 0, 1], [0, 1, 0, 1], [1, 1, 0, 1], [0, 1, 0, 1], [1, 0, 0, 1], [0, 0, 0, 1]], np.float32)
+
+
+def ngram_settings(settings: Any, *overrides: str) -> config.Baseline:
+    return settings(*overrides, command="baseline")
+
+
+@pytest.fixture(scope="module")
+def floor(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A baseline on part of the bundled sample, calibrated."""
+    from conftest import run_in_process
+
+    folder = tmp_path_factory.mktemp("runs") / "floor"
+    arguments = ["data.max_rows=300", "thresholds.calibration=temperature", f"hydra.run.dir={folder}"]
+    assert run_in_process("baseline", *arguments) == 0
+    return folder
+
+
+def test_probabilities_are_those_of_scikit_learn(settings: Any) -> None:
+    chosen = ngram_settings(settings, "min_df=1", "char_ngrams=null", "C=3", "class_weight=balanced")
+    model = ngrams.NgramClassifier(chosen)
+    model.fit(TEXTS, TARGETS)
+    features = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    known = features.fit_transform(TEXTS)
+    found = 1 / (1 + np.exp(-model.logits(["joy tonight", "rain"])))
+    for label in (0, 1):
+        plain = LogisticRegression(C=3, class_weight="balanced", solver="liblinear", tol=1e-8)
+        plain.fit(known, TARGETS[:, label])
+        expected = plain.predict_proba(features.transform(["joy tonight", "rain"]))[:, 1]
+        np.testing.assert_allclose(found[:, label], expected, atol=2e-3)
+    assert model.parameters == 2 * (known.shape[1] + 1) + 2
+
+
+def test_a_label_of_no_row_or_of_every_row_keeps_one_probability(settings: Any) -> None:
+    model = ngrams.NgramClassifier(ngram_settings(settings, "min_df=1"))
+    model.fit(TEXTS, TARGETS)
+    found = 1 / (1 + np.exp(-model.logits([*TEXTS, "", "words never seen"])))
+    np.testing.assert_allclose(found[:, 2], 1 / 8, rtol=1e-6)
+    np.testing.assert_allclose(found[:, 3], 7 / 8, rtol=1e-6)
+
+
+@pytest.mark.parametrize("overrides", [["min_df=50"], ["min_df=50", "word_ngrams=null"]])
+def test_no_ngram_left_is_refused_by_setting(settings: Any, overrides: list[str]) -> None:
+    name = "char_ngrams" if len(overrides) > 1 else "word_ngrams"
+    with pytest.raises(UserError, match=rf"{name}=.* with min_df=50 leaves no n-gram of the 6 texts of train"):
+        ngrams.NgramClassifier(ngram_settings(settings, *overrides)).fit(TEXTS, TARGETS)
+
+
+def test_a_run_leaves_what_a_training_run_leaves(floor: Path) -> None:
+    content = run_folder.read_json(floor / run_folder.METRICS)
+    assert content.keys() == {"validation", "test", "floors", "cost"}
+    for split in ("validation", "test"):
+        assert content[split].keys() == {
+            "rows", "loss", "map", "lrap", "ece", "brier", "probabilities", "fixed", "global", "per_label", "oracle",
+        }  # fmt: skip
+        assert content[split]["probabilities"] == "calibrated"
+        written = list(csv.DictReader((floor / "predictions" / f"{split}.csv").open(encoding="utf-8")))
+        assert len(written) == content[split]["rows"]
+    assert content["cost"].keys() == {
+        "trainable_parameters", "train_seconds", "samples_per_second", "peak_memory_bytes",
+    }  # fmt: skip
+    assert content["cost"]["train_seconds"] > 0 and content["cost"]["peak_memory_bytes"] > 2**20
+    kept = yaml.safe_load((floor / run_folder.SETTINGS).read_text())
+    assert kept["options"] == {"data": "sample", "thresholds": "global"} and kept["class_weight"] == "none"
+    assert run_folder.read_json(floor / run_folder.ENVIRONMENT)["starts"][0]["data_hashes"]
+
+
+def test_scores_are_those_of_the_kept_outcomes(floor: Path) -> None:
+    scores = run_folder.read_json(floor / run_folder.METRICS)["test"]
+    labels = scores["per_label"]["labels"]
+    kept = outcomes.read(floor, "test", list(labels))
+    assert kept is not None and kept.targets is not None
+    cuts = np.array([values["threshold"] for values in labels.values()])
+    decisions = kept.probabilities.double().numpy() > cuts
+    assert f1_score(kept.targets, decisions, average="macro", zero_division=0) == pytest.approx(
+        scores["per_label"]["f1_macro"], abs=1e-9
+    )
+
+
+def test_floors_need_no_text(floor: Path) -> None:
+    content = run_folder.read_json(floor / run_folder.METRICS)
+    zeros, prior = content["floors"]["zeros"]["test"], content["floors"]["prior"]["test"]
+    kept = outcomes.read(floor, "test", list(content["test"]["fixed"]["labels"]))
+    assert kept is not None and kept.targets is not None
+    for protocol in ("fixed", "global", "per_label"):
+        assert (zeros[protocol]["f1_macro"], zeros[protocol]["predicted_cardinality"]) == (0, 0)
+    assert zeros["fixed"]["jaccard"] == pytest.approx(float((kept.targets.sum(1) == 0).float().mean()))
+    everything = np.ones(kept.targets.shape)
+    assert prior["per_label"]["f1_macro"] == pytest.approx(f1_score(kept.targets, everything, average="macro"))
+
+
+def test_loss_is_the_log_loss_of_raw_probabilities(run: Any, tmp_path: Path) -> None:
+    assert run("baseline", "data.max_rows=200", "hydra.run.dir=raw") == 0
+    content = run_folder.read_json(tmp_path / "raw" / run_folder.METRICS)["test"]
+    kept = outcomes.read(tmp_path / "raw", "test", list(content["fixed"]["labels"]))
+    assert kept is not None and kept.targets is not None
+    expected = log_loss(kept.targets.flatten(), kept.probabilities.double().flatten())
+    assert content["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_any_data_and_its_settings_are_taken(run: Any, tmp_path: Path, capfd: Any) -> None:
+    rows = [["body", "joy", "never"], *([f"{'happy' if i % 2 else 'grey'} &amp; {i}", i % 2, 0] for i in range(60))]
+    write_csv(tmp_path / "mine.csv", rows)
+    arguments = ["data=file", "data.path=mine.csv", "data.text=body", "data.clean=[html]", "predict.text=true"]
+    assert run("baseline", *arguments, "thresholds=per_label", "hydra.run.dir=a") == 0
+    printed = capfd.readouterr()
+    assert "In train no row has the label never" in printed.err and "prior" in printed.out
+    assert (tmp_path / "a" / run_folder.SPLITS).exists()
+    assert (
+        json.loads((tmp_path / "a" / run_folder.METRICS).read_text())["test"]["per_label"]["labels"]["joy"]["f1"] == 1
+    )
+    splits = f"data.splits={tmp_path / 'a' / run_folder.SPLITS}"
+    assert run("baseline", *arguments, splits, "hydra.run.dir=b") == 0
+    ids = [[row["row"] for row in csv.DictReader((tmp_path / d / "predictions" / "test.csv").open())] for d in "ab"]
+    assert ids[0] == ids[1]
+
+
+def test_without_labelled_test_rows_validation_is_shown(run: Any, tmp_path: Path, capfd: Any) -> None:
+    rows = [["text", "joy"], *([f"{'happy' if i % 2 else 'grey'} day", i % 2] for i in range(40))]
+    write_csv(tmp_path / "train.csv", rows)
+    write_csv(tmp_path / "test.csv", [["text"], ["happy night"]])
+    files = ["data=file", "data.train=train.csv", "data.test=test.csv"]
+    assert run("baseline", *files, "hydra.run.dir=a") == 0
+    printed = capfd.readouterr()
+    assert "The test split has no labels" in printed.err and printed.out.startswith("validation")
+    assert "test" not in run_folder.read_json(tmp_path / "a" / run_folder.METRICS)
+    assert len((tmp_path / "a" / "predictions" / "test.csv").read_text().splitlines()) == 2
+    assert run("baseline", *files[:2], "hydra.run.dir=b") == 0
+    assert "There is no test split" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["word_ngrams=[2,1]"], "word_ngrams=[2, 1] is no pair of lengths; give the shortest and the longest"),
+        (["char_ngrams=[3]"], "char_ngrams=[3] is no pair of lengths"),
+        (["word_ngrams=null", "char_ngrams=null"], "leave no features"),
+        (["C=0"], "C=0.0 is out of range: it must be above 0"),
+        (["class_weight=some"], "class_weight takes one of none, balanced"),
+        (["min_df=0"], "min_df=0 is out of range"),
+        (["data=same"], "data=same is for evaluate"),
+        (["peft=ia3"], "Unknown setting peft"),
+        (["hydra.run.dir=used"], "used holds a run already; choose another hydra.run.dir"),
+    ],
+)
+def test_mistakes_are_named(run: Any, tmp_path: Path, capfd: Any, arguments: list[str], message: str) -> None:
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / run_folder.METRICS).write_text("{}")
+    assert run("baseline", *arguments) == 2
+    assert message in capfd.readouterr().err
+    assert not (tmp_path / "outputs").exists()
