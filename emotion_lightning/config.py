@@ -758,6 +758,46 @@ class Baseline:
     predict: Predictions
 
 
+# As a class it could not have a member named by a word of Python's own.
+Protocol = StrEnum("Protocol", {"fixed": "fixed", "global": "global", "per_label": "per_label"})
+
+
+class Score(StrEnum):
+    """What runs are compared by."""
+
+    f1_macro = "f1_macro"
+    f1_micro = "f1_micro"
+    jaccard = "jaccard"
+
+
+class ScoredSplit(StrEnum):
+    """Which rows of a run are compared."""
+
+    validation = "validation"
+    test = "test"
+
+
+@dataclass
+class Compare:
+    """`python -m emotion_lightning.compare`."""
+
+    runs: str
+    """Run folders: [A,B,C], or a folder with runs in it, such as that of a multirun. Runs that differ in nothing but
+    seed and fold make a group."""
+    split: ScoredSplit
+    """Which rows are compared; all runs must have scored the same ones."""
+    protocol: Protocol | None
+    """Which thresholds decide: fixed, global or per_label; null: for each run those that its own `thresholds` names."""
+    metrics: list[Score]
+    """What is compared; the first puts the groups in order."""
+    samples: Annotated[int, Bounds(at_least=100)]
+    """Times that rows are drawn anew (bootstrap). Twice as many take twice as long and steady the last digit."""
+    confidence: Annotated[float, Bounds(above=0.5, below=1)]
+    """Share of the draws that an interval covers; a difference with p below the rest is told as one."""
+    seed: Annotated[int, Bounds(at_least=0, below=2**32)]
+    """Seed of the draws."""
+
+
 # ----------------------------------------------------------------------------------------------------------- the schema
 
 SCHEMAS: dict[str, type] = {
@@ -766,6 +806,7 @@ SCHEMAS: dict[str, type] = {
     "predict": Predict,
     "inspect": Inspect,
     "baseline": Baseline,
+    "compare": Compare,
     "data/sample": Sample,
     "data/semeval2018": SemEval2018,
     "data/goemotions": GoEmotions,
@@ -814,4 +855,5 @@ COMMANDS: dict[str, type] = {
     "predict": Predict,
     "inspect": Inspect,
     "baseline": Baseline,
+    "compare": Compare,
 }

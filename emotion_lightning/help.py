@@ -35,6 +35,10 @@ _USAGE = {
 
   python -m emotion_lightning.baseline data=file data.path=my.csv
   python -m emotion_lightning.baseline -m class_weight=none,balanced data=goemotions data.dir=FOLDER""",
+    "compare": """Compare runs: mean and spread over seeds, intervals, and which differences are more than noise.
+
+  python -m emotion_lightning.compare runs=outputs/multirun/DATE/TIME
+  python -m emotion_lightning.compare runs=[A,B,C] split=validation metrics=[jaccard]""",
 }
 
 _CLOSING = """Give settings as name=value, options as group=option. -m runs every combination of comma-separated values.
@@ -106,7 +110,7 @@ def _plain(value: Any) -> str:
     if value == "???":
         return "(required)"
     if OmegaConf.is_config(value):
-        value = OmegaConf.to_container(value)
+        value = OmegaConf.to_container(value, enum_to_str=True)
     value = value.name if isinstance(value, Enum) else value
     text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False)
     return text.removesuffix("\n").removesuffix("\n...")

@@ -50,13 +50,18 @@ def _environment(*, escape: bool) -> Any:
         loader=jinja2.PackageLoader("emotion_lightning"), autoescape=escape, trim_blocks=False,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    environment.filters |= {"line": _line, "cell": lambda text: _line(text).replace("|", "\\|")}
+    environment.filters |= {"line": line, "cell": cell}
     return environment
 
 
-def _line(text: str) -> str:
+def line(text: str) -> str:
     """Text as one line of Markdown in which nothing is markup."""
     return re.sub(r"([\\`*_\[\]<>#~$&])", r"\\\1", printable(text))
+
+
+def cell(text: str) -> str:
+    """Text as a cell of a Markdown table."""
+    return line(text).replace("|", "\\|")
 
 
 def printable(text: str) -> str:

@@ -75,6 +75,16 @@ def show_data(sections: list[Section], findings: list[str], examples: dict[str, 
         console.print(f"- {finding}", markup=False, highlight=False)
 
 
+def show_comparison(sections: list[Section], sentences: list[str], notes: list[str]) -> None:
+    """Print a comparison of runs: its tables, what they say, and how to read them."""
+    console = _console(140)
+    _print_tables(console, sections)
+    for sentence in sentences:
+        console.print(f"- {sentence}", markup=False, highlight=False)
+    for note in notes:
+        console.print(note, markup=False, highlight=False, style="dim")
+
+
 def _print_tables(console: Console, sections: list[Section]) -> None:
     for section in sections:
         if section.rows:

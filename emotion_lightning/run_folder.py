@@ -47,19 +47,26 @@ def resume(folder: Path) -> str:
 
 def several(run: str) -> list[str]:
     """The runs that a setting names: a folder, a list `[A,B,C]`, or a folder of runs such as a multirun's."""
+    named = listed(run)
+    if named != [run]:
+        return [one for part in named for one in several(part)]
     folder = Path(run).expanduser()
-    if not folder.exists() and run.startswith("[") and run.endswith("]"):
-        named = [part.strip().strip("'\"") for part in run[1:-1].split(",")]
-        return [one for part in named if part for one in several(part)]
-    jobs = sorted(folder.glob(f"*/{METRICS}"), key=_by_number)
+    jobs = sorted(folder.glob(f"*/{METRICS}"), key=lambda metrics: by_number(metrics.parent))
     if (folder / SETTINGS).exists() or not jobs:
         return [run]
     return [str(metrics.parent) for metrics in jobs]
 
 
-def _by_number(metrics: Path) -> tuple[int, str]:
-    name = metrics.parent.name
-    return (int(name) if name.isdigit() else -1, name)
+def listed(run: str) -> list[str]:
+    """The parts of a list `[A,B,C]`; a text that is none, or the name of a folder, is a list of one."""
+    if Path(run).expanduser().exists() or not (run.startswith("[") and run.endswith("]")):
+        return [run]
+    return [part for part in (part.strip().strip("'\"") for part in run[1:-1].split(",")) if part]
+
+
+def by_number(job: Path) -> tuple[int, str]:
+    """A key that sorts the jobs of a multirun as they were started."""
+    return (int(job.name) if job.name.isdigit() else -1, job.name)
 
 
 def refuse_used(folder: Path) -> None:
@@ -122,23 +129,24 @@ def settings_as_overrides(folder: Path, changed: list[str]) -> dict[str, Any]:
     """
     tree = read_settings(folder)
     options = {group: option for group, option in tree.pop("options").items() if group not in changed}
-    leaves = {
+    kept = {
         name: value
-        for name, value in _leaves(tree)
+        for name, value in leaves(tree)
         if name.partition(".")[0] not in changed and name not in ("resume", "from_run")
     }
     # Rows go where they went then, whatever cut them: the library that did may do otherwise in its next version.
     if (folder / SPLITS).is_file() and not _CHOOSE_ROWS & set(changed):
-        leaves["data.splits"] = str((folder / SPLITS).resolve())
-    return {**options, **leaves}
+        kept["data.splits"] = str((folder / SPLITS).resolve())
+    return {**options, **kept}
 
 
-def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings by dotted name."""
     # Open mappings (model.roles, model.architecture) are values of one setting each.
     for name, value in tree.items():
         dotted = prefix + name
         if isinstance(value, dict) and dotted not in ("model.roles", "model.architecture"):
-            yield from _leaves(value, dotted + ".")
+            yield from leaves(value, dotted + ".")
         else:
             yield dotted, value
 

@@ -111,7 +111,10 @@ def load(cfg: DictConfig, command: str = "train") -> Any:
     if isinstance(settings, dict):
         raise UserError("The main configuration lacks its schema line: defaults: [schema/train@_here_, …].")
     _check_ranges(settings)
-    _check_data(settings, command)
+    if isinstance(settings, config.Compare):
+        _check_scores(settings)
+    else:
+        _check_data(settings, command)
     if isinstance(settings, config.Train):
         _check_relations(settings)
     if isinstance(settings, config.Baseline):
@@ -280,6 +283,13 @@ def _check_ngrams(settings: config.Baseline) -> None:
             raise UserError(f"{name}={lengths} is no pair of lengths; give the shortest and the longest, as in [1,2].")
     if settings.word_ngrams is None and settings.char_ngrams is None:
         raise UserError("word_ngrams=null and char_ngrams=null leave no features; set one of them.")
+
+
+def _check_scores(settings: config.Compare) -> None:
+    if not settings.metrics or len(set(settings.metrics)) < len(settings.metrics):
+        shown = ", ".join(score.value for score in settings.metrics)
+        known = ", ".join(score.value for score in config.Score)
+        raise UserError(f"metrics=[{shown}] must name each of its metrics once, and one at least, of {known}.")
 
 
 def _check_data(settings: Any, command: str) -> None:

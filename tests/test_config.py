@@ -195,6 +195,15 @@ def test_help_lists_every_setting_with_its_value_and_meaning(run: Any, capfd: An
     assert "peft.r=16" in printed and "Rank of the update." in printed and "*lora" in printed
 
 
+@pytest.mark.parametrize("verb", sorted(config.COMMANDS))
+def test_every_command_has_help(run: Any, capfd: Any, verb: str) -> None:
+    lists = ["data.clean=[html,urls]"] if verb in ("train", "inspect", "baseline") else []
+    assert run(verb, *lists, "--help") == 0
+    printed = capfd.readouterr().out
+    assert f"python -m emotion_lightning.{verb}" in printed
+    assert not lists or "data.clean=[html, urls]" in printed
+
+
 def test_cfg_job_prints_the_settings_as_yaml(run: Any, capfd: Any) -> None:
     assert run("train", "--cfg", "job", "optimizer.lr=0.25") == 0
     assert "lr: 0.25" in capfd.readouterr().out
