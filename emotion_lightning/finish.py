@@ -19,12 +19,13 @@ from emotion_lightning import (
     predictions,
     report,
     run_folder,
+    run_report,
     schema,
     thresholds,
 )
 from emotion_lightning.callbacks import Clock
 from emotion_lightning.classifier import EmotionClassifier, refuse_not_finite
-from emotion_lightning.data import EmotionData
+from emotion_lightning.data import EmotionData, Rows
 from emotion_lightning.logger import Run
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ def finish(
     scaling = calibration.fit(settings.thresholds, logits, targets)
     cuts = thresholds.fit(calibration.probabilities(logits, scaling), targets, settings.thresholds)
     content: dict[str, Any] = {}
+    scored: dict[str, tuple[Rows, Tensor]] = {}
     for split, (numbers, logits, targets) in gathered.items():
         probabilities = calibration.probabilities(logits, scaling)
         rows = emotions.rows[split].take(numbers.numpy())
@@ -93,6 +95,7 @@ def finish(
             continue
         content[split] = metrics.report(probabilities, targets, cuts, emotions.labels, calibrated=scaling is not None)
         content[split]["loss"] = classifier.split_loss(logits, targets)
+        scored[split] = rows, probabilities
     if "test" not in emotions.rows:
         log.warning("There is no test split: metrics.json has none.")
     network: Any = classifier.network
@@ -109,6 +112,11 @@ def finish(
     )
     run.summary(_summary(content, protocol))
     run.table("labels", *_label_table(content[shown], protocol))
+    rows, probabilities = scored[shown]
+    run_report.write(
+        folder, settings, emotions.rows, split=shown, scored=rows, probabilities=probabilities, cut=cuts[protocol],
+        protocol=protocol, labels=emotions.labels, metrics=content, run=run,
+    )  # fmt: skip
     run_folder.write_json(folder / run_folder.METRICS, content)
     report.show(shown, content[shown], protocol=protocol)
     log.info("Run folder: %s", folder)
