@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from emotion_lightning import config, loss
+from emotion_lightning import config, labels, loss
 from emotion_lightning.data import cache, overlap
 from emotion_lightning.data.cleaning import cleaner
 from emotion_lightning.data.rows import Corpus, Rows
@@ -131,8 +131,7 @@ class DataCard:
 
     def given(self) -> np.ndarray:
         """Share of the rows with the row's label that have the column's too, [label, label]; NaN where none has."""
-        own = np.diag(self.together).astype(float)
-        return self.together / np.where(own > 0, own, np.nan)[:, None]
+        return labels.given(self.together)
 
     def findings(self) -> list[str]:
         """What a look at the data should not miss, in sentences."""

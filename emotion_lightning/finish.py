@@ -16,6 +16,7 @@ from emotion_lightning import (
     pooling,
     report,
     run_folder,
+    run_report,
     schema,
     scoring,
     thresholds,
@@ -69,12 +70,13 @@ def finish(
 
     for split, (_, logits, _) in gathered.items():
         refuse_not_finite(logits, f"the end, on {split}")
+    splits = {
+        split: scoring.Scored(emotions.rows[split].take(numbers.numpy()), logits, targets)
+        for split, (numbers, logits, targets) in gathered.items()
+    }
     scores = scoring.score(
         folder,
-        {
-            split: scoring.Scored(emotions.rows[split].take(numbers.numpy()), logits, targets)
-            for split, (numbers, logits, targets) in gathered.items()
-        },
+        splits,
         labels=emotions.labels,
         thresholding=settings.thresholds,
         predict=settings.predict,
@@ -95,6 +97,11 @@ def finish(
     )
     run.summary(_summary(content, protocol))
     run.table("labels", *_label_table(content[shown], protocol))
+    run_report.write(
+        folder, settings, emotions.rows, split=shown, scored=splits[shown].rows,
+        probabilities=calibration.probabilities(splits[shown].logits, scores.scaling), cut=scores.cuts[protocol],
+        protocol=protocol, labels=emotions.labels, metrics=content, run=run,
+    )  # fmt: skip
     run_folder.write_json(folder / run_folder.METRICS, content)
     report.show(shown, content[shown], protocol=protocol)
     log.info("Run folder: %s", folder)

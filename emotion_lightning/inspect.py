@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 def inspect(settings: config.Inspect, folder: Path) -> None:
     """Print the data card, and write it as Markdown, HTML and JSON."""
     from emotion_lightning import charts, data_card, model, pages, quiet, report
+    from emotion_lightning.charts import data as data_charts
     from emotion_lightning.data import sources
 
     quiet.libraries()
@@ -32,9 +33,9 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
         seed=settings.seed,
         tokenizer_name=settings.model.path if settings.model.pretrained else "the bundled tokenizer",
     )
-    pictures = {name: charts.png(figure) for name, figure in charts.pictures(card).items()}
+    pictures = {name: charts.png(figure) for name, figure in data_charts.pictures(card).items()}
     for name, data in pictures.items():
-        run_folder.write_bytes(folder / "pictures" / f"{name}.png", data)
+        run_folder.write_bytes(folder / run_folder.PICTURES / f"{name}.png", data)
     run_folder.write_bytes(folder / "data_card.md", pages.markdown(card).encode())
     run_folder.write_bytes(folder / "data_card.html", pages.html(card, pictures).encode())
     run_folder.write_json(folder / "data_card.json", card.plain())

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,20 @@ def multi_hot(rows: Iterable[Iterable[int]], *, count: int) -> Targets:
     for row, columns in enumerate(positions):
         targets[row, columns] = 1
     return targets
+
+
+def given(together: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Share of the rows with the row's label that have the column's too, [label, label]; NaN where none has.
+
+    Args:
+        together: rows that have both labels, [label, label].
+
+    >>> given(np.array([[4, 1], [1, 2]]))
+    array([[1.  , 0.25],
+           [0.5 , 1.  ]])
+    """
+    own = np.diag(together).astype(float)
+    return together / np.where(own > 0, own, np.nan)[:, None]
 
 
 def check(labels: Sequence[str], source: str, *, id_column: str | None = None) -> None:

@@ -27,6 +27,9 @@ class Run:
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
         """Keep a table, where the logger can."""
 
+    def media(self, pictures: dict[str, Path], page: str) -> None:
+        """Keep pictures by name and a page of HTML, where the logger can."""
+
 
 class _WandbRun(Run):
     def summary(self, values: dict[str, Any]) -> None:
@@ -36,6 +39,14 @@ class _WandbRun(Run):
         import wandb
 
         self.lightning_logger.experiment.log({name: wandb.Table(columns=columns, data=rows)})
+
+    def media(self, pictures: dict[str, Path], page: str) -> None:
+        import wandb
+
+        images = {f"pictures/{name}": wandb.Image(str(file)) for name, file in pictures.items()}
+        # Without W&B's own style sheet, which is on the network.
+        html = wandb.Html(page, inject=False, data_is_not_path=True)
+        self.lightning_logger.experiment.log({"report": html, **images})
 
 
 def check(settings: config.Logger) -> None:

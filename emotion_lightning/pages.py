@@ -1,4 +1,4 @@
-"""A data card as Markdown and as one HTML file that needs no network."""
+"""Pages that need no network: a data card as Markdown and as one HTML file, and what it shares with a run's report."""
 
 import base64
 import re
@@ -18,6 +18,7 @@ class Section:
         pictures: names of their files, without the ending.
         columns: heads of the table.
         rows: its cells.
+        looks: classes of page.css by the row that has them.
     """
 
     title: str
@@ -25,6 +26,7 @@ class Section:
     pictures: list[str] = field(default_factory=list)
     columns: list[str] = field(default_factory=list)
     rows: list[list[str]] = field(default_factory=list)
+    looks: dict[int, str] = field(default_factory=dict)
 
 
 def markdown(card: DataCard) -> str:
@@ -34,8 +36,13 @@ def markdown(card: DataCard) -> str:
 
 def html(card: DataCard, pictures: dict[str, bytes]) -> str:
     """The card as a page of its own, with the pictures in it."""
+    return page("data_card", _content(card), pictures)
+
+
+def page(name: str, content: dict[str, Any], pictures: dict[str, bytes]) -> str:
+    """A page of its own from the template of this name, with the pictures in it."""
     encoded = {name: base64.b64encode(data).decode() for name, data in pictures.items()}
-    return _environment(escape=True).get_template("data_card.html.j2").render(_content(card), pictures=encoded)
+    return _environment(escape=True).get_template(f"{name}.html.j2").render(content, pictures=encoded)
 
 
 def sections(card: DataCard) -> list[Section]:
@@ -50,7 +57,7 @@ def _environment(*, escape: bool) -> Any:
         loader=jinja2.PackageLoader("emotion_lightning"), autoescape=escape, trim_blocks=False,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    environment.filters |= {"line": line, "cell": cell}
+    environment.filters |= {"line": line, "cell": cell, "excerpt": excerpt}
     return environment
 
 
@@ -67,6 +74,12 @@ def cell(text: str) -> str:
 def printable(text: str) -> str:
     """Text as one line without control characters, which a terminal would obey."""
     return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", str(text)).split())
+
+
+def excerpt(text: str, letters: int = 400) -> str:
+    """Text as one line of a length that can be read, which says how much it leaves out."""
+    line = printable(text)
+    return line if len(line) <= letters else f"{line[:letters]}… ({len(line):,} letters)"
 
 
 def _content(card: DataCard) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import pytest
 from tables import data_settings, write_csv
 
 from emotion_lightning import charts, config, data_card, loss, pages
+from emotion_lightning.charts import data as data_charts
 from emotion_lightning.data import official
 from emotion_lightning.data.rows import Corpus, Rows
 from emotion_lightning.data_card import DataCard
@@ -164,7 +165,7 @@ class _Page(HTMLParser):
 @pytest.mark.parametrize("test_labels", [True, False])
 def test_the_page_needs_no_network_and_shows_texts_as_they_are(tokenizer: Any, test_labels: bool) -> None:
     card = build(corpus(test_labels=test_labels), tokenizer)
-    drawn = {name: charts.png(figure) for name, figure in charts.pictures(card).items()}
+    drawn = {name: charts.png(figure) for name, figure in data_charts.pictures(card).items()}
     page = _Page()
     page.feed(pages.html(card, drawn))
     assert page.tags.count("img") == len(drawn) == 4
@@ -192,7 +193,7 @@ def test_pictures_are_drawn_for_any_number_of_labels_and_splits(tokenizer: Any) 
         rows = Rows([str(i) for i in range(50)], ["a"] * 50, targets)
         names = [f"a rather long name of a label, number {i}, $x_{i}$" for i in range(count)]
         card = build(Corpus(names, {"train": rows, "validation": rows}), tokenizer)
-        for figure in charts.pictures(card).values():
+        for figure in data_charts.pictures(card).values():
             assert charts.png(figure).startswith(b"\x89PNG")
 
 
@@ -249,7 +250,7 @@ def test_a_browser_shows_the_page_without_sideways_scrolling(tokenizer: Any, tmp
     if chromium is None:
         pytest.skip("needs a browser (Debian: chromium)")
     card = build(corpus(), tokenizer)
-    drawn = {name: charts.png(figure) for name, figure in charts.pictures(card).items()}
+    drawn = {name: charts.png(figure) for name, figure in data_charts.pictures(card).items()}
     # A frame, as a browser without a screen makes no window narrower than 500.
     probe = (
         "<script>addEventListener('load',()=>{const d=document.getElementById('f').contentDocument;document.title="

@@ -55,6 +55,11 @@ def test_wandb_run_is_offline_without_a_key_whole_and_without_secrets(
         assert name.encode() in held, name
     (table,) = (tmp_path / "out" / "wandb").rglob("labels_*.table.json")
     assert json.loads(table.read_text())["columns"] == ["emotion", "support", "precision", "recall", "f1", "threshold"]
+    pictures = (tmp_path / "out" / "wandb").rglob("media/images/pictures/*.png")
+    assert {file.name.partition("_")[0] for file in pictures} >= {"learning", "reliability"}
+    (page,) = (tmp_path / "out" / "wandb").rglob("media/html/report_*.html")
+    assert "Most wrong" in (tmp_path / "out" / "report.html").read_text()
+    assert "Reliability" in page.read_text() and "Most wrong" not in page.read_text()  # texts stay here
     for file in (tmp_path / "out").rglob("*"):
         assert not file.is_file() or b"hf_planted_secret" not in file.read_bytes(), file
 

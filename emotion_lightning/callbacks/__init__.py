@@ -1,4 +1,4 @@
-"""What happens beside training: best and last checkpoint, early stopping, clean stops, the clock, lines in the log."""
+"""What happens beside training: best and last checkpoint, early stopping, clean stops, the clock, the history."""
 
 import logging
 import sys
@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelChec
 from emotion_lightning import config, run_folder
 from emotion_lightning.callbacks.average import Average
 from emotion_lightning.callbacks.clock import Clock
+from emotion_lightning.callbacks.history import History
 from emotion_lightning.callbacks.saving import LastCheckpoint, PatientStopping
 from emotion_lightning.callbacks.signals import StopOnSignal
 from emotion_lightning.errors import UserError
@@ -40,7 +41,8 @@ def build(
         row_ids: of the training rows.
     """
     checkpoints = folder / run_folder.CHECKPOINTS
-    callbacks: list[Callback] = [clock, FiniteLoss(row_ids), EpochLines(settings.monitor)]
+    history = History(folder / run_folder.HISTORY)
+    callbacks: list[Callback] = [clock, FiniteLoss(row_ids), history, EpochLines(settings.monitor, history)]
     if settings.ema_decay is not None:
         callbacks.append(Average(settings.ema_decay))
     callbacks.append(StopOnSignal(checkpoints / "last.ckpt"))
@@ -109,43 +111,22 @@ class FiniteLoss(Callback):
 
 
 class EpochLines(Callback):
-    """A line in the log after each epoch, with the mean loss of its steps."""
+    """A line in the log after each epoch, from the history's last row."""
 
-    def __init__(self, monitor: str) -> None:
+    def __init__(self, monitor: str, history: History) -> None:
         self.monitor = monitor
-        self._losses: list[Any] = []
-
-    def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
-        """Start a new mean."""
-        self._losses = []
-
-    def state_dict(self) -> dict[str, Any]:
-        """The losses of the epoch so far."""
-        return {"losses": [float(loss) for loss in self._losses]}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with them."""
-        self._losses = [torch.tensor(loss) for loss in state_dict["losses"]]
-
-    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_index: int) -> None:
-        """Keep the loss of a step, on its device: reading it would wait."""
-        self._losses.append(outputs["loss"].detach())
+        self.history = history
 
     def on_validation_end(self, trainer: Any, module: Any) -> None:
         """Write the losses and the main scores."""
         if trainer.sanity_checking or not trainer.is_global_zero or trainer.state.fn != "fit":
             return
-        seen = trainer.callback_metrics
-        loss = (
-            f"train/loss {sum(float(loss) for loss in self._losses) / len(self._losses):.4f}  " if self._losses else ""
-        )
-        names = dict.fromkeys(["val/loss", "val/f1_macro", "val/f1_micro", "val/jaccard", self.monitor])
-        shown = "  ".join(f"{name} {float(seen[name]):.4f}" for name in names)
+        seen = self.history.rows[-1]
+        names = dict.fromkeys(["train/loss", "val/loss", "val/f1_macro", "val/f1_micro", "val/jaccard", self.monitor])
         log.info(
-            "epoch %d/%d  step %d  %s%s",
-            trainer.current_epoch + 1,
+            "epoch %d/%d  step %d  %s",
+            seen["epoch"],
             trainer.max_epochs,
-            trainer.global_step,
-            loss,
-            shown,
+            seen["step"],
+            "  ".join(f"{name} {seen[name]:.4f}" for name in names if name in seen),
         )

@@ -1,43 +1,12 @@
 """Pictures of a data set. Each function draws one and leaves where it goes to the caller."""
 
-import io
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from emotion_lightning.charts import COLOURS, WIDTH, beside_line, heat_map, legend, one, short
 from emotion_lightning.data_card import DataCard
-
-COLOURS = {"train": "#0072B2", "validation": "#E69F00", "test": "#009E73"}
-"""Okabe and Ito's, told apart by colour-blind readers too."""
-
-_STYLE: Any = {
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "axes.titlesize": 11,
-    "font.size": 9,
-    "grid.color": "#e6e6e6",
-    "legend.frameon": False,
-    "text.parse_math": False,  # a label may hold a dollar sign
-}
-
-
-def png(figure: Figure) -> bytes:
-    """A picture as a PNG file, sharp on a screen of high resolution."""
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box stands in its place
-        figure.savefig(buffer, format="png", dpi=160)
-    return buffer.getvalue()
 
 
 def pictures(card: DataCard) -> dict[str, Figure]:
@@ -51,28 +20,21 @@ def pictures(card: DataCard) -> dict[str, Figure]:
     return {name: draw(card) for name, draw in drawn.items()}
 
 
-@contextmanager
-def _figure(width: float, height: float) -> Iterator[tuple[Figure, Any]]:
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure, figure.add_subplot()
-
-
 def label_rates(card: DataCard) -> Figure:
     """How frequent each label is in each split, the most frequent of train first."""
     order = np.argsort(-card.train.rates, kind="stable")
     places = np.arange(len(order))
     height = 0.8 / len(card.labelled)
-    with _figure(7.5, 1.1 + 0.16 * len(order) * (1 + len(card.labelled) / 2)) as (figure, axes):
+    with one(WIDTH, 1.1 + 0.16 * len(order) * (1 + len(card.labelled) / 2)) as (figure, axes):
         for i, split in enumerate(card.labelled):
             offset = (i - (len(card.labelled) - 1) / 2) * height
             axes.barh(places + offset, 100 * split.rates[order], height, label=split.name, color=COLOURS[split.name])
-        axes.set_yticks(places, [_short(card.labels[i]) for i in order])
+        axes.set_yticks(places, [short(card.labels[i]) for i in order])
         axes.set_ylim(len(order) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("rows that have the label, %")
         axes.set_title("Label rates")
-        _legend(figure)
+        legend(figure)
     return figure
 
 
@@ -80,7 +42,7 @@ def labels_per_row(card: DataCard) -> Figure:
     """How many labels rows have."""
     most = max(len(split.cardinalities) for split in card.labelled if split.cardinalities is not None)
     width = 0.8 / len(card.labelled)
-    with _figure(7.5, 3.2) as (figure, axes):
+    with one(WIDTH, 3.2) as (figure, axes):
         for i, split in enumerate(card.labelled):
             assert split.cardinalities is not None
             shares = np.pad(split.cardinalities, (0, most - len(split.cardinalities))) / split.rows
@@ -92,7 +54,7 @@ def labels_per_row(card: DataCard) -> Figure:
         axes.set_xlabel("labels in a row")
         axes.set_ylabel("rows, %")
         axes.set_title("Labels per row")
-        _legend(figure)
+        legend(figure)
     return figure
 
 
@@ -103,7 +65,7 @@ def token_lengths(card: DataCard) -> Figure:
     end = max(card.max_tokens, card.suggested_tokens) + 8
     width = -(-min(most + 1, end) // 50)
     edges = np.arange(0, min(most + 1, end) + width, width)
-    with _figure(7.5, 3.2) as (figure, axes):
+    with one(WIDTH, 3.2) as (figure, axes):
         for split in card.splits:
             axes.hist(
                 np.minimum(split.lengths, edges[-1] - 0.5),
@@ -114,28 +76,15 @@ def token_lengths(card: DataCard) -> Figure:
                 color=COLOURS[split.name],
                 label=split.name,
             )
+        axes.set_xlim(0, edges[-1])
         if card.max_tokens <= edges[-1]:
             axes.axvline(card.max_tokens, color="#444444", linestyle="--", linewidth=1)
-            _beside_line(axes, card.max_tokens, edges[-1], f"data.max_tokens={card.max_tokens}")
-        axes.set_xlim(0, edges[-1])
+            beside_line(axes, card.max_tokens, f"data.max_tokens={card.max_tokens}")
         axes.set_xlabel("tokens in a text" + (" (the last bar: and more)" if most >= edges[-1] else ""))
         axes.set_ylabel("texts, %")
         axes.set_title("Length of the texts")
-        _legend(figure)
+        legend(figure)
     return figure
-
-
-def _legend(figure: Figure) -> None:
-    # Outside, where it hides no bar.
-    figure.legend(loc="outside upper right", ncols=3)
-
-
-def _beside_line(axes: Axes, at: float, end: float, text: str) -> None:
-    left = at > 0.8 * end
-    axes.annotate(
-        text, (at, 0.9), xycoords=("data", "axes fraction"), xytext=(-4 if left else 4, 0),
-        textcoords="offset points", ha="right" if left else "left", color="#444444",
-    )  # fmt: skip
 
 
 def co_occurrence(card: DataCard) -> Figure:
@@ -144,24 +93,11 @@ def co_occurrence(card: DataCard) -> Figure:
     np.fill_diagonal(shares, np.nan)  # all of them have their own label: it would only set the scale
     count = len(card.labels)
     side = max(4.0, 2.4 + 0.34 * count)
-    with _figure(side, side - 0.2) as (figure, axes):
-        image = axes.imshow(shares, cmap="Blues", vmin=0)
-        names = [_short(name) for name in card.labels]
-        axes.set_xticks(range(count), names, rotation=60, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(count), names)
-        axes.grid(visible=False)
-        middle = np.nanmax(shares) / 2 if np.isfinite(shares).any() else 0
-        for row, column in np.argwhere(np.isfinite(shares)):
-            value = shares[row, column]
-            if value >= 0.5:
-                colour = "white" if value > middle else "#333333"
-                axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7, color=colour)
+    with one(side, side - 0.2) as (figure, axes):
+        most = float(np.nanmax(shares)) if np.isfinite(shares).any() else 1.0
+        image = heat_map(axes, shares, card.labels, most=most, cell=0.34)
         axes.set_xlabel("also has, %")
         axes.set_ylabel("rows with")
         axes.set_title("Labels that go together (train)")
         figure.colorbar(image, ax=axes, shrink=0.6, pad=0.01, aspect=30, label="%")
     return figure
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 24 else name[:23] + "…"

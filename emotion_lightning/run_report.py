@@ -1,0 +1,265 @@
+"""The report of a finished run: one HTML file that needs no network, and its pictures."""
+
+import logging
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from emotion_lightning import config, pages, run_folder
+from emotion_lightning.callbacks import history
+from emotion_lightning.data.rows import Rows
+from emotion_lightning.logger import Run
+from emotion_lightning.pages import Section
+from emotion_lightning.report import PROTOCOL_METRICS
+from emotion_lightning.run_card import RunCard
+from emotion_lightning.thresholds import ORACLE, PROTOCOLS
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("validation", "test")
+
+
+def write(
+    folder: Path,
+    settings: config.Train,
+    rows: dict[str, Rows],
+    *,
+    split: str,
+    scored: Rows,
+    probabilities: Tensor,
+    cut: Tensor,
+    protocol: str,
+    labels: list[str],
+    metrics: dict[str, Any],
+    run: Run,
+) -> None:
+    """Write report.html and pictures/, and give them to the logger.
+
+    What goes wrong in drawing is a warning: a run is worth more than its pictures.
+
+    Args:
+        folder: the run folder.
+        settings: of the run.
+        rows: of every split.
+        split: the one that is drawn.
+        scored: its rows.
+        probabilities: of these rows, [row, label].
+        cut: thresholds of the protocol that decides, [label].
+        protocol: its name.
+        labels: names.
+        metrics: what metrics.json is going to say.
+        run: where metrics go besides the folder.
+    """
+    try:
+        from emotion_lightning import charts
+        from emotion_lightning.charts import run as run_charts
+
+        card = RunCard(
+            settings=settings,
+            metrics=metrics,
+            history=history.read(folder / run_folder.HISTORY),
+            labels=labels,
+            split=split,
+            rows=scored,
+            probabilities=probabilities.double().numpy(),
+            thresholds=cut.double().numpy(),
+            protocol=protocol,
+            train_rows=len(rows["train"]),
+            unlabelled=len(rows["test"]) if "test" in rows and "test" not in metrics else 0,
+        )
+        pictures = {name: charts.png(figure) for name, figure in run_charts.pictures(card).items()}
+        content = _content(card, folder, list(pictures))
+        page = pages.page("run_report", content, pictures)
+        # Texts stay here: many may not be passed on.
+        sent = pages.page("run_report", content | {"mistakes": []}, pictures)
+    except Exception as error:
+        log.warning("%s is not written: %s: %s", run_folder.REPORT, type(error).__name__, error, exc_info=True)
+        return
+    files = {name: folder / run_folder.PICTURES / f"{name}.png" for name in pictures}
+    for name, file in files.items():
+        run_folder.write_bytes(file, pictures[name])
+    # A file may hold half of a surrogate pair, which UTF-8 has no bytes for.
+    run_folder.write_bytes(folder / run_folder.REPORT, page.encode(errors="replace"))
+    run.media(files, sent)
+
+
+def _content(card: RunCard, folder: Path, pictures: Sequence[str]) -> dict[str, Any]:
+    tree = run_folder.read_settings(folder)
+    options = tree["options"]
+    environment = run_folder.read_json(folder / run_folder.ENVIRONMENT)["starts"]
+    return {
+        "title": f"{options['model']}, {options['peft']}, on {options['data']}",
+        "made": _made(folder, environment),
+        "facts": _facts(card),
+        "command": _command(environment[0]["command"]),
+        "chosen": _chosen(card, options),
+        "sections": [_protocols(card), _other_scores(card), *_pictures(card, pictures)],
+        "split": card.split,
+        "mistakes": card.mistakes(),
+        "settings": (folder / run_folder.SETTINGS).read_text(encoding="utf-8"),
+    }
+
+
+def _made(folder: Path, starts: list[dict[str, Any]]) -> str:
+    """Which run it was, when, on what, by which code."""
+    start, folder = starts[-1], folder.resolve()
+    hardware, code = start["hardware"], start["git"]
+    parts = [
+        f"{folder.parent.name}/{folder.name}",
+        starts[0]["time"].replace("T", " ").replace("+00:00", " UTC"),
+        *([f"resumed {len(starts) - 1} times"] if len(starts) > 2 else ["resumed"] if len(starts) == 2 else []),
+        ", ".join(hardware["gpus"]) or f"{hardware['processor']}, {hardware['threads']} threads",
+        f"torch {start['versions'].get('torch', 'unknown')}",
+        *([f"commit {code['commit'][:10]}{' and changes' if code['changed'] else ''}"] if code else []),
+    ]
+    return " · ".join(parts)
+
+
+def _command(arguments: list[str]) -> str:
+    return shlex.join(["python", "-m", "emotion_lightning.train", *arguments[1:]])
+
+
+def _chosen(card: RunCard, options: dict[str, str]) -> str:
+    """The options, and the settings that change the most."""
+    settings = card.settings
+    assert isinstance(settings.data, config.Batches)
+    lr = settings.peft.lr if settings.optimizer.lr is None else settings.optimizer.lr
+    trainer, batch = settings.trainer, settings.data.batch_size
+    step = batch * trainer.devices * trainer.num_nodes * trainer.accumulate_grad_batches
+    values = {
+        **{group: option for group, option in options.items() if group not in ("experiment", "sweep", "logger")},
+        "model.path": settings.model.path if settings.model.pretrained else "(random weights)",
+        "model.quantization": settings.model.quantization.value,
+        "optimizer.lr": f"{lr:g}",
+        "data.max_tokens": settings.data.max_tokens,
+        "seed": settings.seed,
+    }
+    return " · ".join([*(f"{name}={value}" for name, value in values.items()), f"{step} rows in an optimizer step"])
+
+
+def _facts(card: RunCard) -> list[tuple[str, str]]:
+    main, cost = card.scores[card.protocol], card.metrics["cost"]
+    rows = [card.train_rows, *[card.metrics[split]["rows"] for split in SPLITS if split in card.metrics]]
+    best = card.best()
+    return [
+        *[
+            (f"{PROTOCOL_METRICS[name]}, {card.split}", f"{main[name]:.3f}")
+            for name in ("f1_macro", "f1_micro", "jaccard")
+        ],
+        ("rows: train / validation" + (" / test" if len(rows) > 2 else ""), " / ".join(f"{count:,}" for count in rows)),
+        ("labels", f"{len(card.labels)}"),
+        *([("best epoch", f"{best['epoch']:.0f} of {card.history[-1]['epoch']:.0f}")] if best else []),
+        ("trained parameters", f"{cost['trainable_parameters']:,}"),
+        ("of training", _duration(cost["train_seconds"])),
+        ("texts a second in training", f"{cost['samples_per_second']:,.0f}"),
+        ("of memory at the most", f"{cost['peak_memory_bytes'] / 1e9:.1f} GB"),
+    ]
+
+
+def _duration(seconds: float) -> str:
+    """A time as it is said.
+
+    >>> _duration(75), _duration(7200), _duration(8.13)
+    ('1 min 15 s', '2 h 0 min', '8.1 s')
+    """
+    whole = round(seconds)
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _protocols(card: RunCard) -> Section:
+    table = Section("Scores", columns=["thresholds", *PROTOCOL_METRICS.values()])
+    for split in SPLITS:
+        if split not in card.metrics:
+            continue
+        scores = card.metrics[split]
+        for protocol in (*PROTOCOLS, ORACLE):
+            name = f"{split}, {protocol}"
+            if protocol == ORACLE:
+                table.looks[len(table.rows)] = "aside"
+                name = f"{split}, {ORACLE} (fitted on itself)"
+            if protocol == card.protocol:
+                table.looks[len(table.rows)] = "main"
+                name += " ●"
+            table.rows.append([name, *[f"{scores[protocol][metric]:.3f}" for metric in PROTOCOL_METRICS]])
+    table.note = (
+        "● decides the prediction files. Thresholds are fitted on validation, but the oracle's on the very rows that "
+        "they are scored on: what perfect ones would bring, and no result. Gold labels/text: "
+        + ", ".join(
+            f"{split} {card.metrics[split][card.protocol]['gold_cardinality']:.3f}"
+            for split in SPLITS
+            if split in card.metrics
+        )
+        + "."
+    )
+    if card.unlabelled:
+        table.note += f" The {card.unlabelled:,} rows of test have no labels: they are predicted, not scored."
+    elif "test" not in card.metrics:
+        table.note += " There is no test split."
+    return table
+
+
+def _other_scores(card: RunCard) -> Section:
+    names = {"map": "mAP", "lrap": "LRAP", "loss": "loss", "ece": "ECE", "brier": "Brier"}
+    rows = [
+        [split, *[f"{card.metrics[split][name]:.4f}" for name in names], card.metrics[split]["probabilities"]]
+        for split in SPLITS
+        if split in card.metrics
+    ]
+    note = "What needs no thresholds. Raw probabilities of a weighted loss are too high on purpose."
+    return Section("Rankings and calibration", note, columns=["split", *names.values(), "probabilities"], rows=rows)
+
+
+def _pictures(card: RunCard, drawn: Sequence[str]) -> list[Section]:
+    scored = [
+        [
+            card.labels[label],
+            f"{values['support']:,}",
+            *[f"{values[name]:.3f}" for name in ("precision", "recall", "f1", "threshold")],
+            f"{curve.average:.3f}" if (curve := card.curve(label)) else "–",
+        ]
+        for label in card.by_support()
+        if (values := card.of_label(label))
+    ]
+    sections = [
+        Section(
+            "Learning curves",
+            f"The epoch with the best {card.settings.callbacks.monitor} was kept. Loss of train: the mean over the "
+            "steps of the epoch, while its weights change.",
+            ["learning_curves"],
+        ),
+        Section(
+            "Labels",
+            f"By the thresholds of {card.protocol}; the most frequent label first, with the rows of {card.split} that "
+            "have it.",
+            ["label_scores"],
+            ["label", "support", "precision", "recall", "F1", "threshold", "average precision"],
+            scored,
+        ),
+        Section(
+            "Precision and recall",
+            "AP: average precision, the area under the steps. The dot is where the threshold stands.",
+            ["precision_recall"],
+        ),
+        Section(
+            "Reliability",
+            "Of the labels that were given such a probability, the share that is there, over all labels together; the "
+            "upright lines hold 95 of 100 such shares. Dots below the diagonal: probabilities are too high. ECE is "
+            "computed for each label, then averaged.",
+            ["reliability"],
+        ),
+        Section("Probabilities", "The further apart the two are, the better a label is told.", ["probabilities"]),
+        Section(
+            "Labels that go together",
+            f"Of the rows of {card.split} with the label at the left, the share that has the label below too, in gold "
+            "and as predicted. Grey: no row has the label.",
+            ["co_occurrence"],
+        ),
+    ]
+    return [section for section in sections if set(section.pictures) <= set(drawn)]

@@ -1,0 +1,319 @@
+"""The report of a run: its numbers against plain counts, its page, its pictures, and what it must not do."""
+
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL
+from sklearn.metrics import average_precision_score, f1_score
+from tables import write_csv
+
+from emotion_lightning import charts, environment, metrics, run_folder, run_report, thresholds
+from emotion_lightning.callbacks import history
+from emotion_lightning.charts import run as run_charts
+from emotion_lightning.data.rows import Rows
+from emotion_lightning.errors import UserError
+from emotion_lightning.logger import Run
+from emotion_lightning.run_card import RunCard
+
+PICTURES = {
+    "learning_curves", "label_scores", "precision_recall", "reliability", "probabilities", "co_occurrence",
+}  # fmt: skip
+ODD_NAMES = ["<b>fear</b>", "anger|$x_1$ & rage", "怒り", "دلق", "joy 😀", "long " * 40, "two\nlines"]
+ODD_TEXTS = [
+    "<script>alert(1)</script> & <b>bold</b>",
+    "مرحبا بالعالم",
+    "😀👩‍👩‍👧 \u202e turned",
+    "x" * 10_000,
+    "two\nlines\x00\x1b[31m",
+    "half a pair \ud83d",
+]
+HISTORY: list[history.Row] = [
+    {"epoch": epoch, "step": 9 * epoch, "train/loss": 1 / epoch, "val/loss": 0.9, "val/f1_macro": f1,
+     "val/f1_micro": 0.5, "val/jaccard": 0.5, "val/map": 0.5, "val/lrap": 0.5}
+    for epoch, f1 in ((1, 0.2), (2, 0.4), (3, 0.4))
+]  # fmt: skip
+
+
+def rows(count: int, labels: int, *, texts: list[str] = ODD_TEXTS) -> tuple[Rows, torch.Tensor]:
+    """Rows with odd texts and probabilities that are often right; of several labels no row has the last."""
+    random = np.random.default_rng(labels)
+    rates = np.full(labels, 0.3)
+    if labels > 1:
+        rates[-1] = 0
+    targets = (random.random((count, labels)) < rates).astype(np.float32)
+    shares = torch.from_numpy(1 / (1 + np.exp(-random.normal(2 * targets - 1, 1.5)))).float()
+    return Rows(
+        [f"r{i}" for i in range(count)], [f"{texts[i % len(texts)]} {i}" for i in range(count)], targets
+    ), shares
+
+
+def scores(found: Rows, shares: torch.Tensor, names: list[str], settings: Any) -> tuple[dict[str, Any], torch.Tensor]:
+    targets = torch.from_numpy(found.targets)
+    cuts = thresholds.fit(shares, targets, settings.thresholds)
+    told = metrics.report(shares, targets, cuts, names) | {"loss": 0.5}
+    cost = {"trainable_parameters": 7, "train_seconds": 61.0, "samples_per_second": 5.0, "tokens_per_second": 50.0,
+            "peak_memory_bytes": 10**9}  # fmt: skip
+    return {"validation": told, "test": told, "cost": cost}, cuts["global"]
+
+
+def card(settings: Any, count: int, names: list[str], *, lines: list[history.Row] | None = None) -> RunCard:
+    found, shares = rows(count, len(names))
+    told, cut = scores(found, shares, names, settings)
+    return RunCard(
+        settings=settings, metrics=told, history=HISTORY if lines is None else lines, labels=names, split="test",
+        rows=found, probabilities=shares.double().numpy(), thresholds=cut.numpy(), protocol="global", train_rows=9,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def write(settings: Callable[..., Any], tmp_path: Path) -> Callable[..., Path]:
+    """Write the report of invented rows; the page."""
+
+    def write(count: int = 40, names: list[str] = ODD_NAMES, run: Run | None = None) -> Path:
+        typed = settings()
+        found, shares = rows(count, len(names))
+        told, cut = scores(found, shares, names, typed)
+        run_folder.write_settings(tmp_path, typed, {"model": "tiny", "peft": "ia3", "data": "sample"})
+        environment.record(tmp_path, arguments=["train.py", "seed=2"], data_hashes={})
+        history.write(tmp_path / "history.csv", HISTORY)
+        run_report.write(
+            tmp_path, typed, {"train": found, "validation": found, "test": found}, split="test", scored=found,
+            probabilities=shares, cut=cut, protocol="global", labels=names, metrics=told, run=run or Run(False),
+        )  # fmt: skip
+        return tmp_path / "report.html"
+
+    return write
+
+
+class Page(HTMLParser):
+    """What a page shows and what it would load."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.cells: list[list[str]] = []
+        self.looks: list[str] = []
+        self.text = ""
+        self.feed(file.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.tags.append(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href")]
+        if tag == "tr":
+            self.cells.append([])
+            self.looks.append(dict(attrs).get("class", ""))
+        if tag == "td":
+            self.cells[-1].append("")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self.tags[-1:] == ["td"] and data.strip():
+            self.cells[-1][-1] += data
+
+    def row(self, name: str) -> tuple[list[str], str]:
+        """The cells of a table's row by the first one, and its looks."""
+        (found,) = [(cells, look) for cells, look in zip(self.cells, self.looks, strict=True) if cells[:1] == [name]]
+        return found
+
+
+# ------------------------------------------------------------------------------------------------------------- numbers
+
+
+def test_curves_have_the_average_precision_of_scikit_learn_and_of_metrics(settings: Any) -> None:
+    found = card(settings(), 80, list("abcd"))
+    found.probabilities = found.probabilities.round(1)  # many rows alike
+    averages = []
+    for label in range(3):
+        curve = found.curve(label)
+        assert curve is not None
+        truth = found.truth[:, label]
+        assert curve.average == pytest.approx(average_precision_score(truth, found.probabilities[:, label]), abs=1e-12)
+        averages.append(curve.average)
+    shares = torch.from_numpy(found.probabilities).float()
+    told = metrics.rankings(shares, torch.from_numpy(found.truth))["map"]
+    assert np.mean(averages) == pytest.approx(told, abs=1e-6)
+    assert found.curve(3) is None
+
+
+def test_the_point_of_the_threshold_lies_on_the_curve_and_decisions_are_those_of_the_metrics(settings: Any) -> None:
+    found = card(settings(), 80, list("abcd"))
+    for label in range(3):
+        curve, told = found.curve(label), found.of_label(label)
+        assert curve is not None
+        distance = np.hypot(curve.recall - told["recall"], curve.precision - told["precision"])
+        assert distance.min() < 1e-12
+        assert told["f1"] == pytest.approx(f1_score(found.truth[:, label], found.decisions[:, label]))
+
+
+def test_bins_hold_every_probability_once(settings: Any) -> None:
+    found = card(settings(), 80, list("abcd"))
+    found.probabilities[0] = [0, 1, 1 / 15, 0.5]
+    count, mean, positive = found.bins()
+    assert count.sum() == found.probabilities.size and len(count) == 15
+    inside = (found.probabilities >= 7 / 15) & (found.probabilities < 8 / 15)
+    assert (count[7], mean[7], positive[7]) == pytest.approx(
+        (inside.sum(), found.probabilities[inside].mean(), found.truth[inside].mean())
+    )
+
+
+def test_the_texts_most_wrong_come_first_with_the_labels_concerned(settings: Any) -> None:
+    found = card(settings(), 3, ["joy", "anger"])
+    found.rows.targets = np.array([[1, 0], [1, 0], [0, 0]], dtype=np.float32)
+    found.probabilities = np.array([[0.9, 0.2], [0.0, 1.0], [0.4, 0.3]])
+    found.thresholds = np.array([0.5, 0.5])
+    first, *others = found.mistakes()
+    assert (first.identifier, first.gold, first.predicted) == ("r1", {"joy": 0.0}, {"anger": 1.0})
+    assert np.isfinite(first.loss)
+    assert others[0].loss == pytest.approx(-(np.log(0.6) + np.log(0.7)) / 2)
+    assert [mistake.identifier for mistake in others] == ["r2", "r0"]
+
+
+def test_the_best_epoch_is_the_first_of_the_best(settings: Any) -> None:
+    best = card(settings(), 5, ["joy"]).best()
+    assert best is not None and best["epoch"] == 2
+    assert card(settings(), 5, ["joy"], lines=[]).best() is None
+    lowest = card(settings("callbacks.monitor=val/loss"), 5, ["joy"]).best()
+    assert lowest is not None and lowest["epoch"] == 1
+
+
+# ------------------------------------------------------------------------------------------------------------ the page
+
+
+def test_a_run_writes_its_report_with_the_numbers_of_its_metrics(finished: Path) -> None:
+    told = json.loads((finished / "metrics.json").read_text())
+    page = Page(finished / "report.html")
+    for split in ("validation", "test"):
+        for protocol, name, look in (
+            ("fixed", "fixed", ""),
+            ("global", "global ●", "main"),
+            ("per_label", "per_label", ""),
+            ("oracle", "oracle (fitted on itself)", "aside"),
+        ):
+            cells, found = page.row(f"{split}, {name}")
+            assert found == look
+            assert cells[1:4] == [f"{told[split][protocol][name]:.3f}" for name in ("f1_macro", "f1_micro", "jaccard")]
+        cells, _ = page.row(split)
+        assert cells[1:] == [*(f"{told[split][name]:.4f}" for name in ("map", "lrap", "loss", "ece", "brier")), "raw"]
+    values = told["test"]["global"]["labels"]["joy"]
+    cells, _ = page.row("joy")
+    assert cells[1:5] == [str(values["support"]), *(f"{values[name]:.3f}" for name in ("precision", "recall", "f1"))]
+    assert "Run: tiny, ia3, on sample" in page.text and "model=tiny" in page.text and "1 of 1" in page.text
+    assert {file.stem for file in (finished / "pictures").iterdir()} == PICTURES
+    assert page.tags.count("img") == len(PICTURES)
+    assert page.tags.count("li") - len(re.findall(r"<li><b>", (finished / "report.html").read_text())) == 30
+
+
+def test_the_page_needs_no_network_and_shows_texts_and_names_as_they_are(write: Any) -> None:
+    page = Page(write())
+    assert all(link.startswith("data:image/png;base64,") for link in page.links)
+    assert not {"script", "link", "iframe"} & set(page.tags)
+    for shown in (
+        "<script>alert(1)</script> & <b>bold</b>", "مرحبا بالعالم", "👩‍👩‍👧", f"{'x' * 400}… (10,00", "two lines [31m",
+        "<b>fear</b>", "anger|$x_1$ & rage", "怒り",
+    ):  # fmt: skip
+        assert shown in page.text
+    assert "x" * 401 not in page.text
+
+
+@pytest.mark.parametrize("count,labels", [(2, 1), (2, 28), (40, 7)])
+def test_pictures_are_drawn_for_any_number_of_labels_and_rows(settings: Any, count: int, labels: int) -> None:
+    found = card(settings(), count, [*ODD_NAMES, *(f"label {i}" for i in range(labels))][:labels], lines=HISTORY[:1])
+    for name, figure in run_charts.pictures(found).items():
+        assert charts.png(figure).startswith(b"\x89PNG"), name
+    found.thresholds[:] = 1.0  # nothing is predicted
+    assert charts.png(run_charts.co_occurrence(found)).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("test", ["none", "unlabelled"])
+def test_without_a_labelled_test_split_validation_is_drawn(run: Any, tmp_path: Path, test: str) -> None:
+    """A label, few rows, and steps that end before the first validation."""
+    write_csv(tmp_path / "train.csv", [["text", "joy"], *([f"text {i}", i % 2] for i in range(64))])
+    write_csv(tmp_path / "validation.csv", [["text", "joy"], ["yes", 1], ["no", 0]])
+    write_csv(tmp_path / "test.csv", [["text"], ["perhaps"]])
+    code = run("train", *SMALL[:-1], "data=file", "data.train=train.csv", "data.validation=validation.csv",
+               "trainer.max_steps=1", *(["data.test=test.csv"] if test == "unlabelled" else []),
+               "hydra.run.dir=out")  # fmt: skip
+    assert code == 0
+    page = Page(tmp_path / "out" / "report.html")
+    assert ("1 rows of test have no labels" in page.text, "There is no test split" in page.text) == (
+        test == "unlabelled",
+        test == "none",
+    )
+    assert page.row("validation, global ●")
+    assert "test, global" not in page.text and "2 texts of validation" in page.text
+    assert {file.stem for file in (tmp_path / "out" / "pictures").iterdir()} == PICTURES - {"learning_curves"}
+    assert not (tmp_path / "out" / "history.csv").exists()
+
+
+# ------------------------------------------------------------------------------------------------------ what goes wrong
+
+
+def test_an_error_in_drawing_is_told_and_leaves_nothing(
+    write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: RunCard) -> None:
+        raise ZeroDivisionError("no such ink")
+
+    monkeypatch.setattr(run_charts, "reliability", fail)
+    assert not write().exists() and not (tmp_path / "pictures").exists()
+    assert "report.html is not written: ZeroDivisionError: no such ink" in caplog.text
+
+
+def test_a_folder_that_takes_no_pictures_is_the_users_to_mend(write: Any, tmp_path: Path) -> None:
+    (tmp_path / "pictures").write_text("a file stands in the way")
+    with pytest.raises(UserError, match="pictures.*cannot be written"):
+        write()
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_loggers_get_pictures_and_the_page_without_its_texts(write: Any, tmp_path: Path) -> None:
+    sent: list[tuple[dict[str, Path], str]] = []
+
+    class Noting(Run):
+        def media(self, pictures: dict[str, Path], page: str) -> None:
+            sent.append((pictures, page))
+
+    write(run=Noting(False))
+    ((pictures, page),) = sent
+    assert set(pictures) == PICTURES and all(file.is_file() for file in pictures.values())
+    assert "Scores" in page and "data:image/png" in page
+    assert "Most wrong" not in page and "alert(1)" not in page
+
+
+# --------------------------------------------------------------------------------------------------------- in a browser
+
+
+@pytest.mark.parametrize("width", [1280, 420])
+def test_a_browser_shows_the_report_without_sideways_scrolling(write: Any, tmp_path: Path, width: int) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("needs a browser (Debian: chromium)")
+    # A frame, as a browser without a screen makes no window narrower than 500.
+    probe = (
+        "<script>addEventListener('load',()=>{const d=document.getElementById('f').contentDocument;document.title="
+        "[d.documentElement.scrollWidth,d.images.length,[...d.images].every(i=>i.naturalWidth>0)].join()})</script>"
+    )
+    inner = write().read_text(encoding="utf-8").replace("&", "&amp;").replace('"', "&quot;")
+    file = tmp_path / "page.html"
+    file.write_text(f'{probe}<iframe id="f" width="{width}" height="900" srcdoc="{inner}"></iframe>', encoding="utf-8")
+    with tempfile.TemporaryDirectory() as profile:
+        done = subprocess.run(
+            [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+             "--disable-background-networking",
+             "--disable-component-update", "--disable-sync", f"--user-data-dir={profile}", "--dump-dom", str(file)],
+            capture_output=True, text=True, timeout=120, check=True,
+        )  # fmt: skip
+    title = re.search(r"<title>(\d+),(\d+),(\w+)</title>", done.stdout)
+    assert title is not None
+    assert int(title[1]) <= width and (title[2], title[3]) == (str(len(PICTURES)), "true")
