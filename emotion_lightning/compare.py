@@ -59,11 +59,14 @@ def weigh(
         found.append(verdicts.Group(name, members, values={}, spreads={}, below={}))
     for metric in settings.metrics:
         column = comparison.METRICS.index(metric)
-        of_metric = [(values[i][:, column], means[i][:, column]) for i in order]
+        of_metric = [
+            comparison.Measured(values[i][:, column], means[i][:, column], [run.seed for run in group.runs])
+            for i, group in zip(order, found, strict=True)
+        ]
         apart = comparison.differences(of_metric[0], of_metric[1:], confidence=settings.confidence)
-        for group, (own, draws) in zip(found, of_metric, strict=True):
-            group.values[metric] = own.tolist()
-            group.spreads[metric] = comparison.spread(own, draws, confidence=settings.confidence)
+        for group, measured in zip(found, of_metric, strict=True):
+            group.values[metric] = measured.values.tolist()
+            group.spreads[metric] = comparison.spread(measured, confidence=settings.confidence)
         for group, difference in zip(found[1:], apart, strict=True):
             group.below[metric] = difference
     return verdicts.Comparison(settings, rows=len(runs[0].ids), groups=found, left_out=list(left_out))

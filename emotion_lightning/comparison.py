@@ -4,7 +4,8 @@ Rows are drawn anew, with replacement, the same ones for every run (the paired b
 chapters 13 to 16, as Koehn, 2004, and Dror et al., 2018, use it). Several runs of a group count with the mean of their
 metrics, so the groups may differ in number; for that the randomisation test of Yeh (2000), which swaps the answers of
 two runs, has no like. Percentiles of the draws are the interval, and the p-value is the level at which that interval
-would just touch no difference: the two never disagree. That is uncertainty over rows; seeds have a test of their own.
+would just touch no difference, so before Holm's correction the two agree. That is uncertainty over rows; seeds have a
+test of their own. Which group is best is seen on these very rows, which flatters it a little where many are compared.
 """
 
 import math
@@ -23,6 +24,26 @@ METRICS = tuple(config.Score)
 Array = npt.NDArray[np.float64]
 
 _DRAWS_AT_ONCE = 250
+
+
+@dataclass
+class Measured:
+    """A metric of the runs of a group.
+
+    Attributes:
+        values: of each run, [run].
+        drawn: mean over the runs, over rows drawn anew, [sample].
+        seeds: of each run; None where it is not known.
+    """
+
+    values: Array
+    drawn: Array
+    seeds: Sequence[int | None]
+
+    def by_seed(self) -> Array:
+        """The mean of each seed's runs, [seed]: folds of a seed, or copies of a run, are no seeds of their own."""
+        seeds = np.array([-1 if seed is None else seed for seed in self.seeds])
+        return np.array([self.values[seeds == seed].mean() for seed in np.unique(seeds)])
 
 
 @dataclass
@@ -56,8 +77,8 @@ class Difference:
         high: upper end.
         p: two-sided, over rows.
         p_holm: the same, corrected for the number of groups compared.
-        p_seeds: Welch's t-test between the runs; None with fewer than three in either group, or where no seed changes
-            anything.
+        p_seeds: Welch's t-test between the means of the seeds; None with fewer than three in either group, or where
+            no seed changes anything.
     """
 
     value: float
@@ -119,9 +140,10 @@ def draws(runs: Sequence[Array], *, samples: int, seed: int) -> Array:
     return found
 
 
-def spread(values: Array, drawn: Array, *, confidence: float) -> Spread:
-    """Of one metric of a group: its runs' values, [run], and the draws of their mean, [sample]."""
-    low, high = interval(drawn, confidence=confidence)
+def spread(measured: Measured, *, confidence: float) -> Spread:
+    """How far one metric of a group spreads over its runs and over rows."""
+    values = measured.values
+    low, high = interval(measured.drawn, confidence=confidence)
     return Spread(
         mean=float(values.mean()),
         sd=float(values.std(ddof=1)) if len(values) > 1 else None,
@@ -132,23 +154,15 @@ def spread(values: Array, drawn: Array, *, confidence: float) -> Spread:
     )
 
 
-def differences(
-    best: tuple[Array, Array], others: Sequence[tuple[Array, Array]], *, confidence: float
-) -> list[Difference]:
-    """How far one metric of a group lies above that of each other group.
-
-    Args:
-        best: its runs' values, [run], and the draws of their mean, [sample].
-        others: the same of the others, over the same draws.
-        confidence: of the intervals.
-    """
-    apart = [best[1] - drawn for _, drawn in others]
+def differences(best: Measured, others: Sequence[Measured], *, confidence: float) -> list[Difference]:
+    """How far one metric of a group lies above that of each other group, drawn over the same rows."""
+    apart = [best.drawn - other.drawn for other in others]
     chances = [p_value(draw) for draw in apart]
     found = []
-    for (values, _), draw, p, corrected in zip(others, apart, chances, holm(chances), strict=True):
+    for other, draw, p, corrected in zip(others, apart, chances, holm(chances), strict=True):
         low, high = interval(draw, confidence=confidence)
-        value = float(best[0].mean() - values.mean())
-        found.append(Difference(value, low, high, p, corrected, p_between_seeds(best[0], values)))
+        value = float(best.values.mean() - other.values.mean())
+        found.append(Difference(value, low, high, p, corrected, p_between_seeds(best.by_seed(), other.by_seed())))
     return found
 
 
@@ -183,7 +197,7 @@ def holm(chances: Sequence[float]) -> list[float]:
 
 
 def p_between_seeds(ours: Array, theirs: Array) -> float | None:
-    """Welch's t-test between the runs of two groups; None where it cannot be had."""
+    """Welch's t-test between the seeds of two groups, [seed] each; None where it cannot be had."""
     from scipy.stats import ttest_ind
 
     if min(len(ours), len(theirs)) < 3 or (np.ptp(ours) == 0 and np.ptp(theirs) == 0):

@@ -33,7 +33,7 @@ class FinishedRun:
         folder: of the run.
         settings: those that matter to its results, options included, by dotted name.
         seed: of the run.
-    protocol: whose thresholds decided.
+        protocol: whose thresholds decided.
         labels: names.
         ids: of the rows.
         truth: gold, [row, label].
@@ -156,7 +156,7 @@ def _read(folder: Path, *, split: str, protocol: str | None, like: list[str] | N
     parts = comparison.summands(thresholds.decide(rows.probabilities, cut).numpy(), truth)
     _check(folder, split, protocol, told=told, found=comparison.scores([parts])[0])
     return FinishedRun(
-        folder, _material(tree), tree.get("seed"), protocol, labels, rows.ids, truth, parts, content["cost"]
+        folder, _material(tree), tree.get("seed"), protocol, labels, rows.ids, truth, parts, content.get("cost", {})
     )
 
 

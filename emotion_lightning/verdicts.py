@@ -112,7 +112,7 @@ def notes(found: Comparison) -> list[str]:
         holm = f", corrected by Holm's method for {len(found.groups) - 1} comparisons" if len(found.groups) > 2 else ""
         told.append(
             f"Differences are to the best group over the same rows (paired bootstrap{holm}): p tells whether other "
-            "texts could turn them. Whether other seeds could is told from three runs each (Welch's t-test)."
+            "texts could turn them. Whether other seeds could is told from three seeds each (Welch's t-test)."
         )
     return told + [f"Left out: {why}." for why in found.left_out]
 

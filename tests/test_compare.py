@@ -109,11 +109,11 @@ def test_draws_are_those_of_rows_drawn_one_by_one_and_the_same_for_all_runs() ->
 def test_a_spread_has_the_sample_deviation_and_one_run_has_none() -> None:
     drawn = np.linspace(0.4, 0.6, 1001)
     values = np.array([0.4, 0.5, 0.9])
-    found = comparison.spread(values, drawn, confidence=0.9)
+    found = comparison.spread(comparison.Measured(values, drawn, [1, 2, 3]), confidence=0.9)
     assert (found.mean, found.sd) == (pytest.approx(0.6), pytest.approx(np.std(values, ddof=1)))
     assert (found.least, found.most) == (0.4, 0.9)
     assert (found.low, found.high) == (pytest.approx(0.41), pytest.approx(0.59))
-    assert comparison.spread(values[:1], drawn, confidence=0.9).sd is None
+    assert comparison.spread(comparison.Measured(values[:1], drawn, [1]), confidence=0.9).sd is None
 
 
 def test_the_interval_leaves_zero_out_where_p_is_below_the_rest() -> None:
@@ -142,13 +142,26 @@ def test_differences_are_those_of_means_and_seeds_are_tested_by_welch() -> None:
     random = np.random.default_rng(1)
     ours, theirs = np.array([0.51, 0.52, 0.54]), np.array([0.45, 0.50, 0.43, 0.47])
     drawn = [random.normal(0.5, 0.01, 500), random.normal(0.46, 0.01, 500), random.normal(0.5, 0.01, 500)]
-    found = comparison.differences((ours, drawn[0]), [(theirs, drawn[1]), (ours[:2], drawn[2])], confidence=0.95)
+    best = comparison.Measured(ours, drawn[0], [1, 2, 3])
+    others = [
+        comparison.Measured(theirs, drawn[1], [1, 2, 3, 4]),
+        comparison.Measured(ours[:2], drawn[2], [1, 2]),
+    ]
+    found = comparison.differences(best, others, confidence=0.95)
     assert found[0].value == pytest.approx(ours.mean() - theirs.mean())
     assert (found[0].low, found[0].high) == pytest.approx(tuple(np.quantile(drawn[0] - drawn[1], [0.025, 0.975])))
     assert found[0].p_seeds == pytest.approx(ttest_ind(ours, theirs, equal_var=False).pvalue)
     assert found[1].p_seeds is None  # two runs
     assert [one.p_holm for one in found] == comparison.holm([one.p for one in found])
     assert found[0].p_holm == min(1, 2 * found[0].p) and found[1].p_holm == found[1].p
+
+
+def test_folds_of_a_seed_and_copies_of_a_run_are_no_seeds_of_their_own() -> None:
+    values, drawn = np.array([0.5, 0.6, 0.4, 0.9]), np.zeros(9)
+    assert comparison.Measured(values, drawn, [2, 2, 1, 7]).by_seed().tolist() == pytest.approx([0.4, 0.55, 0.9])
+    assert len(comparison.Measured(values, drawn, [None] * 4).by_seed()) == 1
+    folds = [comparison.Measured(values + shift, drawn, [1, 1, 1, 1]) for shift in (0.2, 0.0)]
+    assert comparison.differences(folds[0], folds[1:], confidence=0.95)[0].p_seeds is None
 
 
 def test_seeds_that_change_nothing_have_no_test() -> None:
