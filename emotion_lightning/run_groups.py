@@ -194,7 +194,9 @@ def group(runs: Sequence[FinishedRun]) -> dict[str, list[FinishedRun]]:
     """Runs with the same settings under a name made of what the groups differ in."""
     groups: dict[str, list[FinishedRun]] = {}
     for run in runs:
-        groups.setdefault(json.dumps(run.settings, sort_keys=True, default=str), []).append(run)
+        # Null is as good as unset: earlier versions lacked some settings, which are null unless used.
+        chosen = {name: value for name, value in run.settings.items() if value is not None}
+        groups.setdefault(json.dumps(chosen, sort_keys=True, default=str), []).append(run)
     settings = [members[0].settings for members in groups.values()]
     return dict(zip(names(settings), groups.values(), strict=True))
 
@@ -217,7 +219,7 @@ def _name(settings: dict[str, Any], groups: Sequence[dict[str, Any]], *, full: b
         # lr=3 of one method and lr=1 of another follow from the method, which is named.
         option, dot, _ = name.partition(".")
         peers = [other for other in alike if not dot or other.get(option) == settings.get(option)]
-        if len({json.dumps(other.get(name, "unset"), default=str) for other in peers}) > 1:
+        if len({json.dumps(other.get(name), default=str) for other in peers}) > 1:
             shown.append(f"{name}={_plain(settings.get(name, 'unset'), full=full)}")
     if trained and not shown:
         shown = [f"model={settings['model']}", f"peft={settings.get('peft')}"]

@@ -198,8 +198,8 @@ def test_groups_are_named_by_what_differs_and_not_by_what_follows_from_it() -> N
     paths[1]["init_from"] = "/runs/b/x"
     assert run_groups.names(paths) == ["init_from=/runs/a/x", "init_from=/runs/b/x"]
     older = {name: value for name, value in base.items() if name != "init_from"}
-    assert run_groups.names([base | {"clean": ["html", "urls"]}, older | {"clean": True}]) == [
-        "init_from=null clean=[html,urls]", "init_from=unset clean=true",
+    assert run_groups.names([base | {"clean": ["html", "urls"]}, older | {"clean": True}, older]) == [
+        "clean=[html,urls]", "clean=true", "clean=unset",
     ]  # fmt: skip
 
 
@@ -207,7 +207,7 @@ def test_seed_fold_and_what_changes_no_result_do_not_part_a_group(tmp_path: Path
     same = [
         invented(tmp_path / "a"),
         invented(tmp_path / "b", seed=2, data__fold=3, data__cache_dir="c", trainer__checkpoint_every=7),
-        invented(tmp_path / "c", seed=3, data__splits="a/splits.csv", from_run="a", resume="b"),
+        invented(tmp_path / "c", seed=3, data__splits="a/splits.csv", from_run="a", resume="b", data__new=None),
     ]
     other = invented(tmp_path / "d", trainer__max_epochs=4)
     runs = run_groups.read([*same, other], split="test", protocol=None)
