@@ -30,6 +30,7 @@ def libraries() -> None:
     """Silence them; what warns of something real still comes through."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)  # it tells of its list of fonts
     logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_Drop())
     for message in _WARNED:
         warnings.filterwarnings("ignore", message=message)

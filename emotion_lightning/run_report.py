@@ -126,14 +126,17 @@ def _chosen(card: RunCard, options: dict[str, str]) -> str:
     """The options, and the settings that change the most."""
     settings = card.settings
     assert isinstance(settings.data, config.Batches)
-    lr = settings.peft.lr if settings.optimizer.lr is None else settings.optimizer.lr
+    rates = {
+        name: getattr(settings.peft if getattr(settings.optimizer, name) is None else settings.optimizer, name)
+        for name in ("lr", "head_lr")
+    }
     trainer, batch = settings.trainer, settings.data.batch_size
     step = batch * trainer.devices * trainer.num_nodes * trainer.accumulate_grad_batches
     values = {
         **{group: option for group, option in options.items() if group not in ("experiment", "sweep", "logger")},
         "model.path": settings.model.path if settings.model.pretrained else "(random weights)",
         "model.quantization": settings.model.quantization.value,
-        "optimizer.lr": f"{lr:g}",
+        **{f"optimizer.{name}": f"{rate:g}" for name, rate in rates.items()},
         "data.max_tokens": settings.data.max_tokens,
         "seed": settings.seed,
     }
@@ -189,8 +192,8 @@ def _protocols(card: RunCard) -> Section:
                 name += " ●"
             table.rows.append([name, *[f"{scores[protocol][metric]:.3f}" for metric in PROTOCOL_METRICS]])
     table.note = (
-        "● decides the prediction files. Thresholds are fitted on validation, but the oracle's on the very rows that "
-        "they are scored on: what perfect ones would bring, and no result. Gold labels/text: "
+        "● decides the prediction files. Global and per_label thresholds are fitted on validation, the oracle's on the "
+        "very rows that they are scored on: what perfect ones would bring, and no result. Gold labels/text: "
         + ", ".join(
             f"{split} {card.metrics[split][card.protocol]['gold_cardinality']:.3f}"
             for split in SPLITS
@@ -236,8 +239,8 @@ def _pictures(card: RunCard, drawn: Sequence[str]) -> list[Section]:
         ),
         Section(
             "Labels",
-            f"By the thresholds of {card.protocol}; the most frequent label first, with the rows of {card.split} that "
-            "have it.",
+            f"With {card.protocol} thresholds; the most frequent label first, beside its name the rows of {card.split} "
+            "that have it.",
             ["label_scores"],
             ["label", "support", "precision", "recall", "F1", "threshold", "average precision"],
             scored,
