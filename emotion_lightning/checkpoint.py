@@ -46,11 +46,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def load(path: Path, *, map_location: Any = "cpu") -> dict[str, Any]:
     """The content of a checkpoint, or a UserError that names the file."""
     try:
-        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        content = torch.load(path, map_location=map_location or "cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist.") from None
+        raise UserError(f"{path} does not exist. {_MEND}") from None
     except Exception as error:  # a damaged file raises errors of zipfile, pickle and torch
-        raise UserError(f"{path} is not a whole checkpoint: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{path} is not a whole checkpoint ({first_line(error)}). {_MEND}") from error
+    if not isinstance(content, dict) or not {"state_dict", "pytorch-lightning_version"} <= content.keys():
+        raise UserError(f"{path} is no checkpoint of this project. {_MEND}")
+    return content
+
+
+_MEND = "Put back a copy of it, or repeat the run with train from_run=FOLDER."
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error, or its kind where it has no words."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 @dataclass
@@ -143,7 +154,7 @@ def read_card(folder: Path) -> Card:
         card.scaling()
         card.threshold_settings()
         required = {
-            "max_tokens": isinstance(card.max_tokens, int),
+            "max_tokens": isinstance(card.max_tokens, int) and card.max_tokens > 0,
             "data": card.data["option"],
             "loss": card.loss["option"],
         }
@@ -176,8 +187,7 @@ def load_model(folder: Path, *, card: Card, device: torch.device) -> tuple[Any, 
     except (UserError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # the libraries raise errors of many kinds for a file that is missing or cut
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"{folder} is damaged: {reason}") from error
+        raise UserError(f"{folder} is damaged: {first_line(error)}") from error
 
 
 def _load_model(folder: Path, *, card: Card, device: torch.device) -> tuple[Any, Any]:
@@ -207,8 +217,20 @@ def _load_model(folder: Path, *, card: Card, device: torch.device) -> tuple[Any,
     )
     if not whole:
         network = PeftModel.from_pretrained(network, str(folder))
+        _check_whole(network, folder)
         adapter.keep_dtype(network)
     return network.eval(), tokenizer
+
+
+def _check_whole(network: Any, folder: Path) -> None:
+    """Raise UserError where the file of an adapter lacks a tensor: PEFT would go on with one that was never trained."""
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    with safe_open(folder / "adapter_model.safetensors", framework="pt") as stored:
+        missing = get_peft_model_state_dict(network, save_embedding_layers=False).keys() - set(stored.keys())
+    if missing:
+        raise UserError(f"{folder} is damaged: adapter_model.safetensors lacks {min(missing)}.")
 
 
 def base_path(folder: Path, card: Card) -> str:

@@ -93,6 +93,8 @@ class _Failed:
 
 def _run(command: str, work: Callable[[Any, Path], Any], arguments: list[str]) -> None:
     schema.register()
+    # Hydra's parser takes flags in front of settings only.
+    arguments = sorted(arguments, key=lambda argument: bool(_ARGUMENT.fullmatch(argument)) or argument.startswith("~"))
     multirun = bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
     prepared = _with_run(command, _literal(command, arguments, multirun=multirun), multirun=multirun)
     informs = any(
@@ -346,7 +348,7 @@ def _check_jobs(command: str, arguments: list[str], *, typed: set[str]) -> None:
 
 _ACCESS = {
     getattr(errno, f"E{name}")
-    for name in ["EXIST", "NOTDIR", "ISDIR", "ACCES", "PERM", "ROFS", "NOSPC", "DQUOT", "NAMETOOLONG"]
+    for name in ["EXIST", "NOTDIR", "ISDIR", "ACCES", "PERM", "ROFS", "NOSPC", "DQUOT", "NAMETOOLONG", "FBIG"]
 }
 
 
@@ -365,8 +367,24 @@ def _as_user_error(command: str, error: BaseException, arguments: list[str]) -> 
         return UserError(f"Cannot read {error.override!r}; settings are given as name=value, lists as name=[a,b].")
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _from_hydra(command, error, arguments)
-    if isinstance(error, OSError) and error.errno in _ACCESS:
-        return UserError(f"{error.filename or 'A file'}: {error.strerror}; free some space or choose another folder.")
+    return _of_system(error)
+
+
+def _of_system(error: BaseException) -> UserError | None:
+    """The mistake where a disk is full or a folder cannot be written to, also deep in a library."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _ACCESS:
+            where = cause.filename or "A file"
+            return UserError(f"{where}: {cause.strerror}; free some space or choose another folder.")
+        # Libraries written in Rust put the system's number into their words.
+        number = re.search(r"\(os error (\d+)\)", str(cause))
+        if number and int(number[1]) in _ACCESS:
+            reason = os.strerror(int(number[1]))
+            return UserError(f"A file cannot be written: {reason}; free some space or choose another folder.")
+        if str(cause).startswith("No space left on device"):
+            return UserError("A file cannot be written: the disk is full; free some space or choose another folder.")
+        cause = cause.__cause__
     return None
 
 

@@ -1,13 +1,15 @@
 """Where metrics go besides the run folder: Weights & Biases, a CSV file, or nowhere."""
 
+import csv
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning import config
+from emotion_lightning import checkpoint, config, run_folder
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -73,15 +75,33 @@ def run(settings: config.Logger, folder: Path, *, resolved: dict[str, Any], mult
         case config.WandB():
             yield from _wandb(settings, folder, resolved=resolved, multirun=multirun)
         case config.CSV():
-            from lightning.pytorch.loggers import CSVLogger
-
-            csv = CSVLogger(folder, name="", version="")
+            logger = _csv(folder)
             try:
-                yield Run(csv)
+                yield Run(logger)
             finally:
-                csv.finalize("finished")
+                logger.finalize("finished")
         case _:
             yield Run(False)
+
+
+def _csv(folder: Path) -> Any:
+    """Lightning's CSV logger, which would remove the metrics.csv of a run that goes on; here it goes on too."""
+    from lightning.pytorch.loggers import CSVLogger
+
+    file, last = folder / "metrics.csv", folder / run_folder.CHECKPOINTS / "last.ckpt"
+    rows: list[dict[str, Any]] = []
+    if file.is_file() and last.is_file():
+        # Steps after the checkpoint are taken, and logged, again.
+        step = checkpoint.load(last)["global_step"]
+        with file.open(encoding="utf-8", newline="") as opened:
+            kept = [row for row in csv.DictReader(opened) if int(float(row["step"])) < step]
+        rows = [{name: cell for name, cell in row.items() if cell} for row in kept]
+    logger = CSVLogger(folder, name="", version="")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Experiment logs directory")
+        logger.experiment.metrics = rows
+    logger.save()
+    return logger
 
 
 def _wandb(settings: config.WandB, folder: Path, *, resolved: dict[str, Any], multirun: bool) -> Iterator[Run]:

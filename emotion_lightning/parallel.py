@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any
 
@@ -60,21 +61,36 @@ class Workers:
         self._pool = pool
         self._count = count
 
+    def _submit(self, texts: list[str], batch_size: int) -> Future[Any]:
+        try:
+            return self._pool.submit(_label, texts, batch_size)
+        except BrokenProcessPool as error:
+            raise UserError(_BROKEN) from error
+
     def decide(
         self, pieces: Iterator[Sequence[str]], *, batch_size: int
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Decisions and probabilities of each piece, [text, label]."""
         waiting: collections.deque[Future[Any]] = collections.deque()
         for texts in pieces:
-            waiting.append(self._pool.submit(_label, list(texts), batch_size))
+            waiting.append(self._submit(list(texts), batch_size))
             if len(waiting) >= self._count * _AHEAD:
                 yield _tensors(waiting.popleft())
         while waiting:
             yield _tensors(waiting.popleft())
 
 
+_BROKEN = (
+    "A process that labels was killed, as the system does where memory ends. Try fewer devices= or a smaller "
+    "data.batch_size."
+)
+
+
 def _tensors(future: Future[Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    decisions, probabilities = future.result()
+    try:
+        decisions, probabilities = future.result()
+    except BrokenProcessPool as error:
+        raise UserError(_BROKEN) from error
     return torch.from_numpy(decisions), torch.from_numpy(probabilities)
 
 

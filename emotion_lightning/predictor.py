@@ -13,6 +13,7 @@ from torch import Tensor
 
 from emotion_lightning import average, calibration, checkpoint, config, model, pooling, quiet, thresholds
 from emotion_lightning.data.batches import WINDOW, Collate, EmotionRows, Tokens, by_length, tokenize
+from emotion_lightning.errors import UserError
 
 
 @dataclass
@@ -104,6 +105,11 @@ class Predictor(Labeller):
                         batch["attention_mask"].to(self.device),
                         pooling=self.card.pooling(),
                     ).cpu()
+        if not bool(torch.isfinite(logits).all()):
+            raise UserError(
+                "The network's outputs are not finite: its weights are damaged, or overflow in this dtype. Take a "
+                "whole copy of the run."
+            )
         return logits
 
     def _tokenize(self, texts: Sequence[str]) -> Tokens:

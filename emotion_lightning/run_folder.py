@@ -178,6 +178,12 @@ def write_bytes(file: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def sweep(folder: Path) -> None:
+    """Remove what `replacing` left of files that a kill kept it from finishing."""
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)
+
+
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
     """A path to write to, which takes the place of `file` at the end, and is removed on an error.

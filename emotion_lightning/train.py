@@ -50,6 +50,7 @@ def train(settings: config.Train, folder: Path) -> float | None:
     emotions = EmotionData(settings.data, corpus, tokenizer=tokenizer, seed=settings.seed)
     last = folder / run_folder.CHECKPOINTS / "last.ckpt"
     goes_on = goes_on and last.exists()
+    run_folder.sweep(folder / run_folder.CHECKPOINTS)
     classifier = _classifier(
         settings, emotions, device=device, base_folder=folder / run_folder.BASE, starts=not goes_on
     )

@@ -131,5 +131,5 @@ def _stored(folder: Path, *, full: bool) -> dict[str, Tensor]:
         for file in sorted(folder.glob("model*.safetensors" if full else "adapter_model.safetensors")):
             values |= load_file(file)
     except Exception as error:  # safetensors has an error class of its own
-        raise UserError(f"{folder} is damaged: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{folder} is damaged: {checkpoint.first_line(error)}") from error
     return values

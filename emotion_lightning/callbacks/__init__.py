@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, TQDMProgressBar
 
 from emotion_lightning import config, run_folder
 from emotion_lightning.callbacks.average import Average
 from emotion_lightning.callbacks.clock import Clock
 from emotion_lightning.callbacks.history import History
-from emotion_lightning.callbacks.saving import LastCheckpoint, PatientStopping
+from emotion_lightning.callbacks.saving import KeptCheckpoint, LastCheckpoint, PatientStopping
 from emotion_lightning.callbacks.signals import StopOnSignal
 from emotion_lightning.errors import UserError
 
@@ -62,7 +62,7 @@ def build(
             )
         )
     callbacks.append(
-        ModelCheckpoint(
+        KeptCheckpoint(
             checkpoints,
             filename="best",
             monitor=settings.monitor,
@@ -72,7 +72,7 @@ def build(
             enable_version_counter=False,
         )
     )
-    callbacks.append(ModelCheckpoint(checkpoints, filename="last", save_top_k=1, enable_version_counter=False))
+    callbacks.append(KeptCheckpoint(checkpoints, filename="last", save_top_k=1, enable_version_counter=False))
     if trainer.checkpoint_every:
         callbacks.append(_last(checkpoints, every_n_train_steps=trainer.checkpoint_every))
     if trainer.checkpoint_minutes is not None:
@@ -85,7 +85,7 @@ def shows_bar(trainer: config.Trainer) -> bool:
     return trainer.progress_bar and sys.stderr.isatty()
 
 
-def _last(checkpoints: Path, **when: Any) -> ModelCheckpoint:
+def _last(checkpoints: Path, **when: Any) -> KeptCheckpoint:
     return LastCheckpoint(checkpoints, filename="last", save_top_k=1, enable_version_counter=False, **when)
 
 

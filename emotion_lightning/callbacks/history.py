@@ -34,7 +34,8 @@ class History(Callback):
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_index: int) -> None:
         """Keep the loss of a step, on its device: reading it would wait."""
-        self._losses.append(outputs["loss"].detach())
+        # Lightning has divided it among the batches of an optimizer step.
+        self._losses.append(outputs["loss"].detach() * trainer.accumulate_grad_batches)
 
     def on_validation_end(self, trainer: Any, module: Any) -> None:
         """Add the row. Checkpoint callbacks come later, so that the best one has it too."""

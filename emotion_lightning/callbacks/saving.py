@@ -1,8 +1,11 @@
 """When to save and when to stop, so that a run goes on as if it had never been stopped."""
 
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+
+from emotion_lightning import checkpoint
 
 
 class PatientStopping(EarlyStopping):
@@ -23,7 +26,27 @@ def at_whole_step(trainer: Any, batch_index: int) -> bool:
     return accumulated and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
 
 
-class LastCheckpoint(ModelCheckpoint):
+class KeptCheckpoint(ModelCheckpoint):
+    """Knows its best epoch again after a resume, also where the run folder has another place or name by now.
+
+    Lightning forgets which epoch was best when the folder is another one, and takes the next for the best.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with what was kept; raise UserError where the file of the best epoch is gone or damaged."""
+        folder = Path(str(self.dirpath))
+
+        def here(path: str) -> str:
+            return str(folder / Path(path).name) if path else path
+
+        moved = {name: here(state_dict[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
+        kept = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        if moved["best_model_path"]:
+            checkpoint.load(Path(moved["best_model_path"]))
+        super().load_state_dict(state_dict | moved | {"best_k_models": kept, "dirpath": self.dirpath})
+
+
+class LastCheckpoint(KeptCheckpoint):
     """Saves last.ckpt between the ends of epochs."""
 
     @property
