@@ -146,7 +146,8 @@ def read_card(folder: Path) -> Card:
         card = Card(**content)
         labels.check(card.labels, str(file))
         for protocol in (*card.thresholds, card.protocol):
-            card.cuts(protocol)
+            if not bool(torch.isfinite(card.cuts(protocol)).all()):
+                raise ValueError(f"a threshold of {protocol} is not finite")
         config.Quantization(card.base["quantization"])
         config.Dtype(card.base["dtype"])
         card.cleaning()
@@ -236,11 +237,12 @@ def _check_whole(network: Any, folder: Path) -> None:
 def base_path(folder: Path, card: Card) -> str:
     """Where the base is now: where it was, or beside a folder that was moved, or on the hub."""
     saved = Path(card.base["path"])
-    if (saved / "config.json").is_file():
-        return str(saved)
-    for beside in (folder.parent / run_folder.BASE, folder / run_folder.BASE, folder.parent / saved.name):
-        if (beside / "config.json").is_file():
-            return str(beside)
+    beside = [folder.parent / run_folder.BASE, folder / run_folder.BASE, folder.parent / saved.name]
+    # Random weights lie in the run's own folder: where that was, another run may have put its own by now.
+    places = [saved, *beside] if card.base["pretrained"] else [*beside, saved]
+    for place in places:
+        if (place / "config.json").is_file():
+            return str(place)
     if card.base["local"]:
         raise UserError(
             f"The base model of {folder} is neither at {saved} nor beside it ({folder.parent / run_folder.BASE}); copy "

@@ -128,6 +128,22 @@ def test_a_card_with_an_impossible_length_is_refused(finished: Path, tmp_path: P
     assert "is damaged: max_tokens" in capfd.readouterr().err
 
 
+def test_a_threshold_that_is_no_number_is_refused(finished: Path, tmp_path: Path, run: Any, capfd: Any) -> None:
+    file = copy(finished, tmp_path) / checkpoint.CARD
+    content = json.loads(file.read_text())
+    content["thresholds"]["global"]["joy"] = float("nan")
+    file.write_text(json.dumps(content))
+    assert run("predict", "run=copy", "text=hello") == 2
+    assert "a threshold of global is not finite" in capfd.readouterr().err
+
+
+def test_a_copied_run_takes_its_own_base_and_not_what_lies_at_the_old_place(finished: Path, tmp_path: Path) -> None:
+    folder = copy(finished, tmp_path)
+    assert checkpoint.base_path(folder, checkpoint.read_card(folder)) == str(tmp_path / "copy" / "base")
+    shutil.rmtree(tmp_path / "copy" / "base")
+    assert checkpoint.base_path(folder, checkpoint.read_card(folder)) == str(finished / "base")
+
+
 def test_a_killed_process_that_labels_is_told(finished: Path) -> None:
     def pieces() -> Any:
         yield ["hello"]
