@@ -30,7 +30,7 @@ def card(runs: Sequence[str]) -> checkpoint.Card:
     on each row's own where no two did, as folds do.
 
     Raises:
-        UserError: the runs have other labels, or clean or cut texts otherwise.
+        UserError: the runs have other labels.
     """
     folders = [checkpoint.model_folder(run) for run in runs]
     cards = [checkpoint.read_card(folder) for folder in folders]
@@ -50,8 +50,9 @@ def card(runs: Sequence[str]) -> checkpoint.Card:
         log.warning(
             "The runs validated on other rows, or keep no outcomes: the average takes the mean of their thresholds."
         )
+        orders = [[other.labels.index(name) for name in first.labels] for other in cards]
         cuts = {
-            name: torch.stack([_cuts(other, name, first.labels) for other in cards]).mean(0)
+            name: torch.stack([other.cuts(name)[order] for other, order in zip(cards, orders, strict=True)]).mean(0)
             for name in first.thresholds
         }
     else:
@@ -60,10 +61,6 @@ def card(runs: Sequence[str]) -> checkpoint.Card:
         first,
         thresholds={name: dict(zip(first.labels, cut.tolist(), strict=True)) for name, cut in cuts.items()},
     )
-
-
-def _cuts(of: checkpoint.Card, protocol: str, labels: Sequence[str]) -> Tensor:
-    return torch.tensor([of.thresholds[protocol][name] for name in labels], dtype=torch.float64)
 
 
 def _pooled(rows: list[outcomes.RowOutcomes], runs: int) -> tuple[Tensor, Tensor] | None:

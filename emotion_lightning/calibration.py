@@ -14,6 +14,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from emotion_lightning import config
 
+BINS = 15
+"""Of equal width, in which probabilities are compared with what came true."""
+
 
 @dataclass
 class Scaling:
@@ -116,7 +119,7 @@ def report(probabilities: Tensor, targets: Tensor) -> dict[str, float]:
     }
 
 
-def expected_calibration_error(probabilities: Tensor, targets: Tensor, *, bins: int = 15) -> float:
+def expected_calibration_error(probabilities: Tensor, targets: Tensor, *, bins: int = BINS) -> float:
     """Mean over labels of the expected calibration error (Guo et al., 2017), bins of equal width.
 
     That is the mean distance, over rows, between a bin's mean probability and its share of positives. It is of the

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from emotion_lightning import adapter, config, labels, model, run_folder, schema
 from emotion_lightning.calibration import Scaling, from_plain
-from emotion_lightning.errors import UserError
+from emotion_lightning.errors import UserError, first_line
 
 CARD = "emotion_lightning.json"
 
@@ -57,11 +57,6 @@ def load(path: Path, *, map_location: Any = "cpu") -> dict[str, Any]:
 
 
 _MEND = "Put back a copy of it, or repeat the run with train from_run=FOLDER."
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error, or its kind where it has no words."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 @dataclass

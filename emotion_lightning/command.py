@@ -29,7 +29,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from emotion_lightning import cluster, config, help, run_folder, schema
-from emotion_lightning.errors import UserError
+from emotion_lightning.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -390,7 +390,7 @@ def _of_system(error: BaseException) -> UserError | None:
 
 def _from_hydra(command: str, error: Exception, arguments: list[str]) -> UserError:
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    first = first_line(error)
     merged = re.match(r"Error merging override \+*(?P<key>[^=\s]+)=", first)
     # Of a list's item Hydra names the override alone.
     key = str(getattr(cause, "full_key", None) or (merged["key"] if merged else "")).partition("[")[0]

@@ -50,7 +50,7 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
 
     import torch
 
-    model = predictor.load(settings.run, accelerator=settings.accelerator)
+    model = predictor.open_runs(runs, card, accelerator=settings.accelerator)
     logits, probabilities = model.outputs(rows.texts, batch_size=data.batch_size)
     predictions.write(
         folder / run_folder.PREDICTIONS / f"{split}.csv",

@@ -99,7 +99,7 @@ def finish(
     run.table("labels", *_label_table(content[shown], protocol))
     run_report.write(
         folder, settings, emotions.rows, split=shown, scored=splits[shown].rows,
-        probabilities=calibration.probabilities(splits[shown].logits, scores.scaling), cut=scores.cuts[protocol],
+        probabilities=scores.probabilities[shown], cut=scores.cuts[protocol],
         protocol=protocol, labels=emotions.labels, metrics=content, run=run,
     )  # fmt: skip
     run_folder.write_json(folder / run_folder.METRICS, content)

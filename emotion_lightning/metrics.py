@@ -84,11 +84,8 @@ class Jaccard(Metric):
 
     def update(self, decisions: Tensor, targets: Tensor) -> None:
         """Add rows: decisions and targets, 0/1 or bool, [row, label]."""
-        truth, decisions = targets.bool(), decisions.bool()
-        both = (decisions & truth).sum(1).double()
-        either = (decisions | truth).sum(1)
-        self.total += torch.where(either > 0, both / either.clamp(min=1), 1.0).sum()
-        self.rows += len(truth)
+        self.total += thresholds.row_jaccard(decisions.bool(), targets.bool()).sum()
+        self.rows += len(targets)
 
     def compute(self) -> Tensor:
         """The mean, float64."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from emotion_lightning import config, pooling
-from emotion_lightning.errors import UserError
+from emotion_lightning.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +51,7 @@ def _check_hub(settings: config.Model) -> None:
     except RepositoryNotFoundError as error:
         raise UserError(_steps(settings.path, "the hub does not know it, or it is private")) from error
     except Exception as error:  # the hub client raises errors of its own, of httpx and of the system
-        raise UserError(
-            _steps(settings.path, f"the hub cannot be reached ({str(error).splitlines()[0] or type(error).__name__})")
-        ) from error
+        raise UserError(_steps(settings.path, f"the hub cannot be reached ({first_line(error)})")) from error
 
 
 def _steps(path: str, reason: str) -> str:
@@ -190,7 +188,7 @@ def load(
         )
     except (OSError, ValueError, ImportError) as error:
         hint = "" if attn_implementation is config.AttentionKernel.auto else " Try model.attn_implementation=auto."
-        raise UserError(f"The model {path} cannot be loaded: {str(error).splitlines()[0]}{hint}") from error
+        raise UserError(f"The model {path} cannot be loaded: {first_line(error)}{hint}") from error
     finally:
         transformers_logging.set_verbosity(level)
     _set_attention(network, attention)
@@ -294,8 +292,7 @@ def _random(settings: config.Model, labels: Sequence[str], tokenizer: Any, seed:
             eos_token_id=tokenizer.eos_token_id,
         )
     except Exception as error:  # besides KeyError and ValueError, one that transformers defines for each field
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"model.architecture cannot be built: {reason[:200]}") from error
+        raise UserError(f"model.architecture cannot be built: {first_line(error)[:200]}") from error
     base_folder.parent.mkdir(parents=True, exist_ok=True)
     # Processes that train together come here together.
     with FileLock(base_folder.with_suffix(".lock")):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from emotion_lightning import run_folder
-from emotion_lightning.errors import UserError
+from emotion_lightning.errors import UserError, first_line
 
 
 @dataclass
@@ -58,7 +58,7 @@ def read(folder: Path, split: str, labels: Sequence[str]) -> RowOutcomes | None:
     try:
         table = pyarrow.parquet.read_table(file)
     except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{file} cannot be read: {first_line(error)}") from error
     wanted = [f"p_{name}" for name in labels]
     if missing := [name for name in ("id", *wanted) if name not in table.column_names]:
         raise UserError(f"{file} has no column {missing[0]}: it is not of a run with the labels {', '.join(labels)}.")

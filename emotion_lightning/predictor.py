@@ -154,10 +154,15 @@ def load(run: str | Path | Sequence[str | Path], *, accelerator: str = "auto") -
     Raises:
         UserError: a folder holds no trained model, its base model cannot be found, or runs have other labels.
     """
-    quiet.libraries()
     runs = average.members(run)
-    members = [_load(folder, accelerator) for folder in runs]
-    return members[0] if len(members) == 1 else Average(members, average.card(runs))
+    return open_runs(runs, average.card(runs), accelerator=accelerator)
+
+
+def open_runs(runs: Sequence[str], card: checkpoint.Card, *, accelerator: str) -> Labeller:
+    """What `load` gives, of runs whose common card, `average.card`, is known already."""
+    quiet.libraries()
+    members = [_load(run, accelerator) for run in runs]
+    return members[0] if len(members) == 1 else Average(members, card)
 
 
 def _load(run: str, accelerator: str) -> Predictor:

@@ -7,10 +7,8 @@ import numpy as np
 import torch
 
 from emotion_lightning import config, labels, thresholds
+from emotion_lightning.calibration import BINS
 from emotion_lightning.data.rows import Rows
-
-BINS = 15
-"""Of equal width, as in calibration.expected_calibration_error."""
 
 
 @dataclass

@@ -35,11 +35,13 @@ class Scores:
 
     Attributes:
         splits: what metrics.json says of each labelled split.
+        probabilities: of each split, calibrated if asked for, [row, label].
         cuts: thresholds of each protocol, [label].
         scaling: how probabilities were calibrated, None for not at all.
     """
 
     splits: dict[str, dict[str, Any]]
+    probabilities: dict[str, Tensor]
     cuts: dict[str, Tensor]
     scaling: calibration.Scaling | None
 
@@ -66,10 +68,11 @@ def score(
     logits, targets = splits["validation"].logits, splits["validation"].targets
     assert targets is not None
     scaling = calibration.fit(thresholding, logits, targets)
-    cuts = thresholds.fit(calibration.probabilities(logits, scaling), targets, thresholding)
+    shares = {name: calibration.probabilities(split.logits, scaling) for name, split in splits.items()}
+    cuts = thresholds.fit(shares["validation"], targets, thresholding)
     scores: dict[str, dict[str, Any]] = {}
     for name, split in splits.items():
-        probabilities = calibration.probabilities(split.logits, scaling)
+        probabilities = shares[name]
         outcomes.write(folder, name, outcomes.RowOutcomes(split.rows.ids, labels, probabilities, split.targets))
         predictions.write(
             folder / run_folder.PREDICTIONS / f"{name}.csv",
@@ -86,4 +89,4 @@ def score(
         scores[name]["loss"] = loss(split.logits, split.targets)
     if "test" not in splits:
         log.warning("There is no test split: metrics.json has none.")
-    return Scores(scores, cuts, scaling)
+    return Scores(scores, shares, cuts, scaling)

@@ -166,7 +166,7 @@ def _scores_of_cuts(
         return torch.cat([zero, with_label.cumsum(0)]) + without.sum() - torch.cat([zero, without.cumsum(0)])
 
     if metric is config.ThresholdMetric.jaccard:
-        scores = summed(_row_jaccard) / len(truth)
+        scores = summed(row_jaccard) / len(truth)
     else:
         both = summed(lambda decided, gold: (decided & gold).sum(1).double())
         sizes = summed(lambda decided, gold: (decided.sum(1) + gold.sum(1)).double())
@@ -178,7 +178,8 @@ def _scores_of_cuts(
     return middle, torch.where(possible, scores, -1.0)
 
 
-def _row_jaccard(decisions: Tensor, truth: Tensor) -> Tensor:
+def row_jaccard(decisions: Tensor, truth: Tensor) -> Tensor:
+    """Jaccard index of each row, [row], float64; 1 where neither has a label. Both bool, [row, label]."""
     both, either = (decisions & truth).sum(1).double(), (decisions | truth).sum(1)
     return torch.where(either > 0, both / either.clamp(min=1), 1.0)
 
@@ -196,7 +197,7 @@ def _micro(decisions: Tensor, truth: Tensor) -> Tensor:
 
 
 def _jaccard(decisions: Tensor, truth: Tensor) -> Tensor:
-    return _row_jaccard(decisions, truth).mean()
+    return row_jaccard(decisions, truth).mean()
 
 
 _SCORES: dict[config.ThresholdMetric, Callable[[Tensor, Tensor], Tensor]] = {

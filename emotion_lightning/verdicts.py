@@ -87,18 +87,17 @@ def sentences(found: Comparison) -> list[str]:
 def sentence(best: Group, other: Group, metric: config.Score, *, confidence: float) -> str:
     """One of them."""
     apart = other.below[metric]
-    bounds = f"{confidence * 100:g} % {_points(apart.low)} to {_points(apart.high)}, {_chance(apart.p_holm)}"
-    if apart.p_holm > 1 - confidence:
-        return (
-            f"{best.name} and {other.name} are within noise: {_points(apart.value)} points of {metric.value} ({bounds})"
-        )
-    above, below = ("above", apart) if apart.value >= 0 else ("below", _turned(apart))
-    bounds = f"{confidence * 100:g} % {_points(below.low)} to {_points(below.high)}, {_chance(apart.p_holm)}"
+    noise = apart.p_holm > 1 - confidence
+    above, told = ("below", _turned(apart)) if apart.value < 0 and not noise else ("above", apart)
+    points = f"{_points(told.value)} points of {metric.value}"
+    bounds = f"{confidence * 100:g} % {_points(told.low)} to {_points(told.high)}, {_chance(told.p_holm)}"
+    if noise:
+        return f"{best.name} and {other.name} are within noise: {points} ({bounds})"
     seeds = ""
     if apart.p_seeds is not None:
         held = apart.p_seeds <= 1 - confidence
         seeds = f"; between seeds {_chance(apart.p_seeds)}" + ("" if held else ": other seeds may turn it")
-    return f"{best.name} is {above} {other.name} by {_points(below.value)} points of {metric.value} ({bounds}){seeds}"
+    return f"{best.name} is {above} {other.name} by {points} ({bounds}){seeds}"
 
 
 def notes(found: Comparison) -> list[str]:
@@ -151,7 +150,7 @@ def _metric(found: Comparison, metric: config.Score) -> Section:
                 f"{spread.least:.3f}..{spread.most:.3f}" if len(group.runs) > 1 else "–",
                 f"[{spread.low:.3f}, {spread.high:.3f}]",
                 "–" if apart is None else f"{_points(-apart.value)} [{_points(-apart.high)}, {_points(-apart.low)}]",
-                "–" if apart is None else f"{apart.p_holm:.3f}" if apart.p_holm >= 0.001 else "<0.001",
+                "–" if apart is None else _chance(apart.p_holm).removeprefix("p").removeprefix("="),
             ]
         )
     columns = ["group", "runs", "mean ± sd", "min..max", percent, "points against best", "p"]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from emotion_lightning import checkpoint, config
-from emotion_lightning.errors import UserError
+from emotion_lightning.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -131,5 +131,5 @@ def _stored(folder: Path, *, full: bool) -> dict[str, Tensor]:
         for file in sorted(folder.glob("model*.safetensors" if full else "adapter_model.safetensors")):
             values |= load_file(file)
     except Exception as error:  # safetensors has an error class of its own
-        raise UserError(f"{folder} is damaged: {checkpoint.first_line(error)}") from error
+        raise UserError(f"{folder} is damaged: {first_line(error)}") from error
     return values

@@ -2,9 +2,6 @@
 
 import json
 import re
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from browser import laid_out
 from conftest import SMALL
 from sklearn.metrics import average_precision_score, f1_score
 from tables import write_csv
@@ -296,24 +294,5 @@ def test_loggers_get_pictures_and_the_page_without_its_texts(write: Any, tmp_pat
 
 @pytest.mark.parametrize("width", [1280, 420])
 def test_a_browser_shows_the_report_without_sideways_scrolling(write: Any, tmp_path: Path, width: int) -> None:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("needs a browser (Debian: chromium)")
-    # A frame, as a browser without a screen makes no window narrower than 500.
-    probe = (
-        "<script>addEventListener('load',()=>{const d=document.getElementById('f').contentDocument;document.title="
-        "[d.documentElement.scrollWidth,d.images.length,[...d.images].every(i=>i.naturalWidth>0)].join()})</script>"
-    )
-    inner = write().read_text(encoding="utf-8").replace("&", "&amp;").replace('"', "&quot;")
-    file = tmp_path / "page.html"
-    file.write_text(f'{probe}<iframe id="f" width="{width}" height="900" srcdoc="{inner}"></iframe>', encoding="utf-8")
-    with tempfile.TemporaryDirectory() as profile:
-        done = subprocess.run(
-            [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-             "--disable-background-networking",
-             "--disable-component-update", "--disable-sync", f"--user-data-dir={profile}", "--dump-dom", str(file)],
-            capture_output=True, text=True, timeout=120, check=True,
-        )  # fmt: skip
-    title = re.search(r"<title>(\d+),(\d+),(\w+)</title>", done.stdout)
-    assert title is not None
-    assert int(title[1]) <= width and (title[2], title[3]) == (str(len(PICTURES)), "true")
+    wide, count, loaded = laid_out(write().read_text(encoding="utf-8"), tmp_path, width=width)
+    assert wide <= width and (count, loaded) == (len(PICTURES), True)

@@ -41,7 +41,8 @@ class KeptCheckpoint(ModelCheckpoint):
 
         moved = {name: here(state_dict[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
         kept = {here(path): score for path, score in state_dict["best_k_models"].items()}
-        if moved["best_model_path"]:
+        # The last checkpoint, which is kept without a metric, is what is being read.
+        if self.monitor is not None and moved["best_model_path"]:
             checkpoint.load(Path(moved["best_model_path"]))
         super().load_state_dict(state_dict | moved | {"best_k_models": kept, "dirpath": self.dirpath})
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
+from emotion_lightning.calibration import BINS
 from emotion_lightning.charts import (
     BLUE,
     COLOURS,
@@ -25,7 +26,7 @@ from emotion_lightning.charts import (
     short,
     styled,
 )
-from emotion_lightning.run_card import BINS, RunCard
+from emotion_lightning.run_card import RunCard
 
 _DARK, _GREY = "#222222", "#767676"
 _SCORES = {"val/f1_micro": "micro F1", "val/f1_macro": "macro F1", "val/jaccard": "Jaccard", "val/map": "mAP"}

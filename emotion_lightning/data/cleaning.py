@@ -31,6 +31,14 @@ def cleaner(steps: Sequence[CleaningStep]) -> Callable[[str], str]:
     return clean
 
 
+def _name_emojis(text: str) -> str:
+    if text.isascii():
+        return text
+    import emoji
+
+    return emoji.replace_emoji(text, lambda _, data: f" {data['en'].strip(':').replace('_', ' ')} ")
+
+
 _CHANGES: dict[CleaningStep, Callable[[str], str]] = {
     CleaningStep.newlines: lambda text: _NEWLINES.sub(" ", text),
     CleaningStep.urls: lambda text: _URL.sub("http", text),
@@ -38,13 +46,5 @@ _CHANGES: dict[CleaningStep, Callable[[str], str]] = {
     # Last: what it brings out is meant literally.
     CleaningStep.html: html.unescape,
     # After it, since &#128514; is one too.
-    CleaningStep.emojis: lambda text: _name_emojis(text),
+    CleaningStep.emojis: _name_emojis,
 }
-
-
-def _name_emojis(text: str) -> str:
-    if text.isascii():
-        return text
-    import emoji
-
-    return emoji.replace_emoji(text, lambda _, data: f" {data['en'].strip(':').replace('_', ' ')} ")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from emotion_lightning.errors import UserError
+from emotion_lightning.errors import UserError, first_line
 
 _SAMPLE = 1 << 18
 _USUAL = (
@@ -149,5 +149,4 @@ def unreadable(path: Path, error: Exception) -> UserError:
     """The error for a file that is damaged, or not ours to read."""
     if isinstance(error, PermissionError):
         return UserError(f"{path} cannot be read: permission denied.")
-    reason = next(iter(str(error).splitlines()), type(error).__name__)
-    return UserError(f"{path} cannot be read ({reason}); it is damaged, cut short or of another format.")
+    return UserError(f"{path} cannot be read ({first_line(error)}); it is damaged, cut short or of another format.")

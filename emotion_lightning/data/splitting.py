@@ -44,7 +44,7 @@ def folded(corpus: Corpus, *, folds: int, fold: int, seed: int) -> Corpus:
         raise UserError("Rows without labels cannot be cut into folds.")
     if len(rows) < folds:
         raise UserError(f"data.folds={folds} is more than there are rows ({len(rows)}).")
-    stratified = np.hstack([rows.targets, np.ones((len(rows), 1))]).astype(int)
+    stratified = _strata(rows)
     splitter = MultilabelStratifiedKFold(n_splits=folds, shuffle=True, random_state=seed)
     train, validation = list(splitter.split(np.zeros(len(rows)), stratified))[fold - 1]
     splits = {"train": rows.take(np.sort(train)), "validation": rows.take(np.sort(validation))}
@@ -91,12 +91,16 @@ def _cut(rows: Rows, share: float, seed: int, *, source: str) -> tuple[Rows, Row
         )
     from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 
-    assert rows.targets is not None
-    # A column of ones stands for the rows themselves.
-    stratified = np.hstack([rows.targets, np.ones((len(rows), 1))]).astype(int)
+    stratified = _strata(rows)
     splitter = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=wanted, random_state=seed)
     kept, taken = _sized(*next(splitter.split(np.zeros(len(rows)), stratified)), wanted=wanted, seed=seed)
     return rows.take(np.sort(kept)), rows.take(np.sort(taken))
+
+
+def _strata(rows: Rows) -> np.ndarray:
+    """What is to be shared out evenly, [row, label + 1]: every label, and by a column of ones the rows themselves."""
+    assert rows.targets is not None
+    return np.hstack([rows.targets, np.ones((len(rows), 1))]).astype(int)
 
 
 def _sized(kept: np.ndarray, taken: np.ndarray, *, wanted: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
