@@ -61,21 +61,21 @@ class EmotionClassifier(lightning.LightningModule):
         """Texts and tokens of the last batch."""
         self._random_state: dict[str, Any] | None = None
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Token ids and mask, [batch, token], to logits, [batch, label], float32."""
-        self.batch_shape = tuple(input_ids.shape)
-        return pooling.logits(self.network, input_ids, attention_mask, pooling=self.pooling)
+    def forward(self, batch: Batch) -> Tensor:
+        """A batch to logits, [batch, label], float32."""
+        self.batch_shape = tuple(batch["input_ids"].shape)
+        return pooling.logits(self.network, batch, pooling=self.pooling)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The loss of a batch."""
-        logits = self(batch["input_ids"], batch["attention_mask"])
+        logits = self(batch)
         loss = self.loss(logits, batch["targets"])
         self.log("train/loss", loss, prog_bar=True, batch_size=len(logits))
-        return loss
+        return loss * batch.get("weight", 1.0)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Gather a batch's outcomes."""
-        logits = self(batch["input_ids"], batch["attention_mask"])
+        logits = self(batch)
         self.outcomes.update(batch["rows"], logits, batch.get("targets"))
 
     test_step = validation_step

@@ -70,6 +70,11 @@ class Batches(Data):
     """Longer texts are cut to this many tokens, special ones included. Emotion texts rarely need more than 64."""
     batch_size: Annotated[int, Bounds(at_least=1)]
     """Texts in a batch, on each device."""
+    batch_tokens: Annotated[int | None, Bounds(at_least=4)]
+    """Tokens in a batch at most, padding counted, on each device, instead of batch_size texts: batches of short texts
+    then hold many, and each text still counts alike. null: batch_size texts each."""
+    packing: bool
+    """Put the texts of a batch in one line, without padding. For Gemma with model.attention=causal."""
     max_rows: Annotated[int | None, Bounds(at_least=1)]
     """Keep only the first rows of each split; null keeps all. For a quick look, not for results."""
     workers: Annotated[int, Bounds(at_least=0)]

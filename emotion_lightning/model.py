@@ -212,12 +212,15 @@ def _set_attention(network: Any, attention: config.Attention) -> None:
 
 
 @contextlib.contextmanager
-def enough_memory(batch: Callable[[], tuple[int, ...]], *, training: bool) -> Iterator[None]:
+def enough_memory(
+    batch: Callable[[], tuple[int, ...]], *, training: bool, batch_tokens: int | None = None
+) -> Iterator[None]:
     """Turn running out of memory into a UserError with the settings that help.
 
     Args:
         batch: texts and tokens of the batch that did not fit.
         training: whether it was for a training step, which more settings make smaller.
+        batch_tokens: what batches are cut by, if not by their number of texts.
     """
     try:
         yield
@@ -226,7 +229,7 @@ def enough_memory(batch: Callable[[], tuple[int, ...]], *, training: bool) -> It
         if not (on_cpu or isinstance(error, torch.OutOfMemoryError | MemoryError)):
             raise
         rows, tokens = batch()
-        smaller = f"data.batch_size={max(1, rows // 2)}"
+        smaller = f"data.batch_tokens={batch_tokens // 2}" if batch_tokens else f"data.batch_size={max(1, rows // 2)}"
         if training:
             smaller += (
                 " with trainer.accumulate_grad_batches=2 (the same optimizer steps), "

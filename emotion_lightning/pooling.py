@@ -7,26 +7,34 @@ from torch import Tensor, nn
 
 from emotion_lightning.config import Attention, Pooling
 
+Batch = dict[str, Any]
+"""Tensors by name, and a few plain numbers; `data.batches.Collate` tells which."""
 
-def logits(network: Any, input_ids: Tensor, attention_mask: Tensor, *, pooling: Pooling) -> Tensor:
+
+def logits(network: Any, batch: Batch, *, pooling: Pooling) -> Tensor:
     """Logits of each label.
 
     Args:
         network: for sequence classification, with or without an adapter.
-        input_ids: [batch, token].
-        attention_mask: 1 for tokens, 0 for padding at either end, [batch, token].
+        batch: as `data.batches.Collate` makes it: padded on the right, or packed.
         pooling: what the head sees. `first` of an encoder goes through the model's own pooler.
 
     Returns:
         [batch, label], float32.
     """
     own = network.get_base_model() if hasattr(network, "get_base_model") else network
-    if pooling is Pooling.first and not is_decoder(own):
-        return network(input_ids=input_ids, attention_mask=attention_mask).logits.float()
     backbone = getattr(own, own.base_model_prefix)
+    ids, mask = batch["input_ids"], batch.get("attention_mask")
+    if "ends" in batch:
+        # The texts of the one line are told apart by positions that start again from 0.
+        hidden = backbone(input_ids=ids, position_ids=batch["position_ids"]).last_hidden_state
+        return _classify(own, _pool_packed(hidden[0], batch["position_ids"][0], batch["ends"], pooling)).float()
+    if pooling is Pooling.first and not is_decoder(own):
+        return network(input_ids=ids, attention_mask=mask).logits.float()
     # Stock decoders put the head on every token and then pick one: with many labels and long texts that is work.
-    hidden = backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-    return _classify(own, pool(hidden, attention_mask, pooling)).float()
+    # Reading from left to right, a text never sees the padding behind it; without a mask the faster kernels serve.
+    hidden = backbone(input_ids=ids, attention_mask=None if _is_causal(own) else mask).last_hidden_state
+    return _classify(own, pool(hidden, mask, pooling)).float()
 
 
 def is_stock(network: Any, attention: Attention, pooling: Pooling) -> bool:
@@ -37,25 +45,35 @@ def is_stock(network: Any, attention: Attention, pooling: Pooling) -> bool:
     return pooling is Pooling.first
 
 
-def pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
+def pool(hidden: Tensor, attention_mask: Tensor | None, pooling: Pooling) -> Tensor:
     """One vector for each text, [batch, hidden], from those of its tokens, [batch, token, hidden]; padding left out.
 
     >>> hidden = torch.tensor([[[1.0], [3.0], [9.0]]])
     >>> [pool(hidden, torch.tensor([[1, 1, 0]]), way).item() for way in Pooling]
     [1.0, 3.0, 2.0]
     """
+    if pooling is Pooling.first:
+        return hidden[:, 0]
+    if attention_mask is None:
+        return hidden[:, -1] if pooling is Pooling.last else hidden.float().mean(dim=1)
     present = attention_mask.to(hidden.device)
-    rows = torch.arange(len(hidden), device=hidden.device)
-    match pooling:
-        case Pooling.first:
-            return hidden[rows, present.argmax(dim=1)]
-        case Pooling.last:
-            places = torch.arange(present.shape[1], device=hidden.device)
-            return hidden[rows, (present * places).argmax(dim=1)]
-        case Pooling.mean:
-            # In float32: a sum of many bfloat16 vectors loses the last of them.
-            weights = present.unsqueeze(-1).float()
-            return (hidden.float() * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+    if pooling is Pooling.last:
+        return hidden[torch.arange(len(hidden), device=hidden.device), present.sum(dim=1) - 1]
+    # In float32: a sum of many bfloat16 vectors loses the last of them.
+    weights = present.unsqueeze(-1).float()
+    return (hidden.float() * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+def _pool_packed(hidden: Tensor, position_ids: Tensor, ends: Tensor, pooling: Pooling) -> Tensor:
+    """One vector for each text, [batch, hidden], of texts in one line: `hidden` is [token, hidden]."""
+    if pooling is Pooling.last:
+        return hidden[ends - 1]
+    starts = torch.nn.functional.pad(ends[:-1], (1, 0))
+    if pooling is Pooling.first:
+        return hidden[starts]
+    text = (position_ids == 0).cumsum(0) - 1
+    sums = hidden.new_zeros(len(ends), hidden.shape[-1], dtype=torch.float32).index_add(0, text, hidden.float())
+    return sums / (ends - starts).unsqueeze(-1)
 
 
 def is_decoder(network: Any) -> bool:
@@ -63,6 +81,10 @@ def is_decoder(network: Any) -> bool:
     from transformers.modeling_layers import GenericForSequenceClassification
 
     return isinstance(network, GenericForSequenceClassification)
+
+
+def _is_causal(own: Any) -> bool:
+    return is_decoder(own) and getattr(own.config, "is_causal", True)
 
 
 def _classify(own: Any, vectors: Tensor) -> Tensor:

@@ -99,12 +99,8 @@ class Predictor(Labeller):
             for rows in by_length(dataset.tokens.lengths, batch_size=batch_size):
                 batch = collate(rows)
                 with model.enough_memory(partial(tuple, batch["input_ids"].shape), training=False):
-                    logits[rows] = pooling.logits(
-                        self.network,
-                        batch["input_ids"].to(self.device),
-                        batch["attention_mask"].to(self.device),
-                        pooling=self.card.pooling(),
-                    ).cpu()
+                    moved = {n: v.to(self.device) for n, v in batch.items() if n in ("input_ids", "attention_mask")}
+                    logits[rows] = pooling.logits(self.network, moved, pooling=self.card.pooling()).cpu()
         if not bool(torch.isfinite(logits).all()):
             raise UserError(
                 "The network's outputs are not finite: its weights are damaged, or overflow in this dtype. Take a "

@@ -130,8 +130,9 @@ def _chosen(card: RunCard, options: dict[str, str]) -> str:
         name: getattr(settings.peft if getattr(settings.optimizer, name) is None else settings.optimizer, name)
         for name in ("lr", "head_lr")
     }
-    trainer, batch = settings.trainer, settings.data.batch_size
-    step = batch * trainer.devices * trainer.num_nodes * trainer.accumulate_grad_batches
+    trainer, data = settings.trainer, settings.data
+    batches = trainer.devices * trainer.num_nodes * trainer.accumulate_grad_batches
+    step = f"{data.batch_tokens * batches} tokens" if data.batch_tokens else f"{data.batch_size * batches} rows"
     values = {
         **{group: option for group, option in options.items() if group not in ("experiment", "sweep", "logger")},
         "model.path": settings.model.path if settings.model.pretrained else "(random weights)",
@@ -140,7 +141,7 @@ def _chosen(card: RunCard, options: dict[str, str]) -> str:
         "data.max_tokens": settings.data.max_tokens,
         "seed": settings.seed,
     }
-    return " · ".join([*(f"{name}={value}" for name, value in values.items()), f"{step} rows in an optimizer step"])
+    return " · ".join([*(f"{name}={value}" for name, value in values.items()), f"{step} in an optimizer step"])
 
 
 def _facts(card: RunCard) -> list[tuple[str, str]]:

@@ -255,6 +255,11 @@ def _check_relations(settings: config.Train) -> None:
             "model.pooling=first with model.attention=causal: the first token sees none of the others. Set "
             "model.pooling=last, or model.attention=bidirectional."
         )
+    if getattr(settings.data, "packing", False) and not causal:
+        raise UserError(
+            "data.packing=true needs model.attention=causal (model=gemma and its like): in one line, texts are told "
+            "apart by their positions. Set data.packing=false."
+        )
     if not settings.model.head:
         raise UserError("model.head=[] leaves no module to classify with; name the model's own, such as [score].")
     targets = getattr(settings.peft, "targets", [])
@@ -295,7 +300,7 @@ def _check_scores(settings: config.Compare) -> None:
 def _check_data(settings: Any, command: str) -> None:
     data = settings.data
     if isinstance(data, config.Batches):
-        _check_folds(data)
+        _check_batches(data)
     if isinstance(data, config.SameData) and command != "evaluate":
         raise UserError("data=same is for evaluate, where it means the data of the run; choose another data=.")
     if isinstance(data, config.File):
@@ -306,11 +311,16 @@ def _check_data(settings: Any, command: str) -> None:
         raise UserError("data.empty_texts=drop would leave rows without a prediction; choose keep or refuse.")
 
 
-def _check_folds(data: config.Batches) -> None:
+def _check_batches(data: config.Batches) -> None:
     if data.folds is not None and data.fold is None:
         raise UserError(
             f"data.folds={data.folds} needs data.fold=1 to {data.folds}, the part that validates; -m sweep=folds runs "
             "them all."
+        )
+    if data.batch_tokens is not None and data.batch_tokens < data.max_tokens:
+        raise UserError(
+            f"data.batch_tokens={data.batch_tokens} is less than one text may take, data.max_tokens={data.max_tokens}; "
+            "raise the one or lower the other."
         )
     if data.fold is not None and (data.folds is None or data.fold > data.folds):
         raise UserError(

@@ -76,9 +76,11 @@ def train(settings: config.Train, folder: Path) -> float | None:
             use_distributed_sampler=False,
             enable_model_summary=False,
             # Each look at the loss waits for the device; a short epoch still has a few points.
-            log_every_n_steps=max(1, min(10, emotions.train_rows // settings.data.batch_size // 5)),
+            log_every_n_steps=max(1, min(10, emotions.train_batches // 5)),
         )
-        with model.enough_memory(lambda: classifier.batch_shape, training=True):
+        with model.enough_memory(
+            lambda: classifier.batch_shape, training=True, batch_tokens=settings.data.batch_tokens
+        ):
             trainer.fit(classifier, emotions, ckpt_path=last if goes_on else None)
         return finish.finish(
             settings, folder, trainer=trainer, classifier=classifier, emotions=emotions, clock=clock, run=run,

@@ -99,6 +99,28 @@ def test_a_batch_is_padded_on_the_right_to_its_longest_row() -> None:
     assert "targets" not in batch
 
 
+def test_a_batch_of_one_length_has_no_mask() -> None:
+    batch = Collate(EmotionRows(tokens_of([5, 6], [7, 8], [9]), None), pad_token_id=0)([1, 0])
+    assert batch["input_ids"].tolist() == [[7, 8], [5, 6]]
+    assert "attention_mask" not in batch
+
+
+def test_a_packed_batch_is_one_line_with_a_count_in_each_text() -> None:
+    dataset = EmotionRows(tokens_of([5, 6], [7], [8, 9, 10, 11]), np.eye(3, dtype=np.float32))
+    batch = Collate(dataset, pad_token_id=99, packed=True)([2, 0, 1])
+    assert batch["input_ids"].tolist() == [[8, 9, 10, 11, 5, 6, 7]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1, 0]]
+    assert batch["ends"].tolist() == [4, 6, 7]
+    assert batch["targets"].argmax(1).tolist() == [2, 0, 1]
+    assert "attention_mask" not in batch
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_batch_tells_its_tokens_without_padding(packed: bool) -> None:
+    dataset = EmotionRows(tokens_of([5, 6], [7], [8, 9, 10, 11]), None)
+    assert Collate(dataset, pad_token_id=99, packed=packed)([2, 0, 1])["tokens"] == 7
+
+
 def test_a_token_that_equals_the_padding_is_no_padding() -> None:
     batch = Collate(EmotionRows(tokens_of([0, 1, 0], [1]), None), pad_token_id=0)([0, 1])
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
@@ -294,7 +316,7 @@ def test_loaders_give_each_row_once_with_its_tokens_and_labels(
             assert batch["input_ids"].shape[0] <= 2
             for i, row in enumerate(batch["rows"].tolist()):
                 seen.append(row)
-                present = batch["attention_mask"][i].bool()
+                present = batch.get("attention_mask", torch.ones_like(batch["input_ids"]))[i].bool()
                 assert (
                     batch["input_ids"][i][present].tolist()
                     == (tokenizer(texts[row], truncation=True, max_length=8)["input_ids"])
@@ -309,3 +331,75 @@ def test_making_batches_leaves_the_global_random_numbers_alone(data: Callable[..
     before = torch.get_rng_state()
     list(module.train_dataloader())
     assert torch.equal(torch.get_rng_state(), before)
+
+
+# -------------------------------------------------------------------------------------------------------- token budgets
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, 2, 7, 500, 4001])
+def test_token_batches_hold_every_row_once_and_are_as_many_in_every_epoch(count: int, processes: int) -> None:
+    lengths, budget = skewed(count), 700
+    samplers = [
+        ShuffledByLength(lengths, batch_size=32, batch_tokens=budget, seed=1, process=process, processes=processes)
+        for process in range(processes)
+    ]
+    orders = set()
+    for epoch in range(6):
+        for sampler in samplers:
+            sampler.set_epoch(epoch)
+        shares = [sampler.batches() for sampler in samplers]
+        assert {len(share) for share in shares} == {len(samplers[0])}
+        rows = [row for share in shares for batch in share for row in batch]
+        assert set(rows) == set(range(count))
+        # A process without a row of its own takes another's.
+        assert len(rows) == count or count < len(samplers[0]) * processes
+        largest = max(len(batch) * lengths[batch].max() for share in shares for batch in share)
+        assert largest <= max(budget * 1.01, lengths.max())
+        assert samplers[0].mean_rows == count / (len(samplers[0]) * processes)
+        orders.add(tuple(rows))
+    assert len(orders) == 6 or count < 8
+
+
+def test_token_batches_waste_little_and_neighbours_share_a_step() -> None:
+    lengths = skewed(20_000)
+    one = ShuffledByLength(lengths, batch_size=32, batch_tokens=1024, seed=1)
+    fixed = ShuffledByLength(lengths, batch_size=64, seed=1)
+    assert padding(lengths, one.batches()) < 0.1 < padding(lengths, fixed.batches())
+    assert np.mean([lengths[batch].max() * len(batch) for batch in one.batches()]) > 0.9 * 1024
+    two = [
+        ShuffledByLength(lengths, batch_size=32, batch_tokens=1024, seed=1, process=p, processes=2).batches()
+        for p in range(2)
+    ]
+    longest = np.array([[lengths[batch].max() for batch in share] for share in two])
+    assert np.abs(longest[0] - longest[1]).mean() < 3
+
+
+def test_an_interrupted_epoch_of_token_batches_goes_on_where_it_was() -> None:
+    lengths = skewed(900)
+    sampler = ShuffledByLength(lengths, batch_size=32, batch_tokens=512, seed=4)
+    sampler.set_epoch(3)
+    whole = sampler.batches()
+    again = ShuffledByLength(lengths, batch_size=32, batch_tokens=512, seed=4)
+    again.epoch, again.skip = 3, 5
+    assert list(again) == whole[5:]
+
+
+def test_rows_of_large_and_of_small_batches_weigh_alike() -> None:
+    lengths = skewed(600)
+    dataset = EmotionRows(tokens_of(*[[1] * length for length in lengths]), np.zeros((600, 2), np.float32))
+    sampler = ShuffledByLength(lengths, batch_size=32, batch_tokens=600, seed=1)
+    collate = Collate(dataset, pad_token_id=0, mean_rows=sampler.mean_rows)
+    batches = [collate(rows) for rows in sampler.batches()]
+    assert len({len(batch["rows"]) for batch in batches}) > 5
+    # A mean over the batch's rows, times the weight: the same share of the epoch for every row.
+    shares = {round(batch["weight"] / len(batch["rows"]) * 600 / len(batches), 9) for batch in batches}
+    assert shares == {1.0}
+
+
+def test_evaluation_batches_keep_to_the_token_budget_longest_first() -> None:
+    lengths = skewed(5000)
+    batches = list(SortedByLength(lengths, batch_size=32, batch_tokens=800))
+    assert sorted(row for batch in batches for row in batch) == list(range(5000))
+    assert max(len(batch) * lengths[batch].max() for batch in batches) <= 800
+    assert lengths[batches[0][0]] == lengths[: 32 * WINDOW].max()

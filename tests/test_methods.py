@@ -80,7 +80,7 @@ def base(chosen: Any, tokenizer: Any, tmp_path: Path) -> Any:
 
 
 def logits(chosen: Any, network: Any, batch: dict[str, Tensor]) -> Tensor:
-    return pooling.logits(network, batch["input_ids"], batch["attention_mask"], pooling=chosen.model.pooling)
+    return pooling.logits(network, batch, pooling=chosen.model.pooling)
 
 
 def trained(network: nn.Module) -> dict[str, nn.Parameter]:
@@ -245,9 +245,9 @@ def test_the_first_token_sees_the_last_where_attention_is_bidirectional_alone(
         )  # fmt: skip
         own = network.eval().get_base_model()
         backbone = getattr(own, own.base_model_prefix)
-        for mask in (batch["attention_mask"], torch.ones_like(batch["attention_mask"])):
+        for mask in (batch["attention_mask"], torch.ones_like(batch["attention_mask"]), None):
             changed = batch["input_ids"].clone()
-            last = int(mask[1].sum()) - 1
+            last = changed.shape[1] - 1 if mask is None else int(mask[1].sum()) - 1
             changed[1, last] += 1
             with torch.no_grad():
                 before, after = (
@@ -268,14 +268,68 @@ def test_own_pooling_of_the_last_token_equals_that_of_transformers(settings: Any
     assert not pooling.is_stock(network, chosen.model.attention, config.Pooling.mean)
 
 
-def test_pooling_leaves_padding_out_at_either_end() -> None:
+def test_pooling_leaves_padding_out() -> None:
     hidden = torch.arange(12.0).reshape(1, 4, 3)
-    for mask, first, last in (([1, 1, 0, 0], 0, 1), ([0, 0, 1, 1], 2, 3), ([1, 1, 1, 1], 0, 3)):
-        present = torch.tensor([mask])
-        assert torch.equal(pooling.pool(hidden, present, config.Pooling.first), hidden[:, first])
+    for mask, last in (([1, 1, 0, 0], 1), ([1, 1, 1, 1], 3), (None, 3)):
+        present = None if mask is None else torch.tensor([mask])
+        assert torch.equal(pooling.pool(hidden, present, config.Pooling.first), hidden[:, 0])
         assert torch.equal(pooling.pool(hidden, present, config.Pooling.last), hidden[:, last])
-        mean = hidden[:, first : last + 1].mean(dim=1)
+        mean = hidden[:, : last + 1].mean(dim=1)
         assert torch.allclose(pooling.pool(hidden, present, config.Pooling.mean), mean)
+
+
+@pytest.mark.parametrize(("family", "kernel", "attention", "way"), WAYS)
+def test_rows_of_one_length_need_no_mask(
+    settings: Any, tmp_path: Path, family: str, kernel: str, attention: str, way: str
+) -> None:
+    chosen, network, batch = build(
+        settings, tmp_path, *FAMILIES[family], "peft=head", "model.quantization=none", f"model.attention={attention}",
+        f"model.attn_implementation={kernel}", f"model.pooling={way}",
+    )  # fmt: skip
+    whole = {"input_ids": batch["input_ids"][:, : int(batch["attention_mask"].sum(1).min())]}
+    with torch.no_grad():
+        without = logits(chosen, network.eval(), whole)
+        with_mask = logits(chosen, network, whole | {"attention_mask": torch.ones_like(whole["input_ids"])})
+    assert torch.allclose(without, with_mask, atol=5e-6)
+
+
+PACKED = [
+    pytest.param(family, kernel, way, marks=_marks(family, kernel))
+    for family in FAMILIES
+    if "gemma" in family
+    for kernel in KERNELS[family]
+    for way in ("last", "mean")
+]
+
+
+@pytest.mark.parametrize(("family", "kernel", "way"), PACKED)
+def test_texts_in_one_line_have_the_logits_of_padded_ones(
+    settings: Any, tmp_path: Path, family: str, kernel: str, way: str
+) -> None:
+    chosen, network, padded = build(
+        settings, tmp_path, *FAMILIES[family], "peft=ia3", "model.quantization=none",
+        f"model.attn_implementation={kernel}", f"model.pooling={way}",
+    )  # fmt: skip
+    lengths = padded["attention_mask"].sum(1)
+    rows = [ids[:length] for ids, length in zip(padded["input_ids"], lengths, strict=True)]
+    packed = {
+        "input_ids": torch.cat(rows)[None],
+        "position_ids": torch.cat([torch.arange(len(row)) for row in rows])[None],
+        "ends": lengths.cumsum(0),
+    }
+    with torch.set_grad_enabled(kernel != "flex_attention"):  # which has no backward on a CPU
+        found = [logits(chosen, network.eval(), batch) for batch in (padded, packed)]
+    assert torch.allclose(*found, atol=1e-5)
+    if kernel == "flex_attention":
+        return
+    gradients: list[dict[str, Tensor]] = []
+    for out in found:
+        network.zero_grad()
+        out.square().sum().backward()
+        gradients.append({n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        assert torch.allclose(gradient, gradients[1][name], atol=1e-4), name
 
 
 @pytest.mark.parametrize(

@@ -527,10 +527,10 @@ def test_out_of_memory_names_the_batch_and_the_settings_that_help(
 
     original = pooling.logits
 
-    def logits(network: Any, ids: Any, mask: Any, *, pooling: Any) -> Any:
-        if len(ids) > 16:
+    def logits(network: Any, batch: Any, *, pooling: Any) -> Any:
+        if len(batch["input_ids"]) > 16:
             raise error
-        return original(network, ids, mask, pooling=pooling)
+        return original(network, batch, pooling=pooling)
 
     with monkeypatch.context() as planted:
         planted.setattr(pooling, "logits", logits)

@@ -23,8 +23,6 @@ class Clock(Callback):
         self.rows = 0
         self.tokens = 0
         self._since: float | None = None
-        self._uncounted: list[torch.Tensor] = []
-        """Tokens of steps since the clock last stood still, on the device: reading them would wait for it."""
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_index: int) -> None:
         """Run from the first step on."""
@@ -34,7 +32,7 @@ class Clock(Callback):
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_index: int) -> None:
         """Count a batch; of several processes, all alike."""
         self.rows += len(batch["rows"]) * trainer.world_size
-        self._uncounted.append(batch["attention_mask"].sum() * trainer.world_size)
+        self.tokens += batch["tokens"] * trainer.world_size
 
     def on_validation_start(self, trainer: Any, module: Any) -> None:
         """Stand still during validation."""
@@ -75,8 +73,6 @@ class Clock(Callback):
             torch.cuda.synchronize()  # steps may still be under way
         self.seconds += time.perf_counter() - self._since
         self._since = None
-        self.tokens += sum(int(tokens) for tokens in self._uncounted)
-        self._uncounted = []
 
 
 def peak_memory() -> int:

@@ -9,10 +9,8 @@ from torch.utils.data import DataLoader
 
 from emotion_lightning import config
 from emotion_lightning.data import cache
-from emotion_lightning.data.batches import Collate, EmotionRows, ShuffledByLength, SortedByLength
+from emotion_lightning.data.batches import Batch, Collate, EmotionRows, ShuffledByLength, SortedByLength
 from emotion_lightning.data.rows import Corpus, Rows
-
-Batch = dict[str, torch.Tensor]
 
 
 class EmotionData(lightning.LightningDataModule):
@@ -50,16 +48,18 @@ class EmotionData(lightning.LightningDataModule):
         """Rows of the training split."""
         return len(self._datasets["train"])
 
+    @property
+    def train_batches(self) -> int:
+        """Batches of one process in an epoch."""
+        return len(self._shuffled())
+
     def train_dataloader(self) -> DataLoader[int]:
         """Shuffled batches; the order depends on seed and epoch alone."""
-        dataset = self._datasets["train"]
-        self._train_batches = ShuffledByLength(
-            dataset.tokens.lengths, batch_size=self.settings.batch_size, seed=self.seed, **self._processes()
-        )
+        self._train_batches = self._shuffled()
         if self._resumed is not None:
             self._train_batches.epoch, self._train_batches.skip = self._resumed
             self._resumed = None
-        return self._loader(dataset, self._train_batches)
+        return self._loader(self._datasets["train"], self._train_batches, mean_rows=self._train_batches.mean_rows)
 
     def val_dataloader(self) -> DataLoader[int]:
         """Every validation row once."""
@@ -89,16 +89,30 @@ class EmotionData(lightning.LightningDataModule):
         assert self._train_batches is not None
         return self._train_batches
 
+    def _shuffled(self) -> ShuffledByLength:
+        return ShuffledByLength(
+            self._datasets["train"].tokens.lengths,
+            batch_size=self.settings.batch_size,
+            batch_tokens=self.settings.batch_tokens,
+            seed=self.seed,
+            **self._processes(),
+        )
+
     def _evaluation_loader(self, split: str) -> DataLoader[int]:
         dataset = self._datasets[split]
-        batches = SortedByLength(dataset.tokens.lengths, batch_size=self.settings.batch_size, **self._processes())
+        batches = SortedByLength(
+            dataset.tokens.lengths,
+            batch_size=self.settings.batch_size,
+            batch_tokens=self.settings.batch_tokens,
+            **self._processes(),
+        )
         return self._loader(dataset, batches)
 
-    def _loader(self, dataset: EmotionRows, batches: Any) -> DataLoader[int]:
+    def _loader(self, dataset: EmotionRows, batches: Any, *, mean_rows: float | None = None) -> DataLoader[int]:
         return DataLoader(
             dataset,
             batch_sampler=batches,
-            collate_fn=Collate(dataset, self.tokenizer.pad_token_id),
+            collate_fn=Collate(dataset, self.tokenizer.pad_token_id, packed=self.settings.packing, mean_rows=mean_rows),
             num_workers=self.settings.workers,
             persistent_workers=self.settings.workers > 0,
             pin_memory=torch.cuda.is_available(),

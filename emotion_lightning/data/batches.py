@@ -3,7 +3,7 @@
 Emotion texts are short and uneven: in random batches of 32 half of what is computed is padding.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from emotion_lightning import config
 from emotion_lightning.data.cleaning import cleaner
 from emotion_lightning.labels import Targets
+from emotion_lightning.pooling import Batch
 
 WINDOW = 128
 """Batches whose texts are sorted by length together in evaluation."""
@@ -80,30 +80,54 @@ class EmotionRows(Dataset[int]):
 
 @dataclass
 class Collate:
-    """Pads rows to the longest among them.
+    """Makes a batch of rows: each padded to the longest among them, or all in one line, one after the other.
 
-    A batch holds `input_ids` and `attention_mask`, [batch, token], int64, padded on the right; `rows`, [batch]; and,
-    where the texts are labelled, `targets`, [batch, label], float32.
+    A batch holds `input_ids`, [batch, token], int64, padded on the right; `attention_mask`, the same shape, only where
+    something is padded; `rows`, [batch]; `tokens`, how many there are, an int; and, where the texts are labelled,
+    `targets`, [batch, label], float32.
+
+    Packed, `input_ids` is [1, token], without padding; `position_ids`, the same shape, count from 0 in each text, and
+    `ends`, [batch], tell where each text stops.
+
+    With batches of unlike size, `weight` is the batch's rows over those of a mean batch, so that each row counts alike.
+
+    Args:
+        dataset: whose rows.
+        pad_token_id: of the tokenizer.
+        packed: whether texts stand in one line.
+        mean_rows: rows of a mean batch, in training with a token budget.
     """
 
     dataset: EmotionRows
     pad_token_id: int
+    packed: bool = False
+    mean_rows: float | None = None
 
-    def __call__(self, rows: Sequence[int]) -> dict[str, Tensor]:
+    def __call__(self, rows: Sequence[int]) -> Batch:
         """The batch of these rows."""
         tokens = self.dataset.tokens
         numbers = np.asarray(rows)
         lengths = tokens.lengths[numbers]
-        present = np.arange(lengths.max()) < lengths[:, None]
-        ids = np.full(present.shape, self.pad_token_id, dtype=np.int64)
-        ids[present] = np.concatenate([tokens[row] for row in numbers])
-        batch = {
-            "input_ids": torch.from_numpy(ids),
-            "attention_mask": torch.from_numpy(present.astype(np.int64)),
-            "rows": torch.from_numpy(numbers.astype(np.int64)),
-        }
+        ends = np.cumsum(lengths)
+        # Where each token stands in its text, and from there in the array of all tokens: no step for each text.
+        places = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
+        flat = tokens.ids[np.repeat(tokens.starts[numbers], lengths) + places].astype(np.int64)
+        batch: Batch = {"rows": torch.from_numpy(numbers.astype(np.int64)), "tokens": len(flat)}
+        if self.packed:
+            batch["input_ids"] = torch.from_numpy(flat)[None]
+            batch["position_ids"] = torch.from_numpy(places)[None]
+            batch["ends"] = torch.from_numpy(ends)
+        else:
+            present = np.arange(lengths.max()) < lengths[:, None]
+            ids = np.full(present.shape, self.pad_token_id, dtype=np.int64)
+            ids[present] = flat
+            batch["input_ids"] = torch.from_numpy(ids)
+            if not present.all():
+                batch["attention_mask"] = torch.from_numpy(present.astype(np.int64))
         if self.dataset.targets is not None:
             batch["targets"] = torch.from_numpy(self.dataset.targets[numbers])
+        if self.mean_rows is not None:
+            batch["weight"] = len(numbers) / self.mean_rows
         return batch
 
 
@@ -111,30 +135,51 @@ class ShuffledByLength(Sampler[list[int]]):
     """Training batches: shuffled rows, sorted by length within windows, the batches shuffled again.
 
     The order of an epoch depends on the seed and the epoch alone, so that a resumed run goes on with the rows that the
-    interrupted one had not seen. Every process gets the same number of batches.
+    interrupted one had not seen. Every process gets the same number of batches, every epoch too.
 
     Args:
         lengths: tokens in each row.
         batch_size: rows in a batch.
+        batch_tokens: tokens in a batch at most, padding counted; takes the place of `batch_size`.
         seed: of the order.
         process: number of this process.
         processes: how many share the rows.
     """
 
     def __init__(
-        self, lengths: np.ndarray, *, batch_size: int, seed: int, process: int = 0, processes: int = 1
+        self,
+        lengths: np.ndarray,
+        *,
+        batch_size: int,
+        batch_tokens: int | None = None,
+        seed: int,
+        process: int = 0,
+        processes: int = 1,
     ) -> None:
         self.lengths = lengths
         self.batch_size = batch_size
+        self.batch_tokens = batch_tokens
         self.seed = seed
         self.process = process
         self.processes = processes
         self.epoch = 0
         self.skip = 0
         """Batches of the coming epoch that an interrupted run has trained on."""
+        self._steps: int | None = None
+        if batch_tokens is not None:
+            # Each order is cut otherwise, by a few batches; a little room, and all epochs can have as many.
+            cut = len(self._cut_by_tokens(self._shuffled(np.random.default_rng((seed, 0))), batch_tokens))
+            self._steps = -(-max(cut, int(1.01 * cut)) // processes)
 
     def __len__(self) -> int:
+        if self._steps is not None:
+            return self._steps
         return -(-len(self.lengths) // (self.batch_size * self.processes))
+
+    @property
+    def mean_rows(self) -> float | None:
+        """Rows of a mean batch, where batches differ."""
+        return None if self._steps is None else len(self.lengths) / (self._steps * self.processes)
 
     @property
     def sampler(self) -> "ShuffledByLength":
@@ -148,15 +193,11 @@ class ShuffledByLength(Sampler[list[int]]):
     def batches(self) -> list[list[int]]:
         """This process's batches of the epoch."""
         order = np.random.default_rng((self.seed, self.epoch))
-        rows = order.permutation(len(self.lengths))
+        windows = self._shuffled(order)
+        if self.batch_tokens is not None:
+            return self._by_tokens(windows, order)
+        rows = np.concatenate(windows)
         shared = self.batch_size * self.processes
-        window = shared * TRAIN_WINDOW
-        rows = np.concatenate(
-            [
-                part[np.argsort(self.lengths[part], kind="stable")]
-                for part in (rows[start : start + window] for start in range(0, len(rows), window))
-            ]
-        )
         # Processes that run side by side share a batch of neighbours, so that none waits for a longer one.
         groups = [rows[start : start + shared] for start in range(0, len(rows), shared)]
         order.shuffle(groups)
@@ -168,6 +209,41 @@ class ShuffledByLength(Sampler[list[int]]):
         skip, self.skip = self.skip, 0
         yield from self.batches()[skip:]
 
+    def _shuffled(self, order: np.random.Generator) -> list[np.ndarray]:
+        """All rows in random order, in windows sorted by length."""
+        rows = order.permutation(len(self.lengths))
+        size = self.batch_size
+        if self.batch_tokens is not None:
+            size = max(1, int(self.batch_tokens / self.lengths.mean()))
+        window = size * self.processes * TRAIN_WINDOW
+        parts = (rows[start : start + window] for start in range(0, len(rows), window))
+        return [part[np.argsort(self.lengths[part], kind="stable")] for part in parts]
+
+    def _cut_by_tokens(self, windows: list[np.ndarray], budget: float) -> list[np.ndarray]:
+        longest_first = (window[::-1] for window in windows)
+        return [rows[start:stop] for rows in longest_first for start, stop in _token_cuts(self.lengths[rows], budget)]
+
+    def _by_tokens(self, windows: list[np.ndarray], order: np.random.Generator) -> list[list[int]]:
+        assert self._steps is not None and self.batch_tokens is not None
+        wanted, budget = self._steps * self.processes, float(self.batch_tokens)
+        while len(batches := self._cut_by_tokens(windows, budget)) > wanted:
+            budget *= 1.005
+        while missing := wanted - len(batches):
+            # The ones of the most tokens are halved. Where all are single rows, a process takes what another has.
+            tokens = np.array([self.lengths[rows].sum() if len(rows) > 1 else 0 for rows in batches])
+            largest = set(np.argsort(-tokens, kind="stable")[:missing].tolist())
+            batches = [
+                part
+                for number, rows in enumerate(batches)
+                for part in ((rows[: len(rows) // 2] if len(rows) > 1 else rows, rows[len(rows) // 2 :])
+                             if number in largest else (rows,))
+            ]  # fmt: skip
+        # Processes take batches of one length side by side, so that none waits for a longer one.
+        batches.sort(key=lambda rows: int(self.lengths[rows].max()))
+        steps = [batches[start : start + self.processes] for start in range(0, wanted, self.processes)]
+        order.shuffle(steps)
+        return [step[self.process].tolist() for step in steps]
+
 
 class SortedByLength(Sampler[list[int]]):
     """Evaluation batches: every row once, longest first within windows, the same at every call.
@@ -175,13 +251,22 @@ class SortedByLength(Sampler[list[int]]):
     Args:
         lengths: tokens in each row.
         batch_size: rows in a batch.
+        batch_tokens: tokens in a batch at most, padding counted; takes the place of `batch_size`.
         process: number of this process.
         processes: how many share the rows. Where batches do not divide, the last ones get a batch a second time, which
             `metrics.Outcomes` counts once.
     """
 
-    def __init__(self, lengths: np.ndarray, *, batch_size: int, process: int = 0, processes: int = 1) -> None:
-        batches = by_length(lengths, batch_size=batch_size)
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        *,
+        batch_size: int,
+        batch_tokens: int | None = None,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
+        batches = by_length(lengths, batch_size=batch_size, batch_tokens=batch_tokens)
         missing = -len(batches) % processes
         self._batches = (batches + batches[:1] * missing)[process::processes]
 
@@ -192,15 +277,31 @@ class SortedByLength(Sampler[list[int]]):
         return iter(self._batches)
 
 
-def by_length(lengths: np.ndarray, *, batch_size: int) -> list[list[int]]:
+def by_length(lengths: np.ndarray, *, batch_size: int, batch_tokens: int | None = None) -> list[list[int]]:
     """Row numbers in batches, longest first within windows, so that too little memory shows at once.
 
     >>> by_length(np.array([3, 9, 5]), batch_size=2)
     [[1, 2], [0]]
+    >>> by_length(np.array([3, 9, 5]), batch_size=2, batch_tokens=10)
+    [[1], [2, 0]]
     """
     batches = []
     for start in range(0, len(lengths), batch_size * WINDOW):
         window = np.arange(start, min(start + batch_size * WINDOW, len(lengths)))
         ordered = window[np.argsort(-lengths[window], kind="stable")]
-        batches += [ordered[i : i + batch_size].tolist() for i in range(0, len(ordered), batch_size)]
+        if batch_tokens is None:
+            cuts: Iterable[tuple[int, int]] = ((i, i + batch_size) for i in range(0, len(ordered), batch_size))
+        else:
+            cuts = _token_cuts(lengths[ordered], batch_tokens)
+        batches += [ordered[start:stop].tolist() for start, stop in cuts]
     return batches
+
+
+def _token_cuts(lengths: np.ndarray, budget: float) -> Iterator[tuple[int, int]]:
+    """Where rows, longest first, are cut so that no batch is over the budget, if a row alone is not."""
+    start = 0
+    while start < len(lengths):
+        # The first is the longest, to which the others are padded.
+        stop = min(len(lengths), start + max(1, int(budget // lengths[start])))
+        yield start, stop
+        start = stop
