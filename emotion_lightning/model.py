@@ -115,7 +115,7 @@ def build(
         seed: of random weights and of the head.
         base_folder: where weights that no hub and no folder holds are saved.
     """
-    path = _local(settings.path) if settings.pretrained else _random(settings, labels, tokenizer, seed, base_folder)
+    path = _local(settings.path) if settings.pretrained else random_base(settings, labels, tokenizer, seed, base_folder)
     torch.manual_seed(seed)  # the head's weights
     network = load(
         path,
@@ -278,7 +278,7 @@ def _local(path: str) -> str:
     return str(local) if local.exists() else path
 
 
-def _random(settings: config.Model, labels: Sequence[str], tokenizer: Any, seed: int, base_folder: Path) -> str:
+def random_base(settings: config.Model, labels: Sequence[str], tokenizer: Any, seed: int, base_folder: Path) -> str:
     """Build the architecture with random weights and save it, so that the adapter has a base to be loaded on."""
     from filelock import FileLock
     from transformers import AutoConfig, AutoModelForSequenceClassification

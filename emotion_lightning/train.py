@@ -51,8 +51,9 @@ def train(settings: config.Train, folder: Path) -> float | None:
     last = folder / run_folder.CHECKPOINTS / "last.ckpt"
     goes_on = goes_on and last.exists()
     run_folder.sweep(folder / run_folder.CHECKPOINTS)
-    classifier = _classifier(
-        settings, emotions, device=device, base_folder=folder / run_folder.BASE, starts=not goes_on
+    method = command.options()["peft"]
+    classifier = build_classifier(
+        settings, emotions, device=device, base_folder=folder / run_folder.BASE, method=method, starts=not goes_on
     )
     resolved = _write_down(settings, folder, corpus)
     clock = callbacks.Clock()
@@ -84,7 +85,7 @@ def train(settings: config.Train, folder: Path) -> float | None:
             trainer.fit(classifier, emotions, ckpt_path=last if goes_on else None)
         return finish.finish(
             settings, folder, trainer=trainer, classifier=classifier, emotions=emotions, clock=clock, run=run,
-            method=command.options()["peft"],
+            method=method,
         )  # fmt: skip
 
 
@@ -100,10 +101,25 @@ def _refuse(settings: config.Train, folder: Path, *, goes_on: bool) -> None:
         )
 
 
-def _classifier(
-    settings: config.Train, emotions: "EmotionData", *, device: "torch.device", base_folder: Path, starts: bool
+def build_classifier(
+    settings: config.Train,
+    emotions: "EmotionData",
+    *,
+    device: "torch.device",
+    base_folder: Path,
+    method: str,
+    starts: bool = True,
 ) -> "EmotionClassifier":
-    """The network with its trained parts, its loss and its optimizer; `starts`: no checkpoint will be loaded."""
+    """The network with its trained parts, its loss and its optimizer.
+
+    Args:
+        settings: of the run.
+        emotions: its texts and labels.
+        device: where the network goes.
+        base_folder: where weights that no hub and no folder holds are saved.
+        method: name of the PEFT option, to be told.
+        starts: no checkpoint will be loaded.
+    """
     from emotion_lightning import adapter, finish, loss, model, warm_start
     from emotion_lightning.classifier import EmotionClassifier
 
@@ -133,7 +149,7 @@ def _classifier(
         "%s of %s parameters are trained (%s), on %s rows, %s.",
         f"{adapter.trained_parameters(network):,}",
         f"{network.num_parameters():,}",
-        command.options()["peft"],
+        method,
         f"{emotions.train_rows:,}",
         device,
     )

@@ -1,0 +1,105 @@
+"""Texts labelled per second against Transformers' pipeline on the same model folder.
+
+python benchmarks/prediction.py [--network minilm|gemma] [--count 3000] [--turns 3]
+
+Sides: `ours`, `load(run).predict(texts)`; `pipeline`, in batches of the same size at its own defaults; `pipeline_best`,
+in bfloat16 with the texts sorted by length. All give a probability for each label of each text.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import common
+
+SIDES = ["ours", "pipeline", "pipeline_best"]
+WARM = 64
+"""Texts that are labelled before the clock starts."""
+
+
+def ours(asked: argparse.Namespace) -> tuple[float, int]:
+    """As from Python; the command reads and writes files besides."""
+    from emotion_lightning import load
+
+    texts = common.texts(asked.count, asked.data)[0]
+    run = load(asked.folder / asked.network)
+    run.predict(texts[:WARM], batch_size=asked.batch_size)
+    start = time.perf_counter()
+    answers = run.predict(texts, batch_size=asked.batch_size)
+    assert len(answers) == asked.count
+    return time.perf_counter() - start, asked.count
+
+
+def peer(asked: argparse.Namespace, *, best: bool) -> tuple[float, int]:
+    """What a good user of the pipeline would write."""
+    import torch
+    from transformers import AutoTokenizer, pipeline
+
+    texts = common.texts(asked.count, asked.data)[0]
+    folder = asked.folder / asked.network / "model"
+    dtype = torch.bfloat16 if best else torch.float32
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right")
+    classify = pipeline(
+        "text-classification", model=_network(folder, asked, dtype), tokenizer=tokenizer, top_k=None,
+        function_to_apply="sigmoid", batch_size=asked.batch_size, device=asked.device, truncation=True, max_length=64,
+    )  # fmt: skip
+    classify(texts[:WARM])
+    start = time.perf_counter()
+    ordered = sorted(texts, key=len) if best else texts
+    answers = classify(ordered)
+    assert len(answers) == asked.count
+    return time.perf_counter() - start, asked.count
+
+
+def _network(folder: Path, asked: argparse.Namespace, dtype: Any) -> Any:
+    import json
+
+    from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
+
+    if asked.network == "minilm":
+        return AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype)
+    from peft import PeftModel
+
+    card = json.loads((folder / "emotion_lightning.json").read_text())
+    network = AutoModelForSequenceClassification.from_pretrained(
+        folder.parent / "base", num_labels=len(card["labels"]), dtype=dtype,
+        quantization_config=BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype,
+            llm_int8_skip_modules=["score"],
+        ),
+    )  # fmt: skip
+    return PeftModel.from_pretrained(network, folder)
+
+
+def train(folder: Path, network: str) -> None:
+    """A run of one step, whose folder both sides load."""
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "emotion_lightning.train", *common.NETWORKS[network], "trainer.max_steps=1",
+               "logger=none", "data.max_rows=64", f"hydra.run.dir={folder / network}"]  # fmt: skip
+    done = subprocess.run(command, cwd=common.REPO, capture_output=True, text=True, env=common.environment())
+    if done.returncode != 0:
+        sys.exit(done.stderr[-3000:])
+
+
+def main() -> None:
+    """Compare, print and write."""
+    parser = common.options(__doc__, SIDES)
+    parser.add_argument("--count", type=int, default=3000)
+    asked = parser.parse_args()
+    if asked.side:
+        side = (lambda: ours(asked)) if asked.side == "ours" else lambda: peer(asked, best=asked.side == "pipeline_best")
+        common.measure(side, asked.device)
+        return
+    with tempfile.TemporaryDirectory() as name:
+        train(Path(name), asked.network)
+        print(f"prediction, {asked.network}, batches of {asked.batch_size}, {asked.device}")
+        table = common.compare(__file__, asked, SIDES, Path(name))
+    print("written to", common.report("prediction", {"settings": vars(asked), "sides": table}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""Training steps per second against Hugging Face's Trainer, subclassed for the weighted loss.
+
+python benchmarks/training.py [--network minilm|gemma] [--steps 60] [--turns 3]
+python benchmarks/training.py --device cuda --network gemma2b
+
+Sides: `ours`; `trainer`, with the settings it comes with; `trainer_best`, with bfloat16 and batches grouped by length.
+All see the same rows in batches of the same size, with the same loss, optimizer, clipping and trained parameters. The
+first steps are not counted.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import common
+
+SIDES = ["ours", "trainer", "trainer_best"]
+WARM = 5
+"""Steps before the clock starts."""
+
+
+class Stopwatch:
+    """Seconds from the end of the first steps to the end of the last."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.steps = 0
+        self.start = self.stop = 0.0
+
+    def step(self) -> None:
+        """A step is done."""
+        self.steps += 1
+        if self.device == "cuda" and self.steps == WARM:
+            import torch
+
+            torch.cuda.synchronize()
+        if self.steps == WARM:
+            self.start = time.perf_counter()
+
+    def seconds(self) -> float:
+        """Time of all steps but the first."""
+        if self.device == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+        return time.perf_counter() - self.start
+
+
+def ours(asked: argparse.Namespace) -> tuple[float, int]:
+    """The command's own parts, without validation."""
+    import numpy as np
+    from lightning import Callback, Trainer, seed_everything
+
+    from emotion_lightning import model, quiet, train
+    from emotion_lightning.data import Corpus, EmotionData, Rows
+
+    quiet.libraries()
+    settings = common.settings_of([*common.NETWORKS[asked.network], f"data.batch_size={asked.batch_size}"])
+    count = asked.batch_size * asked.steps
+    texts, targets, labels = common.texts(count, asked.data)
+    rows = Rows(texts=texts, ids=[str(i) for i in range(count)], targets=np.array(targets, np.float32))
+    seed_everything(1, verbose=False)
+    tokenizer = model.load_tokenizer(settings.model)
+    emotions = EmotionData(
+        settings.data, Corpus(labels=labels, splits={"train": rows, "validation": rows}), tokenizer=tokenizer, seed=1
+    )
+    device = model.device_for(settings.trainer.accelerator)
+    classifier = train.build_classifier(
+        settings, emotions, device=device, base_folder=asked.folder / asked.network, method="", starts=True
+    )
+    watch = Stopwatch(asked.device)
+
+    class Watch(Callback):
+        def on_train_batch_end(self, *_: Any) -> None:
+            watch.step()
+
+    trainer = Trainer(
+        accelerator=settings.trainer.accelerator.value, devices=1, max_epochs=1, logger=False, callbacks=[Watch()],
+        precision=model.lightning_precision(model.compute_dtype(settings.model.dtype, device)),
+        gradient_clip_val=settings.trainer.gradient_clip_val, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, limit_val_batches=0, use_distributed_sampler=False, log_every_n_steps=10,
+    )  # fmt: skip
+    trainer.fit(classifier, emotions)
+    return watch.seconds(), count - WARM * asked.batch_size
+
+
+def peer(asked: argparse.Namespace, *, best: bool) -> tuple[float, int]:
+    """What a good user of the Trainer would write."""
+    import torch
+    from peft import IA3Config, get_peft_model
+    from torch.nn.functional import binary_cross_entropy_with_logits
+    from torch.utils.data import Dataset
+    from transformers import (
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        BitsAndBytesConfig,
+        DataCollatorWithPadding,
+        Trainer,
+        TrainerCallback,
+        TrainingArguments,
+    )
+
+    count = asked.batch_size * asked.steps
+    texts, targets, labels = common.texts(count, asked.data)
+    folder = asked.folder / asked.network
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right")
+    encoded = tokenizer(texts, truncation=True, max_length=64)["input_ids"]
+    quantised = asked.network != "minilm"
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )  # fmt: skip
+    network = AutoModelForSequenceClassification.from_pretrained(
+        folder, num_labels=len(labels), problem_type="multi_label_classification",
+        **({"quantization_config": quantization, "dtype": torch.bfloat16} if quantised else {"dtype": torch.float32}),
+    )  # fmt: skip
+    if quantised:
+        network = get_peft_model(
+            network,
+            IA3Config(
+                task_type="SEQ_CLS", target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]
+            ),
+        )
+    positives = torch.tensor(targets).sum(0)
+    weights = torch.where(positives > 0, (count - positives) / positives.clamp(min=1), 1.0)
+
+    class Texts(Dataset):
+        def __len__(self) -> int:
+            return count
+
+        def __getitem__(self, row: int) -> dict[str, Any]:
+            return {"input_ids": encoded[row], "labels": targets[row], "length": len(encoded[row])}
+
+    collate = DataCollatorWithPadding(tokenizer)
+
+    def batch(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        padded = collate([{"input_ids": row["input_ids"]} for row in rows])
+        return {**padded, "labels": torch.tensor([row["labels"] for row in rows])}
+
+    class Weighted(Trainer):
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+            labels = inputs.pop("labels")
+            outputs = model(**inputs)
+            loss = binary_cross_entropy_with_logits(
+                outputs.logits.float(), labels, pos_weight=weights.to(labels.device)
+            )
+            return (loss, outputs) if return_outputs else loss
+
+    watch = Stopwatch(asked.device)
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            watch.step()
+
+    arguments = TrainingArguments(
+        output_dir=str(asked.folder / "trainer"), per_device_train_batch_size=asked.batch_size, num_train_epochs=1,
+        learning_rate=1e-3 if quantised else 5e-5, warmup_steps=5, report_to=[], save_strategy="no",
+        logging_strategy="no", disable_tqdm=True, use_cpu=asked.device == "cpu", remove_unused_columns=False,
+        # Quantised layers need autocast even at the defaults: without it PEFT's IA3 stops at mixed dtypes.
+        bf16=best or quantised, train_sampling_strategy="group_by_length" if best else "random",
+    )  # fmt: skip
+    trainer = Weighted(
+        model=network, args=arguments, train_dataset=Texts(), data_collator=batch, callbacks=[Watch()]
+    )  # fmt: skip
+    trainer.train()
+    return watch.seconds(), count - WARM * asked.batch_size
+
+
+def main() -> None:
+    """Compare, print and write."""
+    parser = common.options(__doc__, SIDES)
+    parser.add_argument("--steps", type=int, default=60)
+    asked = parser.parse_args()
+    if asked.side:
+        side = (lambda: ours(asked)) if asked.side == "ours" else lambda: peer(asked, best=asked.side == "trainer_best")
+        common.measure(side, asked.device)
+        return
+    with tempfile.TemporaryDirectory() as name:
+        base(Path(name), asked.network)
+        print(f"training, {asked.network}, batches of {asked.batch_size}, {asked.device}")
+        table = common.compare(__file__, asked, SIDES, Path(name))
+    print("written to", common.report("training", {"settings": vars(asked), "sides": table}))
+
+
+def base(folder: Path, network: str) -> None:
+    """The random weights that all sides start from."""
+    from emotion_lightning import model
+
+    settings = common.settings_of(common.NETWORKS[network])
+    labels = common.texts(1, None)[2]
+    model.random_base(settings.model, labels, model.load_tokenizer(settings.model), 1, folder / network)
+
+
+if __name__ == "__main__":
+    main()
