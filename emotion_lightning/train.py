@@ -93,6 +93,8 @@ def _refuse(settings: config.Train, folder: Path, *, goes_on: bool) -> None:
     """Raise UserError for what can be told before torch has loaded."""
     if not goes_on:
         run_folder.refuse_used(folder)
+    if settings.init_from is not None and not Path(settings.init_from).expanduser().is_dir():
+        raise UserError(f"init_from={settings.init_from} is not a folder; give that of a finished run.")
     if command.in_multirun() and settings.trainer.devices * settings.trainer.num_nodes > 1:
         raise UserError(
             f"trainer.devices={settings.trainer.devices} and trainer.num_nodes={settings.trainer.num_nodes} start "
