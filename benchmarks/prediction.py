@@ -91,7 +91,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=3000)
     asked = parser.parse_args()
     if asked.side:
-        side = (lambda: ours(asked)) if asked.side == "ours" else lambda: peer(asked, best=asked.side == "pipeline_best")
+        side = (
+            (lambda: ours(asked)) if asked.side == "ours" else lambda: peer(asked, best=asked.side == "pipeline_best")
+        )
         common.measure(side, asked.device)
         return
     with tempfile.TemporaryDirectory() as name:

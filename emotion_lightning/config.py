@@ -206,6 +206,8 @@ class Columns:
     """What becomes of rows without a text: refuse names them, keep gives them a prediction like any other."""
     batch_size: Annotated[int, Bounds(at_least=1)]
     """Texts in a batch."""
+    batch_tokens: Annotated[int | None, Bounds(at_least=1)]
+    """Tokens in a batch at most, padding counted, instead of batch_size texts; null: batch_size texts each."""
 
 
 # --------------------------------------------------------------------------------------------------------------- model

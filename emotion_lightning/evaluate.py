@@ -51,7 +51,7 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
     import torch
 
     model = predictor.open_runs(runs, card, accelerator=settings.accelerator)
-    logits, probabilities = model.outputs(rows.texts, batch_size=data.batch_size)
+    logits, probabilities = model.outputs(rows.texts, batch_size=data.batch_size, batch_tokens=data.batch_tokens)
     predictions.write(
         folder / run_folder.PREDICTIONS / f"{split}.csv",
         rows,

@@ -5,7 +5,7 @@ import functools
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -61,19 +61,19 @@ class Workers:
         self._pool = pool
         self._count = count
 
-    def _submit(self, texts: list[str], batch_size: int) -> Future[Any]:
+    def _submit(self, texts: list[str], batch_size: int, batch_tokens: int | None) -> Future[Any]:
         try:
-            return self._pool.submit(_label, texts, batch_size)
+            return self._pool.submit(_label, texts, batch_size, batch_tokens)
         except BrokenProcessPool as error:
             raise UserError(_BROKEN) from error
 
     def decide(
-        self, pieces: Iterator[Sequence[str]], *, batch_size: int
+        self, pieces: Iterable[Sequence[str]], *, batch_size: int, batch_tokens: int | None = None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Decisions and probabilities of each piece, [text, label]."""
         waiting: collections.deque[Future[Any]] = collections.deque()
         for texts in pieces:
-            waiting.append(self._submit(list(texts), batch_size))
+            waiting.append(self._submit(list(texts), batch_size, batch_tokens))
             if len(waiting) >= self._count * _AHEAD:
                 yield _tensors(waiting.popleft())
         while waiting:
@@ -114,7 +114,7 @@ def _model() -> predictor.Labeller:
     return predictor.load(run, accelerator=accelerator)
 
 
-def _label(texts: list[str], batch_size: int) -> tuple[Any, Any]:
-    decisions, probabilities = _model().decide(texts, batch_size=batch_size)
+def _label(texts: list[str], batch_size: int, batch_tokens: int | None) -> tuple[Any, Any]:
+    ((decisions, probabilities),) = _model().decide([texts], batch_size=batch_size, batch_tokens=batch_tokens)
     # As arrays: tensors would go through shared memory, of which containers have little.
     return decisions.numpy(), probabilities.numpy()

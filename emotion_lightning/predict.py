@@ -85,13 +85,14 @@ def _answers(settings: config.Predict) -> Iterator[tuple[list[str], Callable[...
     """Label names, and a function from pieces of texts to their decisions and probabilities."""
     from emotion_lightning import average, parallel, predictor
 
+    size, budget = settings.data.batch_size, settings.data.batch_tokens
     if settings.devices > 1:
         labels = average.card(average.members(settings.run)).labels
         with parallel.workers(settings.run, accelerator=settings.accelerator, devices=settings.devices) as workers:
-            yield labels, partial(workers.decide, batch_size=settings.data.batch_size)
+            yield labels, partial(workers.decide, batch_size=size, batch_tokens=budget)
         return
     model = predictor.load(settings.run, accelerator=settings.accelerator)
-    yield model.card.labels, lambda pieces: (model.decide(p, batch_size=settings.data.batch_size) for p in pieces)
+    yield model.card.labels, partial(model.decide, batch_size=size, batch_tokens=budget)
 
 
 def _columns_of_run(run: str) -> tuple[str | None, str | None]:

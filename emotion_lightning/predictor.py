@@ -1,7 +1,9 @@
 """A finished run, or the mean of several, ready to label texts."""
 
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +16,8 @@ from torch import Tensor
 from emotion_lightning import average, calibration, checkpoint, config, model, pooling, quiet, thresholds
 from emotion_lightning.data.batches import WINDOW, Collate, EmotionRows, Tokens, by_length, tokenize
 from emotion_lightning.errors import UserError
+
+BATCH_SIZE = 32
 
 
 @dataclass
@@ -32,6 +36,9 @@ class Prediction:
 class Labeller(ABC):
     """What labels texts: one network, or the mean of several.
 
+    `batch_size` is how many texts are computed at once; `batch_tokens`, where it is given, takes its place: as many as
+    fit, padding counted.
+
     Args:
         card: labels and thresholds.
     """
@@ -40,33 +47,59 @@ class Labeller(ABC):
         self.card = card
 
     @abstractmethod
-    def outputs(self, texts: Sequence[str], *, batch_size: int = 32) -> tuple[Tensor, Tensor]:
+    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+        """The texts' tokens, for each network."""
+
+    @abstractmethod
+    def compute(
+        self, tokens: list[Tokens], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Logits, and probabilities, calibrated if the run is; [text, label] each, float32 on the CPU."""
 
-    def predict(self, texts: Sequence[str], *, batch_size: int = 32) -> list[Prediction]:
+    def outputs(
+        self, texts: Sequence[str], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits, and probabilities, calibrated if the run is; [text, label] each, float32 on the CPU."""
+        return self.compute(self.tokenize(texts), batch_size=batch_size, batch_tokens=batch_tokens)
+
+    def probabilities(
+        self, texts: Sequence[str], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
+    ) -> Tensor:
+        """Probability of each label, calibrated if the run is, [text, label], float32 on the CPU."""
+        return self.outputs(texts, batch_size=batch_size, batch_tokens=batch_tokens)[1]
+
+    def predict(
+        self, texts: Sequence[str], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
+    ) -> list[Prediction]:
         """Emotions of each text, in the order of the texts."""
         if isinstance(texts, str):
             texts = [texts]
-        predictions = []
-        for start in range(0, len(texts), batch_size * WINDOW):
-            decisions, probabilities = self.decide(texts[start : start + batch_size * WINDOW], batch_size=batch_size)
-            for shares, found in zip(probabilities.tolist(), decisions.tolist(), strict=True):
-                predictions.append(
-                    Prediction(
-                        labels=[name for name, yes in zip(self.card.labels, found, strict=True) if yes],
-                        probabilities=dict(zip(self.card.labels, shares, strict=True)),
-                    )
-                )
-        return predictions
+        size = batch_size * WINDOW
+        pieces = (texts[start : start + size] for start in range(0, len(texts), size))
+        return [
+            Prediction(
+                labels=[name for name, yes in zip(self.card.labels, found, strict=True) if yes],
+                probabilities=dict(zip(self.card.labels, shares, strict=True)),
+            )
+            for decisions, probabilities in self.decide(pieces, batch_size=batch_size, batch_tokens=batch_tokens)
+            for shares, found in zip(probabilities.tolist(), decisions.tolist(), strict=True)
+        ]
 
-    def probabilities(self, texts: Sequence[str], *, batch_size: int = 32) -> Tensor:
-        """Probability of each label, calibrated if the run is, [text, label], float32 on the CPU."""
-        return self.outputs(texts, batch_size=batch_size)[1]
+    def decide(
+        self, pieces: Iterable[Sequence[str]], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Decisions and probabilities of each piece of texts, [text, label].
 
-    def decide(self, texts: Sequence[str], *, batch_size: int = 32) -> tuple[Tensor, Tensor]:
-        """Decisions and probabilities, [text, label]."""
-        probabilities = self.probabilities(texts, batch_size=batch_size)
-        return thresholds.decide(probabilities, self.card.cuts()), probabilities
+        The next piece is tokenized while one is computed: tokenizers leave Python free.
+        """
+        with ThreadPoolExecutor(1) as beside:
+            waiting: Future[list[Tokens]] | None = None
+            for piece in itertools.chain(pieces, [None]):
+                coming = beside.submit(self.tokenize, piece) if piece is not None else None
+                if waiting is not None:
+                    _, shares = self.compute(waiting.result(), batch_size=batch_size, batch_tokens=batch_tokens)
+                    yield thresholds.decide(shares, self.card.cuts()), shares
+                waiting = coming
 
 
 class Predictor(Labeller):
@@ -85,31 +118,44 @@ class Predictor(Labeller):
         self.tokenizer = tokenizer
         self.device = device
 
-    def outputs(self, texts: Sequence[str], *, batch_size: int = 32) -> tuple[Tensor, Tensor]:
+    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+        """The texts' tokens, cleaned and cut as in training."""
+        return [tokenize(texts, self.tokenizer, max_tokens=self.card.max_tokens, clean=self.card.cleaning())]
+
+    def compute(
+        self, tokens: list[Tokens], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Logits, and probabilities, calibrated if the run is; [text, label] each, float32 on the CPU."""
-        logits = self.logits(texts, batch_size=batch_size)
+        (own,) = tokens
+        logits = self._logits(own, batch_size, batch_tokens)
         return logits, calibration.probabilities(logits, self.card.scaling())
 
-    def logits(self, texts: Sequence[str], *, batch_size: int = 32) -> Tensor:
-        """[text, label], float32 on the CPU; texts of similar length are computed together."""
-        dataset = EmotionRows(self._tokenize(texts), None)
-        collate = Collate(dataset, self.tokenizer.pad_token_id)
-        logits = torch.zeros(len(texts), len(self.card.labels))
+    def logits(self, texts: Sequence[str]) -> Tensor:
+        """[text, label], float32 on the CPU."""
+        return self.outputs(texts)[0]
+
+    def _logits(self, tokens: Tokens, batch_size: int, batch_tokens: int | None) -> Tensor:
+        collate = Collate(EmotionRows(tokens, None), self.tokenizer.pad_token_id)
+        logits = torch.zeros(len(tokens), len(self.card.labels))
+        # Longer than the budget a text may be, if the budget is of another run than the one that cut it.
+        budget = None if batch_tokens is None else max(batch_tokens, int(tokens.lengths.max(initial=1)))
+        batches = by_length(tokens.lengths, batch_size=batch_size, batch_tokens=budget)
         with torch.inference_mode(), self._precision():
-            for rows in by_length(dataset.tokens.lengths, batch_size=batch_size):
+            done: list[Tensor] = []
+            for rows in batches:
                 batch = collate(rows)
-                with model.enough_memory(partial(tuple, batch["input_ids"].shape), training=False):
+                with model.enough_memory(partial(tuple, batch["input_ids"].shape), training=False, batch_tokens=budget):
                     moved = {n: v.to(self.device) for n, v in batch.items() if n in ("input_ids", "attention_mask")}
-                    logits[rows] = pooling.logits(self.network, moved, pooling=self.card.pooling()).cpu()
+                    done.append(pooling.logits(self.network, moved, pooling=self.card.pooling()))
+            # One copy for all: each would wait for the device.
+            if done:
+                logits[[row for rows in batches for row in rows]] = torch.cat(done).cpu()
         if not bool(torch.isfinite(logits).all()):
             raise UserError(
                 "The network's outputs are not finite: its weights are damaged, or overflow in this dtype. Take a "
                 "whole copy of the run."
             )
         return logits
-
-    def _tokenize(self, texts: Sequence[str]) -> Tokens:
-        return tokenize(texts, self.tokenizer, max_tokens=self.card.max_tokens, clean=self.card.cleaning())
 
     def _precision(self) -> AbstractContextManager[Any]:
         # The same autocast as in training, so that a run's own numbers come out again.
@@ -129,11 +175,17 @@ class Average(Labeller):
         super().__init__(card)
         self.members = members
 
-    def outputs(self, texts: Sequence[str], *, batch_size: int = 32) -> tuple[Tensor, Tensor]:
+    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+        """The texts' tokens, for each member."""
+        return [tokens for member in self.members for tokens in member.tokenize(texts)]
+
+    def compute(
+        self, tokens: list[Tokens], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The logit of the mean raw probability, and the mean probability; [text, label] each, float32 on the CPU."""
         raw, shares = [], []
-        for member in self.members:
-            logits, probabilities = member.outputs(texts, batch_size=batch_size)
+        for member, own in zip(self.members, tokens, strict=True):
+            logits, probabilities = member.compute([own], batch_size=batch_size, batch_tokens=batch_tokens)
             order = [member.card.labels.index(name) for name in self.card.labels]
             raw.append(torch.sigmoid(logits.double())[:, order])
             shares.append(probabilities.double()[:, order])
