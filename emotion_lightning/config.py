@@ -576,6 +576,8 @@ class Trainer:
     """Batches of an epoch at the most; null is all."""
     limit_eval_batches: Annotated[int | None, Bounds(at_least=1)]
     """Batches of validation and test at the most; null is all."""
+    compile: bool
+    """Compile the network with torch.compile, once for batches of all sizes. It takes a minute or two at the start."""
     checkpoint_every: Annotated[int, Bounds(at_least=0)]
     """Save last.ckpt every so many optimizer steps; 0 saves at the end of each epoch only."""
     checkpoint_minutes: Annotated[float | None, Bounds(above=0)]

@@ -199,6 +199,23 @@ def load(
     return network if quantization is not config.Quantization.none else network.to(device)
 
 
+def compile_(network: Any) -> None:
+    """Compile the backbone in place, for batches of every shape; names and weights stay as they are.
+
+    Raises:
+        UserError: there is no C++ compiler, which torch.compile needs on a CPU.
+    """
+    own = network.get_base_model() if hasattr(network, "get_base_model") else network
+    backbone = getattr(own, own.base_model_prefix)
+    if next(backbone.parameters()).device.type == "cpu" and not any(map(shutil.which, _COMPILERS)):
+        raise UserError("trainer.compile=true needs a C++ compiler (Debian: g++), or trainer.compile=false.")
+    # Marked dynamic from the start: each length of batch would else be compiled anew until the limit is reached.
+    backbone.compile(dynamic=True)
+
+
+_COMPILERS = tuple(filter(None, (os.environ.get("CXX"), "g++", "clang++", "c++")))
+
+
 def _set_attention(network: Any, attention: config.Attention) -> None:
     causal = attention is config.Attention.causal
     if pooling.is_decoder(network):

@@ -147,6 +147,8 @@ def build_classifier(
         warm_start.apply(
             network, settings.init_from, settings=settings, labels=emotions.labels, base_folder=base_folder
         )
+    if settings.trainer.compile:
+        model.compile_(network)
     log.info(
         "%s of %s parameters are trained (%s), on %s rows, %s.",
         f"{adapter.trained_parameters(network):,}",
