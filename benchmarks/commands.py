@@ -1,6 +1,6 @@
 """Time and memory of the commands a newcomer types, as whole processes: a table, and JSON in outputs/bench/.
 
-python benchmarks/run.py [--runs 3] [--only help,mistake,train,predict]
+python benchmarks/commands.py [--runs 3] [--only help,mistake,first_step,train,predict]
 """
 
 import argparse
@@ -26,6 +26,8 @@ def commands(folder: Path) -> dict[str, list[str]]:
     return {
         "help": [*train, "--help"],
         "mistake": [*train, "optimizer.lrr=1"],
+        # Until the first step is saved; the rest of the run is not counted.
+        "first_step": [*train, "trainer.checkpoint_every=1", "logger=none"],
         "train": [*train, f"hydra.run.dir={folder / 'run'}"],
         "predict": [*predict, f"input={sample}", f"output={folder / 'labelled.csv'}"],
     }
@@ -39,11 +41,26 @@ def measure(command: list[str]) -> tuple[float, int, int]:
     return time.perf_counter() - start, usage.ru_maxrss * 1024, os.waitstatus_to_exitcode(status)
 
 
+def measure_first_step(command: list[str]) -> tuple[float, int, int]:
+    """The same of a training run that is ended as soon as its first step is saved."""
+    with tempfile.TemporaryDirectory() as name:
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            [*command, f"hydra.run.dir={name}/run"], cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None and not (Path(name) / "run" / "checkpoints" / "last.ckpt").exists():
+            time.sleep(0.01)
+        seconds = time.perf_counter() - start
+        process.kill()
+        _, _, usage = os.wait4(process.pid, 0)
+        return seconds, usage.ru_maxrss * 1024, 0 if process.returncode in (None, 0) else 1
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--only", default="help,mistake,train,predict")
+    parser.add_argument("--only", default="help,mistake,first_step,train,predict")
     asked = parser.parse_args()
     results: dict[str, dict[str, object]] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -51,7 +68,8 @@ def main() -> None:
         for what, command in commands(Path(name)).items():
             if what not in asked.only.split(","):
                 continue
-            taken = [measure(command) for _ in range(1 if what == "train" else asked.runs)]
+            one = measure_first_step if what == "first_step" else measure
+            taken = [one(command) for _ in range(1 if what == "train" else asked.runs)]
             codes = {code for _, _, code in taken}
             if codes != {EXPECTED_CODE.get(what, 0)}:
                 sys.exit(f"{what} ended with {codes}: {' '.join(command)}")
@@ -59,7 +77,7 @@ def main() -> None:
             peak = max(memory for _, memory, _ in taken)
             results[what] = {"seconds": seconds, "peak_bytes": peak}
             spread = f"{min(seconds):.2f} to {max(seconds):.2f}"
-            print(f"{what:8} median {statistics.median(seconds):7.2f} s ({spread}), peak {peak / 2**20:7.0f} MiB")
+            print(f"{what:10} median {statistics.median(seconds):7.2f} s ({spread}), peak {peak / 2**20:7.0f} MiB")
     output = REPO / "outputs" / "bench" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}.json"
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps({"cpus": os.cpu_count(), "results": results}, indent=2) + "\n")

@@ -376,3 +376,27 @@ def test_attention_and_pooling_are_stored_with_the_model(run: Any, tmp_path: Pat
     ours = torch.tensor([[float(row[f"p_{name}"]) for name in official.SEMEVAL_LABELS] for row in written])
     assert torch.allclose(again, ours, atol=1e-6)
     assert "Load it with this project" in (tmp_path / "out" / "model" / "README.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["bert", "gemma"])
+def test_a_compiled_network_gives_the_same_logits_for_every_length_and_is_compiled_once(
+    settings: Any, tmp_path: Path, family: str
+) -> None:
+    chosen, network, batch = build(settings, tmp_path, *FAMILIES[family], "peft=ia3", "model.quantization=none")
+    names = [name for name, _ in network.named_parameters()]
+    cut = [{name: values[:, :length].contiguous() for name, values in batch.items() if torch.is_tensor(values) and values.ndim == 2}
+           for length in range(5, int(batch["attention_mask"].sum(1).max()) + 1)]  # fmt: skip
+    with torch.no_grad():
+        before = [logits(chosen, network.eval(), one) for one in cut]
+        model.compile_(network)
+        logits(chosen, network, cut[0])
+        torch._dynamo.utils.counters.clear()
+        after = [logits(chosen, network, one) for one in cut]
+    assert len(cut) > 5
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 0
+    for one, other in zip(before, after, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+    assert [name for name, _ in network.named_parameters()] == names
+    logits(chosen, network.train(), batch).sum().backward()
+    assert all(p.grad is not None for p in network.parameters() if p.requires_grad)
