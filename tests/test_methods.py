@@ -385,8 +385,10 @@ def test_a_compiled_network_gives_the_same_logits_for_every_length_and_is_compil
 ) -> None:
     chosen, network, batch = build(settings, tmp_path, *FAMILIES[family], "peft=ia3", "model.quantization=none")
     names = [name for name, _ in network.named_parameters()]
-    cut = [{name: values[:, :length].contiguous() for name, values in batch.items() if torch.is_tensor(values) and values.ndim == 2}
-           for length in range(5, int(batch["attention_mask"].sum(1).max()) + 1)]  # fmt: skip
+    lengths = range(5, int(batch["attention_mask"].sum(1).max()) + 1)
+    cut = [
+        {name: batch[name][:, :length].contiguous() for name in ("input_ids", "attention_mask")} for length in lengths
+    ]
     with torch.no_grad():
         before = [logits(chosen, network.eval(), one) for one in cut]
         model.compile_(network)
