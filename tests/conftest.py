@@ -44,10 +44,17 @@ def settings() -> Callable[..., Any]:
     return load
 
 
-def run_in_process(command: str, *arguments: str) -> int:
-    """Run a command as `python -m emotion_lightning.<command>` would; its exit code."""
+def run_in_process(command: str, *arguments: str, pictures: bool = False) -> int:
+    """Run a command as `python -m emotion_lightning.<command>` would; its exit code.
+
+    Reports are drawn only where a test looks at the pictures: they take longer than training such small networks.
+    """
     import importlib
 
+    if command == "train" and not pictures:
+        with pytest.MonkeyPatch.context() as without:
+            without.setattr("emotion_lightning.charts.run.pictures", lambda card: {})
+            return run_in_process(command, *arguments, pictures=True)
     module = importlib.import_module(f"emotion_lightning.{command}")
     before = sys.argv
     sys.argv = [f"emotion_lightning/{command}.py", *arguments]
@@ -71,7 +78,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small finished run: 4-bit IA3 on the first rows of the sample."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
-    code = run_in_process("train", *SMALL, "trainer.max_epochs=1", f"hydra.run.dir={folder}")
+    code = run_in_process("train", *SMALL, "trainer.max_epochs=1", f"hydra.run.dir={folder}", pictures=True)
     assert code == 0
     return folder
 

@@ -46,7 +46,7 @@ def test_wandb_run_is_offline_without_a_key_whole_and_without_secrets(
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("HF_TOKEN", "hf_planted_secret")
-    assert run("train", *ASKED, "trainer.max_epochs=2", "hydra.run.dir=out") == 0
+    assert run("train", *ASKED, "trainer.max_epochs=2", "hydra.run.dir=out", pictures=True) == 0
     assert capfd.readouterr().err.count("wandb sync") == 1
     assert (wandb.run, exit_codes) == (None, [0])
     held = offline_run(tmp_path / "out")

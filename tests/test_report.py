@@ -241,7 +241,7 @@ def test_without_a_labelled_test_split_validation_is_drawn(run: Any, tmp_path: P
     write_csv(tmp_path / "test.csv", [["text"], ["perhaps"]])
     code = run("train", *SMALL[:-1], "data=file", "data.train=train.csv", "data.validation=validation.csv",
                "trainer.max_steps=1", *(["data.test=test.csv"] if test == "unlabelled" else []),
-               "hydra.run.dir=out")  # fmt: skip
+               "hydra.run.dir=out", pictures=True)  # fmt: skip
     assert code == 0
     page = Page(tmp_path / "out" / "report.html")
     assert ("1 rows of test have no labels" in page.text, "There is no test split" in page.text) == (
