@@ -82,6 +82,8 @@ def test_every_setting_has_a_meaning_and_no_default(name: str) -> None:
         (["optimizer.lr=nan"], "optimizer.lr=nan is out of range"),
         (["optimizer.weight_decay=inf"], "optimizer.weight_decay=inf is out of range"),
         (["data.batch_size=0"], "data.batch_size=0 is out of range: it must be at least 1"),
+        (["data.batch_tokens=63"], "data.batch_tokens=63 is less than one text may take, data.max_tokens=64"),
+        (["data.packing=true", "model=minilm"], "data.packing=true needs model.attention=causal"),
         (["peft.lr=null"], "peft.lr takes a number"),
         (["~seed"], "seed"),
         (["peft=full"], "peft=full cannot train model.quantization=nf4"),

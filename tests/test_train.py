@@ -467,3 +467,25 @@ def test_dora_on_8_bit_weights_is_refused_on_a_cpu(run: Any, tmp_path: Path, cap
     assert run("train", *asked) == 2
     assert "choose peft=lora" in capfd.readouterr().err
     assert not (tmp_path / "out" / "base").exists()
+
+
+# ------------------------------------------------------------------------------------------------- batches of all kinds
+
+
+def test_packed_batches_of_equal_tokens_train_as_padded_ones(run: Any, tmp_path: Path) -> None:
+    found = {}
+    for packing in ("true", "false"):
+        assert run("train", *SMALL, "trainer.max_epochs=2", "model.dtype=float32", "model.quantization=none",
+                   "data.batch_tokens=300", f"data.packing={packing}", f"hydra.run.dir={packing}") == 0  # fmt: skip
+        found[packing] = json.loads((tmp_path / packing / "metrics.json").read_text())
+    for split in ("validation", "test"):
+        packed, padded = (found[packing][split] for packing in ("true", "false"))
+        assert packed["loss"] == pytest.approx(padded["loss"], abs=1e-4)
+        assert packed["map"] == pytest.approx(padded["map"], abs=5e-3)
+    cost = found["true"]["cost"]
+    # Two epochs, so that it is the same of both: neither counts padding, and each row is seen once in each.
+    assert cost["tokens_per_second"] / cost["samples_per_second"] == pytest.approx(
+        found["false"]["cost"]["tokens_per_second"] / found["false"]["cost"]["samples_per_second"]
+    )
+    page = (tmp_path / "true" / "report.html").read_text()
+    assert "300 tokens in an optimizer step" in page
