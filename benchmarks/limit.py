@@ -86,9 +86,11 @@ def main() -> None:
             for batch in batches[training.WARM :]:
                 step(batch)
     times: collections.Counter[str] = collections.Counter()
+    single: collections.Counter[str] = collections.Counter()
     shapes: collections.Counter[tuple[Any, ...]] = collections.Counter()
     for event in found.events():
         times[kind(event.name)] += event.self_cpu_time_total
+        single[event.name] += event.self_cpu_time_total
         if event.name in ("aten::mm", "aten::addmm"):
             shapes[
                 (
@@ -101,6 +103,7 @@ def main() -> None:
     print(f"{asked.network}, {1000 * seconds / count:.0f} ms a step without the profiler")
     for name, spent in times.most_common():
         print(f"  {name:22}{spent / whole:6.1%}")
+    print("  most of it:", ", ".join(f"{name} {spent / whole:.1%}" for name, spent in single.most_common(14)))
     bare = _bare(shapes, dtype)
     products = times["matrix products"] / whole * seconds
     print(f"matrix products take {products / seconds:.0%} of the step; alone {1000 * bare / count:.0f} ms, here "
@@ -113,7 +116,7 @@ def main() -> None:
 def _parts(asked: argparse.Namespace) -> tuple[Any, list[dict[str, Any]], Any]:
     import numpy as np
 
-    from emotion_lightning import model, quiet, train
+    from emotion_lightning import environment, model, quiet, train
     from emotion_lightning.data import Corpus, EmotionData, Rows
 
     quiet.libraries()
@@ -124,6 +127,7 @@ def _parts(asked: argparse.Namespace) -> tuple[Any, list[dict[str, Any]], Any]:
     corpus = Corpus(labels=labels, splits={"train": rows, "validation": rows})
     emotions = EmotionData(settings.data, corpus, tokenizer=model.load_tokenizer(settings.model), seed=1)
     device = model.device_for(settings.trainer.accelerator)
+    environment.keep_memory()
     classifier = train.build_classifier(
         settings, emotions, device=device, base_folder=asked.folder / asked.network, method=""
     )

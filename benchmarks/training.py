@@ -53,7 +53,7 @@ def ours(asked: argparse.Namespace) -> tuple[float, int]:
     import numpy as np
     from lightning import Callback, Trainer, seed_everything
 
-    from emotion_lightning import model, quiet, train
+    from emotion_lightning import environment, model, quiet, train
     from emotion_lightning.data import Corpus, EmotionData, Rows
 
     quiet.libraries()
@@ -67,6 +67,8 @@ def ours(asked: argparse.Namespace) -> tuple[float, int]:
         settings.data, Corpus(labels=labels, splits={"train": rows, "validation": rows}), tokenizer=tokenizer, seed=1
     )
     device = model.device_for(settings.trainer.accelerator)
+    if asked.device == "cpu":
+        environment.keep_memory()  # as train does
     classifier = train.build_classifier(
         settings, emotions, device=device, base_folder=asked.folder / asked.network, method="", starts=True
     )

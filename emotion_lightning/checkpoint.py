@@ -197,16 +197,17 @@ def _load_model(folder: Path, *, card: Card, device: torch.device) -> tuple[Any,
             raise UserError(f"{folder} is damaged: {name} is missing.")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.padding_side = "right"
-    dtype = torch.float32 if whole else model.compute_dtype(config.Dtype(card.base["dtype"]), device)
+    compute = model.compute_dtype(config.Dtype(card.base["dtype"]), device)
+    kernel = config.AttentionKernel(card.base["attn_implementation"])
     network = model.load(
         str(folder) if whole else base_path(folder, card),
         revision=None if whole else card.base["revision"],
         quantization=config.Quantization(card.base["quantization"]),
-        dtype=dtype,
+        dtype=torch.float32 if whole else compute,
         head=card.base["head"],
         kept=card.base["kept"],
         attention=config.Attention(card.base["attention"]),
-        attn_implementation=config.AttentionKernel(card.base["attn_implementation"]),
+        attn_implementation=model.attention_kernel(kernel, device, compute, max_tokens=card.max_tokens),
         labels=card.labels,
         pad_token_id=tokenizer.pad_token_id,
         device=device,

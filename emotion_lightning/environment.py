@@ -98,6 +98,23 @@ def hardware() -> dict[str, Any]:
     }
 
 
+def keep_memory() -> None:
+    """Let the C library keep freed memory for the next allocation, where it is glibc.
+
+    Blocks of more than 32 MB, such as the gradient of an embedding, would else go back to the system in every step,
+    which then clears each page anew.
+    """
+    import ctypes
+
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # musl, macOS, Windows
+        return
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # names of glibc's malloc.h
+    for parameter, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 64 << 20)):
+        mallopt(parameter, value)
+
+
 def peak_main_memory() -> int:
     """Most bytes of main memory that this process held at once."""
     if sys.platform == "win32":

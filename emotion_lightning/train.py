@@ -35,7 +35,7 @@ def train(settings: config.Train, folder: Path) -> float | None:
     # Imported late: a wrong setting is reported before torch has loaded.
     from lightning import Trainer, seed_everything
 
-    from emotion_lightning import adapter, callbacks, checkpoint, finish, logger, model, quiet
+    from emotion_lightning import adapter, callbacks, checkpoint, environment, finish, logger, model, quiet
     from emotion_lightning.data import EmotionData, sources
 
     quiet.libraries()
@@ -45,6 +45,8 @@ def train(settings: config.Train, folder: Path) -> float | None:
     corpus = sources.split(sources.read(settings.data), settings.data)
     seed_everything(settings.seed, workers=True, verbose=False)
     device = model.device_for(settings.trainer.accelerator)
+    if device.type == "cpu":
+        environment.keep_memory()
     adapter.check(settings.peft, settings.model, device)
     tokenizer = model.load_tokenizer(settings.model)
     emotions = EmotionData(settings.data, corpus, tokenizer=tokenizer, seed=settings.seed)
@@ -122,7 +124,7 @@ def build_classifier(
         method: name of the PEFT option, to be told.
         starts: no checkpoint will be loaded.
     """
-    from emotion_lightning import adapter, finish, loss, model, warm_start
+    from emotion_lightning import adapter, dropout, finish, loss, model, warm_start
     from emotion_lightning.classifier import EmotionClassifier
 
     network = model.build(
@@ -133,6 +135,7 @@ def build_classifier(
         device=device,
         seed=settings.seed,
         base_folder=base_folder,
+        max_tokens=emotions.settings.max_tokens,
     )
     head = model.head_modules(settings.model)
     network = adapter.attach(
@@ -149,6 +152,8 @@ def build_classifier(
         )
     if settings.trainer.compile:
         model.compile_(network)
+    elif device.type == "cpu":
+        dropout.quicken(network)
     log.info(
         "%s of %s parameters are trained (%s), on %s rows, %s.",
         f"{adapter.trained_parameters(network):,}",
