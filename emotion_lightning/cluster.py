@@ -31,6 +31,11 @@ def in_submitit() -> bool:
     return bool(os.environ.get("SUBMITIT_EXECUTOR"))
 
 
+def in_wandb_sweep() -> bool:
+    """Whether an agent of W&B started this process."""
+    return bool(os.environ.get("WANDB_SWEEP_ID"))
+
+
 def processes() -> int:
     """Processes that a launcher started for this job; 1 where there is no launcher."""
     return int(os.environ.get("SUBMITIT_LOCAL_NTASKS") or os.environ.get("SLURM_NTASKS") or 1) if in_submitit() else 1

@@ -23,6 +23,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
@@ -64,6 +65,8 @@ def run(command: str, work: Callable[[Any, Path], Any]) -> None:
         with _stop_on_signals():
             _run(command, work, arguments)
     except SystemExit as stop:
+        if isinstance(stop, Stopped) and cluster.in_wandb_sweep():
+            _die_by(stop.number)
         code = stop.code
     except BrokenPipeError:
         # `… --help | head`: the reader has seen enough. Python would complain once more while it closes stdout.
@@ -81,6 +84,14 @@ def run(command: str, work: Callable[[Any, Path], Any]) -> None:
             traceback.print_exc()
         code = 2 if mistake else 1
     sys.exit(code)
+
+
+def _die_by(number: int) -> None:
+    """End by the signal itself: to a shell the same exit code, to W&B's agent no failure; it gives up after some."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 class _JobsFailed(Exception):
@@ -227,6 +238,8 @@ def _stop_on_signals() -> Iterator[None]:
     warning = None if cluster.in_submitit() else cluster.preemption_signal()
 
     def stop(number: int, _: Any) -> None:
+        if cluster.in_wandb_sweep() and isinstance(sys.exception(), Stopped):
+            return  # the second of the two signals that stop a run of a sweep; W&B is about to close it
         if number == warning:
             cluster.requeue()
             number = signal.SIGTERM
@@ -517,7 +530,7 @@ def _multirun(work: _Work, prepared: list[str], jobs: list[list[str]], *, is_new
 def _these_jobs(jobs: list[list[str]]) -> Iterator[None]:
     """Hydra's own sweeper starts these jobs: the list that was checked and written down, or what is left of it."""
 
-    def sweep(self: Any, _: Any) -> Any:
+    def sweep(self: Any, arguments: Any) -> Any:
         local = type(self.launcher).__name__ == "LocalLauncher"
         with side_by_side.hidden_from_terminal() if local else nullcontext():
             results: list[Any] = []
@@ -528,7 +541,8 @@ def _these_jobs(jobs: list[list[str]]) -> Iterator[None]:
     def told(record: logging.LogRecord) -> bool:
         return not str(record.msg).startswith("\t#")  # every setting of every job, where the name of one is enough
 
-    sweeper: Any = BasicSweeper
+    # Hydra loads its plugins a second time: the class that it uses is not the one that is imported above.
+    sweeper: Any = Plugins.instance().class_name_to_class[f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"]
     original = sweeper.sweep
     launchers = [
         logging.getLogger(name)

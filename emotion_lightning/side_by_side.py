@@ -90,6 +90,8 @@ def share(*, gpus: int, cpus: int | None, tasks: int) -> Iterator[None]:
     if os.environ.get("SUBMITIT_EXECUTOR") != "local":
         yield
         return
+    # From here on a stop is heard, once and from the multirun: the terminal's reaches this group of processes no more.
+    os.setpgid(0, 0)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGINT)
     devices = _devices() if gpus else []
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
