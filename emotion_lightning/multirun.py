@@ -279,8 +279,9 @@ def show(multirun: Multirun) -> None:
     names = list(dict.fromkeys(name for job in multirun.jobs for name in job.differs))
     tests = any("test/f1_macro" in values for *_, values in rows)
     shown = [f"validation/{multirun.metric}", *([f"test/{score}" for score in _by(multirun.metric)] if tests else [])]
-    title = f"{len(rows)} jobs, best first by {_TITLES[multirun.metric]} on validation (validation/{multirun.metric})"
-    table = Table(title=title, title_justify="left")
+    # Not as the table's title, which would be broken to its width.
+    print(f"{len(rows)} jobs, best first by {_TITLES[multirun.metric]} on validation (validation/{multirun.metric})")
+    table = Table()
     table.add_column("job", justify="right")
     for name in names:
         table.add_column(escape(name))

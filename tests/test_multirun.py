@@ -121,7 +121,7 @@ def test_what_goes_on_is_what_was_asked_for_then(
     assert run_in_process("train", "-m", "sweep=folds", "sweep.resume=my folds") == 0
     assert [row["state"] for row in table(Path("my folds"))] == ["finished"] * 3
     assert "sweep.resume" not in (Path("my folds") / "2" / "settings.yaml").read_text()
-    assert "run='my folds/" in capfd.readouterr().out
+    assert "'run=my folds/" in capfd.readouterr().out
 
 
 def test_failed_jobs_are_told_kept_in_the_table_and_tried_again(run: Any, tmp_path: Path, capfd: Any) -> None:
