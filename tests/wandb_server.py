@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 ENTITY = "tester"
+SWEEP = "swp1"
 KEY = "0" * 40  # of the length that W&B's own programs check
 
 
@@ -45,7 +46,7 @@ class Server:
         self.runs = {run_id: Run(args) for run_id, args in asks.items()}
         self.waiting = list(asks)
         self.stops = stops
-        self.sweep: dict[str, Any] = {}
+        self.sweep = ""  # its YAML
         self.operations: list[str] = []
         self.unknown: list[str] = []
         self.lock = threading.Lock()
@@ -117,13 +118,13 @@ class Server:
     # ----------------------------------------------------------------------------------------------------- the sweep
 
     def _UpsertSweep(self, given: dict[str, Any]) -> Any:
-        self.sweep = json.loads(given["config"]) if given["config"].startswith("{") else {"yaml": given["config"]}
-        self.sweep["config"] = given["config"]
+        self.sweep = given["config"]
         project = {"id": "P", "name": given["projectName"], "entity": {"id": "E", "name": ENTITY}}
-        return {"upsertSweep": {"sweep": {"name": "swp1", "project": project}, "configValidationWarnings": []}}
+        return {"upsertSweep": {"sweep": {"name": SWEEP, "project": project}, "configValidationWarnings": []}}
 
     def _SweepWithRuns(self, given: dict[str, Any]) -> Any:
-        return {"project": {"sweep": {"id": "S", "name": "swp1", "config": self.sweep["config"], "runs": {"edges": []}}}}
+        sweep = {"id": "S", "name": SWEEP, "config": self.sweep, "runs": {"edges": []}}
+        return {"project": {"sweep": sweep}}
 
     def _CreateAgent(self, given: dict[str, Any]) -> Any:
         return {"createAgent": {"agent": {"id": "agent1"}}}
@@ -150,6 +151,12 @@ class Server:
 
     _GetViewer = _Viewer
 
+    def _ServerFeaturesQuery(self, given: dict[str, Any]) -> Any:
+        return {"serverInfo": {"features": []}}
+
+    def _OrganizationCoreWeaveOrganizationID(self, given: dict[str, Any]) -> Any:
+        return {"entity": None}
+
     def _UpsertBucket(self, given: dict[str, Any]) -> Any:
         run = self.runs.setdefault(given["name"], Run({}))
         if given.get("config"):
@@ -158,7 +165,7 @@ class Server:
         run.group = given.get("groupName") or run.group
         bucket = {
             "id": given["name"], "name": given["name"], "displayName": given["name"], "description": "",
-            "config": json.dumps({name: {"value": value} for name, value in run.args.items()}), "sweepName": "swp1",
+            "config": json.dumps({name: {"value": value} for name, value in run.args.items()}), "sweepName": SWEEP,
             "historyLineCount": 0, "project": {"id": "P", "name": "p", "entity": {"id": "E", "name": ENTITY}},
         }  # fmt: skip
         return {"upsertBucket": {"bucket": bucket, "inserted": True}}
