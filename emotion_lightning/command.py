@@ -8,6 +8,7 @@ import errno
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
 import traceback
@@ -138,6 +139,8 @@ def _run(command: str, do: Callable[[Any, Path], Any], arguments: list[str]) -> 
         return _hydra(work, prepared)
     typed_names = {match["name"] for a in arguments if (match := _ARGUMENT.fullmatch(a))}
     plan = _check_jobs(command, prepared, typed=typed_names)
+    if plan is not None and several and plan.launcher.endswith("SlurmLauncher") and not shutil.which("srun"):
+        raise UserError(_NO_SLURM)
     if plan is not None and several and command in _KEEP_RUNS:
         record = multirun.Multirun(
             plan.folder,
@@ -416,12 +419,14 @@ class _Plan:
 
     Attributes:
         folder: of the multirun.
+        launcher: the class that starts its jobs.
         metric: the score on validation that puts the jobs in order.
         overrides: of each job.
         jobs: the same, as it is written down.
     """
 
     folder: Path
+    launcher: str
     metric: str
     overrides: list[list[str]]
     jobs: list[multirun.Job]
@@ -461,7 +466,8 @@ def _check_jobs(command: str, arguments: list[str], *, typed: set[str]) -> _Plan
                 tree = run_folder.to_keep(settings, options)
                 jobs.append(multirun.Job(number, folder, differs, tree, schema.schema_of(settings.thresholds)))
         metric = metrics.pop() if len(metrics) == 1 else "f1_macro"
-        return _Plan(Path(str(base.hydra.sweep.dir)), metric, lines, jobs)
+        launcher = str(base.hydra.launcher.get("_target_", ""))
+        return _Plan(Path(str(base.hydra.sweep.dir)), launcher, metric, lines, jobs)
 
 
 _METRICS = {
@@ -611,6 +617,10 @@ def _again(command: str, folder: Path, job: multirun.Job) -> list[str]:
 
 # ------------------------------------------------------------------------------------------------------------ mistakes
 
+_NO_SLURM = (
+    "SLURM's programs (srun, sbatch) are not on this machine; start the multirun on a login node, or choose "
+    "hydra/launcher=local, or none."
+)
 _ACCESS = {
     getattr(errno, f"E{name}")
     for name in ["EXIST", "NOTDIR", "ISDIR", "ACCES", "PERM", "ROFS", "NOSPC", "DQUOT", "NAMETOOLONG", "FBIG"]
@@ -623,6 +633,10 @@ def _as_user_error(command: str, error: BaseException, arguments: list[str]) -> 
         return error
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
+        if group == "hydra/launcher" and option.startswith("submitit_"):
+            return UserError(
+                f"hydra/launcher={option} and the launchers made from it need pip install 'emotion-lightning[slurm]'."
+            )
         choices = sorted(error.options)
         return UserError(
             f"Unknown option {group}={option}{schema.nearest(option, set(choices))} "
@@ -632,6 +646,8 @@ def _as_user_error(command: str, error: BaseException, arguments: list[str]) -> 
         return UserError(f"Cannot read {error.override!r}; settings are given as name=value, lists as name=[a,b].")
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _from_hydra(command, error, arguments)
+    if isinstance(error, RuntimeError) and 'detect "srun"' in str(error):
+        return UserError(_NO_SLURM)
     return _of_system(error)
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +227,7 @@ def test_a_process_that_is_really_killed(tmp_path: Path, whole: Path, by: int) -
     process = subprocess.Popen([*line, *ASKED, "seed=1,2,3", "hydra.sweep.dir=out"], cwd=tmp_path)
     last = tmp_path / "out" / "1" / "checkpoints" / "last.ckpt"
     while process.poll() is None and not last.exists():
-        pass
+        time.sleep(0.1)
     process.send_signal(by)
     assert process.wait(timeout=120) == (-by if by == signal.SIGKILL else 128 + by)
     assert subprocess.run([*line, "sweep.resume=out"], cwd=tmp_path, timeout=300, check=False).returncode == 0

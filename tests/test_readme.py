@@ -22,7 +22,9 @@ def test_the_readme_shows_every_command() -> None:
 def test_commands_of_the_readme_load(line: str) -> None:
     verb, *arguments = shlex.split(line)
     schema.register()
-    arguments = [a for a in arguments if not a.startswith(("resume=", "from_run="))]  # these need a run
+    arguments = [
+        a for a in arguments if not a.startswith(("resume=", "from_run=", "sweep.resume="))
+    ]  # these need a run
     multirun = "-m" in arguments
     command._check_jobs(verb, command._literal(verb, arguments, multirun=multirun), typed=set())
 
