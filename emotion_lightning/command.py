@@ -133,7 +133,12 @@ def _run(command: str, do: Callable[[Any, Path], Any], arguments: list[str]) -> 
         folder = multirun.newest_unfinished(Path("outputs/multirun")) if asked == "auto" else _sweep_folder(asked)
         typed = [a for a in arguments if _ARGUMENT.fullmatch(a) and not a.startswith(_RESUME)]
         return _resume_multirun(command, do, folder, arguments, typed=typed)
-    prepared = _with_run(command, _literal(command, arguments, multirun=several), multirun=several)
+    line = _literal(command, arguments, multirun=several)
+    if command == "train" and not several and (begun := cluster.remembered(arguments, run_folder.SETTINGS)):
+        # A requeued job is started with the same line at another time; its run lies where it was.
+        log.warning("This job was started before: it goes on in %s", begun)
+        line = [f"resume={_quote_path(str(begun))}"]
+    prepared = _with_run(command, line, multirun=several)
     work = _Work(command, do, arguments, record=None, failed=[])
     if any(re.fullmatch(r"--hydra-help|--cfg|-c|--info|-i|--shell[-_]completion|-sc", a) for a in prepared):
         return _hydra(work, prepared)
@@ -345,11 +350,6 @@ def _with_run(command: str, arguments: list[str], *, multirun: bool) -> list[str
         return arguments
     given = {match["name"]: match["value"] for a in arguments if (match := _ARGUMENT.fullmatch(a))}
     resume, source = _unquoted(given.get("resume")), _unquoted(given.get("from_run"))
-    again = None if multirun or resume else cluster.remembered(arguments, run_folder.SETTINGS)
-    if again is not None:
-        # A requeued job is started with the same line at another time; its run lies where it was.
-        log.warning("This job was started before: it goes on in %s", again)
-        resume, given, arguments = str(again), {}, []
     if resume is None and source is None:
         return arguments
     if resume is not None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import SMALL, run_in_process
+from test_stopping import stand_in_for_scontrol
 
 from emotion_lightning import multirun
 from emotion_lightning.classifier import EmotionClassifier
@@ -102,6 +103,25 @@ def test_a_stopped_multirun_goes_on_and_repeats_nothing(
     capfd.readouterr()
     assert run("train", "sweep.resume=parts") == 0
     assert "nothing to resume" in capfd.readouterr().err
+
+
+def test_a_multirun_in_a_job_of_slurm_that_is_requeued_goes_on_by_itself(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", stand_in_for_scontrol(tmp_path))
+    for name, value in {"JOB_ID": "4711", "NTASKS": "1", "JOB_NAME": "sweep", "PROCID": "0", "LOCALID": "0",
+                        "NODEID": "0"}.items():  # fmt: skip
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    line = ["-m", *ASKED, "seed=1,2"]
+    with monkeypatch.context() as planted:
+        interrupted(planted, seed=2, step=1, by=signal.SIGUSR1)
+        assert run("train", *line) == 143
+    assert (tmp_path / "scontrol.log").read_text() == "requeue 4711\n"
+    assert run("train", *line) == 0
+    (folder,) = tmp_path.glob("outputs/multirun/*/*")
+    assert {row["state"] for row in table(folder)} == {"finished"}
+    starts = [len(json.loads((folder / job / "environment.json").read_text())["starts"]) for job in "01"]
+    assert starts == [1, 2]
 
 
 def test_what_goes_on_is_what_was_asked_for_then(
