@@ -123,7 +123,9 @@ def _devices() -> list[str]:
 @contextmanager
 def _one_of(places: Sequence[str]) -> Iterator[str]:
     """The first place that is free on this machine; the processes of one job share theirs."""
-    shared = Path(os.environ["SUBMITIT_FOLDER"]) / "place.txt"
+    # submitit's folder is that of all jobs of the multirun.
+    shared = Path(os.environ["SUBMITIT_FOLDER"]) / f"place-{os.environ['SUBMITIT_LOCAL_JOB_ID']}.txt"
+    shared.parent.mkdir(parents=True, exist_ok=True)
     if os.environ.get("SUBMITIT_LOCAL_GLOBALID", "0") != "0":
         while not shared.is_file() or not shared.read_text():
             time.sleep(_POLL_SECONDS)

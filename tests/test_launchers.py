@@ -34,7 +34,7 @@ def in_local_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     for name, value in {
         "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}", "SUBMITIT_EXECUTOR": "local",
-        "SUBMITIT_FOLDER": str(tmp_path), "SUBMITIT_LOCAL_GLOBALID": "0", "CUDA_VISIBLE_DEVICES": "0",
+        "SUBMITIT_FOLDER": str(tmp_path / "%j"), "SUBMITIT_LOCAL_JOB_ID": "11", "SUBMITIT_LOCAL_GLOBALID": "0", "CUDA_VISIBLE_DEVICES": "0",
         "OMP_NUM_THREADS": "1",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
@@ -87,6 +87,20 @@ def test_the_processes_of_one_job_share_its_place(in_local_job: Path, monkeypatc
         monkeypatch.setenv("SUBMITIT_LOCAL_GLOBALID", "1")
         with side_by_side.share(gpus=2, cpus=None, tasks=2):
             assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
+        monkeypatch.setenv("SUBMITIT_LOCAL_GLOBALID", "0")
+
+
+def test_a_process_waits_for_the_first_of_its_own_job(in_local_job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sleep(_: float) -> None:
+        (in_local_job / "%j" / "place-12.txt").write_text("2")
+
+    monkeypatch.setattr(side_by_side.time, "sleep", sleep)
+    with side_by_side.share(gpus=1, cpus=None, tasks=2):
+        monkeypatch.setenv("SUBMITIT_LOCAL_JOB_ID", "12")
+        monkeypatch.setenv("SUBMITIT_LOCAL_GLOBALID", "1")
+        with side_by_side.share(gpus=1, cpus=None, tasks=2):
+            assert os.environ["CUDA_VISIBLE_DEVICES"] == "2"  # not the place of job 11
+        monkeypatch.setenv("SUBMITIT_LOCAL_JOB_ID", "11")
         monkeypatch.setenv("SUBMITIT_LOCAL_GLOBALID", "0")
 
 
