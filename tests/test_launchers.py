@@ -34,7 +34,8 @@ def in_local_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     for name, value in {
         "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}", "SUBMITIT_EXECUTOR": "local",
-        "SUBMITIT_FOLDER": str(tmp_path / "%j"), "SUBMITIT_LOCAL_JOB_ID": "11", "SUBMITIT_LOCAL_GLOBALID": "0", "CUDA_VISIBLE_DEVICES": "0",
+        "SUBMITIT_FOLDER": str(tmp_path / "%j"), "SUBMITIT_LOCAL_JOB_ID": "11",
+        "SUBMITIT_LOCAL_GLOBALID": "0", "CUDA_VISIBLE_DEVICES": "0",
         "OMP_NUM_THREADS": "1",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
