@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning import run_folder
-
 log = logging.getLogger(__name__)
 
 _FOLDERS = Path("outputs") / "slurm"
@@ -31,6 +29,31 @@ def job() -> str | None:
 def in_submitit() -> bool:
     """Whether submitit runs this process; it requeues its jobs itself."""
     return bool(os.environ.get("SUBMITIT_EXECUTOR"))
+
+
+def in_wandb_sweep() -> bool:
+    """Whether an agent of W&B started this process."""
+    return bool(os.environ.get("WANDB_SWEEP_ID"))
+
+
+def processes() -> int:
+    """Processes that a launcher started for this job; 1 where there is no launcher."""
+    return int(os.environ.get("SUBMITIT_LOCAL_NTASKS") or os.environ.get("SLURM_NTASKS") or 1) if in_submitit() else 1
+
+
+def is_first_process() -> bool:
+    """Whether this is the one of a job's processes that writes."""
+    names = ["LOCAL_RANK", "RANK", "SUBMITIT_LOCAL_GLOBALID", *(["SLURM_PROCID"] if job() or in_submitit() else [])]
+    return all(os.environ.get(name, "0") == "0" for name in names)
+
+
+def join_processes() -> None:
+    """Let the processes that submitit's local launcher started find each other; on SLURM Lightning does by itself."""
+    if os.environ.get("SUBMITIT_EXECUTOR") == "local" and processes() > 1:
+        from submitit.helpers import TorchDistributedEnvironment
+
+        TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+        os.environ["MASTER_ADDR"] = "127.0.0.1"  # a host's own name may not resolve
 
 
 def preemption_signal() -> signal.Signals | None:
@@ -65,13 +88,13 @@ def remember(folder: Path, arguments: Sequence[str]) -> None:
         note.write_text(f"{folder.resolve()}\n", encoding="utf-8")
 
 
-def remembered(arguments: Sequence[str]) -> Path | None:
-    """The run folder of a command line in this job, if the job was started before."""
+def remembered(arguments: Sequence[str], holds: str) -> Path | None:
+    """The folder of a command line in this job, if the job was started before and the folder `holds` a file."""
     note = _note(arguments)
     if note is None or not note.is_file():
         return None
     folder = Path(note.read_text(encoding="utf-8").strip())
-    return folder if (folder / run_folder.SETTINGS).is_file() else None
+    return folder if (folder / holds).is_file() else None
 
 
 def _note(arguments: Sequence[str]) -> Path | None:

@@ -8,11 +8,12 @@ import errno
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,21 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from emotion_lightning import cluster, config, help, run_folder, schema
+from emotion_lightning import cluster, config, help, multirun, run_folder, schema, side_by_side
 from emotion_lightning.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
+_RESUME = "sweep.resume="
+_KEEP_RUNS = ("train", "baseline")
+"""Commands whose multiruns are written down, so that they can go on."""
 _PATHS_OF_HYDRA = {"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"}
 _ARGUMENT = re.compile(r"(?P<sign>\+{0,2})(?P<name>[A-Za-z_][\w./@-]*)=(?P<value>.*)", re.DOTALL)
 _SWEEP_FUNCTION = re.compile(r"(choice|range|interval|glob|tag|sort|shuffle)\(.*\)", re.DOTALL)
@@ -61,6 +66,8 @@ def run(command: str, work: Callable[[Any, Path], Any]) -> None:
         with _stop_on_signals():
             _run(command, work, arguments)
     except SystemExit as stop:
+        if isinstance(stop, Stopped) and cluster.in_wandb_sweep():
+            _die_by(stop.number)
         code = stop.code
     except BrokenPipeError:
         # `… --help | head`: the reader has seen enough. Python would complain once more while it closes stdout.
@@ -80,70 +87,157 @@ def run(command: str, work: Callable[[Any, Path], Any]) -> None:
     sys.exit(code)
 
 
+def _die_by(number: int) -> None:
+    """End by the signal itself: to a shell the same exit code, to W&B's agent no failure; it gives up after some."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
 class _JobsFailed(Exception):
     """Jobs of a multirun failed."""
 
 
 @dataclass
-class _Failed:
-    number: int | None
-    overrides: str
-    error: Exception
+class _Work:
+    """What each job of a line does.
+
+    Attributes:
+        command: its name.
+        do: is called with the settings and the folder.
+        arguments: the line as it was typed.
+        record: the multirun that is written down; None for a single job, and for commands that keep no runs.
+        failed: where the errors of this process are kept.
+    """
+
+    command: str
+    do: Callable[[Any, Path], Any]
+    arguments: list[str]
+    record: multirun.Multirun | None
+    failed: list[tuple[str, Exception]]
 
 
-def _run(command: str, work: Callable[[Any, Path], Any], arguments: list[str]) -> None:
+def _run(command: str, do: Callable[[Any, Path], Any], arguments: list[str]) -> None:
     schema.register()
     # Hydra's parser takes flags in front of settings only.
     arguments = sorted(arguments, key=lambda argument: bool(_ARGUMENT.fullmatch(argument)) or argument.startswith("~"))
-    multirun = bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
-    prepared = _with_run(command, _literal(command, arguments, multirun=multirun), multirun=multirun)
-    informs = any(
-        re.fullmatch(r"--help|-h|--hydra-help|--cfg|-c|--info|-i|--shell[-_]completion|-sc", a) for a in prepared
-    )
-    if {"--help", "-h"} & set(prepared):
-        return _help(command, prepared)
-    if not informs:
-        _check_jobs(command, prepared, typed={match["name"] for a in arguments if (match := _ARGUMENT.fullmatch(a))})
-    failed: list[_Failed] = []
+    if {"--help", "-h"} & set(arguments):
+        return _help(command, _literal(command, [a for a in arguments if not a.startswith(_RESUME)], multirun=False))
+    several = bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
+    asked = next((a.removeprefix(_RESUME) for a in arguments if a.startswith(_RESUME)), None)
+    if several and asked is None and (started := cluster.remembered(arguments, multirun.JOBS)):
+        log.warning("This job was started before: it goes on in %s", started)
+        return _resume_multirun(command, do, started, arguments, typed=[])
+    if asked is not None:
+        folder = multirun.newest_unfinished(Path("outputs/multirun")) if asked == "auto" else _sweep_folder(asked)
+        typed = [a for a in arguments if _ARGUMENT.fullmatch(a) and not a.startswith(_RESUME)]
+        return _resume_multirun(command, do, folder, arguments, typed=typed)
+    line = _literal(command, arguments, multirun=several)
+    if command == "train" and not several and (begun := cluster.remembered(arguments, run_folder.SETTINGS)):
+        # A requeued job is started with the same line at another time; its run lies where it was.
+        log.warning("This job was started before: it goes on in %s", begun)
+        line = [f"resume={_quote_path(str(begun))}"]
+    prepared = _with_run(command, line, multirun=several)
+    work = _Work(command, do, arguments, record=None, failed=[])
+    if any(re.fullmatch(r"--hydra-help|--cfg|-c|--info|-i|--shell[-_]completion|-sc", a) for a in prepared):
+        return _hydra(work, prepared)
+    typed_names = {match["name"] for a in arguments if (match := _ARGUMENT.fullmatch(a))}
+    plan = _check_jobs(command, prepared, typed=typed_names)
+    if plan is not None and several and plan.launcher.endswith("SlurmLauncher") and not shutil.which("srun"):
+        raise UserError(_NO_SLURM)
+    if plan is not None and several and command in _KEEP_RUNS:
+        record = multirun.Multirun(
+            plan.folder,
+            command,
+            [schema.redacted_argument(argument) for argument in arguments],
+            _hydra_settings(prepared),
+            plan.metric,
+            plan.jobs,
+        )
+        work.record = record
+        place = f"hydra.sweep.dir={_quote_path(str(plan.folder))}"
+        return _multirun(work, [*prepared, place], plan.overrides, is_new=True)
+    _hydra(work, prepared)
+    if work.failed and several:
+        raise _JobsFailed("Failed jobs:\n" + "\n".join(f"  {name}" for name, _ in work.failed))
+    if work.failed:
+        raise work.failed[0][1]
 
-    def job(cfg: DictConfig) -> Any:
-        # Processes that a job starts again (DDP) read the line as it was typed.
-        sys.argv[1:] = arguments
-        os.environ.pop(FULL_ERROR, None)
-        logging.captureWarnings(True)
-        try:
-            return work(schema.load(cfg, command), Path(HydraConfig.get().runtime.output_dir))
-        except Exception as error:
-            # Kept until Hydra is done: it would print words of its own and, in a multirun, drop the other jobs.
-            failed.append(
-                _Failed(
-                    HydraConfig.get().job.num if in_multirun() else None,
-                    HydraConfig.get().job.override_dirname,
-                    error,
-                )
-            )
-            mistake = _as_user_error(command, error, arguments)
-            if in_multirun():
-                log.error("%s", mistake or "".join(traceback.format_exception(error)))
-            else:
-                # The terminal hears of it at the end.
-                _to_log_file(str(mistake or "".join(traceback.format_exception(error))))
-            return None
-        finally:
-            os.environ[FULL_ERROR] = "1"
 
+def _hydra(work: _Work, prepared: list[str]) -> None:
+    """Let Hydra read the line and call the job, or the jobs."""
     sys.argv[1:] = prepared
     # Hydra would print its own words and exit with 1; with this it raises, and `run` finds better words.
     os.environ[FULL_ERROR] = "1"
     try:
-        hydra.main(config_path=str(schema.conf_folder()), config_name=command, version_base="1.3")(job)()
+        # A closure, since submitit sends it to other processes by value.
+        main = hydra.main(config_path=str(schema.conf_folder()), config_name=work.command, version_base="1.3")
+        main(lambda cfg: _job(work, cfg))()
     finally:
-        sys.argv[1:] = arguments
+        sys.argv[1:] = work.arguments
         os.environ.pop(FULL_ERROR, None)
-    if failed and not multirun:
-        raise failed[0].error
-    if failed:
-        raise _JobsFailed("Failed jobs:\n" + "\n".join(f"  {job.number}: {job.overrides}" for job in failed))
+
+
+def _job(work: _Work, cfg: DictConfig) -> Any:
+    """One job, whose error is kept until Hydra is done: it would print words of its own and drop the other jobs."""
+    # Processes that a job starts again (DDP) read the line as it was typed.
+    sys.argv[1:] = work.arguments
+    os.environ.pop(FULL_ERROR, None)
+    logging.captureWarnings(True)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        with _stop_on_signals() if cluster.in_submitit() else nullcontext(), _place_of_job():
+            if work.command not in _KEEP_RUNS or not cluster.is_first_process():
+                return work.do(schema.load(cfg, work.command), folder)
+            with multirun.claimed(folder, "The run in"):
+                return _kept_job(work, cfg, folder)
+    except Exception as error:
+        mistake = _as_user_error(work.command, error, work.arguments)
+        if in_multirun():
+            log.error("%s", mistake or "".join(traceback.format_exception(error)))
+        else:
+            # The terminal hears of it at the end.
+            _to_log_file(str(mistake or "".join(traceback.format_exception(error))))
+        number = f"{HydraConfig.get().job.num}: " if in_multirun() else ""
+        work.failed.append((f"{number}{HydraConfig.get().job.override_dirname}", error))
+        return None
+    finally:
+        os.environ[FULL_ERROR] = "1"
+        found = multirun.of(folder)
+        if found and cluster.is_first_process():
+            multirun.write_table(found[0])
+
+
+@contextmanager
+def _place_of_job() -> Iterator[None]:
+    """Where submitit starts jobs side by side: GPUs and cores of its own, and how its processes find each other."""
+    launcher = HydraConfig.get().launcher if cluster.in_submitit() else {}
+    with side_by_side.share(
+        gpus=launcher.get("gpus_per_node") or 0,
+        cpus=launcher.get("cpus_per_task"),
+        tasks=launcher.get("tasks_per_node") or 1,
+    ):
+        cluster.join_processes()
+        yield
+
+
+def _kept_job(work: _Work, cfg: DictConfig, folder: Path) -> Any:
+    """The work of a run that stays, with a note of why it failed if it is a multirun's."""
+    found = multirun.of(folder)
+    if found is None:
+        return work.do(schema.load(cfg, work.command), folder)
+    whole, job = found
+    if in_multirun():
+        log.info("Job %d, %s", job.number, job.name)
+    multirun.forget_failure(folder)
+    try:
+        return work.do(schema.load(cfg, work.command), folder)
+    except Exception as error:
+        mistake = _as_user_error(work.command, error, work.arguments)
+        detail = str(mistake) if mistake else first_line(error) + "\n\n" + "".join(traceback.format_exception(error))
+        multirun.note_failure(folder, detail)
+        raise
 
 
 @contextmanager
@@ -152,12 +246,15 @@ def _stop_on_signals() -> Iterator[None]:
     warning = None if cluster.in_submitit() else cluster.preemption_signal()
 
     def stop(number: int, _: Any) -> None:
+        if cluster.in_wandb_sweep() and isinstance(sys.exception(), Stopped):
+            return  # the second of the two signals that stop a run of a sweep; W&B is about to close it
         if number == warning:
             cluster.requeue()
             number = signal.SIGTERM
         raise Stopped(number)
 
-    taken = [signal.SIGINT, signal.SIGTERM, *([warning] if warning else [])]
+    # submitit lets SIGTERM pass and waits for its own signal.
+    taken = [signal.SIGINT, *([] if cluster.in_submitit() else [signal.SIGTERM]), *([warning] if warning else [])]
     before = {number: signal.signal(number, stop) for number in taken}
     try:
         yield
@@ -168,8 +265,11 @@ def _stop_on_signals() -> Iterator[None]:
 
 def options() -> dict[str, str]:
     """The option chosen in each group."""
-    chosen = HydraConfig.get().runtime.choices
-    return {group: str(chosen[group]) for group in sorted(schema.groups(str(HydraConfig.get().job.config_name)))}
+    return _options(HydraConfig.get().runtime.choices, str(HydraConfig.get().job.config_name))
+
+
+def _options(chosen: Any, command: str) -> dict[str, str]:
+    return {group: str(chosen[group]) for group in sorted(schema.groups(command))}
 
 
 def in_multirun() -> bool:
@@ -250,11 +350,6 @@ def _with_run(command: str, arguments: list[str], *, multirun: bool) -> list[str
         return arguments
     given = {match["name"]: match["value"] for a in arguments if (match := _ARGUMENT.fullmatch(a))}
     resume, source = _unquoted(given.get("resume")), _unquoted(given.get("from_run"))
-    again = None if multirun or resume else cluster.remembered(arguments)
-    if again is not None:
-        # A requeued job is started with the same line at another time; its run lies where it was.
-        log.warning("This job was started before: it goes on in %s", again)
-        resume, given, arguments = str(again), {}, []
     if resume is None and source is None:
         return arguments
     if resume is not None:
@@ -318,10 +413,29 @@ def _overrides(arguments: list[str]) -> list[str]:
     return overrides
 
 
-def _check_jobs(command: str, arguments: list[str], *, typed: set[str]) -> None:
+@dataclass
+class _Plan:
+    """What a line is about to run.
+
+    Attributes:
+        folder: of the multirun.
+        launcher: the class that starts its jobs.
+        metric: the score on validation that puts the jobs in order.
+        overrides: of each job.
+        jobs: the same, as it is written down.
+    """
+
+    folder: Path
+    launcher: str
+    metric: str
+    overrides: list[list[str]]
+    jobs: list[multirun.Job]
+
+
+def _check_jobs(command: str, arguments: list[str], *, typed: set[str]) -> _Plan | None:
     """Load the settings of every job, so that a wrong one is refused before the first starts or a folder is made.
 
-    `typed` are the names on the line itself, without those of an earlier run.
+    `typed` are the names on the line itself, without those of an earlier run. None: what runs is chosen on the way.
     """
     overrides = _overrides(arguments)
     with initialize_config_dir(config_dir=str(schema.conf_folder()), version_base="1.3"):
@@ -330,22 +444,183 @@ def _check_jobs(command: str, arguments: list[str], *, typed: set[str]) -> None:
         fixed = [o.input_line for o in parsed if not o.is_sweep_override()]
         base = compose(command, [str(o) for o in fixed], return_hydra_config=True)
         if not str(base.hydra.sweeper.get("_target_", "")).endswith("BasicSweeper"):
-            return  # another sweeper (Optuna …) chooses its values as it goes
+            return None  # another sweeper (Optuna …) chooses its values as it goes
         presets = [f"{name}={value}" for name, value in (base.hydra.sweeper.params or {}).items()]
         swept = parser.parse_overrides(presets + overrides)
-        (jobs,) = BasicSweeper.split_arguments(swept, max_batch_size=None)
-        for job in jobs:
-            settings = schema.load(compose(command, job), command)
+        (lines,) = BasicSweeper.split_arguments(swept, max_batch_size=None)
+        jobs, metrics = [], set()
+        for number, (line, differs) in enumerate(zip(lines, multirun.differences(lines), strict=True)):
+            cfg = compose(command, line, return_hydra_config=True)
+            folder, options = _place(cfg, number), _options(cfg.hydra.runtime.choices, command)
+            with open_dict(cfg):
+                del cfg["hydra"]
+            settings = schema.load(cfg, command)
             builds = isinstance(settings, config.Train | config.Inspect) and not settings.model.pretrained
             if builds and "model.path" in typed:
                 raise UserError(
                     f"model.path={settings.model.path} would not be read: this model is built with random weights "
                     "(model.pretrained=false). Choose the option of its family, such as model=gemma model.path=…"
                 )
+            if command in _KEEP_RUNS:
+                metrics.add(_METRICS[settings.thresholds.metric])
+                tree = run_folder.to_keep(settings, options)
+                jobs.append(multirun.Job(number, folder, differs, tree, schema.schema_of(settings.thresholds)))
+        metric = metrics.pop() if len(metrics) == 1 else "f1_macro"
+        launcher = str(base.hydra.launcher.get("_target_", ""))
+        return _Plan(Path(str(base.hydra.sweep.dir)), launcher, metric, lines, jobs)
+
+
+_METRICS = {
+    config.ThresholdMetric.macro: "f1_macro",
+    config.ThresholdMetric.micro: "f1_micro",
+    config.ThresholdMetric.jaccard: "jaccard",
+}
+
+
+def _place(cfg: DictConfig, number: int) -> str:
+    """The folder of a job below its multirun's."""
+    with read_write(cfg.hydra), open_dict(cfg.hydra):
+        cfg.hydra.job.num = number
+        cfg.hydra.job.id = str(number)
+    return str(cfg.hydra.sweep.subdir)
+
+
+def _hydra_settings(arguments: list[str]) -> list[str]:
+    """What a line tells Hydra itself and a later line must tell it again: launcher, places of option files."""
+    return [
+        override
+        for override in _overrides(arguments)
+        if override.startswith(("hydra.", "hydra/"))
+        and not override.startswith(("hydra.sweep.", "hydra.sweeper.params", "hydra.mode", "hydra.run."))
+    ]
+
+
+def _multirun(work: _Work, prepared: list[str], jobs: list[list[str]], *, is_new: bool) -> None:
+    """Run the jobs of a multirun, and say how each went: also after a stop, and of what another process killed."""
+    record = work.record
+    assert record is not None
+    with multirun.claimed(record.folder, "The multirun in"):
+        if is_new:
+            multirun.write(record)
+        cluster.remember(record.folder, work.arguments)
+        try:
+            with _these_jobs(jobs):
+                _hydra(work, prepared)
+        except Stopped:
+            side_by_side.stop()
+            multirun.write_table(record)
+            multirun.show(record)
+            log.warning(
+                "Stopped; go on with: python -m emotion_lightning.%s -m %s",
+                work.command,
+                multirun.resume(record.folder),
+            )
+            raise
+        except Exception as error:
+            # submitit's word for a job that was killed; the others are still at work.
+            if not type(error).__module__.startswith("submitit"):
+                raise
+            log.error("%s", first_line(error))
+            side_by_side.wait()
+        multirun.write_table(record)
+        multirun.show(record)
+    if left := multirun.unfinished(record):
+        raise _JobsFailed(
+            "Failed jobs:\n"
+            + "\n".join(f"  {job.number}: {job.name}: {why}" for job, why in left)
+            + f"\nTry them again with: python -m emotion_lightning.{work.command} -m {multirun.resume(record.folder)}"
+        )
+
+
+@contextmanager
+def _these_jobs(jobs: list[list[str]]) -> Iterator[None]:
+    """Hydra's own sweeper starts these jobs: the list that was checked and written down, or what is left of it."""
+
+    def sweep(self: Any, arguments: Any) -> Any:
+        local = type(self.launcher).__name__ == "LocalLauncher"
+        with side_by_side.hidden_from_terminal() if local else nullcontext():
+            results: list[Any] = []
+            for batch in self.split_overrides_to_chunks(jobs, self.max_batch_size):
+                results += self.launcher.launch(batch, initial_job_idx=len(results))
+        return results
+
+    def told(record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith("\t#")  # every setting of every job, where the name of one is enough
+
+    # Hydra loads its plugins a second time: the class that it uses is not the one that is imported above.
+    sweeper: Any = Plugins.instance().class_name_to_class[f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"]
+    original = sweeper.sweep
+    launchers = [
+        logging.getLogger(name)
+        for name in (
+            "hydra._internal.core_plugins.basic_launcher",
+            "hydra_plugins.hydra_submitit_launcher.submitit_launcher",
+        )
+    ]
+    try:
+        # A sweeper of one's own would have to live in a package named hydra_plugins.
+        sweeper.sweep = sweep
+        for launcher in launchers:
+            launcher.addFilter(told)
+        yield
+    finally:
+        sweeper.sweep = original
+        for launcher in launchers:
+            launcher.removeFilter(told)
+
+
+def _sweep_folder(path: str) -> Path:
+    folder = Path(_unquoted(path) or "").expanduser()
+    if path in ("", "null") or not folder.is_dir():
+        raise UserError(f"{_RESUME}{path} is no folder; give the folder of a multirun.")
+    return folder
+
+
+def _resume_multirun(
+    command: str, do: Callable[[Any, Path], Any], folder: Path, arguments: list[str], *, typed: Sequence[str]
+) -> None:
+    """Go on with a multirun: its unfinished jobs from where they stand, those that never began from their settings."""
+    record = multirun.read(folder)
+    if record.command != command:
+        raise UserError(f"{folder} is a multirun of {record.command}; go on with it by that command.")
+    launcher = [a for a in typed if a.startswith(("hydra/launcher=", "hydra.launcher."))]
+    if others := [a for a in typed if a not in launcher and a not in record.arguments]:
+        raise UserError(
+            f"{multirun.resume(folder)} goes on with the multirun's own jobs and settings; leave out "
+            f"{', '.join(others)}, or start a new multirun without sweep.resume."
+        )
+    states = {job.number: record.state(job) for job in record.jobs}
+    left = [job for job in record.jobs if states[job.number] != multirun.FINISHED]
+    if running := [job.name for job in left if states[job.number] == multirun.RUNNING]:
+        raise UserError(f"Jobs of {folder} are still at work: {', '.join(running)}. Wait for their end, or stop them.")
+    if not left:
+        multirun.write_table(record)
+        multirun.show(record)
+        log.info("All jobs in %s are finished; there is nothing to resume.", folder)
+        return
+    log.info("%d of %d jobs are finished; going on with the others.", len(record.jobs) - len(left), len(record.jobs))
+    prepared = ["-m", *record.hydra, *launcher, f"hydra.sweep.dir={_quote_path(str(folder))}"]
+    jobs = [_again(command, record.at(job), job) for job in left]
+    _multirun(_Work(command, do, arguments, record, failed=[]), prepared, jobs, is_new=False)
+
+
+def _again(command: str, folder: Path, job: multirun.Job) -> list[str]:
+    """The overrides that start a job where it stands, or as it was meant to start."""
+    goes_on = (folder / run_folder.SETTINGS).is_file()
+    stored = run_folder.settings_as_overrides(folder, changed=[]) if goes_on else run_folder.as_overrides(job.settings)
+    options = schema.groups(command)
+    place = [f"hydra.sweep.subdir={_quote_path(job.folder)}"]
+    if goes_on and command == "train":
+        place.append(f"resume={_quote_path(str(folder))}")
+    return [_override(name, value, options) for name, value in stored.items()] + place
 
 
 # ------------------------------------------------------------------------------------------------------------ mistakes
 
+_NO_SLURM = (
+    "SLURM's programs (srun, sbatch) are not on this machine; start the multirun on a login node, or choose "
+    "hydra/launcher=local, or none."
+)
 _ACCESS = {
     getattr(errno, f"E{name}")
     for name in ["EXIST", "NOTDIR", "ISDIR", "ACCES", "PERM", "ROFS", "NOSPC", "DQUOT", "NAMETOOLONG", "FBIG"]
@@ -358,6 +633,10 @@ def _as_user_error(command: str, error: BaseException, arguments: list[str]) -> 
         return error
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
+        if group == "hydra/launcher" and option.startswith("submitit_"):
+            return UserError(
+                f"hydra/launcher={option} and the launchers made from it need pip install 'emotion-lightning[slurm]'."
+            )
         choices = sorted(error.options)
         return UserError(
             f"Unknown option {group}={option}{schema.nearest(option, set(choices))} "
@@ -367,6 +646,8 @@ def _as_user_error(command: str, error: BaseException, arguments: list[str]) -> 
         return UserError(f"Cannot read {error.override!r}; settings are given as name=value, lists as name=[a,b].")
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _from_hydra(command, error, arguments)
+    if isinstance(error, RuntimeError) and 'detect "srun"' in str(error):
+        return UserError(_NO_SLURM)
     return _of_system(error)
 
 

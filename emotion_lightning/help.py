@@ -18,7 +18,8 @@ _USAGE = {
   python -m emotion_lightning.train model=gemma peft=ia3              4-bit Gemma on a GPU
   python -m emotion_lightning.train data=file data.path=my.csv        your own file
   python -m emotion_lightning.train -m peft=ia3,lora seed=1,2,3       a sweep
-  python -m emotion_lightning.train resume=auto                       go on after a stop""",
+  python -m emotion_lightning.train resume=auto                       go on after a stop
+  python -m emotion_lightning.train -m sweep.resume=FOLDER            go on with a stopped sweep (or auto)""",
     "evaluate": """Score a finished run on labelled data.
 
   python -m emotion_lightning.evaluate run=FOLDER                             its own test split

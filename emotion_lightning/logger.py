@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning import checkpoint, config, run_folder
+from emotion_lightning import checkpoint, cluster, config, run_folder
+from emotion_lightning.command import Stopped
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -140,6 +141,10 @@ def _wandb(settings: config.WandB, folder: Path, *, resolved: dict[str, Any], mu
             log.info("W&B: %s", experiment.url)
         yield _WandbRun(WandbLogger(experiment=experiment, save_dir=folder))
         code = 0
+    except Stopped:
+        # A run that the server of a sweep stopped early has not failed: its scores count for the search.
+        code = 0 if cluster.in_wandb_sweep() else 1
+        raise
     finally:
         # Left open, the next job of a multirun would write into this run.
         wandb.finish(exit_code=code)

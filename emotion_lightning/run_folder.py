@@ -4,7 +4,7 @@ import json
 import os
 import shlex
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -94,12 +94,18 @@ def newest_unfinished(outputs: Path) -> Path:
 
 def write_settings(folder: Path, settings: Any, options: dict[str, str]) -> dict[str, Any]:
     """Write every setting, secrets redacted, with the names of the options chosen; give back what was written."""
+    tree = to_keep(settings, options)
+    with replacing(folder / SETTINGS) as temporary:
+        temporary.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return tree
+
+
+def to_keep(settings: Any, options: dict[str, str]) -> dict[str, Any]:
+    """Every setting, ready to be written: secrets redacted, paths that hold from any folder, options by name."""
     tree = {"options": options, **schema.redacted(schema.plain(settings))}
     tree["data"] = absolute(tree["data"])
     if tree.get("init_from"):
         tree["init_from"] = str(Path(tree["init_from"]).expanduser().resolve())
-    with replacing(folder / SETTINGS) as temporary:
-        temporary.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return tree
 
 
@@ -130,16 +136,21 @@ def settings_as_overrides(folder: Path, changed: list[str]) -> dict[str, Any]:
 
     Settings below an option that `changed` chooses anew are left out: they belong to the old option.
     """
-    tree = read_settings(folder)
-    options = {group: option for group, option in tree.pop("options").items() if group not in changed}
-    kept = {
-        name: value
-        for name, value in leaves(tree)
-        if name.partition(".")[0] not in changed and name not in ("resume", "from_run")
-    }
+    kept = as_overrides(read_settings(folder), changed)
     # Rows go where they went then, whatever cut them: the library that did may do otherwise in its next version.
     if (folder / SPLITS).is_file() and not _CHOOSE_ROWS & set(changed):
         kept["data.splits"] = str((folder / SPLITS).resolve())
+    return kept
+
+
+def as_overrides(tree: dict[str, Any], changed: Sequence[str] = ()) -> dict[str, Any]:
+    """The same of settings as `to_keep` has them."""
+    options = {group: option for group, option in tree["options"].items() if group not in changed}
+    kept = {
+        name: value
+        for name, value in leaves({name: value for name, value in tree.items() if name != "options"})
+        if name.partition(".")[0] not in changed and name not in ("resume", "from_run")
+    }
     return {**options, **kept}
 
 

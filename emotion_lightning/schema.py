@@ -96,7 +96,7 @@ def unknown_setting(command: str, name: str) -> UserError:
         return UserError(
             f"{name} is not a setting of the chosen {group} option; it belongs to {group}={' or '.join(owners)}."
         )
-    return UserError(f"Unknown setting {name}{nearest(name, known | groups(command))}")
+    return UserError(f"Unknown setting {name}{nearest(name, known | groups(command) | {'sweep.resume'})}")
 
 
 def load(cfg: DictConfig, command: str = "train") -> Any:

@@ -6,12 +6,13 @@ python -m emotion_lightning.train -m optimizer.lr=1e-3,3e-3 seed=1,2,3
 python -m emotion_lightning.train resume=auto
 """
 
+import dataclasses
 import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emotion_lightning import cluster, command, config, run_folder
+from emotion_lightning import cluster, command, config, multirun, run_folder
 from emotion_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def train(settings: config.Train, folder: Path) -> float | None:
     )
     resolved = _write_down(settings, folder, corpus)
     clock = callbacks.Clock()
-    with logger.run(settings.logger, folder, resolved=resolved, multirun=command.in_multirun()) as run:
+    with logger.run(_named(settings.logger, folder), folder, resolved=resolved, multirun=command.in_multirun()) as run:
         trainer = Trainer(
             **_trainer_arguments(settings.trainer),
             precision=model.lightning_precision(model.compute_dtype(settings.model.dtype, device)),
@@ -97,12 +98,28 @@ def _refuse(settings: config.Train, folder: Path, *, goes_on: bool) -> None:
         run_folder.refuse_used(folder)
     if settings.init_from is not None and not Path(settings.init_from).expanduser().is_dir():
         raise UserError(f"init_from={settings.init_from} is not a folder; give that of a finished run.")
-    if command.in_multirun() and settings.trainer.devices * settings.trainer.num_nodes > 1:
+    processes = settings.trainer.devices * settings.trainer.num_nodes
+    if command.in_multirun() and processes != cluster.processes():
+        asked = f"trainer.devices={settings.trainer.devices} and trainer.num_nodes={settings.trainer.num_nodes}"
+        if not cluster.in_submitit():
+            raise UserError(
+                f"{asked} start processes that would each begin the whole multirun again. Run the jobs one by one, or "
+                "let a launcher start them (emotion-lightning[slurm]): hydra/launcher=local or slurm with "
+                f"hydra.launcher.tasks_per_node={settings.trainer.devices}."
+            )
         raise UserError(
-            f"trainer.devices={settings.trainer.devices} and trainer.num_nodes={settings.trainer.num_nodes} start "
-            "processes that would each begin the whole multirun again. Run the jobs one by one, or give each its own "
-            "place with hydra/launcher=submitit_slurm (pip install hydra-submitit-launcher)."
+            f"{asked} need {processes} processes, but the launcher started {cluster.processes()}; set "
+            f"hydra.launcher.tasks_per_node={settings.trainer.devices} and "
+            f"hydra.launcher.nodes={settings.trainer.num_nodes}."
         )
+
+
+def _named(settings: config.Logger, folder: Path) -> config.Logger:
+    """A multirun's job is known by what sets it apart, in the group of its multirun."""
+    names = multirun.name(folder)
+    if names is None or not isinstance(settings, config.WandB):
+        return settings
+    return dataclasses.replace(settings, group=settings.group or names[0], name=settings.name or names[1])
 
 
 def build_classifier(
@@ -185,7 +202,8 @@ def _write_down(settings: config.Train, folder: Path, corpus: "Corpus") -> dict[
     resolved = run_folder.write_settings(folder, settings, command.options())
     if getattr(rank_zero_only, "rank", 0) == 0:
         environment.record(folder, arguments=sys.argv, data_hashes=corpus.hashes)
-    cluster.remember(folder, sys.argv[1:])
+    if not command.in_multirun():
+        cluster.remember(folder, sys.argv[1:])
     if corpus.cut:
         splitting.write(folder / run_folder.SPLITS, corpus)
     return resolved

@@ -306,8 +306,13 @@ def test_every_wandb_sweep_gives_settings_that_load(settings: Any, file: Path) -
     from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
     sweep = yaml.safe_load(file.read_text())
-    first = {name: {"value": parameter["values"][0]} for name, parameter in sweep["parameters"].items()}
-    arguments = create_sweep_command_args({"args": first})["args_no_hyphens"]
-    loaded = settings(*arguments)
-    assert isinstance(loaded.optimizer.lr, float)
+    ends = {}
+    for name, parameter in sweep["parameters"].items():
+        values = parameter.get("values") or [parameter[key] for key in ("min", "max", "value") if key in parameter]
+        ends[name] = values[0], values[-1]
+    for end in (0, 1):
+        chosen = {name: {"value": values[end]} for name, values in ends.items()}
+        loaded = settings(*create_sweep_command_args({"args": chosen})["args_no_hyphens"])
+        assert isinstance(loaded.optimizer.lr, float)
+    assert sweep["metric"]["name"] in {*config.MONITORS, "validation/f1_macro"}
     assert sweep["command"][2:] == ["-m", "emotion_lightning.train", "${args_no_hyphens}"]

@@ -10,7 +10,8 @@ from hydra import compose, initialize_config_dir
 from emotion_lightning import command, config, schema
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-COMMANDS = sorted(set(re.findall(r"^python -m emotion_lightning\.(.+?)(?: {2,}#.*)?$", README, re.MULTILINE)))
+SWEEPS = (Path(__file__).parent.parent / "docs" / "sweeps.md").read_text(encoding="utf-8")
+COMMANDS = sorted(set(re.findall(r"^python -m emotion_lightning\.(.+?)(?: {2,}#.*)?$", README + SWEEPS, re.MULTILINE)))
 
 
 def test_the_readme_shows_every_command() -> None:
@@ -21,8 +22,12 @@ def test_the_readme_shows_every_command() -> None:
 @pytest.mark.parametrize("line", COMMANDS)
 def test_commands_of_the_readme_load(line: str) -> None:
     verb, *arguments = shlex.split(line)
+    if "hydra/launcher=" in line:
+        pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     schema.register()
-    arguments = [a for a in arguments if not a.startswith(("resume=", "from_run="))]  # these need a run
+    arguments = [
+        a for a in arguments if not a.startswith(("resume=", "from_run=", "sweep.resume="))
+    ]  # these need a run
     multirun = "-m" in arguments
     command._check_jobs(verb, command._literal(verb, arguments, multirun=multirun), typed=set())
 

@@ -369,10 +369,10 @@ def test_another_command_line_of_the_same_job_is_another_run(tmp_path: Path, mon
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "settings.yaml").write_text("")
     cluster.remember(tmp_path / "run", ["seed=1"])
-    assert cluster.remembered(["seed=1"]) == tmp_path / "run"
-    assert cluster.remembered(["seed=2"]) is None
+    assert cluster.remembered(["seed=1"], "settings.yaml") == tmp_path / "run"
+    assert cluster.remembered(["seed=2"], "settings.yaml") is None
     monkeypatch.setenv("SLURM_JOB_ID", "8")
-    assert cluster.remembered(["seed=1"]) is None
+    assert cluster.remembered(["seed=1"], "settings.yaml") is None
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,9 @@ class StopOnSignal(Callback):
 
     def _note(self, number: int, _: Any) -> None:
         if self._received is not None:
+            # The server of a W&B sweep stops a run by W&B's own thread, with SIGINT, and by the agent, with SIGTERM.
+            if cluster.in_wandb_sweep() and number != self._received:
+                return
             raise Stopped(number)
         self._received = number
         # Not through logging, in the middle of which the signal may have come.
