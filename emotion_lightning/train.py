@@ -6,7 +6,6 @@ python -m emotion_lightning.train -m optimizer.lr=1e-3,3e-3 seed=1,2,3
 python -m emotion_lightning.train resume=auto
 """
 
-import dataclasses
 import logging
 import sys
 from pathlib import Path
@@ -116,6 +115,8 @@ def _refuse(settings: config.Train, folder: Path, *, goes_on: bool) -> None:
 
 def _named(settings: config.Logger, folder: Path) -> config.Logger:
     """A multirun's job is known by what sets it apart, in the group of its multirun."""
+    import dataclasses  # at the top it would find our inspect.py, where this file is run as such
+
     names = multirun.name(folder)
     if names is None or not isinstance(settings, config.WandB):
         return settings
