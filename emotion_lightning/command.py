@@ -20,6 +20,7 @@ from typing import Any
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -246,11 +247,16 @@ def _quote_path(value: str) -> str:
 
 def _with_run(command: str, arguments: list[str], *, multirun: bool) -> list[str]:
     """For resume= and from_run=, put that run's settings in front of the line."""
-    if command != "train":
+    if command not in ("train", "tune"):
         return arguments
     given = {match["name"]: match["value"] for a in arguments if (match := _ARGUMENT.fullmatch(a))}
     resume, source = _unquoted(given.get("resume")), _unquoted(given.get("from_run"))
-    again = None if multirun or resume else cluster.remembered(arguments)
+    if command == "tune" and resume is not None:
+        raise UserError(
+            "resume= is of train. A study goes on when its line is given again, with hydra.run.dir=FOLDER where its "
+            "storage is the file in that folder."
+        )
+    again = None if multirun or resume or command == "tune" else cluster.remembered(arguments)
     if again is not None:
         # A requeued job is started with the same line at another time; its run lies where it was.
         log.warning("This job was started before: it goes on in %s", again)
@@ -297,6 +303,20 @@ def _folder(path: str) -> Path:
 
 
 # -------------------------------------------------------------------------------------------------------------- sweeps
+
+
+def settings_of(command: str, arguments: list[str]) -> Any:
+    """The settings that a command would have with these arguments, or a UserError for what it would refuse."""
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()  # a command that asks runs inside Hydra, which there is one of
+    try:
+        prepared = _with_run(command, _literal(command, arguments, multirun=False), multirun=False)
+        with initialize_config_dir(config_dir=str(schema.conf_folder()), version_base="1.3"):
+            return schema.load(compose(command, _overrides(prepared)), command)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _as_user_error(command, error, arguments) or error from error
+    finally:
+        GlobalHydra.instance().hydra = running
 
 
 def _help(command: str, arguments: list[str]) -> None:

@@ -85,6 +85,11 @@ def show_comparison(sections: list[Section], sentences: list[str], notes: list[s
         console.print(note, markup=False, highlight=False, style="dim")
 
 
+def show_study(trials: Section) -> None:
+    """Print the trials of a study."""
+    _print_tables(_console(140), [trials])
+
+
 def _print_tables(console: Console, sections: list[Section]) -> None:
     for section in sections:
         if section.rows:

@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor
 
 from emotion_lightning import config, pages, run_folder
-from emotion_lightning.callbacks import history
 from emotion_lightning.data.rows import Rows
 from emotion_lightning.logger import Run
 from emotion_lightning.pages import Section
@@ -60,7 +59,7 @@ def write(
         card = RunCard(
             settings=settings,
             metrics=metrics,
-            history=history.read(folder / run_folder.HISTORY),
+            history=run_folder.read_history(folder / run_folder.HISTORY),
             labels=labels,
             split=split,
             rows=scored,
