@@ -8,10 +8,11 @@ import errno
 import logging
 import os
 import re
+import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -300,6 +301,11 @@ def _folder(path: str) -> Path:
     if not folder.is_dir():
         raise UserError(f"{path} is not a folder; give the folder of a run.")
     return folder
+
+
+def shell_line(command: str, arguments: Sequence[str]) -> str:
+    """A command line, ready to be pasted into a shell, its secrets hidden."""
+    return shlex.join(["python", "-m", f"emotion_lightning.{command}", *map(schema.redacted_argument, arguments)])
 
 
 # -------------------------------------------------------------------------------------------------------------- sweeps

@@ -846,8 +846,8 @@ class Study:
     """How a study goes."""
 
     name: str | None
-    """Name of the study in its storage, by which several workers find it; null: the name of the folder, which will do
-    for a storage that nobody shares."""
+    """Name of the study in its storage, by which several workers find it; null: the folder's date and time, which will
+    do for a storage that nobody shares."""
     storage: str
     """Where trials are kept: file (study.db in the study's folder), memory (gone with the process), or the URL of a
     database that many machines share, such as postgresql+psycopg://user@host/name. A password belongs into ~/.pgpass

@@ -75,9 +75,12 @@ def opened(settings: config.Study, folder: Path, *, shared: dict[str, Any], epoc
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     with _storage_errors(settings):
+        storage = _storage(settings, folder)
+        # A folder may have been moved: its file holds one study, whatever the name.
+        kept = optuna.get_all_study_names(storage) if settings.storage == "file" else []
         study = optuna.create_study(
-            storage=_storage(settings, folder),
-            study_name=settings.name or folder.name,
+            storage=storage,
+            study_name=settings.name or next(iter(kept), f"{folder.parent.name}/{folder.name}"),
             load_if_exists=True,
             directions=["minimize" if study_card.falls(objective) else "maximize" for objective in settings.objectives],
             sampler=_NumberedSampler(settings),
@@ -421,7 +424,9 @@ def _importance(study: optuna.Study, place: int) -> dict[str, float]:
         with warnings.catch_warnings():
             # Of too few trials it would call all parameters equal.
             warnings.filterwarnings("error", message="The number of trials is too small")
-            found = optuna.importance.get_param_importances(study, target=lambda trial: trial.values[place])
+            sign = 1 if study.directions[place] is StudyDirection.MINIMIZE else -1  # what sets low values apart
+            warnings.filterwarnings("ignore", message="PedAnovaImportanceEvaluator computes")
+            found = optuna.importance.get_param_importances(study, target=lambda trial: sign * trial.values[place])
     except (ValueError, RuntimeError, UserWarning):
         return {}  # fewer than two trials, or all with the same value
     shares = {name: float(share) for name, share in found.items()}

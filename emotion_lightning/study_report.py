@@ -3,7 +3,6 @@
 import csv
 import io
 import logging
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString
 
-from emotion_lightning import pages, report, run_folder, schema, search_space
+from emotion_lightning import command, pages, report, run_folder, schema, search_space
 from emotion_lightning.pages import Section
 from emotion_lightning.study_card import TITLES, StudyCard, Trial, falls, plain, shown
 
@@ -21,25 +20,6 @@ log = logging.getLogger(__name__)
 EXPERIMENT = "experiment"
 BEST = "best"
 STATES = ("complete", "pruned", "failed", "lost", "stopped")
-
-
-def command(arguments: Sequence[str], values: dict[str, Any]) -> str:
-    """The line that trains with some values, ready for a shell."""
-    return _line("train", [*arguments, *search_space.overrides(values)])
-
-
-def _line(verb: str, arguments: Sequence[str]) -> str:
-    return shlex.join(["python", "-m", f"emotion_lightning.{verb}", *map(schema.redacted_argument, arguments)])
-
-
-def go_on(typed: Sequence[str], folder: Path, *, storage: str) -> str:
-    """How a study that was stopped goes on."""
-    if storage == "memory":
-        return "Its storage was memory: there is nothing to go on with."
-    if storage != "file":
-        return f"Go on with: {_line('tune', typed)}"
-    kept = [argument for argument in typed if not argument.startswith("hydra.run.dir=")]
-    return f"Go on with: {_line('tune', [*kept, f'hydra.run.dir={folder}'])}"
 
 
 def write(folder: Path, card: StudyCard, *, arguments: Sequence[str], typed: Sequence[str]) -> None:
@@ -52,7 +32,10 @@ def write(folder: Path, card: StudyCard, *, arguments: Sequence[str], typed: Seq
         typed: the whole line.
     """
     best = [card.trials[number] for number in card.best]
-    lines = {trial.number: command(arguments, trial.parameters) for trial in best}
+    lines = {
+        trial.number: command.shell_line("train", [*arguments, *search_space.overrides(trial.parameters)])
+        for trial in best
+    }
     run_folder.write_bytes(folder / "trials.csv", _table(card).encode())
     run_folder.write_json(folder / "study.json", _plain(card, lines, typed))
     for trial in best:
@@ -66,7 +49,9 @@ def write(folder: Path, card: StudyCard, *, arguments: Sequence[str], typed: Seq
     report.show_study(_best_first(card))
     log.info("Trial %d again: %s", best[0].number, lines[best[0].number])
     if (folder / EXPERIMENT / f"{BEST}.yaml").exists():
-        log.info("The same by a file: %s", _line("train", ["--config-dir", str(folder), f"{EXPERIMENT}={BEST}"]))
+        log.info(
+            "The same by a file: %s", command.shell_line("train", ["--config-dir", str(folder), f"{EXPERIMENT}={BEST}"])
+        )
 
 
 def _values(card: StudyCard, trial: Trial) -> str:
@@ -96,7 +81,7 @@ def _table(card: StudyCard) -> str:
 def _plain(card: StudyCard, lines: dict[int, str], typed: Sequence[str]) -> dict[str, Any]:
     return {
         "name": card.name,
-        "command": _line("tune", typed),
+        "command": command.shell_line("tune", typed),
         "objectives": [objective.value for objective in card.objectives],
         "trials": {state: card.count(state) for state in sorted({trial.state for trial in card.trials})},
         "best": [
@@ -180,7 +165,7 @@ def _content(card: StudyCard, lines: dict[int, str], typed: Sequence[str], drawn
     return {
         "title": card.name,
         "facts": [*first, *[fact for fact in facts if fact[1] != "0" or fact[0].startswith("complete")]],
-        "command": _line("tune", typed),
+        "command": command.shell_line("tune", typed),
         "best": [(f"Trial {trial.number}: {_values(card, trial)}", lines[trial.number]) for trial in best],
         "sections": [*[section for section in _pictures() if set(section.pictures) <= set(drawn)], _trials(card)],
     }

@@ -44,7 +44,7 @@ def tune(settings: config.Tune, folder: Path) -> None:
             ],
             protocol=schema.schema_of(base.thresholds),
         )
-        go_on = study_report.go_on(typed, folder, storage=settings.study.storage)
+        go_on = _go_on(typed, folder, storage=settings.study.storage)
         try:
             stopped_by = worker.work()
         except UserError as error:
@@ -57,6 +57,15 @@ def tune(settings: config.Tune, folder: Path) -> None:
     log.info("Study folder: %s", folder)
     if stopped_by is not None:
         raise command.Stopped(stopped_by)
+
+
+def _go_on(typed: list[str], folder: Path, *, storage: str) -> str:
+    """How a study that was stopped goes on."""
+    if storage == "memory":
+        return "Its storage was memory: there is nothing to go on with."
+    kept = [argument for argument in typed if storage != "file" or not argument.startswith("hydra.run.dir=")]
+    place = [f"hydra.run.dir={folder}"] if storage == "file" else []
+    return f"Go on with: {command.shell_line('tune', [*kept, *place])}"
 
 
 def _check_optuna() -> None:
