@@ -610,6 +610,36 @@ class WandB(Logger):
     """Tags of the run."""
     notes: str | None
     """A longer remark."""
+    id: str | None
+    """Id of the run, to go on with one that another folder began; null: a new one, kept in the run folder, where a
+    resumed run finds it."""
+    log_model: bool
+    """Send model/ as an artifact: the adapter with its tokenizer and card, never the base; with peft=full the whole
+    model."""
+    log_texts: bool
+    """Send the texts that are most wrong, as a table and in the report. Many data sets may not be passed on."""
+
+
+@dataclass
+class MLflow(Logger):
+    """MLflow, a server's or a file's."""
+
+    tracking_uri: str | None
+    """Where runs are kept: http://host:5000, or a database such as sqlite:///mlflow.db; null: MLFLOW_TRACKING_URI, or
+    else mlflow.db in the working directory."""
+    experiment: str
+    """Name of the MLflow experiment."""
+    group: str | None
+    """Runs that belong together, as the tag `group`; null: the folder of a multirun, else none."""
+    name: str | None
+    """Name of the run; null: the folder's date and time."""
+    log_model: bool
+    """Send model/ too: the adapter with its tokenizer and card, never the base; with peft=full the whole model."""
+
+
+@dataclass
+class TensorBoard(Logger):
+    """Event files in the run folder's tensorboard/."""
 
 
 @dataclass
@@ -924,6 +954,8 @@ SCHEMAS: dict[str, type] = {
     "callbacks/selection": Selection,
     "trainer/trainer": Trainer,
     "logger/wandb": WandB,
+    "logger/mlflow": MLflow,
+    "logger/tensorboard": TensorBoard,
     "logger/csv": CSV,
     "logger/none": NoLogger,
 }

@@ -83,7 +83,7 @@ def _of_train(typed: list[str]) -> list[str]:
 
 def _named(logger: config.Logger, arguments: list[str], *, study: str, number: int) -> list[str]:
     """What keeps the trials of a study together in a tracker, unless the line says otherwise."""
-    if not isinstance(logger, config.WandB):
+    if not isinstance(logger, config.WandB | config.MLflow):
         return []
     named = {"logger.group": study, "logger.name": f"{study}/{number}"}
     typed = {argument.lstrip("+").partition("=")[0] for argument in arguments}
