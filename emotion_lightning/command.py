@@ -8,6 +8,7 @@ import errno
 import logging
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -21,6 +22,7 @@ from typing import Any
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -346,10 +348,15 @@ def _quote_path(value: str) -> str:
 
 def _with_run(command: str, arguments: list[str], *, multirun: bool) -> list[str]:
     """For resume= and from_run=, put that run's settings in front of the line."""
-    if command != "train":
+    if command not in ("train", "tune"):
         return arguments
     given = {match["name"]: match["value"] for a in arguments if (match := _ARGUMENT.fullmatch(a))}
     resume, source = _unquoted(given.get("resume")), _unquoted(given.get("from_run"))
+    if command == "tune" and resume is not None:
+        raise UserError(
+            "resume= is of train. A study goes on when its line is given again, with hydra.run.dir=FOLDER where its "
+            "storage is the file in that folder."
+        )
     if resume is None and source is None:
         return arguments
     if resume is not None:
@@ -391,7 +398,26 @@ def _folder(path: str) -> Path:
     return folder
 
 
+def shell_line(command: str, arguments: Sequence[str]) -> str:
+    """A command line, ready to be pasted into a shell, its secrets hidden."""
+    return shlex.join(["python", "-m", f"emotion_lightning.{command}", *map(schema.redacted_argument, arguments)])
+
+
 # -------------------------------------------------------------------------------------------------------------- sweeps
+
+
+def settings_of(command: str, arguments: list[str]) -> Any:
+    """The settings that a command would have with these arguments, or a UserError for what it would refuse."""
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()  # a command that asks runs inside Hydra, which there is one of
+    try:
+        prepared = _with_run(command, _literal(command, arguments, multirun=False), multirun=False)
+        with initialize_config_dir(config_dir=str(schema.conf_folder()), version_base="1.3"):
+            return schema.load(compose(command, _overrides(prepared)), command)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _as_user_error(command, error, arguments) or error from error
+    finally:
+        GlobalHydra.instance().hydra = running
 
 
 def _help(command: str, arguments: list[str]) -> None:

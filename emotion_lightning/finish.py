@@ -95,6 +95,7 @@ def finish(
         method=method,
         scores=report.markdown(shown, content[shown]),
     )
+    run.model(folder / run_folder.MODEL)
     run.summary(_summary(content, protocol))
     run.table("labels", *_label_table(content[shown], protocol))
     run_report.write(
@@ -177,6 +178,8 @@ def _summary(content: dict[str, Any], protocol: str) -> dict[str, Any]:
                     flat[f"{split}/{name}/{metric}"] = number
                     if name == protocol:
                         flat[f"{split}/{metric}"] = number
+            if name == protocol:
+                flat |= {f"{split}/f1/{label}": found["f1"] for label, found in value["labels"].items()}
     return flat
 
 

@@ -40,6 +40,11 @@ _USAGE = {
 
   python -m emotion_lightning.compare runs=outputs/multirun/DATE/TIME
   python -m emotion_lightning.compare runs=[A,B,C] split=validation metrics=[jaccard]""",
+    "tune": """Search settings by trials of `train` that learn from each other; every setting of train may be given too.
+
+  python -m emotion_lightning.tune space=ia3 data=file data.path=my.csv
+  python -m emotion_lightning.tune space=methods study.objectives=[f1_macro,trainable_parameters] study.pruner=none
+  python -m emotion_lightning.tune study.name=mine study.storage=postgresql+psycopg://user@host/studies""",
 }
 
 _CLOSING = """Give settings as name=value, options as group=option. -m runs every combination of comma-separated values.
@@ -76,7 +81,7 @@ def show(command: str, cfg: Any, chosen: dict[str, str]) -> None:
         for group, option in chosen.items():
             names = [f"*{name}" if name == option else name for name in schema.option_files(group, command)]
             print(f"  {group + '=':12} {'  '.join(names)}")
-        for group in ("experiment", "sweep") if command == "train" else ():
+        for group in {"train": ("experiment", "sweep"), "tune": ("experiment",)}.get(command, ()):
             print(f"  {group + '=':12} {'  '.join(schema.option_files(group))}")
     print("\nSettings")
     for name, node, value in _settings(config.COMMANDS[command], cfg):

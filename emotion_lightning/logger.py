@@ -1,6 +1,7 @@
-"""Where metrics go besides the run folder: Weights & Biases, a CSV file, or nowhere."""
+"""Where metrics go besides the run folder: Weights & Biases, MLflow, TensorBoard, a CSV file, or nowhere."""
 
 import csv
+import dataclasses
 import logging
 import os
 import warnings
@@ -9,32 +10,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning import checkpoint, cluster, config, run_folder
+from emotion_lightning import checkpoint, cluster, config, run_folder, schema, trackers
 from emotion_lightning.command import Stopped
 from emotion_lightning.errors import UserError
+from emotion_lightning.run_card import RunCard
+from emotion_lightning.trackers import Run
 
 log = logging.getLogger(__name__)
 
 
-class Run:
-    """A logger for Lightning, and the few things that it is told at the end."""
-
-    def __init__(self, lightning_logger: Any) -> None:
-        self.lightning_logger = lightning_logger
-
-    def summary(self, values: dict[str, Any]) -> None:
-        """Keep final numbers by name."""
-        if self.lightning_logger:
-            self.lightning_logger.log_metrics({name: value for name, value in values.items() if value is not None})
-
-    def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
-        """Keep a table, where the logger can."""
-
-    def media(self, pictures: dict[str, Path], page: str) -> None:
-        """Keep pictures by name and a page of HTML, where the logger can."""
-
-
 class _WandbRun(Run):
+    def __init__(self, lightning_logger: Any, settings: config.WandB) -> None:
+        super().__init__(lightning_logger)
+        self.settings = settings
+
     def summary(self, values: dict[str, Any]) -> None:
         self.lightning_logger.experiment.summary.update(values)
 
@@ -43,19 +32,46 @@ class _WandbRun(Run):
 
         self.lightning_logger.experiment.log({name: wandb.Table(columns=columns, data=rows)})
 
-    def media(self, pictures: dict[str, Path], page: str) -> None:
+    def media(self, pictures: dict[str, Path], page: str, card: RunCard) -> None:
         import wandb
 
         images = {f"pictures/{name}": wandb.Image(str(file)) for name, file in pictures.items()}
         # Without W&B's own style sheet, which is on the network.
         html = wandb.Html(page, inject=False, data_is_not_path=True)
-        self.lightning_logger.experiment.log({"report": html, **images})
+        curves = {card.labels[i]: curve for i in card.by_support() if (curve := card.curve(i)) is not None}
+        drawn = wandb.plot.line_series(
+            xs=[trackers.thinned(curve.recall) for curve in curves.values()],
+            ys=[trackers.thinned(curve.precision) for curve in curves.values()],
+            keys=list(curves),
+            title=f"Precision and recall ({card.split})",
+            xname="recall",
+        )
+        self.lightning_logger.experiment.log({"report": html, "precision_recall": drawn, **images})
+        self.table("confusion", *trackers.confusion(card))
+        if self.sends_texts:
+            self.table("mistakes", *trackers.mistakes(card))
+
+    @property
+    def sends_texts(self) -> bool:
+        return self.settings.log_texts
+
+    def model(self, folder: Path) -> None:
+        import wandb
+
+        if not self.settings.log_model:
+            return
+        experiment = self.lightning_logger.experiment
+        artifact = wandb.Artifact(f"model-{experiment.id}", type="model")
+        artifact.add_dir(str(folder))
+        experiment.log_artifact(artifact)
 
 
 def check(settings: config.Logger) -> None:
     """Raise UserError, before any other work, if the logger cannot work as asked."""
     if isinstance(settings, config.WandB):
         _offline(settings)
+    else:
+        trackers.check(settings)
 
 
 @contextmanager
@@ -75,6 +91,10 @@ def run(settings: config.Logger, folder: Path, *, resolved: dict[str, Any], mult
             yield Run(False)  # of several processes the first alone logs
         case config.WandB():
             yield from _wandb(settings, folder, resolved=resolved, multirun=multirun)
+        case config.MLflow():
+            yield from trackers.mlflow_run(settings, folder, resolved=dotted(resolved), multirun=multirun)
+        case config.TensorBoard():
+            yield from trackers.tensorboard_run(folder, resolved=dotted(resolved), step=_step(folder))
         case config.CSV():
             logger = _csv(folder)
             try:
@@ -89,11 +109,9 @@ def _csv(folder: Path) -> Any:
     """Lightning's CSV logger, which would remove the metrics.csv of a run that goes on; here it goes on too."""
     from lightning.pytorch.loggers import CSVLogger
 
-    file, last = folder / "metrics.csv", folder / run_folder.CHECKPOINTS / "last.ckpt"
+    file, step = folder / "metrics.csv", _step(folder)
     rows: list[dict[str, Any]] = []
-    if file.is_file() and last.is_file():
-        # Steps after the checkpoint are taken, and logged, again.
-        step = checkpoint.load(last)["global_step"]
+    if file.is_file() and step is not None:
         with file.open(encoding="utf-8", newline="") as opened:
             kept = [row for row in csv.DictReader(opened) if int(float(row["step"])) < step]
         rows = [{name: cell for name, cell in row.items() if cell} for row in kept]
@@ -105,23 +123,31 @@ def _csv(folder: Path) -> Any:
     return logger
 
 
+def _step(folder: Path) -> int | None:
+    """The step that a run goes on from; those after it are taken, and logged, again. None of a new run."""
+    last = folder / run_folder.CHECKPOINTS / "last.ckpt"
+    return int(checkpoint.load(last)["global_step"]) if last.is_file() else None
+
+
 def _wandb(settings: config.WandB, folder: Path, *, resolved: dict[str, Any], multirun: bool) -> Iterator[Run]:
     import wandb
     from lightning.pytorch.loggers import WandbLogger
 
     offline = _offline(settings)
     id_file = folder / "wandb" / "id.txt"
-    run_id = id_file.read_text().strip() if id_file.exists() else None
+    run_id = settings.id or (id_file.read_text().strip() if id_file.exists() else None)
+    # A variable may stand in any of these texts: ${oc.env:…} is resolved by now.
+    said = schema.redacted(dataclasses.asdict(settings))
     # Not by WandbLogger, whose `offline` sets an environment variable for the next job too.
     (folder / "wandb").mkdir(parents=True, exist_ok=True)
     experiment = wandb.init(
         project=settings.project,
         entity=settings.entity,
-        group=settings.group or (folder.parent.name if multirun else None),
-        job_type=settings.job_type,
-        name=settings.name or f"{folder.parent.name}/{folder.name}",
-        tags=settings.tags or None,
-        notes=settings.notes,
+        group=said["group"] or (folder.parent.name if multirun else None),
+        job_type=said["job_type"],
+        name=said["name"] or f"{folder.parent.name}/{folder.name}",
+        tags=said["tags"] or None,
+        notes=said["notes"],
         dir=folder,
         id=run_id,
         resume="allow" if run_id else None,
@@ -139,7 +165,7 @@ def _wandb(settings: config.WandB, folder: Path, *, resolved: dict[str, Any], mu
             log.info("W&B keeps this run offline; send it later with: wandb sync %s", Path(experiment.dir).parent)
         else:
             log.info("W&B: %s", experiment.url)
-        yield _WandbRun(WandbLogger(experiment=experiment, save_dir=folder))
+        yield _WandbRun(WandbLogger(experiment=experiment, save_dir=folder), settings)
         code = 0
     except Stopped:
         # A run that the server of a sweep stopped early has not failed: its scores count for the search.

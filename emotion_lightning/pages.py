@@ -3,9 +3,10 @@
 import base64
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from emotion_lightning.data_card import DataCard
+if TYPE_CHECKING:
+    from emotion_lightning.data_card import DataCard
 
 
 @dataclass
@@ -29,12 +30,12 @@ class Section:
     looks: dict[int, str] = field(default_factory=dict)
 
 
-def markdown(card: DataCard) -> str:
+def markdown(card: "DataCard") -> str:
     """The card as Markdown; its pictures lie beside it in pictures/."""
     return _environment(escape=False).get_template("data_card.md.j2").render(_content(card))
 
 
-def html(card: DataCard, pictures: dict[str, bytes]) -> str:
+def html(card: "DataCard", pictures: dict[str, bytes]) -> str:
     """The card as a page of its own, with the pictures in it."""
     return page("data_card", _content(card), pictures)
 
@@ -45,7 +46,7 @@ def page(name: str, content: dict[str, Any], pictures: dict[str, bytes]) -> str:
     return _environment(escape=True).get_template(f"{name}.html.j2").render(content, pictures=encoded)
 
 
-def sections(card: DataCard) -> list[Section]:
+def sections(card: "DataCard") -> list[Section]:
     """The tables and pictures of a card."""
     return [_splits(card), _labels(card), *_pictures(), _weights(card)]
 
@@ -82,7 +83,7 @@ def excerpt(text: str, letters: int = 400) -> str:
     return line if len(line) <= letters else f"{line[:letters]}… ({len(line):,} letters)"
 
 
-def _content(card: DataCard) -> dict[str, Any]:
+def _content(card: "DataCard") -> dict[str, Any]:
     chosen = {name: value for name, value in card.data.items() if value not in (None, [], False)}
     train = card.train
     return {
@@ -101,7 +102,7 @@ def _content(card: DataCard) -> dict[str, Any]:
     }
 
 
-def _splits(card: DataCard) -> Section:
+def _splits(card: "DataCard") -> Section:
     rows = [
         [
             split.name,
@@ -124,7 +125,7 @@ def _splits(card: DataCard) -> Section:
     return Section("Splits", note, columns=columns, rows=rows)
 
 
-def _labels(card: DataCard) -> Section:
+def _labels(card: "DataCard") -> Section:
     columns = ["label"]
     for split in card.labelled:
         columns += [split.name, "%"] + (["shift"] if split is not card.train else [])
@@ -156,7 +157,7 @@ def _pictures() -> list[Section]:
     ]
 
 
-def _weights(card: DataCard) -> Section:
+def _weights(card: "DataCard") -> Section:
     rows = [[name, *(f"{card.weights[kind][i]:.2f}" for kind in card.weights)] for i, name in enumerate(card.labels)]
     note = "How much a positive counts against a negative, by the settings of loss=weighted_bce."
     return Section("Positive weights", note, columns=["label", *card.weights], rows=rows)

@@ -7,7 +7,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from emotion_lightning.pages import Section, printable
-from emotion_lightning.thresholds import ORACLE
 
 PROTOCOL_METRICS = {
     "f1_macro": "macro F1",
@@ -22,6 +21,8 @@ PROTOCOL_METRICS = {
 
 def show(split: str, scores: dict[str, Any], *, protocol: str, floors: dict[str, dict[str, Any]] | None = None) -> None:
     """Print the scores of a split: a line for each emotion, then one for each threshold protocol and each floor."""
+    from emotion_lightning.thresholds import ORACLE  # late: a study's table needs no torch
+
     console = _console(100)
     emotions = Table(title=f"{split}, {scores['rows']:,} texts, {protocol} thresholds", title_justify="left")
     emotions.add_column("emotion")
@@ -83,6 +84,11 @@ def show_comparison(sections: list[Section], sentences: list[str], notes: list[s
         console.print(f"- {sentence}", markup=False, highlight=False)
     for note in notes:
         console.print(note, markup=False, highlight=False, style="dim")
+
+
+def show_study(trials: Section) -> None:
+    """Print the trials of a study."""
+    _print_tables(_console(140), [trials])
 
 
 def _print_tables(console: Console, sections: list[Section]) -> None:

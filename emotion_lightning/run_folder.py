@@ -1,5 +1,6 @@
 """Where a run keeps what: names of its files, its settings written and read back, files replaced in one step."""
 
+import csv
 import json
 import os
 import shlex
@@ -117,6 +118,11 @@ def absolute(data: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def is_path(name: str) -> bool:
+    """Whether a setting names a place, which may be another one on another machine."""
+    return name in {f"data.{path}" for path in _PATHS} | {"model.path", "init_from"}
+
+
 def read_settings(folder: Path) -> dict[str, Any]:
     """The settings of a run, as written."""
     file = folder / SETTINGS
@@ -173,6 +179,14 @@ def read_json(file: Path) -> Any:
         raise UserError(f"{file} does not exist.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{file} is not valid JSON: {error}.") from error
+
+
+def read_history(file: Path) -> list[dict[str, float]]:
+    """The rows of a history.csv; none where there is no such file, as of a run without a validation."""
+    if not file.is_file():
+        return []
+    with file.open(encoding="utf-8", newline="") as opened:
+        return [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(opened)]
 
 
 def write_json(file: Path, content: Any) -> None:

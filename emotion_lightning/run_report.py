@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor
 
 from emotion_lightning import config, pages, run_folder
-from emotion_lightning.callbacks import history
 from emotion_lightning.data.rows import Rows
 from emotion_lightning.logger import Run
 from emotion_lightning.pages import Section
@@ -60,7 +59,7 @@ def write(
         card = RunCard(
             settings=settings,
             metrics=metrics,
-            history=history.read(folder / run_folder.HISTORY),
+            history=run_folder.read_history(folder / run_folder.HISTORY),
             labels=labels,
             split=split,
             rows=scored,
@@ -73,8 +72,8 @@ def write(
         pictures = {name: charts.png(figure) for name, figure in run_charts.pictures(card).items()}
         content = _content(card, folder, list(pictures))
         page = pages.page("run_report", content, pictures)
-        # Texts stay here: many may not be passed on.
-        sent = pages.page("run_report", content | {"mistakes": []}, pictures)
+        # Texts stay here unless they are asked for: many may not be passed on.
+        sent = page if run.sends_texts else pages.page("run_report", content | {"mistakes": []}, pictures)
     except Exception as error:
         log.warning("%s is not written: %s: %s", run_folder.REPORT, type(error).__name__, error, exc_info=True)
         return
@@ -83,7 +82,7 @@ def write(
         run_folder.write_bytes(file, pictures[name])
     # A file may hold half of a surrogate pair, which UTF-8 has no bytes for.
     run_folder.write_bytes(folder / run_folder.REPORT, page.encode(errors="replace"))
-    run.media(files, sent)
+    run.media(files, sent, card)
 
 
 def _content(card: RunCard, folder: Path, pictures: Sequence[str]) -> dict[str, Any]:

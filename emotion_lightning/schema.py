@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 import re
 import types
 import typing
@@ -119,6 +120,8 @@ def load(cfg: DictConfig, command: str = "train") -> Any:
         _check_relations(settings)
     if isinstance(settings, config.Baseline):
         _check_ngrams(settings)
+    if isinstance(settings, config.Tune):
+        _check_study(settings.study)
     return settings
 
 
@@ -169,25 +172,46 @@ def _typed(hint: Any, value: Any) -> Any:
 
 
 _SECRET = re.compile(r"(^|_)(token|api_?key|key|secret|password)$", re.IGNORECASE)
+_IN_ENVIRONMENT = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
+_IN_URL = re.compile(r"(?<=://)([^/?#\s:@]*):[^/?#\s]+@")
+_HIDDEN = "<redacted>"
 
 
 def redacted(tree: Any) -> Any:
-    """A copy in which values under secret-looking names (token, api_key, password …) are hidden."""
+    """A copy that hides values under secret-looking names (token, api_key …) and what `without_secrets` does."""
     if isinstance(tree, dict):
         # A mapping of roles has a `key` too, whose value is a pattern and no secret.
         return {name: value if name == "roles" else _hidden(name, value) for name, value in tree.items()}
-    return [redacted(value) for value in tree] if isinstance(tree, list) else tree
+    if isinstance(tree, list):
+        return [redacted(value) for value in tree]
+    return without_secrets(tree) if isinstance(tree, str) else tree
+
+
+def without_secrets(text: str) -> str:
+    """Text in which the passwords of URLs are hidden, and values of variables such as HF_TOKEN, wherever they stand.
+
+    >>> without_secrets("postgresql://me:hunter2@host/studies")
+    'postgresql://me:<redacted>@host/studies'
+    """
+    text = _IN_URL.sub(rf"\1:{_HIDDEN}@", text)
+    for name, value in os.environ.items():
+        # A short value, or the path of a key file, may stand in a setting for another reason.
+        if len(value) >= 8 and value in text and _IN_ENVIRONMENT.search(name) and not os.path.exists(value):
+            text = text.replace(value, _HIDDEN)
+    return text
 
 
 def redacted_argument(argument: str) -> str:
-    """An argument of a command line, its value hidden under a secret-looking name."""
+    """An argument of a command line, without secrets."""
     name, equals, _ = argument.partition("=")
     last = re.split(r"[.@]", name)[-1]
-    return f"{name}=<redacted>" if equals and _SECRET.search(last) and "roles" not in name else argument
+    if equals and _SECRET.search(last) and "roles" not in name:
+        return f"{name}={_HIDDEN}"
+    return without_secrets(argument)
 
 
 def _hidden(name: str, value: Any) -> Any:
-    return "<redacted>" if value is not None and _SECRET.search(name) else redacted(value)
+    return _HIDDEN if value is not None and _SECRET.search(name) else redacted(value)
 
 
 def _subclasses(node: type) -> Iterator[type]:
@@ -295,6 +319,34 @@ def _check_scores(settings: config.Compare) -> None:
         shown = ", ".join(score.value for score in settings.metrics)
         known = ", ".join(score.value for score in config.Score)
         raise UserError(f"metrics=[{shown}] must name each of its metrics once, and one at least, of {known}.")
+
+
+def _check_study(study: config.Study) -> None:
+    shown = ", ".join(objective.value for objective in study.objectives)
+    if not study.objectives or len(set(study.objectives)) < len(study.objectives):
+        known = ", ".join(objective.value for objective in config.Objective)
+        raise UserError(f"study.objectives=[{shown}] must name each objective once, and one at least, of {known}.")
+    if study.pruner is not config.Pruner.none:
+        if len(study.objectives) > 1:
+            raise UserError(
+                f"study.pruner={study.pruner.value} cannot tell which trials are poor by study.objectives=[{shown}]: "
+                "of several objectives each may make up for another. Set study.pruner=none."
+            )
+        if study.objectives[0] in config.COSTS:
+            raise UserError(
+                f"study.pruner={study.pruner.value} needs a score at each epoch, which study.objectives=[{shown}] has "
+                "not. Set study.pruner=none."
+            )
+    if "://" in study.storage and study.name is None:
+        raise UserError(
+            f"study.storage={without_secrets(study.storage)} may hold many studies; name this one with "
+            "study.name=NAME, the same for every worker."
+        )
+    if study.storage not in ("file", "memory") and "://" not in study.storage:
+        raise UserError(
+            f"study.storage={study.storage} is none of file, memory, or a database's URL such as "
+            "sqlite:///studies.db or postgresql+psycopg://user@host/name."
+        )
 
 
 def _check_data(settings: Any, command: str) -> None:

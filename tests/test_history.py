@@ -10,6 +10,7 @@ import torch
 from conftest import SMALL
 from test_stopping import Kill, at_epoch, at_the_end, in_step, stopped
 
+from emotion_lightning import run_folder
 from emotion_lightning.callbacks import EpochLines, history
 
 ASKED = [*SMALL, "model.quantization=none", "peft=lora", "trainer.checkpoint_every=1", "trainer.max_epochs=2"]
@@ -26,7 +27,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_history_has_a_row_for_each_epoch_with_the_numbers_that_were_logged(whole: Path) -> None:
-    rows = history.read(whole / "history.csv")
+    rows = run_folder.read_history(whole / "history.csv")
     assert [(row["epoch"], row["step"]) for row in rows] == [(1, 3), (2, 6)]
     lines = re.findall(r"epoch \d/2  step \d  (.*)", (whole / "train.log").read_text())
     for row, line in zip(rows, lines, strict=True):
@@ -56,5 +57,5 @@ def test_a_resumed_run_has_the_whole_history_once(
 def test_a_history_comes_back_as_it_was_written(tmp_path: Path) -> None:
     rows = [{"epoch": 1, "step": 2, "val/loss": 1 / 3}, {"epoch": 2, "step": 4, "train/loss": 1e-9, "val/loss": 0.1}]
     history.write(tmp_path / "history.csv", rows)
-    assert history.read(tmp_path / "history.csv") == rows
-    assert history.read(tmp_path / "none.csv") == []
+    assert run_folder.read_history(tmp_path / "history.csv") == rows
+    assert run_folder.read_history(tmp_path / "none.csv") == []

@@ -66,11 +66,3 @@ def write(file: Path, rows: list[Row]) -> None:
         writer = csv.DictWriter(opened, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-
-
-def read(file: Path) -> list[Row]:
-    """The rows of a history.csv; none where there is no such file, as of a run without a validation."""
-    if not file.is_file():
-        return []
-    with file.open(encoding="utf-8", newline="") as opened:
-        return [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(opened)]

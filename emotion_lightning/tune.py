@@ -1,0 +1,99 @@
+"""Search settings: trials of `train` that learn from each other, on one machine or on many.
+
+python -m emotion_lightning.tune space=ia3 data=file data.path=my.csv
+python -m emotion_lightning.tune space=methods study.objectives=[f1_macro,trainable_parameters] study.pruner=none
+python -m emotion_lightning.tune study.name=mine study.storage=postgresql+psycopg://user@host/studies
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+from emotion_lightning import command, config, run_folder, schema, search_space
+from emotion_lightning.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def tune(settings: config.Tune, folder: Path) -> None:
+    """Run trials until the study has enough; write its report and its best settings."""
+    typed = sys.argv[1:]
+    if command.in_multirun():
+        raise UserError("tune starts its trials itself; leave out -m, and choose what is searched with space=.")
+    arguments = _of_train(typed)
+    base = command.settings_of("train", arguments)
+    space = search_space.read(settings.space, arguments, load=lambda line: command.settings_of("train", line))
+    _check_optuna()
+
+    # Imported late: a wrong setting is reported before the libraries have loaded.
+    from emotion_lightning import study, study_report
+
+    epochs = int(max(base.trainer.max_epochs, *space.ends("trainer.max_epochs")))
+    shared = study.identity(settings, base)
+    with study.opened(settings.study, folder, shared=shared, epochs=epochs) as opened:
+        run_folder.write_settings(folder, settings, command.options())
+        worker = study.Worker(
+            opened,
+            settings.study,
+            space,
+            folder=folder,
+            arguments=lambda values, number: [
+                *arguments,
+                *search_space.overrides(values),
+                *_named(base.logger, arguments, study=opened.study_name, number=number),
+            ],
+            protocol=schema.schema_of(base.thresholds),
+        )
+        go_on = _go_on(typed, folder, storage=settings.study.storage)
+        try:
+            stopped_by = worker.work()
+        except UserError as error:
+            raise UserError(f"{error} {go_on}") from error
+        finally:
+            study_report.write(folder, study.card(opened, settings.study, space), arguments=arguments, typed=typed)
+        left = study.left(opened, settings.study)
+    if left:
+        log.warning("%d of %d trials are left. %s", left, settings.study.trials, go_on)
+    log.info("Study folder: %s", folder)
+    if stopped_by is not None:
+        raise command.Stopped(stopped_by)
+
+
+def _go_on(typed: list[str], folder: Path, *, storage: str) -> str:
+    """How a study that was stopped goes on."""
+    if storage == "memory":
+        return "Its storage was memory: there is nothing to go on with."
+    kept = [argument for argument in typed if storage != "file" or not argument.startswith("hydra.run.dir=")]
+    place = [f"hydra.run.dir={folder}"] if storage == "file" else []
+    return f"Go on with: {command.shell_line('tune', [*kept, *place])}"
+
+
+def _check_optuna() -> None:
+    try:
+        import optuna  # noqa: F401
+    except ImportError as error:
+        raise UserError("tune needs Optuna: pip install 'emotion-lightning[tune]', or pip install optuna.") from error
+
+
+def _of_train(typed: list[str]) -> list[str]:
+    """The arguments that every trial has: those typed, but for the study's own."""
+    own = ("space=", "space.", "study.", "hydra.run.dir=")
+    return [argument for argument in typed if not argument.lstrip("+~").startswith(own)]
+
+
+def _named(logger: config.Logger, arguments: list[str], *, study: str, number: int) -> list[str]:
+    """What keeps the trials of a study together in a tracker, unless the line says otherwise."""
+    if not isinstance(logger, config.WandB | config.MLflow):
+        return []
+    named = {"logger.group": study, "logger.name": f"{study}/{number}"}
+    typed = {argument.lstrip("+").partition("=")[0] for argument in arguments}
+    return [f"{name}={value}" for name, value in named.items() if name not in typed]
+
+
+def main() -> None:
+    """Read the command line and search."""
+    command.run("tune", tune)
+
+
+if __name__ == "__main__":
+    main()
