@@ -920,7 +920,7 @@ class Study:
 
 @dataclass
 class Tune(Train):
-    """`python -m emotion_lightning.tune`."""
+    """`python -m emotion_lightning.tune`: every setting of `train`, and these."""
 
     space: Space
     study: Study

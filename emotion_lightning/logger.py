@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -140,22 +141,23 @@ def _wandb(settings: config.WandB, folder: Path, *, resolved: dict[str, Any], mu
     said = schema.redacted(dataclasses.asdict(settings))
     # Not by WandbLogger, whose `offline` sets an environment variable for the next job too.
     (folder / "wandb").mkdir(parents=True, exist_ok=True)
-    experiment = wandb.init(
-        project=settings.project,
-        entity=settings.entity,
-        group=said["group"] or (folder.parent.name if multirun else None),
-        job_type=said["job_type"],
-        name=said["name"] or f"{folder.parent.name}/{folder.name}",
-        tags=said["tags"] or None,
-        notes=said["notes"],
-        dir=folder,
-        id=run_id,
-        resume="allow" if run_id else None,
-        mode="offline" if offline else "online",
-        # A swept group would lock a nested dict (`model`) against the resolved one: dotted names never collide.
-        config=dotted(resolved),
-        settings=wandb.Settings(silent=True, console="off"),
-    )
+    with _redacted_command():
+        experiment = wandb.init(
+            project=settings.project,
+            entity=settings.entity,
+            group=said["group"] or (folder.parent.name if multirun else None),
+            job_type=said["job_type"],
+            name=said["name"] or f"{folder.parent.name}/{folder.name}",
+            tags=said["tags"] or None,
+            notes=said["notes"],
+            dir=folder,
+            id=run_id,
+            resume="allow" if run_id else None,
+            mode="offline" if offline else "online",
+            # A swept group would lock a nested dict (`model`) against the resolved one: dotted names never collide.
+            config=dotted(resolved),
+            settings=wandb.Settings(silent=True, console="off"),
+        )
     experiment.define_metric("trainer/global_step")
     experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
     code = 1
@@ -174,6 +176,17 @@ def _wandb(settings: config.WandB, folder: Path, *, resolved: dict[str, Any], mu
     finally:
         # Left open, the next job of a multirun would write into this run.
         wandb.finish(exit_code=code)
+
+
+@contextmanager
+def _redacted_command() -> Iterator[None]:
+    """W&B keeps the command line as it stands; in here it holds no secrets."""
+    typed = sys.argv
+    sys.argv = [typed[0], *map(schema.redacted_argument, typed[1:])]
+    try:
+        yield
+    finally:
+        sys.argv = typed
 
 
 def _offline(settings: config.WandB) -> bool:

@@ -51,10 +51,15 @@ def test_wandb_run_is_offline_without_a_key_whole_and_without_secrets(
     assert (wandb.run, exit_codes) == (None, [0])
     held = offline_run(tmp_path / "out")
     for name in ("train/loss", "val/loss", "val/f1_macro", "val/jaccard", "lr-AdamW", "optimizer.weight_decay",
-                 "options.peft", "test/f1_macro", "test/per_label/jaccard", "cost/train_seconds"):  # fmt: skip
+                 "options.peft", "test/f1_macro", "test/f1/joy", "test/per_label/jaccard", "cost/train_seconds",
+                 "precision_recall"):  # fmt: skip
         assert name.encode() in held, name
     (table,) = (tmp_path / "out" / "wandb").rglob("labels_*.table.json")
     assert json.loads(table.read_text())["columns"] == ["emotion", "support", "precision", "recall", "f1", "threshold"]
+    (table,) = (tmp_path / "out" / "wandb").rglob("confusion_*.table.json")
+    counts = [row[1:] for row in json.loads(table.read_text())["data"]]
+    assert [sum(row) for row in counts] == [96] * len(counts)
+    assert list((tmp_path / "out" / "wandb").rglob("mistakes_*")) == [] and b"model-" not in held
     pictures = (tmp_path / "out" / "wandb").rglob("media/images/pictures/*.png")
     assert {file.name.partition("_")[0] for file in pictures} >= {"learning", "reliability"}
     (page,) = (tmp_path / "out" / "wandb").rglob("media/html/report_*.html")
@@ -97,3 +102,158 @@ def test_online_without_a_key_names_the_two_ways_out(settings: Any, monkeypatch:
 def test_settings_are_dotted_so_that_a_swept_group_locks_nothing(settings: Any) -> None:
     flat = logger.dotted(schema.plain(settings()))
     assert flat["peft.lr"] == 0.01 and "peft" not in flat
+
+
+def test_texts_and_the_adapter_are_sent_where_the_settings_say_so(run: Any, tmp_path: Path) -> None:
+    asked = ["trainer=debug", "logger.log_texts=true", "logger.log_model=true", "hydra.run.dir=out"]
+    assert run("train", *ASKED, *asked) == 0
+    folder = tmp_path / "out"
+    (table,) = (folder / "wandb").rglob("mistakes_*.table.json")
+    rows = json.loads(table.read_text())["data"]
+    texts = (folder / "report.html").read_text()
+    assert len(rows) == 30 and "Most wrong" in texts
+    (page,) = (folder / "wandb").rglob("media/html/report_*.html")
+    assert page.read_text() == texts
+    held = offline_run(folder)
+    assert b"adapter_model.safetensors" in held and b"base/" not in held
+
+
+SECRETS = {
+    "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",
+    "HF_TOKEN": "hf_plantedplantedplanted",
+    "AWS_SECRET_ACCESS_KEY": "aws/planted+secret/0123456789",
+}
+
+
+@pytest.mark.parametrize("option", ["wandb", "tensorboard", "mlflow"])
+def test_no_file_of_a_run_holds_a_secret(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    said = "see https://me:hunter22@host/x"
+    planted = {
+        "wandb": ["logger.mode=offline", "logger.group=${oc.env:HF_TOKEN}", f"logger.notes={said}",
+                  "logger.job_type=${oc.env:AWS_SECRET_ACCESS_KEY}"],
+        "mlflow": ["logger.name=${oc.env:HF_TOKEN}", f"logger.group={said} ${{oc.env:AWS_SECRET_ACCESS_KEY}}"],
+        "tensorboard": [],
+    }[option]  # fmt: skip
+    assert run("train", *ASKED, f"logger={option}", "trainer=debug", "hydra.run.dir=out", *planted) == 0
+    hidden = [value.encode() for value in SECRETS.values()] + [b"hunter22"]
+    written = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert len(written) > 10
+    if option == "wandb":
+        assert any(file.name == "debug.log" for file in written)
+    found = [(str(file), secret) for file in written for secret in hidden if secret in file.read_bytes()]
+    assert found == []
+
+
+# ---------------------------------------------------------------------------------------------- TensorBoard and MLflow
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0, "images": 0})
+    events.Reload()
+    assert {tag.rpartition("/")[2] for tag in events.Tags()["images"]} >= {"reliability", "precision_recall"}
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def stopped_and_resumed(run: Any, monkeypatch: pytest.MonkeyPatch, *asked: str) -> None:
+    """A run of two epochs that is killed in the second, and goes on."""
+    from test_stopping import in_step, stopped
+
+    stopped(run, "out", in_step(5), monkeypatch, *ASKED, "trainer.max_epochs=2", "trainer.checkpoint_every=1", *asked)
+    assert run("train", "resume=out") == 0
+
+
+def test_tensorboard_has_every_step_once_also_after_a_resume(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_and_resumed(run, monkeypatch, "logger=tensorboard")
+    kept = scalars(tmp_path / "out")
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    steps = [step for step, _ in kept["lr-AdamW/pg1"]]
+    assert steps == sorted(set(steps)) and max(steps) == 5
+    assert len(kept["val/f1_macro"]) == 2
+    assert kept["test/f1_macro"][0][1] == pytest.approx(metrics["test"]["global"]["f1_macro"], abs=1e-6)
+
+
+def test_mlflow_keeps_one_run_over_a_resume(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    stopped_and_resumed(run, monkeypatch, "logger=mlflow", "logger.log_model=true")
+    check_mlflow(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "out")
+
+
+def check_mlflow(uri: str, folder: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("emotion_lightning")
+    (kept,) = client.search_runs([experiment.experiment_id])
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert kept.info.status == "FINISHED"
+    assert kept.data.metrics["test/f1_macro"] == pytest.approx(metrics["test"]["global"]["f1_macro"])
+    assert kept.data.params["optimizer.weight_decay"] == "0.01"
+    assert len(client.get_metric_history(kept.info.run_id, "val/f1_macro")) == 2
+    files = {file.path for file in client.list_artifacts(kept.info.run_id)}
+    assert {"pictures", "report.html", "labels.json", "confusion.json", "model"} <= files
+    model = {file.path for file in client.list_artifacts(kept.info.run_id, "model")}
+    assert "model/adapter_model.safetensors" in model
+
+
+@pytest.mark.slow
+def test_mlflow_server_of_its_own_keeps_a_run(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+    import subprocess
+    import sys
+    import urllib.request
+
+    pytest.importorskip("flask_cors")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+         "--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}", "--artifacts-destination", "kept"],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    uri = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 300
+        while True:
+            try:
+                urllib.request.urlopen(f"{uri}/health", timeout=5).close()
+                break
+            except OSError:
+                assert server.poll() is None and time.monotonic() < deadline
+                time.sleep(0.2)
+        stopped_and_resumed(run, monkeypatch, "logger=mlflow", "logger.log_model=true", f"logger.tracking_uri={uri}")
+        check_mlflow(uri, tmp_path / "out")
+    finally:
+        import os
+        import signal
+
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(60)
+
+
+def test_a_server_that_does_not_answer_is_told_at_once(run: Any, capfd: Any, tmp_path: Path) -> None:
+    assert (
+        run("train", *ASKED, "logger=mlflow", "logger.tracking_uri=http://me:hunter22@127.0.0.1:9", "hydra.run.dir=o")
+        == 2
+    )
+    said = capfd.readouterr().err
+    assert "does not answer" in said and "mlflow server" in said and "hunter22" not in said
+
+
+@pytest.mark.parametrize("option", ["mlflow", "tensorboard"])
+def test_a_missing_package_is_named_with_what_installs_it(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    import importlib.util
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=rf"logger={option} needs .*pip install 'emotion-lightning\[{option}\]'"):
+        logger.check(settings(f"logger={option}").logger)
