@@ -4,11 +4,9 @@ Exit codes: 0 done; 2 the user can mend it; 130 Ctrl-C; 143 SIGTERM; 1 anything 
 tracebacks.
 """
 
-import errno
 import logging
 import os
 import re
-import shlex
 import shutil
 import signal
 import sys
@@ -25,14 +23,13 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from emotion_lightning import cluster, config, help, multirun, run_folder, schema, side_by_side
+from emotion_lightning import cluster, config, grammar, help, mistakes, multirun, run_folder, schema, side_by_side
 from emotion_lightning.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
@@ -41,9 +38,6 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 _RESUME = "sweep.resume="
 _KEEP_RUNS = ("train", "baseline")
 """Commands whose multiruns are written down, so that they can go on."""
-_PATHS_OF_HYDRA = {"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"}
-_ARGUMENT = re.compile(r"(?P<sign>\+{0,2})(?P<name>[A-Za-z_][\w./@-]*)=(?P<value>.*)", re.DOTALL)
-_SWEEP_FUNCTION = re.compile(r"(choice|range|interval|glob|tag|sort|shuffle)\(.*\)", re.DOTALL)
 
 
 class Stopped(SystemExit):
@@ -78,7 +72,7 @@ def run(command: str, work: Callable[[Any, Path], Any]) -> None:
         print(failed, file=sys.stderr)
         code = 1
     except Exception as error:
-        mistake = _as_user_error(command, error, arguments)
+        mistake = mistakes.as_user_error(command, error, arguments)
         if full_error:
             traceback.print_exc()
         elif mistake:
@@ -123,9 +117,13 @@ class _Work:
 def _run(command: str, do: Callable[[Any, Path], Any], arguments: list[str]) -> None:
     schema.register()
     # Hydra's parser takes flags in front of settings only.
-    arguments = sorted(arguments, key=lambda argument: bool(_ARGUMENT.fullmatch(argument)) or argument.startswith("~"))
+    arguments = sorted(
+        arguments, key=lambda argument: bool(grammar.ARGUMENT.fullmatch(argument)) or argument.startswith("~")
+    )
     if {"--help", "-h"} & set(arguments):
-        return _help(command, _literal(command, [a for a in arguments if not a.startswith(_RESUME)], multirun=False))
+        return _help(
+            command, grammar.literal(command, [a for a in arguments if not a.startswith(_RESUME)], multirun=False)
+        )
     several = bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
     asked = next((a.removeprefix(_RESUME) for a in arguments if a.startswith(_RESUME)), None)
     if several and asked is None and (started := cluster.remembered(arguments, multirun.JOBS)):
@@ -133,21 +131,21 @@ def _run(command: str, do: Callable[[Any, Path], Any], arguments: list[str]) -> 
         return _resume_multirun(command, do, started, arguments, typed=[])
     if asked is not None:
         folder = multirun.newest_unfinished(Path("outputs/multirun")) if asked == "auto" else _sweep_folder(asked)
-        typed = [a for a in arguments if _ARGUMENT.fullmatch(a) and not a.startswith(_RESUME)]
+        typed = [a for a in arguments if grammar.ARGUMENT.fullmatch(a) and not a.startswith(_RESUME)]
         return _resume_multirun(command, do, folder, arguments, typed=typed)
-    line = _literal(command, arguments, multirun=several)
+    line = grammar.literal(command, arguments, multirun=several)
     if command == "train" and not several and (begun := cluster.remembered(arguments, run_folder.SETTINGS)):
         # A requeued job is started with the same line at another time; its run lies where it was.
         log.warning("This job was started before: it goes on in %s", begun)
-        line = [f"resume={_quote_path(str(begun))}"]
+        line = [f"resume={grammar.quote_path(str(begun))}"]
     prepared = _with_run(command, line, multirun=several)
     work = _Work(command, do, arguments, record=None, failed=[])
     if any(re.fullmatch(r"--hydra-help|--cfg|-c|--info|-i|--shell[-_]completion|-sc", a) for a in prepared):
         return _hydra(work, prepared)
-    typed_names = {match["name"] for a in arguments if (match := _ARGUMENT.fullmatch(a))}
+    typed_names = {match["name"] for a in arguments if (match := grammar.ARGUMENT.fullmatch(a))}
     plan = _check_jobs(command, prepared, typed=typed_names)
     if plan is not None and several and plan.launcher.endswith("SlurmLauncher") and not shutil.which("srun"):
-        raise UserError(_NO_SLURM)
+        raise UserError(mistakes.NO_SLURM)
     if plan is not None and several and command in _KEEP_RUNS:
         record = multirun.Multirun(
             plan.folder,
@@ -158,7 +156,7 @@ def _run(command: str, do: Callable[[Any, Path], Any], arguments: list[str]) -> 
             plan.jobs,
         )
         work.record = record
-        place = f"hydra.sweep.dir={_quote_path(str(plan.folder))}"
+        place = f"hydra.sweep.dir={grammar.quote_path(str(plan.folder))}"
         return _multirun(work, [*prepared, place], plan.overrides, is_new=True)
     _hydra(work, prepared)
     if work.failed and several:
@@ -195,7 +193,7 @@ def _job(work: _Work, cfg: DictConfig) -> Any:
             with multirun.claimed(folder, "The run in"):
                 return _kept_job(work, cfg, folder)
     except Exception as error:
-        mistake = _as_user_error(work.command, error, work.arguments)
+        mistake = mistakes.as_user_error(work.command, error, work.arguments)
         if in_multirun():
             log.error("%s", mistake or "".join(traceback.format_exception(error)))
         else:
@@ -236,7 +234,7 @@ def _kept_job(work: _Work, cfg: DictConfig, folder: Path) -> Any:
     try:
         return work.do(schema.load(cfg, work.command), folder)
     except Exception as error:
-        mistake = _as_user_error(work.command, error, work.arguments)
+        mistake = mistakes.as_user_error(work.command, error, work.arguments)
         detail = str(mistake) if mistake else first_line(error) + "\n\n" + "".join(traceback.format_exception(error))
         multirun.note_failure(folder, detail)
         raise
@@ -279,70 +277,6 @@ def in_multirun() -> bool:
     return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-# ------------------------------------------------------------------------------------------------- literal values
-
-
-def quoted(value: Any) -> str:
-    """A value in Hydra's grammar, so that it comes out as it went in."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, list):
-        return "[" + ",".join(quoted(part) for part in value) + "]"
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{quoted(part)}" for key, part in value.items()) + "}"
-    return QuotedString(text=_without_interpolation(str(value)), quote=Quote.single).with_quotes()
-
-
-def _without_interpolation(text: str) -> str:
-    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
-
-
-def _literal(command: str, arguments: list[str], *, multirun: bool) -> list[str]:
-    """Quote the values of text settings, which Hydra's grammar would take apart at commas, apostrophes and brackets."""
-    literal = schema.text_settings(command)
-    groups = schema.groups(command)
-    prepared = []
-    for argument in arguments:
-        match = _ARGUMENT.fullmatch(argument)
-        if not match:
-            if argument.startswith("="):
-                raise UserError(f"{argument} lacks a name; settings are given as name=value.")
-            prepared.append(argument)
-            continue
-        sign, name, value = match["sign"], match["name"], match["value"]
-        if name in groups and value in ("null", "None", ""):
-            options = schema.option_files(name, command)
-            raise UserError(f"{name}={value} is no option; choose {name}= one of {', '.join(options)}.")
-        if name in literal or name in _PATHS_OF_HYDRA or name.startswith("model.roles."):
-            value = _quote_text(name, value, multirun=multirun)
-        prepared.append(f"{sign}{name}={value}")
-    return prepared
-
-
-def _quote_text(name: str, value: str, *, multirun: bool) -> str:
-    if name == "text":
-        return quoted(value)
-    if value == "" and name != "data.separator":
-        raise UserError(f"{name} is empty; give a value, or leave it out.")
-    if value == "null" or re.fullmatch(r"'(\\.|[^'\\])*'|\"(\\.|[^\"\\])*\"", value, re.DOTALL):
-        return value  # unset, or quoted for Hydra already
-    if multirun and _SWEEP_FUNCTION.fullmatch(value):
-        return value
-    parts = value.split(",")
-    if multirun and len(parts) > 1 and all(parts) and not os.path.exists(value):
-        return ",".join(_quote_path(part) for part in parts)
-    return _quote_path(value)
-
-
-def _quote_path(value: str) -> str:
-    # Interpolations such as ${oc.env:HOME} are of use in paths and stay.
-    return QuotedString(text=value, quote=Quote.single).with_quotes()
-
-
 # ------------------------------------------------------------------------------------------------------- earlier runs
 
 
@@ -350,8 +284,8 @@ def _with_run(command: str, arguments: list[str], *, multirun: bool) -> list[str
     """For resume= and from_run=, put that run's settings in front of the line."""
     if command not in ("train", "tune"):
         return arguments
-    given = {match["name"]: match["value"] for a in arguments if (match := _ARGUMENT.fullmatch(a))}
-    resume, source = _unquoted(given.get("resume")), _unquoted(given.get("from_run"))
+    given = {match["name"]: match["value"] for a in arguments if (match := grammar.ARGUMENT.fullmatch(a))}
+    resume, source = grammar.unquoted(given.get("resume")), grammar.unquoted(given.get("from_run"))
     if command == "tune" and resume is not None:
         raise UserError(
             "resume= is of train. A study goes on when its line is given again, with hydra.run.dir=FOLDER where its "
@@ -368,25 +302,12 @@ def _with_run(command: str, arguments: list[str], *, multirun: bool) -> list[str
             )
         folder = run_folder.newest_unfinished(Path("outputs/train")) if resume == "auto" else _folder(resume)
         arguments = [a for a in arguments if not a.startswith(("resume=", "hydra.run.dir="))]
-        arguments += [f"resume={_quote_path(str(folder))}", f"hydra.run.dir={_quote_path(str(folder))}"]
+        arguments += [f"resume={grammar.quote_path(str(folder))}", f"hydra.run.dir={grammar.quote_path(str(folder))}"]
     else:
         folder = _folder(str(source))
     stored = run_folder.settings_as_overrides(folder, changed=sorted(given))
     options = schema.groups(command)
-    return [_override(name, value, options) for name, value in stored.items()] + arguments
-
-
-def _override(name: str, value: Any, options: set[str]) -> str:
-    if name in options:
-        return f"{name}={value}"
-    # Open mappings may hold keys that the option file does not.
-    return f"{'++' if isinstance(value, dict) else ''}{name}={quoted(value)}"
-
-
-def _unquoted(value: str | None) -> str | None:
-    if value is None or value == "null":
-        return None
-    return re.sub(r"\\(['\"\\])", r"\1", value[1:-1]) if value[:1] in "'\"" else value
+    return [grammar.override(name, value, options) for name, value in stored.items()] + arguments
 
 
 def _folder(path: str) -> Path:
@@ -398,11 +319,6 @@ def _folder(path: str) -> Path:
     return folder
 
 
-def shell_line(command: str, arguments: Sequence[str]) -> str:
-    """A command line, ready to be pasted into a shell, its secrets hidden."""
-    return shlex.join(["python", "-m", f"emotion_lightning.{command}", *map(schema.redacted_argument, arguments)])
-
-
 # -------------------------------------------------------------------------------------------------------------- sweeps
 
 
@@ -411,11 +327,11 @@ def settings_of(command: str, arguments: list[str]) -> Any:
     running = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()  # a command that asks runs inside Hydra, which there is one of
     try:
-        prepared = _with_run(command, _literal(command, arguments, multirun=False), multirun=False)
+        prepared = _with_run(command, grammar.literal(command, arguments, multirun=False), multirun=False)
         with initialize_config_dir(config_dir=str(schema.conf_folder()), version_base="1.3"):
             return schema.load(compose(command, _overrides(prepared)), command)
     except (HydraException, OmegaConfBaseException) as error:
-        raise _as_user_error(command, error, arguments) or error from error
+        raise mistakes.as_user_error(command, error, arguments) or error from error
     finally:
         GlobalHydra.instance().hydra = running
 
@@ -429,13 +345,13 @@ def _help(command: str, arguments: list[str]) -> None:
 
 
 def _overrides(arguments: list[str]) -> list[str]:
-    overrides = [a for a in arguments if _ARGUMENT.fullmatch(a) or a.startswith("~")]
+    overrides = [a for a in arguments if grammar.ARGUMENT.fullmatch(a) or a.startswith("~")]
     extra = [arguments[i + 1] for i, a in enumerate(arguments[:-1]) if a in ("--config-dir", "-cd")]
     extra += [a.partition("=")[2] for a in arguments if a.startswith("--config-dir=")]
     if extra and not Path(extra[-1]).is_dir():
         raise UserError(f"--config-dir {extra[-1]} is not a folder.")
     if extra:
-        overrides.append(f"hydra.searchpath=[{quoted('file://' + str(Path(extra[-1]).absolute()))}]")
+        overrides.append(f"hydra.searchpath=[{grammar.quoted('file://' + str(Path(extra[-1]).absolute()))}]")
     return overrides
 
 
@@ -596,7 +512,7 @@ def _these_jobs(jobs: list[list[str]]) -> Iterator[None]:
 
 
 def _sweep_folder(path: str) -> Path:
-    folder = Path(_unquoted(path) or "").expanduser()
+    folder = Path(grammar.unquoted(path) or "").expanduser()
     if path in ("", "null") or not folder.is_dir():
         raise UserError(f"{_RESUME}{path} is no folder; give the folder of a multirun.")
     return folder
@@ -625,7 +541,7 @@ def _resume_multirun(
         log.info("All jobs in %s are finished; there is nothing to resume.", folder)
         return
     log.info("%d of %d jobs are finished; going on with the others.", len(record.jobs) - len(left), len(record.jobs))
-    prepared = ["-m", *record.hydra, *launcher, f"hydra.sweep.dir={_quote_path(str(folder))}"]
+    prepared = ["-m", *record.hydra, *launcher, f"hydra.sweep.dir={grammar.quote_path(str(folder))}"]
     jobs = [_again(command, record.at(job), job) for job in left]
     _multirun(_Work(command, do, arguments, record, failed=[]), prepared, jobs, is_new=False)
 
@@ -635,83 +551,10 @@ def _again(command: str, folder: Path, job: multirun.Job) -> list[str]:
     goes_on = (folder / run_folder.SETTINGS).is_file()
     stored = run_folder.settings_as_overrides(folder, changed=[]) if goes_on else run_folder.as_overrides(job.settings)
     options = schema.groups(command)
-    place = [f"hydra.sweep.subdir={_quote_path(job.folder)}"]
+    place = [f"hydra.sweep.subdir={grammar.quote_path(job.folder)}"]
     if goes_on and command == "train":
-        place.append(f"resume={_quote_path(str(folder))}")
-    return [_override(name, value, options) for name, value in stored.items()] + place
-
-
-# ------------------------------------------------------------------------------------------------------------ mistakes
-
-_NO_SLURM = (
-    "SLURM's programs (srun, sbatch) are not on this machine; start the multirun on a login node, or choose "
-    "hydra/launcher=local, or none."
-)
-_ACCESS = {
-    getattr(errno, f"E{name}")
-    for name in ["EXIST", "NOTDIR", "ISDIR", "ACCES", "PERM", "ROFS", "NOSPC", "DQUOT", "NAMETOOLONG", "FBIG"]
-}
-
-
-def _as_user_error(command: str, error: BaseException, arguments: list[str]) -> UserError | None:
-    """The mistake behind an error, or None for one that is ours."""
-    if isinstance(error, UserError):
-        return error
-    if isinstance(error, MissingConfigException) and error.options is not None:
-        group, _, option = str(error.missing_cfg_file).rpartition("/")
-        if group == "hydra/launcher" and option.startswith("submitit_"):
-            return UserError(
-                f"hydra/launcher={option} and the launchers made from it need pip install 'emotion-lightning[slurm]'."
-            )
-        choices = sorted(error.options)
-        return UserError(
-            f"Unknown option {group}={option}{schema.nearest(option, set(choices))} "
-            f"Options of {group}: {', '.join(choices)}."
-        )
-    if isinstance(error, OverrideParseException):
-        return UserError(f"Cannot read {error.override!r}; settings are given as name=value, lists as name=[a,b].")
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        return _from_hydra(command, error, arguments)
-    if isinstance(error, RuntimeError) and 'detect "srun"' in str(error):
-        return UserError(_NO_SLURM)
-    return _of_system(error)
-
-
-def _of_system(error: BaseException) -> UserError | None:
-    """The mistake where a disk is full or a folder cannot be written to, also deep in a library."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in _ACCESS:
-            where = cause.filename or "A file"
-            return UserError(f"{where}: {cause.strerror}; free some space or choose another folder.")
-        # Libraries written in Rust put the system's number into their words.
-        number = re.search(r"\(os error (\d+)\)", str(cause))
-        if number and int(number[1]) in _ACCESS:
-            reason = os.strerror(int(number[1]))
-            return UserError(f"A file cannot be written: {reason}; free some space or choose another folder.")
-        if str(cause).startswith("No space left on device"):
-            return UserError("A file cannot be written: the disk is full; free some space or choose another folder.")
-        cause = cause.__cause__
-    return None
-
-
-def _from_hydra(command: str, error: Exception, arguments: list[str]) -> UserError:
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    first = first_line(error)
-    merged = re.match(r"Error merging override \+*(?P<key>[^=\s]+)=", first)
-    # Of a list's item Hydra names the override alone.
-    key = str(getattr(cause, "full_key", None) or (merged["key"] if merged else "")).partition("[")[0]
-    override = re.match(r"Could not override '(?P<key>[^']*)'", first)
-    if override and not re.search(r"could not be converted|Invalid value|is not Optional", str(cause)):
-        return schema.unknown_setting(command, override["key"].partition("@")[0])
-    given = next((a for a in arguments if a.lstrip("+~").partition("=")[0] == key), None)
-    hint = schema.type_of(command, key)
-    if key and hint is not None:
-        return UserError(f"{given or key} is not possible: {key} takes {schema.describe(hint)}.")
-    if key and isinstance(cause, OmegaConfBaseException) and "not in" in str(cause):
-        return schema.unknown_setting(command, key)
-    detail = str(cause).splitlines()[0] if cause is not error and str(cause) else ""
-    return UserError(f"{first} {detail}".strip())
+        place.append(f"resume={grammar.quote_path(str(folder))}")
+    return [grammar.override(name, value, options) for name, value in stored.items()] + place
 
 
 def _to_log_file(message: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from emotion_lightning import command, config, schema
+from emotion_lightning import config, grammar, schema
 from emotion_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Choices:
     def suggest(self, trial: "Trial") -> Any:
         """The value for a trial."""
         # Optuna keeps plain values only; a list goes by its text.
-        by_text = {value if not isinstance(value, list) else command.quoted(value): value for value in self.values}
+        by_text = {value if not isinstance(value, list) else grammar.quoted(value): value for value in self.values}
         return by_text[trial.suggest_categorical(self.name, list(by_text))]
 
     def ends(self) -> tuple[Any, ...]:
@@ -100,7 +100,7 @@ def overrides(values: dict[str, Any]) -> list[str]:
     >>> overrides({"peft": "lora", "optimizer.lr": 0.001, "data.clean": ["urls"]})
     ['peft=lora', 'optimizer.lr=0.001', "data.clean=['urls']"]
     """
-    return [f"{name}={value if isinstance(value, str) else command.quoted(value)}" for name, value in values.items()]
+    return [f"{name}={value if isinstance(value, str) else grammar.quoted(value)}" for name, value in values.items()]
 
 
 def read(space: config.Space, arguments: list[str], *, load: Callable[[list[str]], config.Train]) -> SearchSpace:

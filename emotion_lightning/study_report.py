@@ -11,7 +11,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString
 
-from emotion_lightning import command, pages, report, run_folder, schema, search_space
+from emotion_lightning import grammar, pages, report, run_folder, schema, search_space
 from emotion_lightning.pages import Section
 from emotion_lightning.study_card import TITLES, StudyCard, Trial, falls, plain, shown
 
@@ -33,7 +33,7 @@ def write(folder: Path, card: StudyCard, *, arguments: Sequence[str], typed: Seq
     """
     best = [card.trials[number] for number in card.best]
     lines = {
-        trial.number: command.shell_line("train", [*arguments, *search_space.overrides(trial.parameters)])
+        trial.number: grammar.shell_line("train", [*arguments, *search_space.overrides(trial.parameters)])
         for trial in best
     }
     run_folder.write_bytes(folder / "trials.csv", _table(card).encode())
@@ -50,7 +50,7 @@ def write(folder: Path, card: StudyCard, *, arguments: Sequence[str], typed: Seq
     log.info("Trial %d again: %s", best[0].number, lines[best[0].number])
     if (folder / EXPERIMENT / f"{BEST}.yaml").exists():
         log.info(
-            "The same by a file: %s", command.shell_line("train", ["--config-dir", str(folder), f"{EXPERIMENT}={BEST}"])
+            "The same by a file: %s", grammar.shell_line("train", ["--config-dir", str(folder), f"{EXPERIMENT}={BEST}"])
         )
 
 
@@ -81,7 +81,7 @@ def _table(card: StudyCard) -> str:
 def _plain(card: StudyCard, lines: dict[int, str], typed: Sequence[str]) -> dict[str, Any]:
     return {
         "name": card.name,
-        "command": command.shell_line("tune", typed),
+        "command": grammar.shell_line("tune", typed),
         "objectives": [objective.value for objective in card.objectives],
         "trials": {state: card.count(state) for state in sorted({trial.state for trial in card.trials})},
         "best": [
@@ -165,7 +165,7 @@ def _content(card: StudyCard, lines: dict[int, str], typed: Sequence[str], drawn
     return {
         "title": card.name,
         "facts": [*first, *[fact for fact in facts if fact[1] != "0" or fact[0].startswith("complete")]],
-        "command": command.shell_line("tune", typed),
+        "command": grammar.shell_line("tune", typed),
         "best": [(f"Trial {trial.number}: {_values(card, trial)}", lines[trial.number]) for trial in best],
         "sections": [*[section for section in _pictures() if set(section.pictures) <= set(drawn)], _trials(card)],
     }

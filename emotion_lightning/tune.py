@@ -9,7 +9,7 @@ import logging
 import sys
 from pathlib import Path
 
-from emotion_lightning import command, config, run_folder, schema, search_space
+from emotion_lightning import command, config, grammar, run_folder, schema, search_space
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def _go_on(typed: list[str], folder: Path, *, storage: str) -> str:
         return "Its storage was memory: there is nothing to go on with."
     kept = [argument for argument in typed if storage != "file" or not argument.startswith("hydra.run.dir=")]
     place = [f"hydra.run.dir={folder}"] if storage == "file" else []
-    return f"Go on with: {command.shell_line('tune', [*kept, *place])}"
+    return f"Go on with: {grammar.shell_line('tune', [*kept, *place])}"
 
 
 def _check_optuna() -> None:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from emotion_lightning import command, config, help, run_folder, schema
+from emotion_lightning import command, config, grammar, help, run_folder, schema
 from emotion_lightning.errors import UserError
 
 CONF = schema.conf_folder()
@@ -220,7 +220,7 @@ def test_shell_completion_completes_options(run: Any, capfd: Any, monkeypatch: p
 def composed(verb: str, *arguments: str, multirun: bool = False) -> Any:
     schema.register()
     with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
-        return compose(verb, command._literal(verb, list(arguments), multirun=multirun))
+        return compose(verb, grammar.literal(verb, list(arguments), multirun=multirun))
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
@@ -248,7 +248,7 @@ def test_a_path_quoted_for_hydra_and_null_keep_their_meaning() -> None:
 
 
 def test_paths_sweep_in_a_multirun() -> None:
-    assert command._literal("train", ["data.path=a b.csv,c.csv"], multirun=True) == ["data.path='a b.csv','c.csv'"]
+    assert grammar.literal("train", ["data.path=a b.csv,c.csv"], multirun=True) == ["data.path='a b.csv','c.csv'"]
 
 
 def test_settings_written_and_read_back_are_the_same(settings: Any, tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_settings_written_and_read_back_are_the_same(settings: Any, tmp_path: Pa
     chosen = {"data": "sample", "model": "tiny", "peft": "lora"}
     run_folder.write_settings(tmp_path, before, chosen)
     stored = run_folder.settings_as_overrides(tmp_path, changed=[])
-    after = settings(*[command._override(name, value, set(chosen)) for name, value in stored.items()])
+    after = settings(*[grammar.override(name, value, set(chosen)) for name, value in stored.items()])
     assert after == before
 
 

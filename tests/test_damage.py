@@ -14,7 +14,7 @@ from conftest import SMALL
 from safetensors.torch import load_file, save_file
 from test_stopping import LORA, at_epoch, in_step, same_end, stopped
 
-from emotion_lightning import checkpoint, command, parallel
+from emotion_lightning import checkpoint, mistakes, parallel
 from emotion_lightning.callbacks import Clock
 from emotion_lightning.errors import UserError
 
@@ -179,13 +179,13 @@ def deep(cause: BaseException) -> BaseException:
     ],
 )
 def test_full_disks_are_told_whoever_wrote(error: BaseException, reason: str) -> None:
-    told = command._as_user_error("train", error, [])
+    told = mistakes.as_user_error("train", error, [])
     assert told is not None and reason in str(told) and "free some space" in str(told)
 
 
 def test_other_errors_stay_ours() -> None:
-    assert command._as_user_error("train", RuntimeError("(os error 2)"), []) is None
-    assert command._as_user_error("train", deep(KeyError("x")), []) is None
+    assert mistakes.as_user_error("train", RuntimeError("(os error 2)"), []) is None
+    assert mistakes.as_user_error("train", deep(KeyError("x")), []) is None
 
 
 def test_flags_may_stand_anywhere_in_the_line(run: Any, tmp_path: Path) -> None:

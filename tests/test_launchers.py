@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from conftest import SMALL
 
-from emotion_lightning import cluster, command, side_by_side
+from emotion_lightning import cluster, command, mistakes, side_by_side
 from emotion_lightning.errors import UserError
 
 TRAIN = [sys.executable, "-m", "emotion_lightning.train", "-m"]
@@ -119,9 +119,9 @@ def test_a_missing_launcher_and_a_missing_slurm_are_told() -> None:
     from hydra.errors import MissingConfigException
 
     missing = MissingConfigException("", missing_cfg_file="hydra/launcher/submitit_slurm", options=["basic"])
-    told = command._as_user_error("train", missing, [])
+    told = mistakes.as_user_error("train", missing, [])
     assert told is not None and "emotion-lightning[slurm]" in str(told)
-    told = command._as_user_error(
+    told = mistakes.as_user_error(
         "train", RuntimeError('Could not detect "srun", are you indeed on a slurm cluster?'), []
     )
     assert told is not None and "hydra/launcher=local" in str(told)
