@@ -104,7 +104,8 @@ def _check_server(uri: str) -> None:
 
 
 def _tracking_uri(settings: config.MLflow) -> str:
-    return settings.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    # Whole, for MLflow opens a path only once in a process, whichever folder it is in by then.
+    return settings.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').resolve()}"
 
 
 class _MLflowRun(Run):
@@ -112,6 +113,9 @@ class _MLflowRun(Run):
         super().__init__(lightning_logger)
         self._client, self._id = lightning_logger.experiment, lightning_logger.run_id
         self._log_model = log_model
+
+    def summary(self, values: dict[str, Any]) -> None:
+        super().summary({name: value for name, value in values.items() if isinstance(value, int | float)})
 
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
         columned = {column: [row[i] for row in rows] for i, column in enumerate(columns)}
@@ -182,7 +186,7 @@ def mlflow_run(settings: config.MLflow, folder: Path, *, resolved: dict[str, Any
 class _TensorBoardRun(Run):
     def summary(self, values: dict[str, Any]) -> None:
         for name, value in values.items():
-            if value is not None and not isinstance(value, str):
+            if isinstance(value, int | float):
                 self.lightning_logger.experiment.add_scalar(name, value, 0)
 
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
