@@ -279,7 +279,7 @@ def test_loggers_get_pictures_and_the_page_without_its_texts(write: Any, tmp_pat
     sent: list[tuple[dict[str, Path], str]] = []
 
     class Noting(Run):
-        def media(self, pictures: dict[str, Path], page: str) -> None:
+        def media(self, pictures: dict[str, Path], page: str, card: Any) -> None:
             sent.append((pictures, page))
 
     write(run=Noting(False))

@@ -4,7 +4,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from emotion_lightning.charts import BLUE, GREEN, ORANGE, SKY, VERMILLION, WIDTH, legend, one, short, styled
 from emotion_lightning.config import Objective
@@ -144,6 +144,8 @@ def _over(axes: Axes, card: StudyCard, name: str) -> None:
     numeric = bool(values) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     if numeric and min(values) > 0 and max(values) / min(values) > 20:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")  # matplotlib's own is in its markup
+        axes.xaxis.set_minor_formatter(NullFormatter())
     if not numeric:
         values = [short(plain(value), 14) for value in values]
         axes.tick_params(axis="x", labelrotation=30)
