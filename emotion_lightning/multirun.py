@@ -205,6 +205,8 @@ def claimed(folder: Path, what: str) -> Iterator[None]:
     try:
         yield
     finally:
+        # While it is held: what is unlinked later may be another's.
+        (folder / _LOCK).unlink(missing_ok=True)
         lock.release()
 
 

@@ -12,32 +12,38 @@ import sys
 import time
 from pathlib import Path
 
-given = dict(argument.split("=", 1) for argument in sys.argv[1:] if "=" in argument)
-folder, seed = Path(given["hydra.run.dir"]), given.get("seed", "1")
-lr, epochs = float(given.get("optimizer.lr", 0.01)), int(given.get("trainer.max_epochs", 3))
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
-if seed == "901":
-    raise RuntimeError("the library fell over")
-if seed == "902":
-    print("data.path=gone.csv does not exist.", file=sys.stderr)
-    sys.exit(2)
-if seed == "903":
-    os.kill(os.getpid(), signal.SIGKILL)
+def main() -> None:
+    given = dict(argument.split("=", 1) for argument in sys.argv[1:] if "=" in argument)
+    folder, seed = Path(given["hydra.run.dir"]), given.get("seed", "1")
+    lr, epochs = float(given.get("optimizer.lr", 0.01)), int(given.get("trainer.max_epochs", 3))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
-best = 1 - abs(math.log10(lr) + 2) / 4
-rows = []
-for epoch in range(1, epochs + 1):
-    time.sleep(float(os.environ.get("STAND_IN_PAUSE", "0")))
-    score = best * epoch / epochs
-    rows.append({"epoch": epoch, "step": epoch, "val/f1_macro": score, "val/loss": 1 - score})
-    with (folder / "part").open("w", newline="") as opened:
-        writer = csv.DictWriter(opened, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(folder / "part", folder / "history.csv")
-scores = {"f1_macro": math.nan if seed == "904" else best, "f1_micro": best, "jaccard": best}
-validation = {"map": best, "lrap": best, "loss": 1 - best, "global": scores}
-parameters = {"lora": 900, "head": 100}.get(given.get("peft", "ia3"), 300)
-cost = {"train_seconds": 10 * lr, "trainable_parameters": parameters, "peak_memory_bytes": 1000}
-(folder / "metrics.json").write_text(json.dumps({"validation": validation, "cost": cost}))
+    if seed == "901":
+        raise RuntimeError("the library fell over")
+    if seed == "902":
+        print("data.path=gone.csv does not exist.", file=sys.stderr)
+        sys.exit(2)
+    if seed == "903":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    best = 1 - abs(math.log10(lr) + 2) / 4
+    rows = []
+    for epoch in range(1, epochs + 1):
+        time.sleep(float(os.environ.get("STAND_IN_PAUSE", "0")))
+        score = best * epoch / epochs
+        rows.append({"epoch": epoch, "step": epoch, "val/f1_macro": score, "val/loss": 1 - score})
+        with (folder / "part").open("w", newline="") as opened:
+            writer = csv.DictWriter(opened, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(folder / "part", folder / "history.csv")
+    scores = {"f1_macro": math.nan if seed == "904" else best, "f1_micro": best, "jaccard": best}
+    validation = {"map": best, "lrap": best, "loss": 1 - best, "global": scores}
+    parameters = {"lora": 900, "head": 100}.get(given.get("peft", "ia3"), 300)
+    cost = {"train_seconds": 10 * lr, "trainable_parameters": parameters, "peak_memory_bytes": 1000}
+    (folder / "metrics.json").write_text(json.dumps({"validation": validation, "cost": cost}))
+
+
+if __name__ == "__main__":
+    main()

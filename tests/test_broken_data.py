@@ -455,7 +455,9 @@ def test_no_damage_ends_in_another_error_than_one_for_the_user(tmp_path: Path, e
     file.write_bytes(content)
     assert len(sources.read(data_settings(path=file)).splits["whole"]) == 40
     chance = random.Random(ending)
-    wanted = config.Columns(text=None, id_column=None, encoding=None, empty_texts=config.EmptyTexts.keep, batch_size=32)
+    wanted = config.Columns(
+        text=None, id_column=None, encoding=None, empty_texts=config.EmptyTexts.keep, batch_size=32, batch_tokens=None
+    )
     refused = 0
     for _ in range(150):
         file.write_bytes(damaged(content, chance))

@@ -42,7 +42,9 @@ TEXTS = [*LINES, "two\nlines", "a Windows\r\nline", 'all at once: "a",\n;\t|\n\n
 
 def check(path: Path) -> list[str]:
     """Texts of a file that is read as predict reads it: checked whole, then row by row."""
-    wanted = config.Columns(text=None, id_column=None, encoding=None, empty_texts=config.EmptyTexts.keep, batch_size=32)
+    wanted = config.Columns(
+        text=None, id_column=None, encoding=None, empty_texts=config.EmptyTexts.keep, batch_size=32, batch_tokens=None
+    )
     return [text for _, text in tables.texts(files.source(path), wanted)]
 
 

@@ -165,7 +165,7 @@ def stopped_and_resumed(run: Any, monkeypatch: pytest.MonkeyPatch, *asked: str) 
     from test_stopping import in_step, stopped
 
     stopped(run, "out", in_step(5), monkeypatch, *ASKED, "trainer.max_epochs=2", "trainer.checkpoint_every=1", *asked)
-    assert run("train", "resume=out") == 0
+    assert run("train", "resume=out", pictures=True) == 0
 
 
 def test_tensorboard_has_every_step_once_also_after_a_resume(

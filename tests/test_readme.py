@@ -41,8 +41,8 @@ def test_the_table_of_options_is_complete() -> None:
 
 def test_experiments_of_the_readme_exist_and_compose() -> None:
     schema.register()
-    named = re.findall(r"^\| `(\w+_minilm_\w+)` \|", README, re.MULTILINE)
-    assert len(named) == 4
+    named = set(re.findall(r"^\| `(\w+_minilm_\w+)` \|", README, re.MULTILINE))
+    assert named == {name for name in schema.option_files("experiment") if "_minilm_" in name}
     with initialize_config_dir(config_dir=str(schema.conf_folder()), version_base="1.3"):
         for name in named:
             schema.load(compose("train", [f"experiment={name}"]))

@@ -410,7 +410,9 @@ def test_a_job_that_cannot_be_requeued_is_told(
 def test_under_submitit_the_run_saves_and_leaves_requeueing_to_it(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Any
 ) -> None:
-    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
+    places = {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_FOLDER": str(tmp_path), "SUBMITIT_LOCAL_JOB_ID": "1"}
+    for name, value in places.items():
+        monkeypatch.setenv(name, value)
     asked = [*LORA, "trainer.checkpoint_every=1", "trainer.max_epochs=3"]
     calls = []
 
