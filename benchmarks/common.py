@@ -11,6 +11,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -34,6 +35,9 @@ NETWORKS = {
 }  # fmt: skip
 
 
+Side = Callable[[argparse.Namespace], tuple[float, int]]
+
+
 @dataclass
 class Measured:
     """One side in one turn."""
@@ -54,6 +58,66 @@ def texts(count: int, data: str | None, *, seed: int = 0) -> tuple[list[str], li
     rows = corpus.splits["train"]
     chosen = np.random.default_rng(seed).integers(0, len(rows.texts), count)
     return [rows.texts[i] for i in chosen], rows.targets[chosen].tolist(), corpus.labels
+
+
+@dataclass
+class Trainee:
+    """What is trained, made of the parts that the command itself is made of.
+
+    Attributes:
+        settings: of the run.
+        emotions: its texts and labels.
+        classifier: the LightningModule.
+        device: where it is.
+        dtype: what it computes in.
+    """
+
+    settings: Any
+    emotions: Any
+    classifier: Any
+    device: Any
+    dtype: Any
+
+    def optimizer(self) -> Any:
+        """For `step`; the rate is of no matter."""
+        import torch
+
+        return torch.optim.AdamW(self.classifier.trained().values(), lr=1e-5, fused=True)
+
+    def step(self, batch: dict[str, Any], optimizer: Any) -> None:
+        """A training step without the Trainer around it."""
+        import torch
+
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32):
+            loss = self.classifier.loss(self.classifier(batch), batch["targets"])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.classifier.trained().values(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def trainee(asked: argparse.Namespace, count: int) -> Trainee:
+    """What `train` would make of so many texts, from the random weights that `training.base` left in the folder."""
+    import numpy as np
+    from lightning import seed_everything
+
+    from emotion_lightning import environment, model, quiet, train
+    from emotion_lightning.data import Corpus, EmotionData, Rows
+
+    quiet.libraries()
+    settings = settings_of([*NETWORKS[asked.network], f"data.batch_size={asked.batch_size}"])
+    found, targets, labels = texts(count, asked.data)
+    rows = Rows(texts=found, ids=[str(i) for i in range(count)], targets=np.array(targets, np.float32))
+    seed_everything(1, verbose=False)
+    corpus = Corpus(labels=labels, splits={"train": rows, "validation": rows})
+    emotions = EmotionData(settings.data, corpus, tokenizer=model.load_tokenizer(settings.model), seed=1)
+    device = model.device_for(settings.trainer.accelerator)
+    if device.type == "cpu":
+        environment.keep_memory()
+    classifier = train.build_classifier(
+        settings, emotions, device=device, base_folder=asked.folder / asked.network, method=""
+    )
+    return Trainee(settings, emotions, classifier, device, model.compute_dtype(settings.model.dtype, device))
 
 
 def settings_of(overrides: Sequence[str]) -> Any:
@@ -102,11 +166,7 @@ def compare(script: str, asked: argparse.Namespace, sides: Sequence[str], folder
     for turn in range(asked.turns):
         # The order is turned round each time, so that none always follows the same one.
         for side in sides if turn % 2 == 0 else list(reversed(sides)):
-            command = [sys.executable, script, *passed, f"--side={side}", f"--folder={folder}"]
-            done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, env=environment())
-            if done.returncode != 0:
-                sys.exit(f"{side} ended with {done.returncode}:\n{done.stderr[-3000:]}")
-            found[side].append(Measured(**json.loads(done.stdout.splitlines()[-1])))
+            found[side].append(measured(script, *passed, f"--side={side}", f"--folder={folder}"))
     ours = found[sides[0]]
     table = {}
     print(f"{'':18}{'texts/s':>9}{'min..max':>18}{'ours is':>10}{'peak MiB':>10}")
@@ -121,6 +181,20 @@ def compare(script: str, asked: argparse.Namespace, sides: Sequence[str], folder
         )
         table[side] = {"rates": rates, "ours_over_this": ratio, "peak_bytes": peak}
     return table
+
+
+def measured(script: str, *arguments: str) -> Measured:
+    """What `measure` printed in a process of its own."""
+    return Measured(**json.loads(output(script, *arguments).splitlines()[-1]))
+
+
+def output(*arguments: str) -> str:
+    """What a Python program printed; what it complained of, and the end, where it fails."""
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, env=environment())
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+    return done.stdout
 
 
 def environment() -> dict[str, str]:
@@ -146,6 +220,28 @@ def report(name: str, results: Any) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n", encoding="utf-8")
     return file
+
+
+def run(
+    name: str, script: str, asked: argparse.Namespace, sides: dict[str, Side], base: Callable[[Path, str], None]
+) -> None:
+    """Measure one side, where that is asked for; else all in turns, printed and written.
+
+    Args:
+        name: of the benchmark.
+        script: its file.
+        asked: from its command line.
+        sides: by name, ours first; each gives seconds and texts.
+        base: leaves in a folder what all sides start from.
+    """
+    if asked.side:
+        measure(lambda: sides[asked.side](asked), asked.device)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        base(Path(folder), asked.network)
+        print(f"{name}, {asked.network}, batches of {asked.batch_size}, {asked.device}")
+        table = compare(script, asked, list(sides), Path(folder))
+    print("written to", report(name, {"settings": vars(asked), "sides": table}))
 
 
 def measure(side: Callable[[], tuple[float, int]], device: str) -> None:

@@ -6,7 +6,6 @@ Prints what a step spends its time on, by kind of operation; the share of matrix
 products take by themselves, one after the other on fresh matrices of the same sizes and dtype.
 """
 
-import argparse
 import collections
 import tempfile
 import time
@@ -56,7 +55,6 @@ def kind(name: str) -> str:
 
 def main() -> None:
     """Profile, print and write."""
-    import torch
     from torch.profiler import ProfilerActivity, profile
 
     parser = common.options(__doc__, ["ours"])
@@ -65,26 +63,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         asked.folder = Path(name)
         training.base(asked.folder, asked.network)
-        classifier, batches, dtype = _parts(asked)
-        (optimizer,) = [torch.optim.AdamW([p for p in classifier.parameters() if p.requires_grad], lr=1e-5, fused=True)]
-
-        def step(batch: dict[str, Any]) -> None:
-            with torch.autocast("cpu", dtype=dtype, enabled=dtype is not torch.float32):
-                loss = classifier.loss(classifier(batch), batch["targets"])
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(classifier.trained().values(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-
+        trained = common.trainee(asked, asked.batch_size * (asked.steps + training.WARM))
+        batches, optimizer = list(trained.emotions.train_dataloader()), trained.optimizer()
         for batch in batches[: training.WARM]:
-            step(batch)
+            trained.step(batch, optimizer)
         start = time.perf_counter()
         for batch in batches[training.WARM :]:
-            step(batch)
+            trained.step(batch, optimizer)
         seconds = time.perf_counter() - start
         with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as found:
             for batch in batches[training.WARM :]:
-                step(batch)
+                trained.step(batch, optimizer)
     times: collections.Counter[str] = collections.Counter()
     single: collections.Counter[str] = collections.Counter()
     shapes: collections.Counter[tuple[Any, ...]] = collections.Counter()
@@ -92,19 +81,16 @@ def main() -> None:
         times[kind(event.name)] += event.self_cpu_time_total
         single[event.name] += event.self_cpu_time_total
         if event.name in ("aten::mm", "aten::addmm"):
-            shapes[
-                (
-                    event.name,
-                    *map(tuple, event.input_shapes[-2:] if event.name == "aten::mm" else event.input_shapes[1:3]),
-                )
-            ] += 1
+            # The first operand of addmm is what is added.
+            left, right = event.input_shapes[1:3] if event.name == "aten::addmm" else event.input_shapes[:2]
+            shapes[tuple(left), tuple(right)] += 1
     whole = sum(times.values())
     count = len(batches) - training.WARM
     print(f"{asked.network}, {1000 * seconds / count:.0f} ms a step without the profiler")
     for name, spent in times.most_common():
         print(f"  {name:22}{spent / whole:6.1%}")
     print("  most of it:", ", ".join(f"{name} {spent / whole:.1%}" for name, spent in single.most_common(14)))
-    bare = _bare(shapes, dtype)
+    bare = _bare(shapes, trained.dtype)
     products = times["matrix products"] / whole * seconds
     print(f"matrix products take {products / seconds:.0%} of the step; alone {1000 * bare / count:.0f} ms, here "
           f"{1000 * products / count:.0f} ms: {bare / products:.0%} of a bare product's speed")  # fmt: skip
@@ -113,33 +99,12 @@ def main() -> None:
     print("written to", common.report("limit", {"network": asked.network, **result}))
 
 
-def _parts(asked: argparse.Namespace) -> tuple[Any, list[dict[str, Any]], Any]:
-    import numpy as np
-
-    from emotion_lightning import environment, model, quiet, train
-    from emotion_lightning.data import Corpus, EmotionData, Rows
-
-    quiet.libraries()
-    settings = common.settings_of([*common.NETWORKS[asked.network], f"data.batch_size={asked.batch_size}"])
-    count = asked.batch_size * (asked.steps + training.WARM)
-    texts, targets, labels = common.texts(count, asked.data)
-    rows = Rows(texts=texts, ids=[str(i) for i in range(count)], targets=np.array(targets, np.float32))
-    corpus = Corpus(labels=labels, splits={"train": rows, "validation": rows})
-    emotions = EmotionData(settings.data, corpus, tokenizer=model.load_tokenizer(settings.model), seed=1)
-    device = model.device_for(settings.trainer.accelerator)
-    environment.keep_memory()
-    classifier = train.build_classifier(
-        settings, emotions, device=device, base_folder=asked.folder / asked.network, method=""
-    )
-    return classifier, list(emotions.train_dataloader()), model.compute_dtype(settings.model.dtype, device)
-
-
 def _bare(shapes: "collections.Counter[tuple[Any, ...]]", dtype: Any) -> float:
     """Seconds that the products take by themselves."""
     import torch
 
     total = 0.0
-    for (_, left, right), times in shapes.items():
+    for (left, right), times in shapes.items():
         a, b = torch.randn(left).to(dtype), torch.randn(right).to(dtype)
         a @ b
         rounds = min(times, 20)

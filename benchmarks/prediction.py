@@ -7,14 +7,13 @@ in bfloat16 with the texts sorted by length. All give a probability for each lab
 """
 
 import argparse
-import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import common
 
-SIDES = ["ours", "pipeline", "pipeline_best"]
 WARM = 64
 """Texts that are labelled before the clock starts."""
 
@@ -75,14 +74,15 @@ def _network(folder: Path, asked: argparse.Namespace, dtype: Any) -> Any:
 
 def train(folder: Path, network: str) -> None:
     """A run of one step, whose folder both sides load."""
-    import subprocess
-    import sys
+    common.output("-m", "emotion_lightning.train", *common.NETWORKS[network], "trainer.max_steps=1", "logger=none",
+                  "data.max_rows=64", f"hydra.run.dir={folder / network}")  # fmt: skip
 
-    command = [sys.executable, "-m", "emotion_lightning.train", *common.NETWORKS[network], "trainer.max_steps=1",
-               "logger=none", "data.max_rows=64", f"hydra.run.dir={folder / network}"]  # fmt: skip
-    done = subprocess.run(command, cwd=common.REPO, capture_output=True, text=True, env=common.environment())
-    if done.returncode != 0:
-        sys.exit(done.stderr[-3000:])
+
+SIDES: dict[str, common.Side] = {
+    "ours": ours,
+    "pipeline": partial(peer, best=False),
+    "pipeline_best": partial(peer, best=True),
+}
 
 
 def main() -> None:
@@ -90,17 +90,7 @@ def main() -> None:
     parser = common.options(__doc__, SIDES)
     parser.add_argument("--count", type=int, default=3000)
     asked = parser.parse_args()
-    if asked.side:
-        side = (
-            (lambda: ours(asked)) if asked.side == "ours" else lambda: peer(asked, best=asked.side == "pipeline_best")
-        )
-        common.measure(side, asked.device)
-        return
-    with tempfile.TemporaryDirectory() as name:
-        train(Path(name), asked.network)
-        print(f"prediction, {asked.network}, batches of {asked.batch_size}, {asked.device}")
-        table = common.compare(__file__, asked, SIDES, Path(name))
-    print("written to", common.report("prediction", {"settings": vars(asked), "sides": table}))
+    common.run("prediction", __file__, asked, SIDES, train)
 
 
 if __name__ == "__main__":

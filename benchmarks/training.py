@@ -9,14 +9,13 @@ first steps are not counted.
 """
 
 import argparse
-import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import common
 
-SIDES = ["ours", "trainer", "trainer_best"]
 WARM = 5
 """Steps before the clock starts."""
 
@@ -27,51 +26,35 @@ class Stopwatch:
     def __init__(self, device: str) -> None:
         self.device = device
         self.steps = 0
-        self.start = self.stop = 0.0
+        self.start = 0.0
 
     def step(self) -> None:
         """A step is done."""
         self.steps += 1
-        if self.device == "cuda" and self.steps == WARM:
-            import torch
-
-            torch.cuda.synchronize()
         if self.steps == WARM:
-            self.start = time.perf_counter()
+            self.start = self._now()
 
     def seconds(self) -> float:
         """Time of all steps but the first."""
+        return self._now() - self.start
+
+    def _now(self) -> float:
         if self.device == "cuda":
             import torch
 
-            torch.cuda.synchronize()
-        return time.perf_counter() - self.start
+            torch.cuda.synchronize()  # steps may still be under way
+        return time.perf_counter()
 
 
 def ours(asked: argparse.Namespace) -> tuple[float, int]:
     """The command's own parts, without validation."""
-    import numpy as np
-    from lightning import Callback, Trainer, seed_everything
+    from lightning import Callback, Trainer
 
-    from emotion_lightning import environment, model, quiet, train
-    from emotion_lightning.data import Corpus, EmotionData, Rows
+    from emotion_lightning import model
 
-    quiet.libraries()
-    settings = common.settings_of([*common.NETWORKS[asked.network], f"data.batch_size={asked.batch_size}"])
     count = asked.batch_size * asked.steps
-    texts, targets, labels = common.texts(count, asked.data)
-    rows = Rows(texts=texts, ids=[str(i) for i in range(count)], targets=np.array(targets, np.float32))
-    seed_everything(1, verbose=False)
-    tokenizer = model.load_tokenizer(settings.model)
-    emotions = EmotionData(
-        settings.data, Corpus(labels=labels, splits={"train": rows, "validation": rows}), tokenizer=tokenizer, seed=1
-    )
-    device = model.device_for(settings.trainer.accelerator)
-    if asked.device == "cpu":
-        environment.keep_memory()  # as train does
-    classifier = train.build_classifier(
-        settings, emotions, device=device, base_folder=asked.folder / asked.network, method="", starts=True
-    )
+    trained = common.trainee(asked, count)
+    trainer_settings = trained.settings.trainer
     watch = Stopwatch(asked.device)
 
     class Watch(Callback):
@@ -79,12 +62,12 @@ def ours(asked: argparse.Namespace) -> tuple[float, int]:
             watch.step()
 
     trainer = Trainer(
-        accelerator=settings.trainer.accelerator.value, devices=1, max_epochs=1, logger=False, callbacks=[Watch()],
-        precision=model.lightning_precision(model.compute_dtype(settings.model.dtype, device)),
-        gradient_clip_val=settings.trainer.gradient_clip_val, enable_progress_bar=False, enable_model_summary=False,
+        accelerator=trainer_settings.accelerator.value, devices=1, max_epochs=1, logger=False, callbacks=[Watch()],
+        precision=model.lightning_precision(trained.dtype),
+        gradient_clip_val=trainer_settings.gradient_clip_val, enable_progress_bar=False, enable_model_summary=False,
         enable_checkpointing=False, limit_val_batches=0, use_distributed_sampler=False, log_every_n_steps=10,
     )  # fmt: skip
-    trainer.fit(classifier, emotions)
+    trainer.fit(trained.classifier, trained.emotions)
     return watch.seconds(), count - WARM * asked.batch_size
 
 
@@ -170,20 +153,19 @@ def peer(asked: argparse.Namespace, *, best: bool) -> tuple[float, int]:
     return watch.seconds(), count - WARM * asked.batch_size
 
 
+SIDES: dict[str, common.Side] = {
+    "ours": ours,
+    "trainer": partial(peer, best=False),
+    "trainer_best": partial(peer, best=True),
+}
+
+
 def main() -> None:
     """Compare, print and write."""
     parser = common.options(__doc__, SIDES)
     parser.add_argument("--steps", type=int, default=60)
     asked = parser.parse_args()
-    if asked.side:
-        side = (lambda: ours(asked)) if asked.side == "ours" else lambda: peer(asked, best=asked.side == "trainer_best")
-        common.measure(side, asked.device)
-        return
-    with tempfile.TemporaryDirectory() as name:
-        base(Path(name), asked.network)
-        print(f"training, {asked.network}, batches of {asked.batch_size}, {asked.device}")
-        table = common.compare(__file__, asked, SIDES, Path(name))
-    print("written to", common.report("training", {"settings": vars(asked), "sides": table}))
+    common.run("training", __file__, asked, SIDES, base)
 
 
 def base(folder: Path, network: str) -> None:

@@ -194,11 +194,12 @@ def _job(work: _Work, cfg: DictConfig) -> Any:
                 return _kept_job(work, cfg, folder)
     except Exception as error:
         mistake = mistakes.as_user_error(work.command, error, work.arguments)
+        told = str(mistake or "".join(traceback.format_exception(error)))
         if in_multirun():
-            log.error("%s", mistake or "".join(traceback.format_exception(error)))
+            log.error("%s", told)
         else:
             # The terminal hears of it at the end.
-            _to_log_file(str(mistake or "".join(traceback.format_exception(error))))
+            _to_log_file(told)
         number = f"{HydraConfig.get().job.num}: " if in_multirun() else ""
         work.failed.append((f"{number}{HydraConfig.get().job.override_dirname}", error))
         return None
@@ -441,6 +442,7 @@ def _multirun(work: _Work, prepared: list[str], jobs: list[list[str]], *, is_new
     """Run the jobs of a multirun, and say how each went: also after a stop, and of what another process killed."""
     record = work.record
     assert record is not None
+    go_on = grammar.shell_line(work.command, ["-m", f"{_RESUME}{record.folder}"])
     with multirun.claimed(record.folder, "The multirun in"):
         if is_new:
             multirun.write(record)
@@ -452,11 +454,7 @@ def _multirun(work: _Work, prepared: list[str], jobs: list[list[str]], *, is_new
             side_by_side.stop()
             multirun.write_table(record)
             multirun.show(record)
-            log.warning(
-                "Stopped; go on with: python -m emotion_lightning.%s -m %s",
-                work.command,
-                multirun.resume(record.folder),
-            )
+            log.warning("Stopped; go on with: %s", go_on)
             raise
         except Exception as error:
             # submitit's word for a job that was killed; the others are still at work.
@@ -470,7 +468,7 @@ def _multirun(work: _Work, prepared: list[str], jobs: list[list[str]], *, is_new
         raise _JobsFailed(
             "Failed jobs:\n"
             + "\n".join(f"  {job.number}: {job.name}: {why}" for job, why in left)
-            + f"\nTry them again with: python -m emotion_lightning.{work.command} -m {multirun.resume(record.folder)}"
+            + f"\nTry them again with: {go_on}"
         )
 
 

@@ -614,7 +614,7 @@ class WandB(Logger):
     job_type: str | None
     """What kind of run it is."""
     name: str | None
-    """Name of the run; null: the folder's date and time."""
+    """Name of the run; null: what sets it apart from the other jobs of a multirun, else the folder's date and time."""
     tags: list[str]
     """Tags of the run."""
     notes: str | None
@@ -641,7 +641,7 @@ class MLflow(Logger):
     group: str | None
     """Runs that belong together, as the tag `group`; null: the folder of a multirun, else none."""
     name: str | None
-    """Name of the run; null: the folder's date and time."""
+    """Name of the run; null: what sets it apart from the other jobs of a multirun, else the folder's date and time."""
     log_model: bool
     """Send model/ too: the adapter with its tokenizer and card, never the base; with peft=full the whole model."""
 

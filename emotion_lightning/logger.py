@@ -110,9 +110,9 @@ def _csv(folder: Path) -> Any:
     """Lightning's CSV logger, which would remove the metrics.csv of a run that goes on; here it goes on too."""
     from lightning.pytorch.loggers import CSVLogger
 
-    file, step = folder / "metrics.csv", _step(folder)
+    file = folder / "metrics.csv"
     rows: list[dict[str, Any]] = []
-    if file.is_file() and step is not None:
+    if file.is_file() and (step := _step(folder)) is not None:
         with file.open(encoding="utf-8", newline="") as opened:
             kept = [row for row in csv.DictReader(opened) if int(float(row["step"])) < step]
         rows = [{name: cell for name, cell in row.items() if cell} for row in kept]
@@ -139,15 +139,16 @@ def _wandb(settings: config.WandB, folder: Path, *, resolved: dict[str, Any], mu
     run_id = settings.id or (id_file.read_text().strip() if id_file.exists() else None)
     # A variable may stand in any of these texts: ${oc.env:…} is resolved by now.
     said = schema.redacted(dataclasses.asdict(settings))
+    group, name = trackers.group_and_name(settings, folder, multirun=multirun)
     # Not by WandbLogger, whose `offline` sets an environment variable for the next job too.
     (folder / "wandb").mkdir(parents=True, exist_ok=True)
     with _redacted_command():
         experiment = wandb.init(
             project=settings.project,
             entity=settings.entity,
-            group=said["group"] or (folder.parent.name if multirun else None),
+            group=group and schema.without_secrets(group),
             job_type=said["job_type"],
-            name=said["name"] or f"{folder.parent.name}/{folder.name}",
+            name=schema.without_secrets(name),
             tags=said["tags"] or None,
             notes=said["notes"],
             dir=folder,

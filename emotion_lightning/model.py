@@ -224,8 +224,7 @@ def compile_(network: Any) -> None:
     Raises:
         UserError: there is no C++ compiler, which torch.compile needs on a CPU.
     """
-    own = network.get_base_model() if hasattr(network, "get_base_model") else network
-    backbone = getattr(own, own.base_model_prefix)
+    backbone = pooling.backbone_of(network)
     if next(backbone.parameters()).device.type == "cpu" and not any(map(shutil.which, _COMPILERS)):
         raise UserError("trainer.compile=true needs a C++ compiler (Debian: g++), or trainer.compile=false.")
     # Marked dynamic from the start: each length of batch would else be compiled anew until the limit is reached.

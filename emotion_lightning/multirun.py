@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning import config, run_folder
+from emotion_lightning import config, grammar, run_folder
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -300,9 +300,9 @@ def show(multirun: Multirun) -> None:
     if state == FINISHED and values:
         console.print(f"Best: job {best.number}, {best.name}", markup=False, highlight=False)
         if (multirun.at(best) / run_folder.MODEL).is_dir():
-            run = shlex.quote(f"run={multirun.at(best)}")
+            words = [f"run={multirun.at(best)}", "input=FILE", "output=labelled.csv"]
             # Never broken over two lines: it is there to be copied.
-            print(f"Predict with it: python -m emotion_lightning.predict {run} input=FILE output=labelled.csv")
+            print(f"Predict with it: {grammar.shell_line('predict', words)}")
     print(f"Table: {multirun.folder / TABLE}", flush=True)
 
 

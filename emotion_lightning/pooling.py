@@ -22,8 +22,8 @@ def logits(network: Any, batch: Batch, *, pooling: Pooling) -> Tensor:
     Returns:
         [batch, label], float32.
     """
-    own = network.get_base_model() if hasattr(network, "get_base_model") else network
-    backbone = getattr(own, own.base_model_prefix)
+    own = unwrapped(network)
+    backbone = backbone_of(own)
     ids, mask = batch["input_ids"], batch.get("attention_mask")
     if "ends" in batch:
         # The texts of the one line are told apart by positions that start again from 0.
@@ -39,7 +39,7 @@ def logits(network: Any, batch: Batch, *, pooling: Pooling) -> Tensor:
 
 def is_stock(network: Any, attention: Attention, pooling: Pooling) -> bool:
     """Whether transformers' own class computes the same logits."""
-    own = network.get_base_model() if hasattr(network, "get_base_model") else network
+    own = unwrapped(network)
     if is_decoder(own):
         return attention is Attention.causal and pooling is Pooling.last
     return pooling is Pooling.first
@@ -74,6 +74,17 @@ def _pool_packed(hidden: Tensor, position_ids: Tensor, ends: Tensor, pooling: Po
     text = (position_ids == 0).cumsum(0) - 1
     sums = hidden.new_zeros(len(ends), hidden.shape[-1], dtype=torch.float32).index_add(0, text, hidden.float())
     return sums / (ends - starts).unsqueeze(-1)
+
+
+def unwrapped(network: Any) -> Any:
+    """A network without the adapter around it."""
+    return network.get_base_model() if hasattr(network, "get_base_model") else network
+
+
+def backbone_of(network: Any) -> Any:
+    """A network without its head, with or without an adapter around it."""
+    own = unwrapped(network)
+    return getattr(own, own.base_model_prefix)
 
 
 def is_decoder(network: Any) -> bool:

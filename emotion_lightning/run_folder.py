@@ -197,6 +197,16 @@ def write_json(file: Path, content: Any) -> None:
         )
 
 
+def write_report(folder: Path, page: str, pictures: dict[str, bytes]) -> dict[str, Path]:
+    """Write pictures/ and report.html; the files of the pictures by name."""
+    files = {name: folder / PICTURES / f"{name}.png" for name in pictures}
+    for name, file in files.items():
+        write_bytes(file, pictures[name])
+    # A text may hold half of a surrogate pair, which UTF-8 has no bytes for.
+    write_bytes(folder / REPORT, page.encode(errors="replace"))
+    return files
+
+
 def write_bytes(file: Path, content: bytes) -> None:
     """Write a file in one step."""
     with replacing(file) as temporary:

@@ -1,14 +1,13 @@
 """The report of a finished run: one HTML file that needs no network, and its pictures."""
 
 import logging
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from emotion_lightning import config, pages, run_folder
+from emotion_lightning import config, grammar, pages, run_folder
 from emotion_lightning.data.rows import Rows
 from emotion_lightning.logger import Run
 from emotion_lightning.pages import Section
@@ -77,11 +76,7 @@ def write(
     except Exception as error:
         log.warning("%s is not written: %s: %s", run_folder.REPORT, type(error).__name__, error, exc_info=True)
         return
-    files = {name: folder / run_folder.PICTURES / f"{name}.png" for name in pictures}
-    for name, file in files.items():
-        run_folder.write_bytes(file, pictures[name])
-    # A file may hold half of a surrogate pair, which UTF-8 has no bytes for.
-    run_folder.write_bytes(folder / run_folder.REPORT, page.encode(errors="replace"))
+    files = run_folder.write_report(folder, page, pictures)
     run.media(files, sent, card)
 
 
@@ -118,7 +113,7 @@ def _made(folder: Path, starts: list[dict[str, Any]]) -> str:
 
 
 def _command(arguments: list[str]) -> str:
-    return shlex.join(["python", "-m", "emotion_lightning.train", *arguments[1:]])
+    return grammar.shell_line("train", arguments[1:])
 
 
 def _chosen(card: RunCard, options: dict[str, str]) -> str:

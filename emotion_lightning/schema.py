@@ -279,7 +279,7 @@ def _check_relations(settings: config.Train) -> None:
             "model.pooling=first with model.attention=causal: the first token sees none of the others. Set "
             "model.pooling=last, or model.attention=bidirectional."
         )
-    if getattr(settings.data, "packing", False) and not causal:
+    if isinstance(settings.data, config.Batches) and settings.data.packing and not causal:
         raise UserError(
             "data.packing=true needs model.attention=causal (model=gemma and its like): in one line, texts are told "
             "apart by their positions. Set data.packing=false."
@@ -369,14 +369,14 @@ def _check_batches(data: config.Batches) -> None:
             f"data.folds={data.folds} needs data.fold=1 to {data.folds}, the part that validates; -m sweep=folds runs "
             "them all."
         )
+    if data.fold is not None and (data.folds is None or data.fold > data.folds):
+        raise UserError(
+            f"data.fold={data.fold} is no part of data.folds={'null' if data.folds is None else data.folds}."
+        )
     if data.batch_tokens is not None and data.batch_tokens < data.max_tokens:
         raise UserError(
             f"data.batch_tokens={data.batch_tokens} is less than one text may take, data.max_tokens={data.max_tokens}; "
             "raise the one or lower the other."
-        )
-    if data.fold is not None and (data.folds is None or data.fold > data.folds):
-        raise UserError(
-            f"data.fold={data.fold} is no part of data.folds={'null' if data.folds is None else data.folds}."
         )
 
 

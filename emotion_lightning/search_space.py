@@ -209,7 +209,9 @@ def _range(name: str, written: dict[str, Any], *, kinds: set[type]) -> Range:
         raise UserError(f"{shown}: step must be above 0 and not larger than high - low.")
     if step is not None:
         high = round(low + step * math.floor((high - low) / step + 1e-9), 12)  # the last value that steps reach
-    return Range(name, low, high, log, step, whole) if not whole else Range(name, int(low), int(high), log, step, whole)
+    if whole:
+        low, high = int(low), int(high)
+    return Range(name, low, high, log, step, whole)
 
 
 def _parts(hint: Any) -> Iterator[type]:

@@ -109,9 +109,7 @@ def _experiment(card: StudyCard, trial: Trial, arguments: Sequence[str]) -> str 
     settings = [argument for argument in arguments if "=" in argument and not argument.startswith(("--", "~"))]
     given = [schema.redacted_argument(argument) for argument in settings]
     for override in OverridesParser.create().parse_overrides([*given, *search_space.overrides(trial.parameters)]):
-        name, value = override.key_or_group, override.value()
-        if isinstance(value, QuotedString):
-            value = value.text
+        name, value = override.key_or_group, _unquoted(override.value())
         if name == "from_run":
             return None
         if name == EXPERIMENT:
@@ -123,7 +121,7 @@ def _experiment(card: StudyCard, trial: Trial, arguments: Sequence[str]) -> str 
             section = tree
             for parent in parents:
                 section = section.setdefault(parent, {})
-            section[last] = _unquoted(value)
+            section[last] = value
     head = f"# @package _global_\n# Trial {trial.number} of the study {card.name}: {_values(card, trial)}.\n"
     content = ({"defaults": [*options, "_self_"]} if options else {}) | tree
     return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
@@ -150,9 +148,7 @@ def _page(folder: Path, card: StudyCard, lines: dict[int, str], typed: Sequence[
     except Exception as error:
         log.warning("%s is not written: %s: %s", run_folder.REPORT, type(error).__name__, error, exc_info=True)
         return
-    for name, picture in pictures.items():
-        run_folder.write_bytes(folder / run_folder.PICTURES / f"{name}.png", picture)
-    run_folder.write_bytes(folder / run_folder.REPORT, page.encode(errors="replace"))
+    run_folder.write_report(folder, page, pictures)
 
 
 def _content(card: StudyCard, lines: dict[int, str], typed: Sequence[str], drawn: Sequence[str]) -> dict[str, Any]:

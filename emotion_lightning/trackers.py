@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from emotion_lightning import config, schema
+from emotion_lightning import multirun as jobs
 from emotion_lightning.errors import UserError
 from emotion_lightning.run_card import RunCard
 
@@ -108,6 +109,14 @@ def _tracking_uri(settings: config.MLflow) -> str:
     return settings.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').resolve()}"
 
 
+def group_and_name(settings: config.WandB | config.MLflow, folder: Path, *, multirun: bool) -> tuple[str | None, str]:
+    """What a tracker calls a run: a job of a multirun by what sets it apart, in the multirun's group."""
+    found = jobs.name(folder)
+    group = found[0] if found else folder.parent.name if multirun else None
+    name = found[1] if found else f"{folder.parent.name}/{folder.name}"
+    return settings.group or group, settings.name or name
+
+
 class _MLflowRun(Run):
     def __init__(self, lightning_logger: Any, *, log_model: bool) -> None:
         super().__init__(lightning_logger)
@@ -151,10 +160,10 @@ def mlflow_run(settings: config.MLflow, folder: Path, *, resolved: dict[str, Any
     id_file = folder / "mlflow" / "id.txt"
     run_id = id_file.read_text().strip() if id_file.exists() else None
     uri = _tracking_uri(settings)
-    group = settings.group or (folder.parent.name if multirun else None)
+    group, name = group_and_name(settings, folder, multirun=multirun)
     named = MLFlowLogger(
         experiment_name=settings.experiment,
-        run_name=schema.without_secrets(settings.name or f"{folder.parent.name}/{folder.name}"),
+        run_name=schema.without_secrets(name),
         tracking_uri=uri,
         tags={"group": schema.without_secrets(group)} if group else None,
         run_id=run_id,

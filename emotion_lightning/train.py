@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emotion_lightning import cluster, command, config, multirun, run_folder
+from emotion_lightning import cluster, command, config, run_folder
 from emotion_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def train(settings: config.Train, folder: Path) -> float | None:
     )
     resolved = _write_down(settings, folder, corpus)
     clock = callbacks.Clock()
-    with logger.run(_named(settings.logger, folder), folder, resolved=resolved, multirun=command.in_multirun()) as run:
+    with logger.run(settings.logger, folder, resolved=resolved, multirun=command.in_multirun()) as run:
         trainer = Trainer(
             **_trainer_arguments(settings.trainer),
             precision=model.lightning_precision(model.compute_dtype(settings.model.dtype, device)),
@@ -79,7 +79,7 @@ def train(settings: config.Train, folder: Path) -> float | None:
             use_distributed_sampler=False,
             enable_model_summary=False,
             # Each look at the loss waits for the device; a short epoch still has a few points.
-            log_every_n_steps=max(1, min(10, emotions.train_batches // 5)),
+            log_every_n_steps=max(1, min(10, emotions.batches_in_epoch // 5)),
         )
         with model.enough_memory(
             lambda: classifier.batch_shape, training=True, batch_tokens=settings.data.batch_tokens
@@ -111,16 +111,6 @@ def _refuse(settings: config.Train, folder: Path, *, goes_on: bool) -> None:
             f"hydra.launcher.tasks_per_node={settings.trainer.devices} and "
             f"hydra.launcher.nodes={settings.trainer.num_nodes}."
         )
-
-
-def _named(settings: config.Logger, folder: Path) -> config.Logger:
-    """A multirun's job is known by what sets it apart, in the group of its multirun."""
-    import dataclasses  # at the top it would find our inspect.py, where this file is run as such
-
-    names = multirun.name(folder)
-    if names is None or not isinstance(settings, config.WandB):
-        return settings
-    return dataclasses.replace(settings, group=settings.group or names[0], name=settings.name or names[1])
 
 
 def build_classifier(

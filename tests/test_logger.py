@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import wandb
 from conftest import SMALL
+from servers import answers, free_port
 
 from emotion_lightning import logger, schema
 from emotion_lightning.errors import UserError
@@ -206,15 +207,12 @@ def check_mlflow(uri: str, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_mlflow_server_of_its_own_keeps_a_run(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import socket
     import subprocess
     import sys
     import urllib.request
 
     pytest.importorskip("flask_cors")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen(
         [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
          "--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}", "--artifacts-destination", "kept"],
@@ -222,14 +220,7 @@ def test_mlflow_server_of_its_own_keeps_a_run(run: Any, tmp_path: Path, monkeypa
     )  # fmt: skip
     uri = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + 300
-        while True:
-            try:
-                urllib.request.urlopen(f"{uri}/health", timeout=5).close()
-                break
-            except OSError:
-                assert server.poll() is None and time.monotonic() < deadline
-                time.sleep(0.2)
+        answers(server, lambda: urllib.request.urlopen(f"{uri}/health", timeout=5).close(), unlike=OSError, seconds=300)
         stopped_and_resumed(run, monkeypatch, "logger=mlflow", "logger.log_model=true", f"logger.tracking_uri={uri}")
         check_mlflow(uri, tmp_path / "out")
     finally:

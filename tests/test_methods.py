@@ -214,14 +214,19 @@ def fresh_compiler() -> None:
     torch._dynamo.reset()
 
 
+def reading(settings: Any, tmp_path: Path, family: str, kernel: str, attention: str, way: str) -> Built:
+    """A network that is frozen but for its head, which reads as asked for."""
+    return build(
+        settings, tmp_path, *FAMILIES[family], "peft=head", "model.quantization=none", f"model.attention={attention}",
+        f"model.attn_implementation={kernel}", f"model.pooling={way}",
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(("family", "kernel", "attention", "way"), WAYS)
 def test_a_text_alone_equals_the_text_in_a_padded_batch(
     settings: Any, tmp_path: Path, family: str, kernel: str, attention: str, way: str
 ) -> None:
-    chosen, network, batch = build(
-        settings, tmp_path, *FAMILIES[family], "peft=head", "model.quantization=none", f"model.attention={attention}",
-        f"model.attn_implementation={kernel}", f"model.pooling={way}",
-    )  # fmt: skip
+    chosen, network, batch = reading(settings, tmp_path, family, kernel, attention, way)
     assert network.config._attn_implementation == kernel
     with torch.no_grad():
         together = logits(chosen, network.eval(), batch)
@@ -282,10 +287,7 @@ def test_pooling_leaves_padding_out() -> None:
 def test_rows_of_one_length_need_no_mask(
     settings: Any, tmp_path: Path, family: str, kernel: str, attention: str, way: str
 ) -> None:
-    chosen, network, batch = build(
-        settings, tmp_path, *FAMILIES[family], "peft=head", "model.quantization=none", f"model.attention={attention}",
-        f"model.attn_implementation={kernel}", f"model.pooling={way}",
-    )  # fmt: skip
+    chosen, network, batch = reading(settings, tmp_path, family, kernel, attention, way)
     whole = {"input_ids": batch["input_ids"][:, : int(batch["attention_mask"].sum(1).min())]}
     with torch.no_grad():
         without = logits(chosen, network.eval(), whole)

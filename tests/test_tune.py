@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from typing import Any
 import optuna
 import pytest
 from conftest import SMALL
+from servers import answers, free_port
 
 from emotion_lightning import command, config, schema, search_space, study, trial
 from emotion_lightning.errors import UserError
@@ -331,9 +331,7 @@ def postgres() -> Iterator[str]:
     data = folder / "data"
     subprocess.run([str(programs / "initdb"), "-D", str(data), "-U", "tester", "--auth=trust", "--no-sync"],
                    check=True, capture_output=True, cwd=folder, **user)  # fmt: skip
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen(
         [str(programs / "postgres"), "-D", str(data), "-p", str(port), "-c", "listen_addresses=127.0.0.1",
          "-c", f"unix_socket_directories={folder}", "-c", "fsync=off"],
@@ -343,14 +341,8 @@ def postgres() -> Iterator[str]:
     try:
         import psycopg
 
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                psycopg.connect(f"host=127.0.0.1 port={port} user=tester dbname=postgres").close()
-                break
-            except psycopg.OperationalError:
-                assert time.monotonic() < deadline and server.poll() is None
-                time.sleep(0.1)
+        where = f"host=127.0.0.1 port={port} user=tester dbname=postgres"
+        answers(server, lambda: psycopg.connect(where).close(), unlike=psycopg.OperationalError, seconds=30)
         yield url
     finally:
         server.send_signal(signal.SIGINT)

@@ -60,8 +60,8 @@ def _last(trial: Trial) -> float | None:
     return trial.curve[max(trial.curve)] if trial.state == "pruned" and trial.curve else None
 
 
-def _points(axes: Axes, placed: list[tuple[Any, Trial]], objective: int = 0) -> None:
-    values = [trial.values[objective] for _, trial in placed if trial.values is not None]
+def _points(axes: Axes, placed: list[tuple[Any, Trial]]) -> None:
+    values = [trial.values[0] for _, trial in placed if trial.values is not None]
     axes.plot([place for place, _ in placed], values, "o", color=BLUE, markersize=4.5, label="complete")
 
 
@@ -165,8 +165,7 @@ def front(card: StudyCard) -> Figure:
         grid: Any = figure.subplots(len(others), 1, squeeze=False)
         for place, objective in enumerate(others, start=1):
             axes = grid[place - 1][0]
-            complete = [trial for trial in card.complete() if trial.values is not None]
-            points = [(trial.values[place], trial.values[0], trial) for trial in complete if trial.values is not None]
+            points = [(t.values[place], t.values[0], t) for t in card.complete() if t.values is not None]
             axes.plot([x for x, _, _ in points], [y for _, y, _ in points], "o", color=BLUE, markersize=4.5)
             best = sorted((x, y, trial.number) for x, y, trial in points if trial.number in card.best)
             # With three objectives and more, what nothing beats is no line in the plane of two.

@@ -49,7 +49,7 @@ class EmotionData(lightning.LightningDataModule):
         return len(self._datasets["train"])
 
     @property
-    def train_batches(self) -> int:
+    def batches_in_epoch(self) -> int:
         """Batches of one process in an epoch."""
         return len(self._shuffled())
 

@@ -169,7 +169,7 @@ class ShuffledByLength(Sampler[list[int]]):
         if batch_tokens is not None:
             # Each order is cut otherwise, by a few batches; a little room, and all epochs can have as many.
             cut = len(self._cut_by_tokens(self._shuffled(np.random.default_rng((seed, 0))), batch_tokens))
-            self._steps = -(-max(cut, int(1.01 * cut)) // processes)
+            self._steps = -(-int(1.01 * cut) // processes)
 
     def __len__(self) -> int:
         if self._steps is not None:
