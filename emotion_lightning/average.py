@@ -14,16 +14,16 @@ from emotion_lightning.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def members(run: str | Path | Sequence[str | Path]) -> list[str]:
-    """The runs that a setting or a caller names."""
+def members(run: str | Path | Sequence[str | Path], *, name: str = "run") -> list[str]:
+    """The runs that the setting `name` or a caller names."""
     given = [run] if isinstance(run, str | Path) else list(run)
     found = [one for part in given for one in run_folder.several(str(part))]
     if not found:
-        raise UserError(f"run={run} names no run.")
+        raise UserError(f"{name}={run} names no run.")
     return found
 
 
-def card(runs: Sequence[str]) -> checkpoint.Card:
+def card(runs: Sequence[str], *, name: str = "run") -> checkpoint.Card:
     """The card of a run or, of several, of their mean; no network is loaded.
 
     Thresholds are fitted on the mean of the runs' validation probabilities where they validated on the same rows, and
@@ -32,7 +32,7 @@ def card(runs: Sequence[str]) -> checkpoint.Card:
     Raises:
         UserError: the runs have other labels.
     """
-    folders = [checkpoint.model_folder(run) for run in runs]
+    folders = [checkpoint.model_folder(run, name=name) for run in runs]
     cards = [checkpoint.read_card(folder) for folder in folders]
     first = cards[0]
     if len(cards) == 1:

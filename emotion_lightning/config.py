@@ -681,6 +681,18 @@ class Predictions:
     off; turn it on for files that people open in a spreadsheet."""
 
 
+@dataclass
+class Distillation:
+    """Learning from finished runs, the teachers, beside the labels (Hinton et al., 2015)."""
+
+    runs: str | None
+    """The teachers: a run folder, or several, [A,B,C] or a folder with runs in it, whose probabilities are averaged;
+    null: none. Runs of a larger network, or of this one with other seeds. They must not have been trained on rows that
+    are validation or test here."""
+    weight: Annotated[float, Bounds(above=0, at_most=1)]
+    """Share of the loss that their probabilities have; the labels have the rest."""
+
+
 # ------------------------------------------------------------------------------------------------------------- commands
 
 
@@ -697,6 +709,7 @@ class Train:
     init_from: str | None
     """Start from the weights that this run trained, on any data: the same peft option on the same model. Labels that
     both know start from what was learned of them."""
+    distill: Distillation
     data: Data
     model: Model
     peft: Peft

@@ -106,8 +106,15 @@ def to_keep(settings: Any, options: dict[str, str]) -> dict[str, Any]:
     tree = {"options": options, **schema.redacted(schema.plain(settings))}
     tree["data"] = absolute(tree["data"])
     if tree.get("init_from"):
-        tree["init_from"] = str(Path(tree["init_from"]).expanduser().resolve())
+        tree["init_from"] = _absolute(tree["init_from"])
+    if tree.get("distill", {}).get("runs"):
+        named = [_absolute(run) for run in listed(tree["distill"]["runs"])]
+        tree["distill"]["runs"] = named[0] if len(named) == 1 else f"[{','.join(named)}]"
     return tree
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve())
 
 
 def absolute(data: dict[str, Any]) -> dict[str, Any]:
@@ -120,7 +127,7 @@ def absolute(data: dict[str, Any]) -> dict[str, Any]:
 
 def is_path(name: str) -> bool:
     """Whether a setting names a place, which may be another one on another machine."""
-    return name in {f"data.{path}" for path in _PATHS} | {"model.path", "init_from"}
+    return name in {f"data.{path}" for path in _PATHS} | {"model.path", "init_from", "distill.runs"}
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

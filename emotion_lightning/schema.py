@@ -298,6 +298,11 @@ def _check_relations(settings: config.Train) -> None:
             re.compile(pattern)
         except re.error as error:
             raise UserError(f"model.roles.{role}={pattern} is not a regular expression: {error}.") from error
+    if settings.distill.runs is not None and not isinstance(settings.loss, config.BCE | config.WeightedBCE):
+        raise UserError(
+            "distill.runs gives probabilities to learn, for which only binary cross-entropy is defined; set "
+            "loss=weighted_bce or loss=bce."
+        )
     if settings.callbacks.monitor not in config.MONITORS:
         raise UserError(
             f"callbacks.monitor={settings.callbacks.monitor} is not measured; choose one of "

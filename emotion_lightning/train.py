@@ -35,7 +35,17 @@ def train(settings: config.Train, folder: Path) -> float | None:
     # Imported late: a wrong setting is reported before torch has loaded.
     from lightning import Trainer, seed_everything
 
-    from emotion_lightning import adapter, callbacks, checkpoint, environment, finish, logger, model, quiet
+    from emotion_lightning import (
+        adapter,
+        callbacks,
+        checkpoint,
+        distillation,
+        environment,
+        finish,
+        logger,
+        model,
+        quiet,
+    )
     from emotion_lightning.data import EmotionData, sources
 
     quiet.libraries()
@@ -50,6 +60,13 @@ def train(settings: config.Train, folder: Path) -> float | None:
     adapter.check(settings.peft, settings.model, device)
     tokenizer = model.load_tokenizer(settings.model)
     emotions = EmotionData(settings.data, corpus, tokenizer=tokenizer, seed=settings.seed)
+    if settings.distill.runs is not None:
+        emotions.learn(
+            distillation.targets(
+                corpus.splits["train"], corpus.labels, settings.distill,
+                data=settings.data, accelerator=settings.trainer.accelerator,
+            )
+        )  # fmt: skip
     last = folder / run_folder.CHECKPOINTS / "last.ckpt"
     goes_on = goes_on and last.exists()
     run_folder.sweep(folder / run_folder.CHECKPOINTS)

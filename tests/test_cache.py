@@ -160,7 +160,7 @@ def test_a_place_that_cannot_be_written_to_costs_the_cache_alone(
 ) -> None:
     (tmp_path / "file").write_text("")
     assert len(tokens(cache_dir=tmp_path / "file" / "cache")) == 200
-    assert "No tokens are kept" in caplog.text and "data.cache_dir" in caplog.text
+    assert "Nothing is kept" in caplog.text and "data.cache_dir" in caplog.text
 
 
 def test_a_full_disk_costs_the_cache_alone(

@@ -11,6 +11,7 @@ from emotion_lightning import config
 from emotion_lightning.data import cache
 from emotion_lightning.data.batches import Batch, Collate, EmotionRows, ShuffledByLength, SortedByLength
 from emotion_lightning.data.rows import Corpus, Rows
+from emotion_lightning.labels import Targets
 
 
 class EmotionData(lightning.LightningDataModule):
@@ -42,6 +43,10 @@ class EmotionData(lightning.LightningDataModule):
         }
         self._train_batches: ShuffledByLength | None = None
         self._resumed: tuple[int, int] | None = None
+
+    def learn(self, targets: Targets) -> None:
+        """Take these targets, [row, label], in the place of the training rows' labels."""
+        self._datasets["train"].targets = targets
 
     @property
     def train_rows(self) -> int:

@@ -1,7 +1,7 @@
-"""Tokens kept from one run to the next.
+"""What is made of texts, kept from one run to the next: tokens, and what teachers say of them.
 
-An entry belongs to the texts themselves, the tokenizer, the length and the cleaning, so that a file that changed is
-never served from it, and a file that was only moved or touched is.
+An entry belongs to the texts themselves and to all that makes it of them, so that a file that changed is never served
+from it, and a file that was only moved or touched is.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import functools
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,11 @@ _VERSION = "1"
 """Changes with what an entry holds or with how texts become tokens."""
 
 
+Arrays = dict[str, np.ndarray]
+
+
 def tokens(texts: Sequence[str], tokenizer: Any, *, settings: config.Batches, max_tokens: int | None) -> Tokens:
     """What `tokenize` gives, from the cache where it is there.
-
-    Processes that start together wait for the first of them, then read what it wrote.
 
     Args:
         texts: before they are cleaned.
@@ -35,16 +36,44 @@ def tokens(texts: Sequence[str], tokenizer: Any, *, settings: config.Batches, ma
         settings: cleaning, and where the cache is and how large.
         max_tokens: the length that texts are cut to; None does not cut.
     """
+
+    def make() -> Arrays:
+        made = tokenize(texts, tokenizer, max_tokens=max_tokens, clean=settings.clean)
+        return {"ids": made.ids, "starts": made.starts}
+
+    # A tokenizer that cannot be told from another one has no name.
+    named = getattr(tokenizer, "is_fast", False) and settings.cache_gb > 0
+    name = _name(texts, tokenizer, max_tokens=max_tokens, clean=settings.clean) if named else None
+    return Tokens(**arrays(name, make, settings=settings, fits=_are_tokens))
+
+
+def _are_tokens(found: Arrays) -> bool:
+    ids, starts = found["ids"], found["starts"]
+    return (ids.dtype, starts.dtype, len(ids)) == (np.int32, np.int64, starts[-1])
+
+
+def arrays(
+    name: str | None, make: Callable[[], Arrays], *, settings: config.Batches, fits: Callable[[Arrays], bool]
+) -> Arrays:
+    """What `make` gives, from the cache where it is there.
+
+    Processes that start together wait for the first of them, then read what it wrote.
+
+    Args:
+        name: of the entry; it changes with all that `make` depends on. None: nothing is kept.
+        make: the work.
+        settings: where the cache is and how large.
+        fits: whether arrays that were read are what was written.
+    """
     limit = round(settings.cache_gb * 2**30)
-    name = _name(texts, tokenizer, max_tokens=max_tokens, clean=settings.clean) if limit else None
     folder = place(settings)
-    if name is None or not _usable(folder):
-        return tokenize(texts, tokenizer, max_tokens=max_tokens, clean=settings.clean)
+    if name is None or not limit or not _usable(folder):
+        return make()
     entry = folder / f"{name}.npz"
     with _alone(entry):
-        found = _read(entry)
+        found = _read(entry, fits)
         if found is None:
-            found = tokenize(texts, tokenizer, max_tokens=max_tokens, clean=settings.clean)
+            found = make()
             _write(entry, found, limit=limit)
     return found
 
@@ -58,18 +87,20 @@ def place(settings: config.Batches) -> Path:
     return user_cache_path("emotion_lightning") / "tokens"
 
 
-def _name(
-    texts: Sequence[str], tokenizer: Any, *, max_tokens: int | None, clean: Sequence[config.CleaningStep]
-) -> str | None:
-    """The name of an entry, or None for a tokenizer that cannot be told from another one."""
-    if not getattr(tokenizer, "is_fast", False):
-        return None
+def _name(texts: Sequence[str], tokenizer: Any, *, max_tokens: int | None, clean: Sequence[config.CleaningStep]) -> str:
     import tokenizers
     import transformers
 
     steps = sorted(step.value for step in clean)
+    return name_of(
+        texts, _VERSION, tokenizers.__version__, transformers.__version__, _identity(tokenizer), max_tokens, steps
+    )
+
+
+def name_of(texts: Iterable[str], *parts: Any) -> str:
+    """A name that no other texts and no other parts, told apart by their `repr`, have."""
     key = hashlib.sha256()
-    for part in (_VERSION, tokenizers.__version__, transformers.__version__, _identity(tokenizer), max_tokens, steps):
+    for part in parts:
         key.update(repr(part).encode())
     for text in texts:
         data = text.encode()
@@ -92,10 +123,10 @@ def _usable(folder: Path) -> bool:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        log.warning("No tokens are kept: %s cannot be made (%s); see data.cache_dir.", folder, error.strerror)
+        log.warning("Nothing is kept: %s cannot be made (%s); see data.cache_dir.", folder, error.strerror)
         return False
     if not os.access(folder, os.W_OK):
-        log.warning("No tokens are kept: %s cannot be written to; see data.cache_dir.", folder)
+        log.warning("Nothing is kept: %s cannot be written to; see data.cache_dir.", folder)
         return False
     return True
 
@@ -116,31 +147,31 @@ def _alone(entry: Path) -> Iterator[None]:
         lock.release()
 
 
-def _read(entry: Path) -> Tokens | None:
+def _read(entry: Path, fits: Callable[[Arrays], bool]) -> Arrays | None:
     try:
-        with np.load(entry, allow_pickle=False) as arrays:
-            found = Tokens(ids=arrays["ids"], starts=arrays["starts"])
-        if (found.ids.dtype, found.starts.dtype, len(found.ids)) != (np.int32, np.int64, found.starts[-1]):
+        with np.load(entry, allow_pickle=False) as kept:
+            found = dict(kept)
+        if not fits(found):
             raise ValueError("not what was written")
         os.utime(entry)  # what was used last goes last
     except FileNotFoundError:
         return None
     except Exception:  # a damaged file raises errors of zipfile, numpy, Python's tokenizer …
-        log.warning("%s is damaged; its texts are tokenized again.", entry)
+        log.warning("%s is damaged; it is made again.", entry)
         return None
-    log.debug("Tokens of %s texts come from %s.", f"{len(found):,}", entry)
+    log.debug("%s is read, not made again.", entry)
     return found
 
 
-def _write(entry: Path, found: Tokens, *, limit: int) -> None:
-    if found.ids.nbytes + found.starts.nbytes > limit:
+def _write(entry: Path, found: Arrays, *, limit: int) -> None:
+    if sum(array.nbytes for array in found.values()) > limit:
         return
     try:
         with run_folder.replacing(entry) as temporary, temporary.open("wb") as file:
-            np.savez(file, ids=found.ids, starts=found.starts)
+            np.savez(file, **found)  # type: ignore[arg-type]  # numpy's stubs take the names for its own parameters
         _make_room(entry.parent, limit)
     except Exception as error:  # a full disk must not end a run that would do without
-        log.warning("No tokens are kept in %s: %s", entry.parent, error)
+        log.warning("Nothing is kept in %s: %s", entry.parent, error)
 
 
 def _make_room(folder: Path, limit: int) -> None:

@@ -1,0 +1,131 @@
+"""A run that learns from what finished ones say."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL
+from test_warm_start import other_labels
+
+from emotion_lightning import config, distillation, predictor, run_folder
+from emotion_lightning.data import EmotionData, sources
+from emotion_lightning.loss import WeightedBCE
+
+QUICK = [*SMALL, "trainer=debug"]
+
+
+@pytest.fixture
+def second(run: Any, tmp_path: Path) -> Path:
+    """Another small run, of another seed."""
+    assert run("train", *QUICK, "seed=2", "hydra.run.dir=second") == 0
+    return tmp_path / "second"
+
+
+def learned(settings: Any, *overrides: str) -> Any:
+    chosen = settings(*QUICK, *overrides)
+    corpus = sources.split(sources.read(chosen.data), chosen.data)
+    rows = corpus.splits["train"]
+    found = distillation.targets(
+        rows, corpus.labels, chosen.distill, data=chosen.data, accelerator=chosen.trainer.accelerator
+    )
+    return SimpleNamespace(rows=rows, labels=corpus.labels, targets=found)
+
+
+def test_targets_are_labels_and_the_teachers_mean_probability_by_weight(
+    settings: Any, finished: Path, second: Path
+) -> None:
+    teachers = f"distill.runs='[{finished},{second}]'"
+    one = learned(settings, teachers, "distill.weight=0.25")
+    answers = np.mean([predictor.load(run).probabilities(one.rows.texts).numpy() for run in (finished, second)], axis=0)
+    np.testing.assert_allclose(one.targets, 0.75 * one.rows.targets + 0.25 * answers, atol=1e-6)
+    assert one.targets.dtype == np.float32
+    alone = learned(settings, teachers, "distill.weight=1")
+    np.testing.assert_allclose(alone.targets, answers, atol=1e-6)
+
+
+def test_the_loss_of_mixed_targets_is_the_mix_of_the_losses() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(6, 4, generator=generator)
+    gold = (torch.rand(6, 4, generator=generator) < 0.3).float()
+    taught = torch.rand(6, 4, generator=generator)
+    loss = WeightedBCE(torch.tensor([1.0, 2.0, 5.0, 0.5]))
+    mixed = loss(logits, 0.3 * gold + 0.7 * taught)
+    torch.testing.assert_close(mixed, 0.3 * loss(logits, gold) + 0.7 * loss(logits, taught))
+
+
+def test_training_sees_the_targets_and_nothing_else_does(
+    run: Any, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[Any] = []
+    learn = EmotionData.learn
+
+    def spied(self: EmotionData, targets: Any) -> None:
+        learn(self, targets)
+        taken.append((targets, self))
+
+    monkeypatch.setattr(EmotionData, "learn", spied)
+    assert run("train", *QUICK, f"distill.runs={finished}", "hydra.run.dir=out") == 0
+    ((targets, data),) = taken
+    batch = next(iter(data.train_dataloader()))
+    np.testing.assert_array_equal(batch["targets"].numpy(), targets[batch["rows"].numpy()])
+    assert ((batch["targets"] > 0) & (batch["targets"] < 1)).all()
+    assert set(np.unique(data.rows["train"].targets)) == {0.0, 1.0}
+    assert run_folder.read_settings(tmp_path / "out")["distill"] == {"runs": str(finished), "weight": 0.7}
+
+
+def test_answers_are_kept_until_a_teacher_changes(
+    settings: Any, finished: Path, second: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = f"data.cache_dir={tmp_path / 'cache'}"
+    first = learned(settings, f"distill.runs={finished}", kept)
+    asked: list[Any] = []
+    open_runs = predictor.open_runs
+    monkeypatch.setattr(predictor, "open_runs", lambda *a, **k: asked.append(a) or open_runs(*a, **k))
+    again = learned(settings, f"distill.runs={finished}", kept)
+    np.testing.assert_array_equal(first.targets, again.targets)
+    assert not asked
+    other = learned(settings, f"distill.runs={second}", kept)
+    assert len(asked) == 1 and not np.array_equal(first.targets, other.targets)
+
+
+def test_labels_go_by_name(run: Any, finished: Path, settings: Any, tmp_path: Path) -> None:
+    few = other_labels(tmp_path / "a.csv")
+    text = (tmp_path / "a.csv").read_text().replace("calm", "fear")
+    (tmp_path / "a.csv").write_text(text)
+    chosen = settings(*few, f"distill.runs={finished}", "distill.weight=1")
+    corpus = sources.split(sources.read(chosen.data), chosen.data)
+    rows = corpus.splits["train"]
+    found = distillation.targets(
+        rows, corpus.labels, chosen.distill, data=chosen.data, accelerator=config.Accelerator.auto
+    )
+    teacher = predictor.load(finished)
+    answers = teacher.probabilities(rows.texts).numpy()
+    order = [teacher.card.labels.index(name) for name in corpus.labels]
+    np.testing.assert_allclose(found, answers[:, order], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["distill.runs=nowhere"], "distill.runs=nowhere is not a folder"),
+        (["distill.runs=[]"], "distill.runs=[] names no run"),
+        (["distill.weight=0"], "distill.weight=0.0 is out of range"),
+        (["distill.weight=1.5"], "distill.weight=1.5 is out of range"),
+        (["distill.runs=nowhere", "loss=focal"], "distill.runs gives probabilities to learn"),
+    ],
+)
+def test_what_cannot_teach_is_refused(run: Any, capfd: Any, overrides: list[str], message: str) -> None:
+    assert run("train", *QUICK, *overrides) == 2
+    assert message in capfd.readouterr().err
+
+
+def test_a_label_that_no_teacher_knows_is_named(run: Any, finished: Path, tmp_path: Path, capfd: Any) -> None:
+    assert run("train", *other_labels(tmp_path / "a.csv"), f"distill.runs={finished}") == 2
+    assert "knows nothing of calm" in capfd.readouterr().err
+
+
+def test_without_teachers_nothing_changes(settings: Any) -> None:
+    assert settings().distill == config.Distillation(runs=None, weight=0.7)
