@@ -102,7 +102,8 @@ def trainee(asked: argparse.Namespace, count: int) -> Trainee:
     from lightning import seed_everything
 
     from emotion_lightning import environment, model, quiet, train
-    from emotion_lightning.data import Corpus, EmotionData, Rows
+    from emotion_lightning.data.module import EmotionData
+    from emotion_lightning.data.rows import Corpus, Rows
 
     quiet.libraries()
     settings = settings_of([*NETWORKS[asked.network], f"data.batch_size={asked.batch_size}"])

@@ -1,12 +1,10 @@
-"""What is kept of a trained network: checkpoints to resume from, and a model folder that stock PEFT loads."""
+"""What is kept of a trained network: a model folder that stock PEFT loads."""
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from emotion_lightning import adapter, config, labels, model, run_folder, schema
@@ -14,49 +12,6 @@ from emotion_lightning.calibration import Scaling, from_plain
 from emotion_lightning.errors import UserError, first_line
 
 CARD = "emotion_lightning.json"
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Replaces a checkpoint in one step, and reads it without running code.
-
-    Lightning writes to the system's temporary folder and moves the file: across file systems that is a copy, and a kill
-    in the middle leaves half a checkpoint.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write beside the old one, then rename."""
-        try:
-            with run_folder.replacing(Path(path)) as temporary:
-                torch.save(checkpoint, temporary)
-        except (OSError, RuntimeError) as error:
-            # torch tells of a full disk in words of its writer's.
-            if isinstance(error, RuntimeError) and not re.search("StreamWriter|iostream|inline_container", str(error)):
-                raise
-            kept = " The one before it is untouched." if Path(path).exists() else ""
-            reason = getattr(error, "strerror", None) or "the disk is full or the folder cannot be written to"
-            raise UserError(
-                f"The checkpoint {path} cannot be saved: {reason}.{kept} Free some space and resume."
-            ) from error
-
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
-        """Read tensors and plain values only."""
-        return load(Path(path), map_location=map_location)
-
-
-def load(path: Path, *, map_location: Any = "cpu") -> dict[str, Any]:
-    """The content of a checkpoint, or a UserError that names the file."""
-    try:
-        content = torch.load(path, map_location=map_location or "cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist. {_MEND}") from None
-    except Exception as error:  # a damaged file raises errors of zipfile, pickle and torch
-        raise UserError(f"{path} is not a whole checkpoint ({first_line(error)}). {_MEND}") from error
-    if not isinstance(content, dict) or not {"state_dict", "pytorch-lightning_version"} <= content.keys():
-        raise UserError(f"{path} is no checkpoint of this project. {_MEND}")
-    return content
-
-
-_MEND = "Put back a copy of it, or repeat the run with train from_run=FOLDER."
 
 
 @dataclass

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from emotion_lightning import calibration, config, metrics, optimizer, pooling, thresholds
-from emotion_lightning.data import Batch
 from emotion_lightning.errors import UserError
+from emotion_lightning.pooling import Batch
 
 
 class EmotionClassifier(lightning.LightningModule):

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from emotion_lightning import average, checkpoint, config, predictor
-from emotion_lightning.data import Rows, cache
+from emotion_lightning.data import cache
+from emotion_lightning.data.rows import Rows
 from emotion_lightning.errors import UserError
 from emotion_lightning.labels import Targets
 

@@ -10,6 +10,7 @@ from emotion_lightning import (
     adapter,
     calibration,
     checkpoint,
+    checkpoint_io,
     config,
     environment,
     model,
@@ -23,7 +24,7 @@ from emotion_lightning import (
 )
 from emotion_lightning.callbacks import Clock
 from emotion_lightning.classifier import EmotionClassifier, refuse_not_finite
-from emotion_lightning.data import EmotionData
+from emotion_lightning.data.module import EmotionData
 from emotion_lightning.logger import Run
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ def finish(
         log.warning("Training ended before its first validation: the last weights are kept.")
         for name in ("last.ckpt", "best.ckpt"):
             trainer.save_checkpoint(checkpoints / name)
-    classifier.load_state_dict(checkpoint.load(checkpoints / "best.ckpt")["state_dict"])
+    classifier.load_state_dict(checkpoint_io.load(checkpoints / "best.ckpt")["state_dict"])
     protocol = thresholds.protocol(settings.thresholds)
     gathered = {"validation": _gather(trainer, classifier, emotions, "validation")}
     if "test" in emotions.rows:

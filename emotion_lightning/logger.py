@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning import checkpoint, cluster, config, run_folder, schema, trackers
+from emotion_lightning import checkpoint_io, cluster, config, run_folder, schema, trackers
 from emotion_lightning.command import Stopped
 from emotion_lightning.errors import UserError
 from emotion_lightning.run_card import RunCard
@@ -127,7 +127,7 @@ def _csv(folder: Path) -> Any:
 def _step(folder: Path) -> int | None:
     """The step that a run goes on from; those after it are taken, and logged, again. None of a new run."""
     last = folder / run_folder.CHECKPOINTS / "last.ckpt"
-    return int(checkpoint.load(last)["global_step"]) if last.is_file() else None
+    return int(checkpoint_io.load(last)["global_step"]) if last.is_file() else None
 
 
 def _wandb(settings: config.WandB, folder: Path, *, resolved: dict[str, Any], multirun: bool) -> Iterator[Run]:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import torch
 
     from emotion_lightning.classifier import EmotionClassifier
-    from emotion_lightning.data import Corpus, EmotionData
+    from emotion_lightning.data.module import EmotionData
+    from emotion_lightning.data.rows import Corpus
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def train(settings: config.Train, folder: Path) -> float | None:
     from emotion_lightning import (
         adapter,
         callbacks,
-        checkpoint,
+        checkpoint_io,
         distillation,
         environment,
         finish,
@@ -46,7 +47,8 @@ def train(settings: config.Train, folder: Path) -> float | None:
         model,
         quiet,
     )
-    from emotion_lightning.data import EmotionData, sources
+    from emotion_lightning.data import sources
+    from emotion_lightning.data.module import EmotionData
 
     quiet.libraries()
     model.check_access(settings.model)
@@ -80,7 +82,7 @@ def train(settings: config.Train, folder: Path) -> float | None:
         trainer = Trainer(
             **_trainer_arguments(settings.trainer),
             precision=model.lightning_precision(model.compute_dtype(settings.model.dtype, device)),
-            plugins=[checkpoint.AtomicCheckpointIO(), *cluster.lightning_plugins()],
+            plugins=[checkpoint_io.AtomicCheckpointIO(), *cluster.lightning_plugins()],
             logger=run.lightning_logger,
             callbacks=callbacks.build(
                 settings.callbacks,

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 
-from emotion_lightning.data import EmotionData
 from emotion_lightning.data.batches import (
     WINDOW,
     Collate,
@@ -15,6 +14,7 @@ from emotion_lightning.data.batches import (
     Tokens,
     tokenize,
 )
+from emotion_lightning.data.module import EmotionData
 from emotion_lightning.data.rows import Corpus, Rows
 from emotion_lightning.errors import UserError
 from emotion_lightning.model import BUNDLED

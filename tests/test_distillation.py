@@ -11,7 +11,8 @@ from conftest import SMALL
 from test_warm_start import other_labels
 
 from emotion_lightning import config, distillation, predictor, run_folder
-from emotion_lightning.data import EmotionData, sources
+from emotion_lightning.data import sources
+from emotion_lightning.data.module import EmotionData
 from emotion_lightning.loss import WeightedBCE
 
 QUICK = [*SMALL, "trainer=debug"]

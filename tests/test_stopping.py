@@ -18,7 +18,7 @@ import pytest
 import torch
 from conftest import SMALL
 
-from emotion_lightning import checkpoint, cluster
+from emotion_lightning import checkpoint, checkpoint_io, cluster
 from emotion_lightning.callbacks import Clock, EpochLines
 from emotion_lightning.classifier import EmotionClassifier
 from emotion_lightning.errors import UserError
@@ -477,7 +477,7 @@ def test_ruined_parameters_are_never_kept(
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_untouched(tmp_path: Path) -> None:
-    keeper, file = checkpoint.AtomicCheckpointIO(), tmp_path / "last.ckpt"
+    keeper, file = checkpoint_io.AtomicCheckpointIO(), tmp_path / "last.ckpt"
     keeper.save_checkpoint({"state_dict": {"a": torch.zeros(10)}}, file)
     before = file.read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-from emotion_lightning import checkpoint
+from emotion_lightning import checkpoint_io
 
 
 class PatientStopping(EarlyStopping):
@@ -43,7 +43,7 @@ class KeptCheckpoint(ModelCheckpoint):
         kept = {here(path): score for path, score in state_dict["best_k_models"].items()}
         # The last checkpoint, which is kept without a metric, is what is being read.
         if self.monitor is not None and moved["best_model_path"]:
-            checkpoint.load(Path(moved["best_model_path"]))
+            checkpoint_io.load(Path(moved["best_model_path"]))
         super().load_state_dict(state_dict | moved | {"best_k_models": kept, "dirpath": self.dirpath})
 
 

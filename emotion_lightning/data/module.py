@@ -1,0 +1,131 @@
+"""The splits of a corpus, tokenized and in batches."""
+
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from emotion_lightning import config
+from emotion_lightning.data import cache
+from emotion_lightning.data.batches import Collate, EmotionRows, ShuffledByLength, SortedByLength
+from emotion_lightning.data.rows import Corpus
+from emotion_lightning.labels import Targets
+
+
+class EmotionData(lightning.LightningDataModule):
+    """The splits of a corpus as batches.
+
+    Attributes:
+        labels: names, in the order of every label axis.
+        label_counts: positives of each label in train, [label].
+        rows: texts, ids and targets by split.
+        hashes: sha256 of every file read.
+    """
+
+    def __init__(self, settings: config.Batches, corpus: Corpus, *, tokenizer: Any, seed: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.labels = corpus.labels
+        self.rows = corpus.splits
+        self.hashes = corpus.hashes
+        self.label_counts = corpus.labelled("train").sum(axis=0).astype(np.int64)
+        corpus.labelled("validation")
+        self.tokenizer = tokenizer
+        self.seed = seed
+        self._datasets = {
+            name: EmotionRows(
+                cache.tokens(rows.texts, tokenizer, settings=settings, max_tokens=settings.max_tokens),
+                rows.targets,
+            )
+            for name, rows in corpus.splits.items()
+        }
+        self._train_batches: ShuffledByLength | None = None
+        self._resumed: tuple[int, int] | None = None
+
+    def learn(self, targets: Targets) -> None:
+        """Take these targets, [row, label], in the place of the training rows' labels."""
+        self._datasets["train"].targets = targets
+
+    @property
+    def train_rows(self) -> int:
+        """Rows of the training split."""
+        return len(self._datasets["train"])
+
+    @property
+    def batches_in_epoch(self) -> int:
+        """Batches of one process in an epoch."""
+        return len(self._shuffled())
+
+    def train_dataloader(self) -> DataLoader[int]:
+        """Shuffled batches; the order depends on seed and epoch alone."""
+        self._train_batches = self._shuffled()
+        if self._resumed is not None:
+            self._train_batches.epoch, self._train_batches.skip = self._resumed
+            self._resumed = None
+        return self._loader(self._datasets["train"], self._train_batches, mean_rows=self._train_batches.mean_rows)
+
+    def val_dataloader(self) -> DataLoader[int]:
+        """Every validation row once."""
+        return self._evaluation_loader("validation")
+
+    def test_dataloader(self) -> DataLoader[int]:
+        """Every test row once."""
+        return self._evaluation_loader("test")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where training stands in its rows.
+
+        Lightning does not restore the state of a data loader once a schedule has asked for the number of steps
+        (Lightning#20550), so the position is kept here.
+        """
+        assert self.trainer is not None
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        return {"epoch": self.trainer.current_epoch, "batches": progress.ready, "of": len(self._loader_batches())}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on behind the last batch that was trained on."""
+        epoch, batches = state_dict["epoch"], state_dict["batches"]
+        # Saved at the very end of an epoch: the next one starts afresh.
+        self._resumed = (epoch + 1, 0) if batches >= state_dict["of"] else (epoch, batches)
+
+    def _loader_batches(self) -> ShuffledByLength:
+        assert self._train_batches is not None
+        return self._train_batches
+
+    def _shuffled(self) -> ShuffledByLength:
+        return ShuffledByLength(
+            self._datasets["train"].tokens.lengths,
+            batch_size=self.settings.batch_size,
+            batch_tokens=self.settings.batch_tokens,
+            seed=self.seed,
+            **self._processes(),
+        )
+
+    def _evaluation_loader(self, split: str) -> DataLoader[int]:
+        dataset = self._datasets[split]
+        batches = SortedByLength(
+            dataset.tokens.lengths,
+            batch_size=self.settings.batch_size,
+            batch_tokens=self.settings.batch_tokens,
+            **self._processes(),
+        )
+        return self._loader(dataset, batches)
+
+    def _loader(self, dataset: EmotionRows, batches: Any, *, mean_rows: float | None = None) -> DataLoader[int]:
+        return DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=Collate(dataset, self.tokenizer.pad_token_id, packed=self.settings.packing, mean_rows=mean_rows),
+            num_workers=self.settings.workers,
+            persistent_workers=self.settings.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            # A loader draws a seed for its workers; from the global generator it would disturb dropout.
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    def _processes(self) -> dict[str, int]:
+        if self.trainer is None:
+            return {}
+        return {"process": self.trainer.global_rank, "processes": self.trainer.world_size}
