@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -55,3 +57,59 @@ def test_evaluation_and_rate_zero_change_nothing_and_rate_one_drops_all() -> Non
     assert layer(0.0)(values) is values
     assert not layer(1.0)(values).any()
     assert layer(0.5)(torch.zeros(0, 4)).shape == (0, 4)
+
+
+SIZES = {
+    "num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "vocab_size": 50,
+    "attn_implementation": "eager",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        {"model_type": "bert", "attention_probs_dropout_prob": 0.3, "hidden_dropout_prob": 0.0},
+        {"model_type": "gemma", "attention_dropout": 0.3, "num_key_value_heads": 1, "head_dim": 8},
+    ],
+    ids=["bert", "gemma"],
+)
+def test_attention_is_that_of_transformers_but_for_what_it_drops(
+    architecture: dict[str, Any], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoConfig, AutoModel
+
+    torch.manual_seed(0)
+    network = AutoModel.from_config(AutoConfig.for_model(**architecture, **SIZES)).train()
+    ids = torch.randint(4, 50, (3, 7))
+    mask = torch.ones(3, 7, dtype=torch.int64)
+    mask[1, 4:] = 0
+
+    def run() -> list[torch.Tensor]:
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
+            hidden = network(input_ids=ids, attention_mask=mask).last_hidden_state
+        hidden.float().square().sum().backward()
+        return [hidden.detach(), *(p.grad.clone() for p in network.parameters() if p.grad is not None)]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(nn.functional, "dropout", lambda values, *_, **__: values)
+        stock = run()
+    dropout.quicken(network)
+    assert network.config._attn_implementation != "eager"
+    dropping = run()
+    assert not torch.equal(dropping[0], stock[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(dropout, "thinned", lambda values, rate: values)
+        for ours, theirs in zip(run(), stock, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=2e-5 if dtype is torch.float32 else 0.05, rtol=0.05)
+
+
+def test_a_network_without_attention_dropout_keeps_its_kernel() -> None:
+    from transformers import AutoConfig, AutoModel
+
+    network = AutoModel.from_config(
+        AutoConfig.for_model("gemma", **SIZES, num_key_value_heads=1, head_dim=8, attention_dropout=0.0)
+    )
+    dropout.quicken(network)
+    assert network.config._attn_implementation == "eager"
