@@ -260,7 +260,7 @@ class Model:
     """The `model` group: the pretrained network and which of its modules plays which role."""
 
     path: str
-    """Hub id or local folder."""
+    """Hub id or local folder; tiny: the network inside the package."""
     revision: str | None
     """Branch, tag or commit on the hub; null is the newest."""
     pretrained: bool
@@ -749,9 +749,10 @@ class Evaluate:
 class Predict:
     """`python -m emotion_lightning.predict`."""
 
-    run: str
+    run: str | None
     """The run folder, or its model/. Of several, [A,B,C] or the folder of a multirun, probabilities are averaged, and
-    thresholds fitted on the average of their validation rows."""
+    thresholds fitted on the average of their validation rows. null: the small classifier inside the package, which
+    knows the 11 emotions of the sample."""
     input: str | None
     """File with a text in each row: csv, tsv, jsonl, json, parquet, arrow, a folder that `datasets` saved; or txt, with
     a text in each line."""

@@ -54,7 +54,9 @@ def targets(
     own = [card.labels.index(name) for name in labels]
 
     def ask() -> cache.Arrays:
-        log.info("%s labels the %s training texts.", settings.runs, f"{len(rows):,}")
+        log.info(
+            "%d run%s the %s training texts.", len(runs), " labels" if len(runs) == 1 else "s label", f"{len(rows):,}"
+        )
         teacher = predictor.open_runs(runs, card, accelerator=accelerator.value)
         return {"probabilities": teacher.probabilities(rows.texts).numpy()}
 

@@ -1,7 +1,7 @@
 """Label new texts with a finished run.
 
+python -m emotion_lightning.predict text="I can't believe it, we won (again)!"
 python -m emotion_lightning.predict run=outputs/train/DATE/TIME input=new.csv output=labelled.csv
-python -m emotion_lightning.predict run=outputs/train/DATE/TIME text="I can't believe it, we won (again)!"
 python -m emotion_lightning.predict run=[A,B,C] input=new.csv output=labelled.csv
 """
 
@@ -50,7 +50,7 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
     if output.exists() and source.exists() and output.samefile(source):
         raise UserError(f"output={output} is the input file; choose another name.")
     rows = tables.texts(
-        files.source(source, settings.data.encoding), settings.data, usual=_columns_of_run(settings.run)
+        files.source(source, settings.data.encoding), settings.data, usual=_columns_of_run(_run(settings))
     )
 
     from rich.console import Console
@@ -87,12 +87,18 @@ def _answers(settings: config.Predict) -> Iterator[tuple[list[str], Callable[...
 
     size, budget = settings.data.batch_size, settings.data.batch_tokens
     if settings.devices > 1:
-        labels = average.card(average.members(settings.run)).labels
-        with parallel.workers(settings.run, accelerator=settings.accelerator, devices=settings.devices) as workers:
+        labels = average.card(average.members(_run(settings))).labels
+        with parallel.workers(_run(settings), accelerator=settings.accelerator, devices=settings.devices) as workers:
             yield labels, partial(workers.decide, batch_size=size, batch_tokens=budget)
         return
     model = predictor.load(settings.run, accelerator=settings.accelerator)
     yield model.card.labels, partial(model.decide, batch_size=size, batch_tokens=budget)
+
+
+def _run(settings: config.Predict) -> str:
+    from emotion_lightning import model
+
+    return str(model.BUNDLED_RUN) if settings.run is None else settings.run
 
 
 def _columns_of_run(run: str) -> tuple[str | None, str | None]:

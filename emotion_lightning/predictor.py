@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from emotion_lightning import average, calibration, checkpoint, config, model, pooling, quiet, thresholds
+from emotion_lightning.cores import Cores
 from emotion_lightning.data.batches import WINDOW, Collate, EmotionRows, Tokens, by_length, tokenize
 from emotion_lightning.errors import UserError
 
@@ -117,6 +118,8 @@ class Predictor(Labeller):
         self.network = network
         self.tokenizer = tokenizer
         self.device = device
+        threads = torch.get_num_threads() if device.type == "cpu" else 1
+        self._cores = Cores(threads) if threads > 1 else None
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         """The texts' tokens, cleaned and cut as in training."""
@@ -140,16 +143,18 @@ class Predictor(Labeller):
         # Longer than the budget a text may be, if the budget is of another run than the one that cut it.
         budget = None if batch_tokens is None else max(batch_tokens, int(tokens.lengths.max(initial=1)))
         batches = by_length(tokens.lengths, batch_size=batch_size, batch_tokens=budget)
-        with torch.inference_mode(), self._precision():
-            done: list[Tensor] = []
-            for rows in batches:
-                batch = collate(rows)
-                with model.enough_memory(partial(tuple, batch["input_ids"].shape), training=False, batch_tokens=budget):
-                    moved = {n: v.to(self.device) for n, v in batch.items() if n in ("input_ids", "attention_mask")}
-                    done.append(pooling.logits(self.network, moved, pooling=self.card.pooling()))
-            # One copy for all: each would wait for the device.
-            if done:
-                logits[[row for rows in batches for row in rows]] = torch.cat(done).cpu()
+
+        def answers(rows: list[int]) -> Tensor:
+            batch = collate(rows)
+            enough = model.enough_memory(partial(tuple, batch["input_ids"].shape), training=False, batch_tokens=budget)
+            with torch.inference_mode(), self._precision(), enough:
+                moved = {n: v.to(self.device) for n, v in batch.items() if n in ("input_ids", "attention_mask")}
+                return pooling.logits(self.network, moved, pooling=self.card.pooling())
+
+        done = list(self._cores.map(answers, batches) if self._cores else map(answers, batches))
+        # One copy for all: each would wait for the device.
+        if done:
+            logits[[row for rows in batches for row in rows]] = torch.cat(done).cpu()
         if not bool(torch.isfinite(logits).all()):
             raise UserError(
                 "The network's outputs are not finite: its weights are damaged, or overflow in this dtype. Take a "
@@ -192,17 +197,18 @@ class Average(Labeller):
         return torch.logit(torch.stack(raw).mean(0), eps=1e-12).float(), torch.stack(shares).mean(0).float()
 
 
-def load(run: str | Path | Sequence[str | Path], *, accelerator: str = "auto") -> Labeller:
+def load(run: str | Path | Sequence[str | Path] | None = None, *, accelerator: str = "auto") -> Labeller:
     """Load a finished run, or several whose probabilities are averaged.
 
     Args:
-        run: the run folder, or its model/; several as a list, as `[A,B]`, or as the folder of a multirun.
+        run: the run folder, or its model/; several as a list, as `[A,B]`, or as the folder of a multirun; None: the
+            small classifier inside the package.
         accelerator: auto, cpu, gpu or mps.
 
     Raises:
         UserError: a folder holds no trained model, its base model cannot be found, or runs have other labels.
     """
-    runs = average.members(run)
+    runs = average.members(model.BUNDLED_RUN if run is None else run)
     return open_runs(runs, average.card(runs), accelerator=accelerator)
 
 
@@ -218,4 +224,5 @@ def _load(run: str, accelerator: str) -> Predictor:
     card = checkpoint.read_card(folder)
     device = model.device_for(config.Accelerator(accelerator))
     network, tokenizer = checkpoint.load_model(folder, card=card, device=device)
+    model.cast_products(network, model.compute_dtype(config.Dtype(card.base["dtype"]), device))
     return Predictor(network, tokenizer, card=card, device=device)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emotion_lightning import checkpoint, config
+from emotion_lightning import checkpoint, config, model
 from emotion_lightning.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def _check_base(card: checkpoint.Card, folder: Path, run: str, settings: config.
     if settings.model.pretrained != card.base["pretrained"]:
         same = False
     elif settings.model.pretrained:
-        here = Path(settings.model.path).expanduser()
+        here = Path(model.local(settings.model.path))
         same = here.resolve() == theirs.resolve() if here.exists() else settings.model.path == card.base["path"]
     else:
         head = settings.model.head[-1]

@@ -53,7 +53,7 @@ def test_every_method_names_roles_that_every_model_has(settings: Any) -> None:
 @pytest.mark.parametrize("name", sorted(config.SCHEMAS))
 def test_every_setting_has_a_meaning_and_no_default(name: str) -> None:
     node = config.SCHEMAS[name]
-    groups = schema.groups(name) | {"predict", "data", "study"} if name in config.COMMANDS else set()
+    groups = schema.groups(name) | {"predict", "data", "study", "distill"} if name in config.COMMANDS else set()
     for field in dataclasses.fields(node):
         assert field.default is dataclasses.MISSING
         assert field.name in groups or help.meanings(node).get(field.name, "").endswith((".", ")")), field.name
