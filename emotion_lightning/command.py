@@ -120,11 +120,13 @@ def _run(command: str, do: Callable[[Any, Path], Any], arguments: list[str]) -> 
     arguments = sorted(
         arguments, key=lambda argument: bool(grammar.ARGUMENT.fullmatch(argument)) or argument.startswith("~")
     )
+    several = bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
     if {"--help", "-h"} & set(arguments):
         return _help(
-            command, grammar.literal(command, [a for a in arguments if not a.startswith(_RESUME)], multirun=False)
+            command, grammar.literal(command, [a for a in arguments if not a.startswith(_RESUME)], multirun=several)
         )
-    several = bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
+    if several and command == "tune":
+        raise UserError("tune starts its trials itself; leave out -m, and choose what is searched with space=.")
     asked = next((a.removeprefix(_RESUME) for a in arguments if a.startswith(_RESUME)), None)
     if several and asked is None and (started := cluster.remembered(arguments, multirun.JOBS)):
         log.warning("This job was started before: it goes on in %s", started)
@@ -340,9 +342,22 @@ def settings_of(command: str, arguments: list[str]) -> Any:
 def _help(command: str, arguments: list[str]) -> None:
     # Hydra's own --help composes every option of every group first, which takes seconds.
     with initialize_config_dir(config_dir=str(schema.conf_folder()), version_base="1.3"):
-        cfg = compose(command, _overrides(arguments), return_hydra_config=True)
+        cfg = compose(command, _first_of_each(_overrides(arguments)), return_hydra_config=True)
         groups = sorted(schema.groups(command))
         help.show(command, cfg, {group: str(cfg.hydra.runtime.choices[group]) for group in groups})
+
+
+def _parser() -> OverridesParser:
+    """Within a configuration folder, whose options peft=glob(*) stands for."""
+    return OverridesParser.create(GlobalHydra.instance().config_loader())
+
+
+def _first_of_each(overrides: list[str]) -> list[str]:
+    """The overrides of one job: of what is swept the first value, of a range without steps none."""
+    parsed = _parser().parse_overrides(overrides)
+    swept = {o.get_key_element(): o for o in parsed if o.is_sweep_override()}
+    first = [f"{name}={next(o.sweep_string_iterator())}" for name, o in swept.items() if o.is_discrete_sweep()]
+    return [str(o.input_line) for o in parsed if not o.is_sweep_override()] + first
 
 
 def _overrides(arguments: list[str]) -> list[str]:
@@ -382,7 +397,7 @@ def _check_jobs(command: str, arguments: list[str], *, typed: set[str]) -> _Plan
     """
     overrides = _overrides(arguments)
     with initialize_config_dir(config_dir=str(schema.conf_folder()), version_base="1.3"):
-        parser = OverridesParser.create()
+        parser = _parser()
         parsed = parser.parse_overrides(overrides)
         fixed = [o.input_line for o in parsed if not o.is_sweep_override()]
         base = compose(command, [str(o) for o in fixed], return_hydra_config=True)

@@ -127,11 +127,12 @@ def test_a_setting_is_searched_only_where_the_chosen_option_has_it() -> None:
         ("resume=x", "resume= is of train"),
         ("study.trials=0", "study.trials=0 is out of range"),
         ("space=ia", "did you mean ia3?"),
+        ("-m seed=1,2", "tune starts its trials itself; leave out -m"),
     ],
 )
 def test_a_wrong_study_is_refused(run: Any, capfd: Any, tmp_path: Path, argument: str, message: str) -> None:
-    assert run("tune", argument) == 2
-    assert message in capfd.readouterr().err
+    assert run("tune", *argument.split()) == 2
+    assert capfd.readouterr().err.count(message) == 1
     assert not (tmp_path / "outputs").exists()
 
 
@@ -384,12 +385,21 @@ def test_workers_at_the_same_moment_make_exactly_as_many_trials_as_asked(postgre
 # ------------------------------------------------------------------------------------------------------- real trainings
 
 
-def test_a_real_trial_gives_the_number_that_its_command_gives(run: Any, tmp_path: Path) -> None:
-    assert run("tune", *SMALL, "trainer=debug", "study.trials=1", "hydra.run.dir=out") == 0
+def test_a_real_trial_gives_the_number_that_its_command_gives(run: Any, capfd: Any, tmp_path: Path) -> None:
+    assert run("tune", *SMALL, "trainer.max_epochs=1", "study.trials=1", "hydra.run.dir=out") == 0
     (best,) = json.loads((tmp_path / "out" / "study.json").read_text())["best"]
     assert run("train", *shlex.split(best["command"])[3:], "hydra.run.dir=again") == 0
     metrics = json.loads((tmp_path / "again" / "metrics.json").read_text())
     assert metrics["validation"]["global"]["f1_macro"] == best["values"]["f1_macro"]
+    # What is chosen must not hang on test: a trial has not looked at it, and is scored on it when asked for.
+    kept = tmp_path / best["folder"]
+    assert "test" not in json.loads((kept / "metrics.json").read_text())
+    assert not (kept / "predictions" / "test.csv").exists()
+    assert "rows of test were left out" in (kept / "report.html").read_text()
+    (line,) = re.findall(r"Its scores on test: python -m emotion_lightning\.evaluate (.*)", capfd.readouterr().err)
+    assert run("evaluate", *shlex.split(line), "hydra.run.dir=scored") == 0
+    scored = json.loads((tmp_path / "scored" / "metrics.json").read_text())
+    assert scored["test"]["global"] == metrics["test"]["global"]
 
 
 @pytest.mark.slow
