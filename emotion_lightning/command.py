@@ -62,6 +62,8 @@ def run(command: str, work: Callable[[Any, Path], Any]) -> None:
         with _stop_on_signals():
             _run(command, work, arguments)
     except SystemExit as stop:
+        if isinstance(stop, Stopped) and not cluster.is_first_process():
+            _leave_to_the_first()
         if isinstance(stop, Stopped) and cluster.in_wandb_sweep():
             _die_by(stop.number)
         code = stop.code
@@ -81,6 +83,18 @@ def run(command: str, work: Callable[[Any, Path], Any]) -> None:
             traceback.print_exc()
         code = 2 if mistake else 1
     sys.exit(code)
+
+
+def _leave_to_the_first() -> None:
+    """End one of several processes that were stopped together; the first says how it went.
+
+    Lightning's launcher kills the first within five seconds of another's exit code that is not 0, and it may still be
+    closing its logger.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Past the interpreter's end, in which threads of C++ have been seen to abort.
+    os._exit(0)
 
 
 def _die_by(number: int) -> None:

@@ -36,6 +36,24 @@ def test_several_processes_inside_a_multirun_are_refused(run: Any, capfd: Any) -
     assert "would each begin the whole multirun again" in capfd.readouterr().err
 
 
+_SLOW_TO_CLOSE = """
+import atexit, os, time
+import psutil
+from lightning.fabric.strategies.launchers import subprocess_script
+from emotion_lightning import train
+
+def close():
+    psutil.wait_procs(psutil.Process().children(), timeout=60)
+    time.sleep(1)
+
+# The first process closes long after the other has ended, for Lightning's observer, which looks every five seconds.
+subprocess_script._ChildProcessObserver.__init__.__defaults__ = (0.1,)
+if "LOCAL_RANK" not in os.environ:
+    atexit.register(close)
+train.main()
+"""
+
+
 def test_two_processes_stop_together_and_go_on(tmp_path: Path) -> None:
     import signal
     import time
@@ -46,8 +64,9 @@ def test_two_processes_stop_together_and_go_on(tmp_path: Path) -> None:
     asked = [*SMALL, "peft=lora", "trainer=ddp", "trainer.accelerator=cpu", "data.batch_size=8"]
     asked += ["trainer.max_epochs=10", "callbacks=no_early_stopping", "trainer.checkpoint_every=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([*command, *asked, "hydra.run.dir=parts"], cwd=tmp_path, env=environment,
-                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    (tmp_path / "train_slowly.py").write_text(_SLOW_TO_CLOSE)
+    process = subprocess.Popen([sys.executable, "train_slowly.py", *asked, "hydra.run.dir=parts"], cwd=tmp_path,
+                               env=environment, stderr=subprocess.PIPE, text=True)  # fmt: skip
     last = tmp_path / "parts" / "checkpoints" / "last.ckpt"
     deadline = time.monotonic() + 120
     while not last.exists() and process.poll() is None and time.monotonic() < deadline:

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import optuna
 import pytest
 from conftest import SMALL
-from servers import answers, free_port
+from servers import postgresql, postgresql_programs
 
 from emotion_lightning import command, config, schema, search_space, study, trial
 from emotion_lightning.errors import UserError
@@ -269,35 +268,52 @@ def test_several_objectives_give_the_trials_that_nothing_beats(tune: Any, tmp_pa
 _DRIVER = "from emotion_lightning import trial, tune; trial.TRAIN = {train!r}; tune.main()"
 
 
-def worker(cwd: Path, *arguments: str, pause: float = 0.3) -> subprocess.Popen[str]:
-    """A process that works at a study of stand-ins."""
-    (cwd / "mine" / "space").mkdir(parents=True, exist_ok=True)
-    (cwd / "mine" / "space" / "mine.yaml").write_text(searched(optimizer__lr=LR))
-    line = [sys.executable, "-c", _DRIVER.format(train=STAND_IN), "--config-dir", "mine", "space=mine"]
-    line += ["logger=none", "study.heartbeat=1", *arguments]
-    environment = {**os.environ, "STAND_IN_PAUSE": str(pause), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(line, cwd=cwd, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+Worker = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[Worker]:
+    """Starts processes that work at a study of stand-ins; none outlives the test."""
+    (tmp_path / "mine" / "space").mkdir(parents=True)
+    (tmp_path / "mine" / "space" / "mine.yaml").write_text(searched(optimizer__lr=LR))
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, pause: float = 0.3) -> subprocess.Popen[str]:
+        line = [sys.executable, "-c", _DRIVER.format(train=STAND_IN), "--config-dir", "mine", "space=mine"]
+        # Signs of life so far apart that a busy machine is not taken for a dead worker.
+        line += ["logger=none", "study.heartbeat=3", *arguments]
+        environment = {**os.environ, "STAND_IN_PAUSE": str(pause), "OMP_NUM_THREADS": "1"}
+        started.append(subprocess.Popen(line, cwd=tmp_path, env=environment, stderr=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True))  # fmt: skip
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 def until(what: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 300
     while not what() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert what(), process.communicate()
+    if not what():
+        process.kill()
+        raise AssertionError(process.communicate())
 
 
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
 )
-def test_a_stopped_study_says_how_it_goes_on(tmp_path: Path, number: int, code: int) -> None:
-    stopped = worker(tmp_path, "study.trials=2", "study.pruner=none", "hydra.run.dir=out")
+def test_a_stopped_study_says_how_it_goes_on(tmp_path: Path, worker: Worker, number: int, code: int) -> None:
+    stopped = worker("study.trials=2", "study.pruner=none", "hydra.run.dir=out")
     until((tmp_path / "out" / "trials" / "0" / "history.csv").exists, stopped)
     stopped.send_signal(number)
     _, said = stopped.communicate(timeout=300)
     assert stopped.returncode == code, said
     assert rows(tmp_path / "out")[0]["state"] == "stopped"
     (line,) = re.findall(r"2 of 2 trials are left\. Go on with: python -m emotion_lightning\.tune (.*)", said)
-    again = worker(tmp_path, *shlex.split(line), pause=0)
+    again = worker(*shlex.split(line), pause=0)
     _, said = again.communicate(timeout=300)
     assert again.returncode == 0, said
     table = rows(tmp_path / "out")
@@ -313,48 +329,22 @@ def stand_ins_in(folder: Path) -> list[int]:
 
 
 @pytest.fixture
-def postgres() -> Iterator[str]:
-    """The URL of a database of a server of its own."""
-    places = [Path(place) for place in (shutil.which("postgres") or "",) if place]
-    places += sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), reverse=True)
-    programs = next((place.resolve().parent for place in places if (place.resolve().parent / "initdb").exists()), None)
+def database() -> Iterator[str]:
+    """The URL of a database of a PostgreSQL server of its own."""
+    programs = postgresql_programs()
     if programs is None:
         pytest.skip("needs PostgreSQL's server programs (apt-get install postgresql)")
-    # Not in pytest's folder, which another user may not enter and whose path is too long for a socket.
-    folder = Path(tempfile.mkdtemp(prefix="emotion_postgres_"))
-    user: dict[str, Any] = {}
-    if os.getuid() == 0:  # the server refuses root
-        import pwd
-
-        nobody = pwd.getpwnam("nobody")
-        user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-    data = folder / "data"
-    subprocess.run([str(programs / "initdb"), "-D", str(data), "-U", "tester", "--auth=trust", "--no-sync"],
-                   check=True, capture_output=True, cwd=folder, **user)  # fmt: skip
-    port = free_port()
-    server = subprocess.Popen(
-        [str(programs / "postgres"), "-D", str(data), "-p", str(port), "-c", "listen_addresses=127.0.0.1",
-         "-c", f"unix_socket_directories={folder}", "-c", "fsync=off"],
-        cwd=folder, stdout=subprocess.DEVNULL, stderr=(folder / "log").open("wb"), start_new_session=True, **user,
-    )  # fmt: skip
-    url = f"postgresql+psycopg://tester@127.0.0.1:{port}/postgres"
-    try:
-        import psycopg
-
-        where = f"host=127.0.0.1 port={port} user=tester dbname=postgres"
-        answers(server, lambda: psycopg.connect(where).close(), unlike=psycopg.OperationalError, seconds=30)
+    with postgresql(programs) as url:
         yield url
-    finally:
-        server.send_signal(signal.SIGINT)
-        server.wait(60)
-        shutil.rmtree(folder)
 
 
-def test_two_workers_share_a_postgresql_study_and_one_takes_over_from_the_killed(postgres: str, tmp_path: Path) -> None:
-    asked = [f"study.storage={postgres}", "study.name=shared", "study.trials=5", "study.pruner=none"]
-    killed = worker(tmp_path, *asked, "hydra.run.dir=killed")
-    survivor = worker(tmp_path, *asked, "hydra.run.dir=survivor")
+@pytest.mark.slow
+def test_two_workers_share_a_postgresql_study_and_one_takes_over_from_the_killed(
+    database: str, tmp_path: Path, worker: Worker
+) -> None:
+    asked = [f"study.storage={database}", "study.name=shared", "study.trials=5", "study.pruner=none"]
+    killed = worker(*asked, "hydra.run.dir=killed")
+    survivor = worker(*asked, "hydra.run.dir=survivor")
     until(lambda: len(list(tmp_path.glob("killed/trials/*/history.csv"))) > 0, killed)
     killed.kill()
     killed.communicate()
@@ -372,9 +362,11 @@ def test_two_workers_share_a_postgresql_study_and_one_takes_over_from_the_killed
 
 
 @pytest.mark.slow
-def test_workers_at_the_same_moment_make_exactly_as_many_trials_as_asked(postgres: str, tmp_path: Path) -> None:
-    asked = [f"study.storage={postgres}", "study.name=many", "study.trials=4", "study.pruner=none"]
-    workers = [worker(tmp_path, *asked, f"hydra.run.dir=w{i}", pause=0.05) for i in range(3)]
+def test_workers_at_the_same_moment_make_exactly_as_many_trials_as_asked(
+    database: str, tmp_path: Path, worker: Worker
+) -> None:
+    asked = [f"study.storage={database}", "study.name=many", "study.trials=4", "study.pruner=none"]
+    workers = [worker(*asked, f"hydra.run.dir=w{i}", pause=0.05) for i in range(3)]
     for one in workers:
         _, said = one.communicate(timeout=300)
         assert one.returncode == 0, said
