@@ -420,9 +420,12 @@ def _check_jobs(command: str, arguments: list[str], *, typed: set[str]) -> _Plan
         presets = [f"{name}={value}" for name, value in (base.hydra.sweeper.params or {}).items()]
         swept = parser.parse_overrides(presets + overrides)
         (lines,) = BasicSweeper.split_arguments(swept, max_batch_size=None)
+        place, launcher = Path(str(base.hydra.sweep.dir)), str(base.hydra.launcher.get("_target_", ""))
+        # A job alone is what the line came to already.
+        alone = not presets and len(fixed) == len(parsed)
         jobs, metrics = [], set()
         for number, (line, differs) in enumerate(zip(lines, multirun.differences(lines), strict=True)):
-            cfg = compose(command, line, return_hydra_config=True)
+            cfg = base if alone else compose(command, line, return_hydra_config=True)
             folder, options = _place(cfg, number), _options(cfg.hydra.runtime.choices, command)
             with open_dict(cfg):
                 del cfg["hydra"]
@@ -438,8 +441,7 @@ def _check_jobs(command: str, arguments: list[str], *, typed: set[str]) -> _Plan
                 tree = run_folder.to_keep(settings, options)
                 jobs.append(multirun.Job(number, folder, differs, tree, schema.schema_of(settings.thresholds)))
         metric = metrics.pop() if len(metrics) == 1 else "f1_macro"
-        launcher = str(base.hydra.launcher.get("_target_", ""))
-        return _Plan(Path(str(base.hydra.sweep.dir)), launcher, metric, lines, jobs)
+        return _Plan(place, launcher, metric, lines, jobs)
 
 
 _METRICS = {

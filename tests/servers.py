@@ -1,4 +1,4 @@
-"""Servers of the tests' own, on loopback."""
+"""Programs that tests start: how long they may take, and servers on loopback."""
 
 import os
 import pwd
@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+PATIENCE = 900
+"""Seconds after which a program that a test started is taken to hang: a busy machine takes many times as long."""
 
 
 def free_port() -> int:
@@ -67,7 +70,7 @@ def postgresql(programs: Path) -> Iterator[str]:
         )  # fmt: skip
     where = f"host=127.0.0.1 port={port} user=tester dbname=postgres"
     try:
-        answers(server, lambda: psycopg.connect(where).close(), unlike=psycopg.OperationalError, seconds=120)
+        answers(server, lambda: psycopg.connect(where).close(), unlike=psycopg.OperationalError, seconds=PATIENCE)
         yield f"postgresql+psycopg://tester@127.0.0.1:{port}/postgres"
         assert server.poll() is None, f"the server ended with exit code {server.poll()}"
     finally:

@@ -12,7 +12,7 @@ import pytest
 import wandb
 import wandb_server
 from conftest import SMALL, run_in_process
-from servers import answers, free_port
+from servers import PATIENCE, answers, free_port
 
 from emotion_lightning import logger, run_folder, schema
 from emotion_lightning.errors import UserError
@@ -139,7 +139,7 @@ def test_an_offline_run_is_sent_later_whole(sends_all: Path) -> None:
     with wandb_server.Server({}) as server:
         done = subprocess.run(
             [Path(sys.executable).with_name("wandb"), "sync", kept], env={**os.environ, **server.environment()},
-            capture_output=True, text=True, timeout=300,
+            capture_output=True, text=True, timeout=PATIENCE,
         )  # fmt: skip
     assert done.returncode == 0 and server.unknown == [], done.stderr
     sent = server.runs.pop(run_id)
@@ -259,7 +259,9 @@ def test_mlflow_server_of_its_own_keeps_a_run(run: Any, tmp_path: Path, monkeypa
     )  # fmt: skip
     uri = f"http://127.0.0.1:{port}"
     try:
-        answers(server, lambda: urllib.request.urlopen(f"{uri}/health", timeout=5).close(), unlike=OSError, seconds=300)
+        answers(
+            server, lambda: urllib.request.urlopen(f"{uri}/health", timeout=5).close(), unlike=OSError, seconds=PATIENCE
+        )
         stopped_and_resumed(run, monkeypatch, "logger=mlflow", "logger.log_model=true", f"logger.tracking_uri={uri}")
         check_mlflow(uri, tmp_path / "out")
     finally:

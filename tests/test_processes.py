@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from conftest import SMALL
+from servers import PATIENCE
 
 
 def test_two_processes_give_the_numbers_of_one_on_the_same_batches(run: Any, tmp_path: Path) -> None:
@@ -17,7 +19,7 @@ def test_two_processes_give_the_numbers_of_one_on_the_same_batches(run: Any, tmp
     two = subprocess.run(
         [sys.executable, "-m", "emotion_lightning.train", *asked, "trainer=ddp", "trainer.accelerator=cpu",
          "data.batch_size=16", "hydra.run.dir=two"],
-        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
+        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
     assert two.returncode == 0, two.stderr[-3000:]
     one, both = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two"))
@@ -43,7 +45,7 @@ from lightning.fabric.strategies.launchers import subprocess_script
 from emotion_lightning import train
 
 def close():
-    psutil.wait_procs(psutil.Process().children(), timeout=60)
+    psutil.wait_procs(psutil.Process().children(), timeout=600)
     time.sleep(1)
 
 # The first process closes long after the other has ended, for Lightning's observer, which looks every five seconds.
@@ -54,6 +56,7 @@ train.main()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_stop_together_and_go_on(tmp_path: Path) -> None:
     import signal
     import time
@@ -68,17 +71,17 @@ def test_two_processes_stop_together_and_go_on(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "train_slowly.py", *asked, "hydra.run.dir=parts"], cwd=tmp_path,
                                env=environment, stderr=subprocess.PIPE, text=True)  # fmt: skip
     last = tmp_path / "parts" / "checkpoints" / "last.ckpt"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while not last.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     # To the first process alone, as a scheduler may send it.
     process.send_signal(signal.SIGTERM)
-    _, message = process.communicate(timeout=120)
+    _, message = process.communicate(timeout=PATIENCE)
     assert process.returncode == 143, message[-3000:]
     assert message.count("Stopped by SIGTERM") == 1
     for line in ([*asked, "hydra.run.dir=whole"], ["resume=parts"]):
         done = subprocess.run(
-            [*command, *line], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+            [*command, *line], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE
         )
         assert done.returncode == 0, done.stderr[-3000:]
     whole, parts = (
@@ -94,7 +97,7 @@ def test_two_processes_stop_together_and_go_on(tmp_path: Path) -> None:
 def predict(folder: Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "emotion_lightning.predict", *arguments], cwd=folder, capture_output=True, text=True,
-        timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}, **options,
+        timeout=PATIENCE, env={**os.environ, "OMP_NUM_THREADS": "1"}, **options,
     )  # fmt: skip
 
 
@@ -136,14 +139,14 @@ def test_stopping_several_processes_leaves_none_and_no_output(finished: Path, tm
         cwd=tmp_path, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     watched = psutil.Process(process.pid)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     children: list[psutil.Process] = []
     while len(children) < 3 and time.monotonic() < deadline:  # with the one that Python tracks shared things by
         time.sleep(0.1)
         children = watched.children(recursive=True)
     assert len(children) >= 3
     process.send_signal(signal.SIGINT)
-    _, message = process.communicate(timeout=60)
+    _, message = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, message
     assert psutil.wait_procs(children, timeout=20)[1] == []
     assert sorted(file.name for file in tmp_path.iterdir()) == ["new.csv", "outputs"]

@@ -17,7 +17,7 @@ from typing import Any
 import optuna
 import pytest
 from conftest import SMALL
-from servers import postgresql, postgresql_programs
+from servers import PATIENCE, postgresql, postgresql_programs
 
 from emotion_lightning import command, config, schema, search_space, study, trial
 from emotion_lightning.errors import UserError
@@ -294,7 +294,7 @@ def worker(tmp_path: Path) -> Iterator[Worker]:
 
 
 def until(what: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + PATIENCE
     while not what() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     if not what():
@@ -309,12 +309,12 @@ def test_a_stopped_study_says_how_it_goes_on(tmp_path: Path, worker: Worker, num
     stopped = worker("study.trials=2", "study.pruner=none", "hydra.run.dir=out")
     until((tmp_path / "out" / "trials" / "0" / "history.csv").exists, stopped)
     stopped.send_signal(number)
-    _, said = stopped.communicate(timeout=300)
+    _, said = stopped.communicate(timeout=PATIENCE)
     assert stopped.returncode == code, said
     assert rows(tmp_path / "out")[0]["state"] == "stopped"
     (line,) = re.findall(r"2 of 2 trials are left\. Go on with: python -m emotion_lightning\.tune (.*)", said)
     again = worker(*shlex.split(line), pause=0)
-    _, said = again.communicate(timeout=300)
+    _, said = again.communicate(timeout=PATIENCE)
     assert again.returncode == 0, said
     table = rows(tmp_path / "out")
     assert [row["state"] for row in table] == ["stopped", "complete", "complete"]
@@ -348,7 +348,7 @@ def test_two_workers_share_a_postgresql_study_and_one_takes_over_from_the_killed
     until(lambda: len(list(tmp_path.glob("killed/trials/*/history.csv"))) > 0, killed)
     killed.kill()
     killed.communicate()
-    _, said = survivor.communicate(timeout=300)
+    _, said = survivor.communicate(timeout=PATIENCE)
     assert survivor.returncode == 0, said
     assert stand_ins_in(tmp_path / "killed") == []  # its training ended with it
     table = rows(tmp_path / "survivor")
@@ -368,7 +368,7 @@ def test_workers_at_the_same_moment_make_exactly_as_many_trials_as_asked(
     asked = [f"study.storage={database}", "study.name=many", "study.trials=4", "study.pruner=none"]
     workers = [worker(*asked, f"hydra.run.dir=w{i}", pause=0.05) for i in range(3)]
     for one in workers:
-        _, said = one.communicate(timeout=300)
+        _, said = one.communicate(timeout=PATIENCE)
         assert one.returncode == 0, said
     assert [row["state"] for row in rows(tmp_path / "w0")].count("complete") == 4
     assert len(list(tmp_path.glob("w*/trials/*/metrics.json"))) == 4
@@ -401,7 +401,7 @@ def test_a_trial_of_two_processes_has_the_same_values_in_both(tmp_path: Path) ->
 
     def python(*arguments: str) -> None:
         done = subprocess.run([sys.executable, "-m", *arguments], cwd=tmp_path, env=environment, capture_output=True,
-                              text=True, timeout=400)  # fmt: skip
+                              text=True, timeout=PATIENCE)  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
 
     python("emotion_lightning.tune", *line, "study.trials=2", "study.pruner=none", "hydra.run.dir=out")
