@@ -94,35 +94,32 @@ def test_two_processes_stop_together_and_go_on(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------------------------- prediction
 
 
-def predict(folder: Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "emotion_lightning.predict", *arguments], cwd=folder, capture_output=True, text=True,
-        timeout=PATIENCE, env={**os.environ, "OMP_NUM_THREADS": "1"}, **options,
-    )  # fmt: skip
-
-
-def test_two_processes_label_every_row_once_and_in_order(finished: Path, tmp_path: Path) -> None:
+def test_two_processes_label_every_row_once_and_in_order(
+    run: Any, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines = [f"k{i},text number {i} {'and more ' * (i % 9)}" for i in range(400)]
     (tmp_path / "new.csv").write_text("id,text\n" + "\n".join(lines) + "\n")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     # Pieces of 128 rows, so that the processes take turns.
     asked = [f"run={finished}", "input=new.csv", "data.batch_size=1", "accelerator=cpu", "predict.text=true"]
     for devices in (1, 2):
-        done = predict(tmp_path, *asked, f"devices={devices}", f"output={devices}.csv")
-        assert done.returncode == 0, done.stderr[-3000:]
+        assert run("predict", *asked, f"devices={devices}", f"output={devices}.csv") == 0
     one = (tmp_path / "1.csv").read_bytes()
     assert one == (tmp_path / "2.csv").read_bytes()
     assert [line.split(",")[0] for line in one.decode().splitlines()[1:]] == [f"k{i}" for i in range(400)]
 
 
-def test_a_mistake_in_one_of_several_processes_is_told_once(finished: Path, tmp_path: Path) -> None:
+def test_a_mistake_in_one_of_several_processes_is_told_once(
+    run: Any, finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     import shutil
 
     shutil.copytree(finished, tmp_path / "damaged")
     (tmp_path / "damaged" / "model" / "adapter_model.safetensors").write_bytes(b"damaged")
     (tmp_path / "new.csv").write_text("text\nhi\n")
-    done = predict(tmp_path, "run=damaged", "input=new.csv", "output=out.csv", "devices=2", "accelerator=cpu")
-    assert done.returncode == 2, done.stderr[-3000:]
-    assert "damaged" in done.stderr and "Traceback" not in done.stderr
+    assert run("predict", "run=damaged", "input=new.csv", "output=out.csv", "devices=2", "accelerator=cpu") == 2
+    told = capfd.readouterr().err
+    assert "damaged" in told and "Traceback" not in told
     assert not (tmp_path / "out.csv").exists()
 
 
