@@ -44,7 +44,7 @@ def test_an_agent_works_through_a_sweep_of_which_one_run_fails_and_one_is_stoppe
 
     with wandb_server.Server(asks, stops) as server:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = {**os.environ, **server.environment(), "PATH": path}
+        environment = {**os.environ, **server.environment(), "PATH": path, "WANDB_AGENT_KILL_DELAY": str(PATIENCE)}
         # In the folder of the test, where the agent keeps files of its own too.
         made = subprocess.run(
             ["wandb", "sweep", str(CONF / "wandb_sweep" / "ia3_bayes.yaml")], env=environment, cwd=tmp_path,
