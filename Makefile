@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-slow check bench format
+.PHONY: train test test-slow test-sweeps check bench format
 
 train: .venv/installed
 	$(BIN)/python -m emotion_lightning.train
@@ -12,6 +12,11 @@ test: .venv/installed
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
+
+# Those of them that start other programs, which CI runs too.
+test-sweeps: .venv/installed
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow -rs --durations 20 tests/test_multirun.py tests/test_launchers.py \
+		tests/test_wandb_agent.py tests/test_tune.py tests/test_logger.py tests/test_processes.py
 
 check: .venv/installed
 	$(BIN)/ruff format --check .

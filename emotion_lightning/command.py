@@ -62,6 +62,8 @@ def run(command: str, work: Callable[[Any, Path], Any]) -> None:
         with _stop_on_signals():
             _run(command, work, arguments)
     except SystemExit as stop:
+        if isinstance(stop, Stopped) and not cluster.is_first_process():
+            _leave_to_the_first()
         if isinstance(stop, Stopped) and cluster.in_wandb_sweep():
             _die_by(stop.number)
         code = stop.code
@@ -81,6 +83,18 @@ def run(command: str, work: Callable[[Any, Path], Any]) -> None:
             traceback.print_exc()
         code = 2 if mistake else 1
     sys.exit(code)
+
+
+def _leave_to_the_first() -> None:
+    """End one of several processes that were stopped together; the first says how it went.
+
+    Lightning's launcher kills the first within five seconds of another's exit code that is not 0, and it may still be
+    closing its logger.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Past the interpreter's end, in which threads of C++ have been seen to abort.
+    os._exit(0)
 
 
 def _die_by(number: int) -> None:
@@ -120,11 +134,13 @@ def _run(command: str, do: Callable[[Any, Path], Any], arguments: list[str]) -> 
     arguments = sorted(
         arguments, key=lambda argument: bool(grammar.ARGUMENT.fullmatch(argument)) or argument.startswith("~")
     )
+    several = bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
     if {"--help", "-h"} & set(arguments):
         return _help(
-            command, grammar.literal(command, [a for a in arguments if not a.startswith(_RESUME)], multirun=False)
+            command, grammar.literal(command, [a for a in arguments if not a.startswith(_RESUME)], multirun=several)
         )
-    several = bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
+    if several and command == "tune":
+        raise UserError("tune starts its trials itself; leave out -m, and choose what is searched with space=.")
     asked = next((a.removeprefix(_RESUME) for a in arguments if a.startswith(_RESUME)), None)
     if several and asked is None and (started := cluster.remembered(arguments, multirun.JOBS)):
         log.warning("This job was started before: it goes on in %s", started)
@@ -340,9 +356,22 @@ def settings_of(command: str, arguments: list[str]) -> Any:
 def _help(command: str, arguments: list[str]) -> None:
     # Hydra's own --help composes every option of every group first, which takes seconds.
     with initialize_config_dir(config_dir=str(schema.conf_folder()), version_base="1.3"):
-        cfg = compose(command, _overrides(arguments), return_hydra_config=True)
+        cfg = compose(command, _first_of_each(_overrides(arguments)), return_hydra_config=True)
         groups = sorted(schema.groups(command))
         help.show(command, cfg, {group: str(cfg.hydra.runtime.choices[group]) for group in groups})
+
+
+def _parser() -> OverridesParser:
+    """Within a configuration folder, whose options peft=glob(*) stands for."""
+    return OverridesParser.create(GlobalHydra.instance().config_loader())
+
+
+def _first_of_each(overrides: list[str]) -> list[str]:
+    """The overrides of one job: of what is swept the first value, of a range without steps none."""
+    parsed = _parser().parse_overrides(overrides)
+    swept = {o.get_key_element(): o for o in parsed if o.is_sweep_override()}
+    first = [f"{name}={next(o.sweep_string_iterator())}" for name, o in swept.items() if o.is_discrete_sweep()]
+    return [str(o.input_line) for o in parsed if not o.is_sweep_override()] + first
 
 
 def _overrides(arguments: list[str]) -> list[str]:
@@ -382,7 +411,7 @@ def _check_jobs(command: str, arguments: list[str], *, typed: set[str]) -> _Plan
     """
     overrides = _overrides(arguments)
     with initialize_config_dir(config_dir=str(schema.conf_folder()), version_base="1.3"):
-        parser = OverridesParser.create()
+        parser = _parser()
         parsed = parser.parse_overrides(overrides)
         fixed = [o.input_line for o in parsed if not o.is_sweep_override()]
         base = compose(command, [str(o) for o in fixed], return_hydra_config=True)
@@ -391,9 +420,12 @@ def _check_jobs(command: str, arguments: list[str], *, typed: set[str]) -> _Plan
         presets = [f"{name}={value}" for name, value in (base.hydra.sweeper.params or {}).items()]
         swept = parser.parse_overrides(presets + overrides)
         (lines,) = BasicSweeper.split_arguments(swept, max_batch_size=None)
+        place, launcher = Path(str(base.hydra.sweep.dir)), str(base.hydra.launcher.get("_target_", ""))
+        # A job alone is what the line came to already.
+        alone = not presets and len(fixed) == len(parsed)
         jobs, metrics = [], set()
         for number, (line, differs) in enumerate(zip(lines, multirun.differences(lines), strict=True)):
-            cfg = compose(command, line, return_hydra_config=True)
+            cfg = base if alone else compose(command, line, return_hydra_config=True)
             folder, options = _place(cfg, number), _options(cfg.hydra.runtime.choices, command)
             with open_dict(cfg):
                 del cfg["hydra"]
@@ -409,8 +441,7 @@ def _check_jobs(command: str, arguments: list[str], *, typed: set[str]) -> _Plan
                 tree = run_folder.to_keep(settings, options)
                 jobs.append(multirun.Job(number, folder, differs, tree, schema.schema_of(settings.thresholds)))
         metric = metrics.pop() if len(metrics) == 1 else "f1_macro"
-        launcher = str(base.hydra.launcher.get("_target_", ""))
-        return _Plan(Path(str(base.hydra.sweep.dir)), launcher, metric, lines, jobs)
+        return _Plan(place, launcher, metric, lines, jobs)
 
 
 _METRICS = {

@@ -710,6 +710,9 @@ class Train:
     """Start from the weights that this run trained, on any data: the same peft option on the same model. Labels that
     both know start from what was learned of them."""
     distill: Distillation
+    score_test: bool
+    """Score the test split at the end, once. Searches (tune, W&B sweeps) leave it out, as what is chosen must not hang
+    on it: evaluate run=FOLDER scores the chosen run."""
     data: Data
     model: Model
     peft: Peft

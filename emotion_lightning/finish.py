@@ -64,7 +64,7 @@ def finish(
     classifier.load_state_dict(checkpoint_io.load(checkpoints / "best.ckpt")["state_dict"])
     protocol = thresholds.protocol(settings.thresholds)
     gathered = {"validation": _gather(trainer, classifier, emotions, "validation")}
-    if "test" in emotions.rows:
+    if settings.score_test and "test" in emotions.rows:
         gathered["test"] = _gather(trainer, classifier, emotions, "test")
     if not trainer.is_global_zero:
         return float(trainer.callback_metrics.get("val/f1_macro", 0.0))

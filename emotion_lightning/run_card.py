@@ -60,7 +60,7 @@ class RunCard:
         thresholds: of the protocol that decides, [label].
         protocol: its name.
         train_rows: how many rows were trained on.
-        unlabelled: rows of test where it has no labels, else 0.
+        test_rows: how many there are, scored or not.
     """
 
     settings: config.Train
@@ -73,7 +73,7 @@ class RunCard:
     thresholds: np.ndarray
     protocol: str
     train_rows: int
-    unlabelled: int = 0
+    test_rows: int = 0
 
     @property
     def scores(self) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def write(
             thresholds=cut.double().numpy(),
             protocol=protocol,
             train_rows=len(rows["train"]),
-            unlabelled=len(rows["test"]) if "test" in rows and "test" not in metrics else 0,
+            test_rows=len(rows.get("test", ())),
         )
         pictures = {name: charts.png(figure) for name, figure in run_charts.pictures(card).items()}
         content = _content(card, folder, list(pictures))
@@ -196,11 +196,17 @@ def _protocols(card: RunCard) -> Section:
         )
         + "."
     )
-    if card.unlabelled:
-        table.note += f" The {card.unlabelled:,} rows of test have no labels: they are predicted, not scored."
-    elif "test" not in card.metrics:
-        table.note += " There is no test split."
+    if "test" not in card.metrics:
+        table.note += f" {_why_no_test(card)}"
     return table
+
+
+def _why_no_test(card: RunCard) -> str:
+    if not card.test_rows:
+        return "There is no test split."
+    if not card.settings.score_test:
+        return f"The {card.test_rows:,} rows of test were left out (score_test=false)."
+    return f"The {card.test_rows:,} rows of test have no labels: they are predicted, not scored."
 
 
 def _other_scores(card: RunCard) -> Section:

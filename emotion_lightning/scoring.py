@@ -88,5 +88,5 @@ def score(
         scores[name] = metrics.report(probabilities, split.targets, cuts, labels, calibrated=scaling is not None)
         scores[name]["loss"] = loss(split.logits, split.targets)
     if "test" not in splits:
-        log.warning("There is no test split: metrics.json has none.")
+        log.warning("No test split is scored: metrics.json has none.")
     return Scores(scores, shares, cuts, scaling)

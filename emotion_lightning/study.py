@@ -33,6 +33,7 @@ _WITHDRAWN, _STOPPED, _NOTE = "withdrawn", "stopped", "note"
 _SAME_RESULT = (
     "logger",
     "predict",
+    "score_test",
     "from_run",
     "trainer.progress_bar",
     "trainer.checkpoint",

@@ -52,6 +52,9 @@ def write(folder: Path, card: StudyCard, *, arguments: Sequence[str], typed: Seq
         log.info(
             "The same by a file: %s", grammar.shell_line("train", ["--config-dir", str(folder), f"{EXPERIMENT}={BEST}"])
         )
+    # It may lie on another machine.
+    if best[0].folder and (Path(best[0].folder) / run_folder.MODEL).is_dir():
+        log.info("Its scores on test: %s", grammar.shell_line("evaluate", [f"run={best[0].folder}"]))
 
 
 def _values(card: StudyCard, trial: Trial) -> str:

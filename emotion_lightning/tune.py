@@ -18,8 +18,6 @@ log = logging.getLogger(__name__)
 def tune(settings: config.Tune, folder: Path) -> None:
     """Run trials until the study has enough; write its report and its best settings."""
     typed = sys.argv[1:]
-    if command.in_multirun():
-        raise UserError("tune starts its trials itself; leave out -m, and choose what is searched with space=.")
     arguments = _of_train(typed)
     base = command.settings_of("train", arguments)
     space = search_space.read(settings.space, arguments, load=lambda line: command.settings_of("train", line))
@@ -38,6 +36,8 @@ def tune(settings: config.Tune, folder: Path) -> None:
             space,
             folder=folder,
             arguments=lambda values, number: [
+                # In front, so that the line may say otherwise.
+                "score_test=false",
                 *arguments,
                 *search_space.overrides(values),
                 *_named(base.logger, arguments, study=opened.study_name, number=number),

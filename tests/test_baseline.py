@@ -145,7 +145,7 @@ def test_without_labelled_test_rows_validation_is_shown(run: Any, tmp_path: Path
     assert "test" not in run_folder.read_json(tmp_path / "a" / run_folder.METRICS)
     assert len((tmp_path / "a" / "predictions" / "test.csv").read_text().splitlines()) == 2
     assert run("baseline", *files[:2], "hydra.run.dir=b") == 0
-    assert "There is no test split" in capfd.readouterr().err
+    assert "No test split is scored" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

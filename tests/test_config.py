@@ -197,6 +197,14 @@ def test_help_lists_every_setting_with_its_value_and_meaning(run: Any, capfd: An
     assert "peft.r=16" in printed and "Rank of the update." in printed and "*lora" in printed
 
 
+def test_help_of_a_sweep_is_that_of_its_first_job(run: Any, capfd: Any) -> None:
+    swept = ["peft=lora,ia3", "seed=range(5,7)", "data.path=a.csv,b.csv", "loss=glob(weighted*)"]
+    for arguments in (["-m", *swept, "optimizer.lr=interval(0.1,1)", "data=file"], swept[:2]):
+        assert run("train", *arguments, "--help") == 0
+        printed = capfd.readouterr().out
+        assert "*lora" in printed and "peft.r=16" in printed and "seed=5" in printed and "*weighted_bce" in printed
+
+
 @pytest.mark.parametrize("verb", sorted(config.COMMANDS))
 def test_every_command_has_help(run: Any, capfd: Any, verb: str) -> None:
     lists = ["data.clean=[html,urls]"] if verb in ("train", "inspect", "baseline") else []

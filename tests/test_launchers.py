@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import SMALL
+from servers import PATIENCE
 
 from emotion_lightning import cluster, command, mistakes, side_by_side
 from emotion_lightning.errors import UserError
@@ -165,7 +166,7 @@ def test_jobs_side_by_side_of_two_processes_each(tmp_path: Path) -> None:
         [*TRAIN, *SMALL, "trainer=ddp", "trainer.accelerator=cpu", "trainer.max_epochs=1", "seed=1,2",
          "hydra/launcher=submitit_local", "hydra.launcher.tasks_per_node=2", "hydra.launcher.cpus_per_task=1",
          "hydra.sweep.dir=out"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=900,
+        cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert states(tmp_path / "out") == {"0": "finished", "1": "finished"}
@@ -191,7 +192,7 @@ def test_a_stop_reaches_the_jobs_side_by_side_and_they_go_on(tmp_path: Path, by:
         time.sleep(0.1)
     # As a terminal sends Ctrl-C: to the whole group of processes.
     os.killpg(process.pid, by) if by == signal.SIGINT else process.send_signal(by)
-    _, told = process.communicate(timeout=300)
+    _, told = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + by
     assert "-m sweep.resume=out" in told
     assert "Stopped by SIGINT" in (tmp_path / "out" / "0" / "train.log").read_text()

@@ -1,16 +1,20 @@
 """Loggers: what they keep, that they close, that they hold no secret."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import wandb
-from conftest import SMALL
-from servers import answers, free_port
+import wandb_server
+from conftest import SMALL, run_in_process
+from servers import PATIENCE, answers, free_port
 
-from emotion_lightning import logger, schema
+from emotion_lightning import logger, run_folder, schema
 from emotion_lightning.errors import UserError
 
 ASKED = [override for override in SMALL if override != "logger=none"]
@@ -105,18 +109,53 @@ def test_settings_are_dotted_so_that_a_swept_group_locks_nothing(settings: Any) 
     assert flat["peft.lr"] == 0.01 and "peft" not in flat
 
 
-def test_texts_and_the_adapter_are_sent_where_the_settings_say_so(run: Any, tmp_path: Path) -> None:
-    asked = ["trainer=debug", "logger.log_texts=true", "logger.log_model=true", "hydra.run.dir=out"]
-    assert run("train", *ASKED, *asked) == 0
-    folder = tmp_path / "out"
-    (table,) = (folder / "wandb").rglob("mistakes_*.table.json")
+@pytest.fixture(scope="module")
+def sends_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An offline run that is to send texts and the adapter too, and one picture for all."""
+    from matplotlib.figure import Figure
+
+    folder = tmp_path_factory.mktemp("sends_all") / "out"
+    asked = ["trainer=debug", "logger.log_texts=true", "logger.log_model=true", f"hydra.run.dir={folder}"]
+    with pytest.MonkeyPatch.context() as quick:
+        quick.setattr("emotion_lightning.charts.run.pictures", lambda card: {"one": Figure()})
+        assert run_in_process("train", *ASKED, *asked, pictures=True) == 0
+    return folder
+
+
+def test_texts_and_the_adapter_are_sent_where_the_settings_say_so(sends_all: Path) -> None:
+    (table,) = (sends_all / "wandb").rglob("mistakes_*.table.json")
     rows = json.loads(table.read_text())["data"]
-    texts = (folder / "report.html").read_text()
+    texts = (sends_all / "report.html").read_text()
     assert len(rows) == 30 and "Most wrong" in texts
-    (page,) = (folder / "wandb").rglob("media/html/report_*.html")
+    (page,) = (sends_all / "wandb").rglob("media/html/report_*.html")
     assert page.read_text() == texts
-    held = offline_run(folder)
+    held = offline_run(sends_all)
     assert b"adapter_model.safetensors" in held and b"base/" not in held
+
+
+def test_an_offline_run_is_sent_later_whole(sends_all: Path) -> None:
+    (kept,) = (sends_all / "wandb").glob("offline-run-*")
+    run_id = (sends_all / "wandb" / "id.txt").read_text()
+    with wandb_server.Server({}) as server:
+        done = subprocess.run(
+            [Path(sys.executable).with_name("wandb"), "sync", kept], env={**os.environ, **server.environment()},
+            capture_output=True, text=True, timeout=PATIENCE,
+        )  # fmt: skip
+    assert done.returncode == 0 and server.unknown == [], done.stderr
+    sent = server.runs.pop(run_id)
+    assert server.runs == {} and sent.exit_code == 0
+    metrics = json.loads((sends_all / "metrics.json").read_text())
+    (epoch,) = run_folder.read_history(sends_all / run_folder.HISTORY)
+    assert sent.logged("val/f1_macro") == pytest.approx([epoch["val/f1_macro"]])
+    assert sent.summary["test/f1_macro"] == metrics["test"]["global"]["f1_macro"]
+    assert sent.config["options.peft"] == "ia3" and sent.config["optimizer.weight_decay"] == 0.01
+    media = {str(file.relative_to(kept / "files")): file for file in kept.glob("files/media/**/*") if file.is_file()}
+    assert {Path(name).parts[1] for name in media} == {"html", "images", "table"}
+    assert {name: sent.files[name] for name in media} == {name: file.read_bytes() for name, file in media.items()}
+    model = server.artifacts[f"model-{run_id}"]
+    assert model.committed and {artifact.committed for artifact in server.artifacts.values()} == {True}
+    assert model.files.pop("manifest")
+    assert model.files == {file.name: file.read_bytes() for file in (sends_all / run_folder.MODEL).iterdir()}
 
 
 SECRETS = {
@@ -220,7 +259,9 @@ def test_mlflow_server_of_its_own_keeps_a_run(run: Any, tmp_path: Path, monkeypa
     )  # fmt: skip
     uri = f"http://127.0.0.1:{port}"
     try:
-        answers(server, lambda: urllib.request.urlopen(f"{uri}/health", timeout=5).close(), unlike=OSError, seconds=300)
+        answers(
+            server, lambda: urllib.request.urlopen(f"{uri}/health", timeout=5).close(), unlike=OSError, seconds=PATIENCE
+        )
         stopped_and_resumed(run, monkeypatch, "logger=mlflow", "logger.log_model=true", f"logger.tracking_uri={uri}")
         check_mlflow(uri, tmp_path / "out")
     finally:

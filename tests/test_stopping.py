@@ -10,13 +10,14 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import SMALL
+from servers import PATIENCE
 
 from emotion_lightning import checkpoint, checkpoint_io, cluster
 from emotion_lightning.callbacks import Clock, EpochLines
@@ -112,6 +113,15 @@ KINDS: dict[str, list[str]] = {
 }
 
 
+def kills() -> Iterator[Any]:
+    """Every moment with the kind that saves most often; with the others, by default, those where they do otherwise."""
+    tell_apart = {"within the second", "before the best is saved", "at the end"}
+    for kind in KINDS:
+        for moment in MOMENTS:
+            first = kind == "saving each step" or moment in tell_apart
+            yield pytest.param(kind, moment, id=f"{kind}-{moment}", marks=[] if first else pytest.mark.slow)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """The folder of an uninterrupted run with these settings."""
@@ -136,8 +146,7 @@ def stopped(run: Any, folder: str, kill: Kill, patch: pytest.MonkeyPatch, *asked
     assert not (Path(folder) / "metrics.json").exists()
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "moment"), kills())
 def test_a_killed_run_ends_as_an_uninterrupted_one(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Any, kind: str, moment: str
 ) -> None:
@@ -152,7 +161,10 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(
     [in_step(1, batch=0), in_step(1, batch=1), in_step(2), in_step(3, batch=1)],
     ids=["whole step", "between two batches of a step", "epoch's end", "second epoch"],
 )
-@pytest.mark.parametrize("saving", ["trainer.checkpoint_every=1", "trainer.checkpoint_minutes=1e-6"])
+@pytest.mark.parametrize(
+    "saving",
+    ["trainer.checkpoint_every=1", pytest.param("trainer.checkpoint_minutes=1e-6", marks=pytest.mark.slow)],
+)
 def test_a_killed_run_with_accumulated_gradients_and_workers_ends_alike(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Any, kill: Kill, saving: str
 ) -> None:
@@ -267,18 +279,19 @@ def start(folder: Path, *asked: str, **variables: str) -> subprocess.Popen[str]:
 
 def after_first_save(folder: Path, process: subprocess.Popen[str]) -> None:
     last = folder / "checkpoints" / "last.ckpt"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while not last.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     assert process.poll() is None
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+# The other tests of SIGTERM stay in this process.
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT])
 def test_a_signal_saves_and_leaves_with_its_code(tmp_path: Path, number: signal.Signals) -> None:
     process = start(tmp_path, "trainer.max_epochs=400", "hydra.run.dir=out")
     after_first_save(tmp_path / "out", process)
     process.send_signal(number)
-    _, message = process.communicate(timeout=60)
+    _, message = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + number
     assert f"Stopped by {number.name} at step" in message and "Traceback" not in message
     assert f"go on with resume={tmp_path}/out" in message
@@ -339,28 +352,36 @@ def stand_in_for_scontrol(folder: Path, code: int = 0) -> str:
     return f"{program.parent}:{os.environ['PATH']}"
 
 
-def test_slurm_warns_the_run_saves_is_requeued_and_goes_on_in_its_folder(tmp_path: Path) -> None:
+def test_slurm_warns_the_run_saves_is_requeued_and_goes_on_in_its_folder(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any, whole: Any
+) -> None:
+    asked = [*LORA, "trainer.checkpoint_every=1", "trainer.max_epochs=3"]
+    uninterrupted = whole(*asked)
     slurm = {
         "SLURM_JOB_ID": "4711", "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "emotions", "SLURM_PROCID": "0",
         "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "PATH": stand_in_for_scontrol(tmp_path),
     }  # fmt: skip
-    more = ["trainer.checkpoint_every=1", "trainer.max_epochs=4"]
-    process = start(tmp_path, *more, **slurm)
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("outputs/train/*/*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGUSR1)
-    _, message = process.communicate(timeout=60)
-    assert process.returncode == 143, message
-    assert "Stopped by SIGUSR1" in message and "in the queue again" in message
+    for name, value in slurm.items():
+        monkeypatch.setenv(name, value)
+    original = EmotionClassifier.training_step
+
+    def training_step(self: Any, of: Any, index: int) -> Any:
+        if self.trainer.global_step == 4:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return original(self, of, index)
+
+    with monkeypatch.context() as planted:
+        planted.setattr(EmotionClassifier, "training_step", training_step)
+        assert run("train", *asked) == 143
+    message = capfd.readouterr().err
+    assert "Stopped by SIGUSR1 at step 5" in message and "in the queue again" in message
     assert (tmp_path / "scontrol.log").read_text() == "requeue 4711\n"
-    again = start(tmp_path, *more, **slurm, SLURM_RESTART_COUNT="1")
-    _, message = again.communicate(timeout=120)
-    assert again.returncode == 0, message
-    assert "started before: it goes on in" in message
+    # SLURM starts the job with the same line, at another time.
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert run("train", *asked) == 0
+    assert "started before: it goes on in" in capfd.readouterr().err
     (folder,) = tmp_path.glob("outputs/train/*/*")
-    assert start(tmp_path, *more, "hydra.run.dir=whole").wait(timeout=120) == 0
-    same_end(tmp_path / "whole", folder)
+    same_end(uninterrupted, folder)
 
 
 def test_another_command_line_of_the_same_job_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

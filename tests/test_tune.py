@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import optuna
 import pytest
 from conftest import SMALL
-from servers import answers, free_port
+from servers import PATIENCE, postgresql, postgresql_programs
 
 from emotion_lightning import command, config, schema, search_space, study, trial
 from emotion_lightning.errors import UserError
@@ -127,11 +126,12 @@ def test_a_setting_is_searched_only_where_the_chosen_option_has_it() -> None:
         ("resume=x", "resume= is of train"),
         ("study.trials=0", "study.trials=0 is out of range"),
         ("space=ia", "did you mean ia3?"),
+        ("-m seed=1,2", "tune starts its trials itself; leave out -m"),
     ],
 )
 def test_a_wrong_study_is_refused(run: Any, capfd: Any, tmp_path: Path, argument: str, message: str) -> None:
-    assert run("tune", argument) == 2
-    assert message in capfd.readouterr().err
+    assert run("tune", *argument.split()) == 2
+    assert capfd.readouterr().err.count(message) == 1
     assert not (tmp_path / "outputs").exists()
 
 
@@ -268,36 +268,53 @@ def test_several_objectives_give_the_trials_that_nothing_beats(tune: Any, tmp_pa
 _DRIVER = "from emotion_lightning import trial, tune; trial.TRAIN = {train!r}; tune.main()"
 
 
-def worker(cwd: Path, *arguments: str, pause: float = 0.3) -> subprocess.Popen[str]:
-    """A process that works at a study of stand-ins."""
-    (cwd / "mine" / "space").mkdir(parents=True, exist_ok=True)
-    (cwd / "mine" / "space" / "mine.yaml").write_text(searched(optimizer__lr=LR))
-    line = [sys.executable, "-c", _DRIVER.format(train=STAND_IN), "--config-dir", "mine", "space=mine"]
-    line += ["logger=none", "study.heartbeat=1", *arguments]
-    environment = {**os.environ, "STAND_IN_PAUSE": str(pause), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(line, cwd=cwd, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+Worker = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[Worker]:
+    """Starts processes that work at a study of stand-ins; none outlives the test."""
+    (tmp_path / "mine" / "space").mkdir(parents=True)
+    (tmp_path / "mine" / "space" / "mine.yaml").write_text(searched(optimizer__lr=LR))
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, pause: float = 0.3) -> subprocess.Popen[str]:
+        line = [sys.executable, "-c", _DRIVER.format(train=STAND_IN), "--config-dir", "mine", "space=mine"]
+        # Signs of life so far apart that a busy machine is not taken for a dead worker.
+        line += ["logger=none", "study.heartbeat=3", *arguments]
+        environment = {**os.environ, "STAND_IN_PAUSE": str(pause), "OMP_NUM_THREADS": "1"}
+        started.append(subprocess.Popen(line, cwd=tmp_path, env=environment, stderr=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True))  # fmt: skip
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 def until(what: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + PATIENCE
     while not what() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert what(), process.communicate()
+    if not what():
+        process.kill()
+        raise AssertionError(process.communicate())
 
 
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
 )
-def test_a_stopped_study_says_how_it_goes_on(tmp_path: Path, number: int, code: int) -> None:
-    stopped = worker(tmp_path, "study.trials=2", "study.pruner=none", "hydra.run.dir=out")
+def test_a_stopped_study_says_how_it_goes_on(tmp_path: Path, worker: Worker, number: int, code: int) -> None:
+    stopped = worker("study.trials=2", "study.pruner=none", "hydra.run.dir=out")
     until((tmp_path / "out" / "trials" / "0" / "history.csv").exists, stopped)
     stopped.send_signal(number)
-    _, said = stopped.communicate(timeout=300)
+    _, said = stopped.communicate(timeout=PATIENCE)
     assert stopped.returncode == code, said
     assert rows(tmp_path / "out")[0]["state"] == "stopped"
     (line,) = re.findall(r"2 of 2 trials are left\. Go on with: python -m emotion_lightning\.tune (.*)", said)
-    again = worker(tmp_path, *shlex.split(line), pause=0)
-    _, said = again.communicate(timeout=300)
+    again = worker(*shlex.split(line), pause=0)
+    _, said = again.communicate(timeout=PATIENCE)
     assert again.returncode == 0, said
     table = rows(tmp_path / "out")
     assert [row["state"] for row in table] == ["stopped", "complete", "complete"]
@@ -312,52 +329,26 @@ def stand_ins_in(folder: Path) -> list[int]:
 
 
 @pytest.fixture
-def postgres() -> Iterator[str]:
-    """The URL of a database of a server of its own."""
-    places = [Path(place) for place in (shutil.which("postgres") or "",) if place]
-    places += sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), reverse=True)
-    programs = next((place.resolve().parent for place in places if (place.resolve().parent / "initdb").exists()), None)
+def database() -> Iterator[str]:
+    """The URL of a database of a PostgreSQL server of its own."""
+    programs = postgresql_programs()
     if programs is None:
         pytest.skip("needs PostgreSQL's server programs (apt-get install postgresql)")
-    # Not in pytest's folder, which another user may not enter and whose path is too long for a socket.
-    folder = Path(tempfile.mkdtemp(prefix="emotion_postgres_"))
-    user: dict[str, Any] = {}
-    if os.getuid() == 0:  # the server refuses root
-        import pwd
-
-        nobody = pwd.getpwnam("nobody")
-        user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-    data = folder / "data"
-    subprocess.run([str(programs / "initdb"), "-D", str(data), "-U", "tester", "--auth=trust", "--no-sync"],
-                   check=True, capture_output=True, cwd=folder, **user)  # fmt: skip
-    port = free_port()
-    server = subprocess.Popen(
-        [str(programs / "postgres"), "-D", str(data), "-p", str(port), "-c", "listen_addresses=127.0.0.1",
-         "-c", f"unix_socket_directories={folder}", "-c", "fsync=off"],
-        cwd=folder, stdout=subprocess.DEVNULL, stderr=(folder / "log").open("wb"), start_new_session=True, **user,
-    )  # fmt: skip
-    url = f"postgresql+psycopg://tester@127.0.0.1:{port}/postgres"
-    try:
-        import psycopg
-
-        where = f"host=127.0.0.1 port={port} user=tester dbname=postgres"
-        answers(server, lambda: psycopg.connect(where).close(), unlike=psycopg.OperationalError, seconds=30)
+    with postgresql(programs) as url:
         yield url
-    finally:
-        server.send_signal(signal.SIGINT)
-        server.wait(60)
-        shutil.rmtree(folder)
 
 
-def test_two_workers_share_a_postgresql_study_and_one_takes_over_from_the_killed(postgres: str, tmp_path: Path) -> None:
-    asked = [f"study.storage={postgres}", "study.name=shared", "study.trials=5", "study.pruner=none"]
-    killed = worker(tmp_path, *asked, "hydra.run.dir=killed")
-    survivor = worker(tmp_path, *asked, "hydra.run.dir=survivor")
+@pytest.mark.slow
+def test_two_workers_share_a_postgresql_study_and_one_takes_over_from_the_killed(
+    database: str, tmp_path: Path, worker: Worker
+) -> None:
+    asked = [f"study.storage={database}", "study.name=shared", "study.trials=5", "study.pruner=none"]
+    killed = worker(*asked, "hydra.run.dir=killed")
+    survivor = worker(*asked, "hydra.run.dir=survivor")
     until(lambda: len(list(tmp_path.glob("killed/trials/*/history.csv"))) > 0, killed)
     killed.kill()
     killed.communicate()
-    _, said = survivor.communicate(timeout=300)
+    _, said = survivor.communicate(timeout=PATIENCE)
     assert survivor.returncode == 0, said
     assert stand_ins_in(tmp_path / "killed") == []  # its training ended with it
     table = rows(tmp_path / "survivor")
@@ -371,11 +362,13 @@ def test_two_workers_share_a_postgresql_study_and_one_takes_over_from_the_killed
 
 
 @pytest.mark.slow
-def test_workers_at_the_same_moment_make_exactly_as_many_trials_as_asked(postgres: str, tmp_path: Path) -> None:
-    asked = [f"study.storage={postgres}", "study.name=many", "study.trials=4", "study.pruner=none"]
-    workers = [worker(tmp_path, *asked, f"hydra.run.dir=w{i}", pause=0.05) for i in range(3)]
+def test_workers_at_the_same_moment_make_exactly_as_many_trials_as_asked(
+    database: str, tmp_path: Path, worker: Worker
+) -> None:
+    asked = [f"study.storage={database}", "study.name=many", "study.trials=4", "study.pruner=none"]
+    workers = [worker(*asked, f"hydra.run.dir=w{i}", pause=0.05) for i in range(3)]
     for one in workers:
-        _, said = one.communicate(timeout=300)
+        _, said = one.communicate(timeout=PATIENCE)
         assert one.returncode == 0, said
     assert [row["state"] for row in rows(tmp_path / "w0")].count("complete") == 4
     assert len(list(tmp_path.glob("w*/trials/*/metrics.json"))) == 4
@@ -384,12 +377,21 @@ def test_workers_at_the_same_moment_make_exactly_as_many_trials_as_asked(postgre
 # ------------------------------------------------------------------------------------------------------- real trainings
 
 
-def test_a_real_trial_gives_the_number_that_its_command_gives(run: Any, tmp_path: Path) -> None:
-    assert run("tune", *SMALL, "trainer=debug", "study.trials=1", "hydra.run.dir=out") == 0
+def test_a_real_trial_gives_the_number_that_its_command_gives(run: Any, capfd: Any, tmp_path: Path) -> None:
+    assert run("tune", *SMALL, "trainer.max_epochs=1", "study.trials=1", "hydra.run.dir=out") == 0
     (best,) = json.loads((tmp_path / "out" / "study.json").read_text())["best"]
     assert run("train", *shlex.split(best["command"])[3:], "hydra.run.dir=again") == 0
     metrics = json.loads((tmp_path / "again" / "metrics.json").read_text())
     assert metrics["validation"]["global"]["f1_macro"] == best["values"]["f1_macro"]
+    # What is chosen must not hang on test: a trial has not looked at it, and is scored on it when asked for.
+    kept = tmp_path / best["folder"]
+    assert "test" not in json.loads((kept / "metrics.json").read_text())
+    assert not (kept / "predictions" / "test.csv").exists()
+    assert "rows of test were left out" in (kept / "report.html").read_text()
+    (line,) = re.findall(r"Its scores on test: python -m emotion_lightning\.evaluate (.*)", capfd.readouterr().err)
+    assert run("evaluate", *shlex.split(line), "hydra.run.dir=scored") == 0
+    scored = json.loads((tmp_path / "scored" / "metrics.json").read_text())
+    assert scored["test"]["global"] == metrics["test"]["global"]
 
 
 @pytest.mark.slow
@@ -399,7 +401,7 @@ def test_a_trial_of_two_processes_has_the_same_values_in_both(tmp_path: Path) ->
 
     def python(*arguments: str) -> None:
         done = subprocess.run([sys.executable, "-m", *arguments], cwd=tmp_path, env=environment, capture_output=True,
-                              text=True, timeout=400)  # fmt: skip
+                              text=True, timeout=PATIENCE)  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
 
     python("emotion_lightning.tune", *line, "study.trials=2", "study.pruner=none", "hydra.run.dir=out")

@@ -12,6 +12,7 @@ import torch
 import wandb_server
 import yaml
 from conftest import SMALL
+from servers import PATIENCE
 
 from emotion_lightning import command
 from emotion_lightning.callbacks.signals import StopOnSignal
@@ -43,18 +44,18 @@ def test_an_agent_works_through_a_sweep_of_which_one_run_fails_and_one_is_stoppe
 
     with wandb_server.Server(asks, stops) as server:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = {**os.environ, **server.environment(), "PATH": path}
+        environment = {**os.environ, **server.environment(), "PATH": path, "WANDB_AGENT_KILL_DELAY": str(PATIENCE)}
         # In the folder of the test, where the agent keeps files of its own too.
         made = subprocess.run(
             ["wandb", "sweep", str(CONF / "wandb_sweep" / "ia3_bayes.yaml")], env=environment, cwd=tmp_path,
-            capture_output=True, text=True, timeout=120,
+            capture_output=True, text=True, timeout=PATIENCE,
         )  # fmt: skip
         assert made.returncode == 0, made.stderr
         name = f"{wandb_server.ENTITY}/emotion_lightning/{wandb_server.SWEEP}"
         assert f"wandb agent {name}" in made.stderr
         assert yaml.safe_load(server.sweep)["early_terminate"]["type"] == "hyperband"
         agent = subprocess.run(
-            ["wandb", "agent", name], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=600
+            ["wandb", "agent", name], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE
         )
         assert agent.returncode == 0, agent.stderr[-3000:]
     good, bad, behind = (server.runs[name] for name in asks)
@@ -100,5 +101,5 @@ def test_a_run_of_a_sweep_ends_by_the_signal_itself(tmp_path: Path) -> None:
         "command.run('inspect', lambda *_: os.kill(os.getpid(), signal.SIGTERM))"
     )
     for sweep, expected in ({"WANDB_SWEEP_ID": "swp1"}, -15), ({}, 143):
-        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, **sweep}, timeout=60)
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, **sweep}, timeout=PATIENCE)
         assert done.returncode == expected

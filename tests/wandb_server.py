@@ -1,4 +1,4 @@
-"""A stand-in for the W&B server on loopback: as much of it as `wandb sweep`, `wandb agent` and online runs speak to.
+"""A stand-in for the W&B server on loopback: as much of it as `wandb sweep`, `agent`, `sync` and online runs speak to.
 
 It gives an agent the runs that a test asks for, keeps what they log, and stops one early as hyperband would.
 """
@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import quote, unquote
 
 ENTITY = "tester"
 SWEEP = "swp1"
@@ -28,10 +29,20 @@ class Run:
     stopped: bool = False
     name: str = ""
     group: str | None = None
+    files: dict[str, bytes] = field(default_factory=dict)
 
     def logged(self, metric: str) -> list[float]:
         """The values of a metric in the order in which they came."""
         return [row[metric] for row in self.history if metric in row]
+
+
+@dataclass
+class Artifact:
+    """What the server was sent of one; it is whole when committed."""
+
+    kind: str
+    committed: bool = False
+    files: dict[str, bytes] = field(default_factory=dict)
 
 
 class Server:
@@ -44,6 +55,8 @@ class Server:
 
     def __init__(self, asks: dict[str, dict[str, Any]], stops: Callable[[str, Run], bool] = lambda *_: False) -> None:
         self.runs = {run_id: Run(args) for run_id, args in asks.items()}
+        self.artifacts: dict[str, Artifact] = {}
+        """By name."""
         self.waiting = list(asks)
         self.stops = stops
         self.sweep = ""  # its YAML
@@ -106,7 +119,11 @@ class Server:
             if found is None:
                 return {"data": None, "errors": [{"message": f"{name} is not known here"}]}
             return {"data": found}
-        return {}  # an upload
+        if path.startswith("/upload/"):
+            kind, _, place = unquote(path).removeprefix("/upload/").partition("/")
+            owner, _, name = place.partition("/")
+            (self.runs if kind == "run" else self.artifacts)[owner].files[name] = body
+        return {}
 
     def _operation(self, name: str, given: dict[str, Any]) -> Any:
         answer = getattr(self, f"_{name}", None)
@@ -170,9 +187,39 @@ class Server:
         }  # fmt: skip
         return {"upsertBucket": {"bucket": bucket, "inserted": True}}
 
+    def _upload(self, kind: str, owner: str, name: str) -> str:
+        return f"{self.url}/upload/{kind}/{owner}/{quote(name)}"
+
     def _CreateRunFiles(self, given: dict[str, Any]) -> Any:
-        files = [{"name": name, "uploadUrl": f"{self.url}/upload/{name}"} for name in given["files"]]
+        files = [{"name": name, "uploadUrl": self._upload("run", given["run"], name)} for name in given["files"]]
         return {"createRunFiles": {"runID": "R", "uploadHeaders": [], "files": files}}
+
+    def _CreateArtifact(self, given: dict[str, Any]) -> Any:
+        asked = given["input"]
+        name = asked["artifactCollectionName"]
+        self.artifacts[name] = Artifact(asked["artifactTypeName"])
+        return {"createArtifact": {"artifact": {"id": name, "state": "PENDING", "artifactSequence": {}}}}
+
+    def _CreateArtifactManifest(self, given: dict[str, Any]) -> Any:
+        file = {"id": "F", "uploadUrl": self._upload("artifact", given["artifactID"], "manifest"), "uploadHeaders": []}
+        return {"createArtifactManifest": {"artifactManifest": {"id": given["artifactID"], "file": file}}}
+
+    def _UpdateArtifactManifest(self, given: dict[str, Any]) -> Any:
+        made = self._CreateArtifactManifest({"artifactID": given["artifactManifestID"]})
+        return {"updateArtifactManifest": made["createArtifactManifest"]}
+
+    def _CreateArtifactFiles(self, given: dict[str, Any]) -> Any:
+        nodes = [
+            {"storagePath": f"{file['artifactID']}/{file['name']}", "uploadHeaders": [], "uploadMultipartUrls": None,
+             "uploadUrl": self._upload("artifact", file["artifactID"], file["name"]),
+             "artifact": {"id": file["artifactID"]}}
+            for file in given["input"]["artifactFiles"]
+        ]  # fmt: skip
+        return {"createArtifactFiles": {"files": {"edges": [{"node": node} for node in nodes]}}}
+
+    def _CommitArtifact(self, given: dict[str, Any]) -> Any:
+        self.artifacts[given["artifactID"]].committed = True
+        return {"commitArtifact": {"artifact": {"id": given["artifactID"], "digest": ""}}}
 
     def _RunStoppedStatus(self, given: dict[str, Any]) -> Any:
         return {"project": {"run": {"stopped": self.runs[given["runId"]].stopped}}}
