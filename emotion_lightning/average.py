@@ -8,16 +8,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from emotion_lightning import checkpoint, outcomes, run_folder, thresholds
+from emotion_lightning import checkpoint, hub, outcomes, run_folder, thresholds
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
 
 
 def members(run: str | Path | Sequence[str | Path]) -> list[str]:
-    """The runs that a setting or a caller names."""
+    """The folders of the runs that a setting or a caller names; those on the hub are fetched."""
     given = [run] if isinstance(run, str | Path) else list(run)
-    found = [one for part in given for one in run_folder.several(str(part))]
+    found = [hub.fetch(one) for part in given for one in run_folder.several(str(part))]
     if not found:
         raise UserError(f"run={run} names no run.")
     return found

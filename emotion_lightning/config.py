@@ -695,8 +695,8 @@ class Train:
     from_run: str | None
     """Repeat this run from its settings; other settings on the command line change them."""
     init_from: str | None
-    """Start from the weights that this run trained, on any data: the same peft option on the same model. Labels that
-    both know start from what was learned of them."""
+    """Start from the weights that this run trained, a folder or hf:user/name, on any data: the same peft option on the
+    same model. Labels that both know start from what was learned of them."""
     data: Data
     model: Model
     peft: Peft
@@ -722,8 +722,9 @@ class Evaluate:
     """`python -m emotion_lightning.evaluate`."""
 
     run: str
-    """The run folder, or its model/. Of several, [A,B,C] or the folder of a multirun, probabilities are averaged, and
-    thresholds fitted on the average of their validation rows."""
+    """The run folder, its model/, or hf:user/name of the Hugging Face hub (hf:user/name@revision). Of several, [A,B,C] or
+    the folder of a multirun, probabilities are averaged, and thresholds fitted on the average of their validation
+    rows."""
     split: Split
     """Which split of `data` is scored. One file without splits (data.path) is scored whole."""
     accelerator: Accelerator
@@ -737,8 +738,9 @@ class Predict:
     """`python -m emotion_lightning.predict`."""
 
     run: str
-    """The run folder, or its model/. Of several, [A,B,C] or the folder of a multirun, probabilities are averaged, and
-    thresholds fitted on the average of their validation rows."""
+    """The run folder, its model/, or hf:user/name of the Hugging Face hub (hf:user/name@revision). Of several, [A,B,C] or
+    the folder of a multirun, probabilities are averaged, and thresholds fitted on the average of their validation
+    rows."""
     input: str | None
     """File with a text in each row: csv, tsv, jsonl, json, parquet, arrow, a folder that `datasets` saved; or txt, with
     a text in each line."""

@@ -196,7 +196,8 @@ def load(run: str | Path | Sequence[str | Path], *, accelerator: str = "auto") -
     """Load a finished run, or several whose probabilities are averaged.
 
     Args:
-        run: the run folder, or its model/; several as a list, as `[A,B]`, or as the folder of a multirun.
+        run: the run folder, its model/, or `hf:user/name` of the hub; several as a list, as `[A,B]`, or as the folder
+            of a multirun.
         accelerator: auto, cpu, gpu or mps.
 
     Raises:

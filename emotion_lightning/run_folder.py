@@ -3,16 +3,17 @@
 import csv
 import json
 import os
+import re
 import shlex
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import yaml
 
-from emotion_lightning import schema
+from emotion_lightning import hub_name, schema
 from emotion_lightning.errors import UserError
 
 SETTINGS = "settings.yaml"
@@ -106,7 +107,8 @@ def to_keep(settings: Any, options: dict[str, str]) -> dict[str, Any]:
     tree = {"options": options, **schema.redacted(schema.plain(settings))}
     tree["data"] = absolute(tree["data"])
     if tree.get("init_from"):
-        tree["init_from"] = str(Path(tree["init_from"]).expanduser().resolve())
+        run = tree["init_from"]
+        tree["init_from"] = run if hub_name.is_hub(run) else str(Path(run).expanduser().resolve())
     return tree
 
 
@@ -116,6 +118,21 @@ def absolute(data: dict[str, Any]) -> dict[str, Any]:
     return data | {
         name: str(Path(path).expanduser().resolve()) for name, path in paths.items() if Path(path).expanduser().exists()
     }
+
+
+def without_places(tree: Any) -> Any:
+    """A copy in which paths of this machine are but names: they mean nothing elsewhere, and tell of its owner.
+
+    >>> without_places({"path": "/home/me/data/my.csv", "name": "user/data", "text": "a/b"})
+    {'path': 'my.csv', 'name': 'user/data', 'text': 'a/b'}
+    """
+    if isinstance(tree, dict):
+        return {without_places(name): without_places(value) for name, value in tree.items()}
+    if isinstance(tree, list):
+        return [without_places(value) for value in tree]
+    if isinstance(tree, str) and re.match(r"/[^/\n]+/[^/\n]|~|[A-Za-z]:[\\/]|\\\\", tree):
+        return PureWindowsPath(tree).name  # knows the separators of every system
+    return tree
 
 
 def is_path(name: str) -> bool:

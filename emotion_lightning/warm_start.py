@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emotion_lightning import checkpoint, config
+from emotion_lightning import checkpoint, config, hub
 from emotion_lightning.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ def apply(network: Any, run: str, *, settings: config.Train, labels: list[str], 
 
     Args:
         network: as `adapter.attach` gives it.
-        run: the earlier run's folder, or its model/.
+        run: the earlier run's folder, its model/, or its name on the hub.
         settings: of this run.
         labels: of this run. Rows of the output layer are copied for those that the earlier run has too; the others
             stay fresh.
@@ -28,7 +28,7 @@ def apply(network: Any, run: str, *, settings: config.Train, labels: list[str], 
     Raises:
         UserError: the earlier run is of another method, base or architecture.
     """
-    folder = checkpoint.model_folder(run, name="init_from")
+    folder = checkpoint.model_folder(hub.fetch(run, setting="init_from"), name="init_from")
     card = checkpoint.read_card(folder)
     full = isinstance(settings.peft, config.Full)
     if full == card.base["adapter"]:
