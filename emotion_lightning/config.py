@@ -722,8 +722,8 @@ class Evaluate:
     """`python -m emotion_lightning.evaluate`."""
 
     run: str
-    """The run folder, its model/, or hf:user/name of the Hugging Face hub (hf:user/name@revision). Of several, [A,B,C] or
-    the folder of a multirun, probabilities are averaged, and thresholds fitted on the average of their validation
+    """The run folder, its model/, or hf:user/name (hf:user/name@revision) of the Hugging Face hub. Of several, [A,B,C]
+    or the folder of a multirun, probabilities are averaged, and thresholds fitted on the average of their validation
     rows."""
     split: Split
     """Which split of `data` is scored. One file without splits (data.path) is scored whole."""
@@ -738,8 +738,8 @@ class Predict:
     """`python -m emotion_lightning.predict`."""
 
     run: str
-    """The run folder, its model/, or hf:user/name of the Hugging Face hub (hf:user/name@revision). Of several, [A,B,C] or
-    the folder of a multirun, probabilities are averaged, and thresholds fitted on the average of their validation
+    """The run folder, its model/, or hf:user/name (hf:user/name@revision) of the Hugging Face hub. Of several, [A,B,C]
+    or the folder of a multirun, probabilities are averaged, and thresholds fitted on the average of their validation
     rows."""
     input: str | None
     """File with a text in each row: csv, tsv, jsonl, json, parquet, arrow, a folder that `datasets` saved; or txt, with

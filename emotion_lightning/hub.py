@@ -1,4 +1,4 @@
-"""Models on the Hugging Face hub: fetched where a setting says `hf:user/name`, and uploaded with a card for strangers."""
+"""Models on the Hugging Face hub: fetched where a setting says `hf:user/name`, uploaded with a card for strangers."""
 
 import dataclasses
 import json
@@ -152,7 +152,14 @@ def upload(folder: Path, repository: str, *, private: bool = True, run: Path | N
         with _access(name, otherwise, writes=True):
             api.whoami()
             standing = _standing(repository, files, private=private)
-            story = hub_card.Story(repository, card, _form(files), _licence(card), *hub_card.scores_and_settings(run))
+            story = hub_card.Story(
+                repository,
+                card,
+                _form(files),
+                _licence(card),
+                *hub_card.scores_and_settings(run),
+                checked="export.json" in files,
+            )
             files |= hub_card.files(story)
             _refuse_secrets(source, files)
             if standing is None:
@@ -190,14 +197,14 @@ def _check_whole(source: Path, run: Path) -> None:
 
 
 def _files(source: Path, card: checkpoint.Card) -> tuple[checkpoint.Card, dict[str, Path | bytes]]:
-    """The card as others get it, and what is uploaded, by its place in the repository: nothing tells of this machine."""
+    """The card as others get it, and what is uploaded, by its place in the repository; no paths of this machine."""
     files: dict[str, Path | bytes] = {file.name: file for kind in FILES for file in source.glob(kind)}
     base = dict(card.base)
     if base["adapter"] and base["local"]:
         place = Path(checkpoint.base_path(source, card))
         kinds = ("config.json", "*.safetensors", "*.safetensors.index.json")
         files |= {f"{run_folder.BASE}/{file.name}": file for kind in kinds for file in place.glob(kind)}
-        log.info("The base model in %s goes along: the hub has none that it could be found by.", place)
+        log.info("The base model goes along, a copy of %s: it has no id on the hub.", place)
         base |= {"path": run_folder.BASE, "revision": None}
     elif base["local"]:
         base["path"] = Path(base["path"]).name
@@ -278,7 +285,7 @@ def _standing(repository: str, files: dict[str, Path | bytes], *, private: bool)
     ours = checkpoint.CARD in names
     if others := sorted(name for name in names - (files.keys() if ours else set()) if _OF_A_MODEL.fullmatch(name)):
         raise UserError(
-            f"push={repository} holds {'this model in another form' if ours else 'another model'} ({others[0]}): of two "
+            f"push={repository} holds {'it in another form' if ours else 'another model'} ({others[0]}): of two "
             "in one place none could be loaded. Push to another name, or delete it first on "
             f"{_page(repository)}/tree/main."
         )

@@ -40,6 +40,7 @@ class Story:
         licence: the hub's name of the licence, None where it is not known.
         scores: what metrics.json of its run says, None where that is gone.
         settings: of its run, None where they are gone.
+        checked: the folder says in export.json how it compares with its run.
     """
 
     repository: str
@@ -48,6 +49,7 @@ class Story:
     licence: str | None
     scores: dict[str, Any] | None
     settings: dict[str, Any] | None
+    checked: bool = False
 
     @property
     def split(self) -> str | None:
