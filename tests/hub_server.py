@@ -177,13 +177,21 @@ def _application(hub: Hub) -> Flask:
         readable(space, name)
         return jsonify({})
 
-    @app.get("/api/models/<space>/<name>/tree/<path:revision>")
-    def tree(space: str, name: str, revision: str) -> Any:
+    @app.get("/api/models/<space>/<name>/tree/<revision>")
+    @app.get("/api/models/<space>/<name>/tree/<revision>/<path:folder>")
+    def tree(space: str, name: str, revision: str, folder: str = "") -> Any:
         found = readable(space, name)
         files = found.commits[commit_of(found, revision)]
-        return jsonify([{"type": "file", "path": path, "size": len(data), "oid": _sha1(data),
-                         **({"lfs": {"oid": _sha256(data), "size": len(data), "pointerSize": 134}}
-                            if _is_large(path) else {})} for path, data in sorted(files.items())])  # fmt: skip
+        inside = {path: data for path, data in sorted(files.items()) if path.startswith(f"{folder}/") or not folder}
+        if folder and not inside:
+            raise Refusal(404, "EntryNotFound", f"{folder} does not exist")
+        return jsonify(
+            [
+                {"type": "file", "path": path, "size": len(data), "oid": _sha1(data)}
+                | ({"lfs": {"oid": _sha256(data), "size": len(data), "pointerSize": 134}} if _is_large(path) else {})
+                for path, data in inside.items()
+            ]
+        )
 
     @app.post("/api/models/<space>/<name>/preupload/<revision>")
     def preupload(space: str, name: str, revision: str) -> Any:

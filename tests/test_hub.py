@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import SMALL, run_in_process
+from conftest import SMALL
 from hub_server import OWNER, READING, TOKEN, Hub, Repository
 
 from emotion_lightning import hub, hub_card, run_folder
@@ -71,7 +71,7 @@ def front_matter(readme: str) -> dict[str, Any]:
     return found
 
 
-# ------------------------------------------------------------------------------------------------------ there and back
+# ------------------------------------------------------------------------------------------------------- there and back
 
 
 def test_a_pushed_run_answers_the_same_from_the_hub(run: Any, server: Hub, finished: Path, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_the_cache_answers_without_the_hub(run: Any, pushed: Hub, monkeypatch: p
     assert "or not all of it" in capfd.readouterr().err
 
 
-# ---------------------------------------------------------------------------------------------------------- what is told
+# --------------------------------------------------------------------------------------------------------- what is told
 
 
 def test_the_card_tells_a_stranger_what_it_is(pushed: Hub, finished: Path) -> None:
@@ -247,7 +247,7 @@ def test_a_model_of_gemma_goes_with_its_notice(finished: Path) -> None:
     assert "may not be passed on" in readme and "scores were not at hand" in readme
 
 
-# -------------------------------------------------------------------------------------------------------- what is refused
+# ------------------------------------------------------------------------------------------------------ what is refused
 
 
 @pytest.mark.parametrize(
