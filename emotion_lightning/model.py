@@ -36,26 +36,27 @@ def check_access(settings: config.Model) -> None:
         return
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", settings.path):
         raise UserError(f"model.path={settings.path} is neither a folder nor a hub id such as google/gemma-1.1-2b-it.")
-    _check_hub(settings)
+    check_hub(settings.path, settings.revision)
 
 
-def _check_hub(settings: config.Model) -> None:
+def check_hub(path: str, revision: str | None) -> None:
+    """Raise UserError with the steps to take if a model of the hub cannot be had."""
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-    cached = try_to_load_from_cache(settings.path, "config.json", revision=settings.revision)
+    cached = try_to_load_from_cache(path, "config.json", revision=revision)
     if isinstance(cached, str):
         return
-    page = f"https://huggingface.co/{settings.path}"
+    page = f"https://huggingface.co/{path}"
     try:
         # One request without retries: from_pretrained itself would try for most of a minute before it gives up.
-        HfApi().auth_check(settings.path)
+        HfApi().auth_check(path)
     except GatedRepoError as error:
-        raise UserError(_steps(settings.path, f"its licence must be accepted first ({page})")) from error
+        raise UserError(_steps(path, f"its licence must be accepted first ({page})")) from error
     except RepositoryNotFoundError as error:
-        raise UserError(_steps(settings.path, "the hub does not know it, or it is private")) from error
+        raise UserError(_steps(path, "the hub does not know it, or it is private")) from error
     except Exception as error:  # the hub client raises errors of its own, of httpx and of the system
-        raise UserError(_steps(settings.path, f"the hub cannot be reached ({first_line(error)})")) from error
+        raise UserError(_steps(path, f"the hub cannot be reached ({first_line(error)})")) from error
 
 
 def _steps(path: str, reason: str) -> str:
@@ -72,7 +73,9 @@ def load_tokenizer(settings: config.Model) -> Any:
     from transformers import AutoTokenizer
 
     if settings.pretrained:
-        tokenizer = AutoTokenizer.from_pretrained(_local(settings.path), revision=settings.revision or "main")
+        tokenizer = AutoTokenizer.from_pretrained(
+            _local(settings.path), revision=settings.revision or "main", trust_remote_code=False
+        )
     else:
         tokenizer = AutoTokenizer.from_pretrained(BUNDLED)
     tokenizer.padding_side = "right"
@@ -203,6 +206,9 @@ def load(
             label2id={name: position for position, name in enumerate(labels)},
             problem_type="multi_label_classification",
             dtype=dtype,
+            # Nothing that comes with a model is run, and no pickle is opened.
+            trust_remote_code=False,
+            use_safetensors=True,
             **extra,
         )
     except (OSError, ValueError, ImportError) as error:
