@@ -200,7 +200,10 @@ def _check_numbers(card: Card) -> None:
         raise ValueError(f"{unknown[0]} is no protocol of thresholds")
     if card.protocol not in card.thresholds:
         raise ValueError(f"it has no thresholds of its protocol {card.protocol}")
-    for name, values in [*card.thresholds.items(), *([("calibration", card.calibration)] if card.calibration else [])]:
+    by_label: dict[str, dict[str, Any]] = dict(card.thresholds)
+    if card.calibration:
+        by_label["calibration"] = card.calibration
+    for name, values in by_label.items():
         if values.keys() != set(card.labels):
             raise ValueError(f"{name} is of {len(values)} labels, not of these {len(card.labels)}")
     for protocol, cuts in card.thresholds.items():
@@ -435,8 +438,7 @@ _PIPELINE = [
 
 
 _GRAPH_LOADING = [
-    "Without this project, with onnxruntime and transformers, in batches of any size and length (pooling is part of the",
-    "graph):",
+    "Without this project, in batches of any size and length (pooling is part of the graph):",
     "",
     "```python",
     "import numpy as np, onnxruntime",

@@ -70,23 +70,25 @@ def quantize(folder: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     large = (folder / DATA).exists()
-    small = folder / "small.onnx"
+    small = folder / "int8"
+    small.mkdir()
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)  # it advises a step that is of no use here, on the root logger
     try:
         quantize_dynamic(
             folder / FILE,
-            small,
+            small / FILE,
             per_channel=True,
             weight_type=QuantType.QInt8,
             use_external_data_format=large,
         )
     finally:
         root.setLevel(level)
-    (folder / FILE).unlink()
     (folder / DATA).unlink(missing_ok=True)
-    small.rename(folder / FILE)
+    for file in small.iterdir():
+        file.replace(folder / file.name)
+    small.rmdir()
 
 
 class Graph:
@@ -125,8 +127,8 @@ class Graph:
         outputs = [(value.name, value.shape[-1]) for value in self._session.get_outputs()]
         if inputs != {"input_ids", "attention_mask"} or outputs != [("logits", labels)]:
             raise UserError(
-                f"{file} is not of this card: it gives {outputs} of {sorted(inputs)}, where {labels} logits of input_ids "
-                "and attention_mask are asked for."
+                f"{file} is not of this card: it gives {outputs} of {sorted(inputs)}, where {labels} logits of "
+                "input_ids and attention_mask are asked for."
             )
 
     def logits(self, batch: pooling.Batch) -> Tensor:
@@ -149,5 +151,5 @@ def _check_data(file: Path) -> None:
     for tensor in _get_all_tensors(graph):
         if uses_external_data(tensor):
             places = [entry.value for entry in tensor.external_data if entry.key == "location"]
-            if places not in ([DATA], ["small.onnx.data"]):
+            if places != [DATA]:
                 raise UserError(f"{file} names weights in {places}, which lies outside its folder; it is not opened.")

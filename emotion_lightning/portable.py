@@ -1,4 +1,4 @@
-"""A run as one folder that can be taken elsewhere: its adapter, a whole network, or a graph; and how far it is the same.
+"""A run as one folder that can be taken elsewhere: an adapter, a whole network or a graph; and how far it is the same.
 
 What is compared: the answers of the run itself, as it keeps them; of the trained parts on an unquantised base, merged
 into it and not; and of the folder that was written, read again.
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from emotion_lightning import (
+    adapter,
     calibration,
     checkpoint,
     config,
@@ -40,6 +41,8 @@ REPORT = "export.json"
 """What an export says of its checks."""
 _TOLERANCE = 1e-4
 """Difference of probabilities up to which two float32 computations are the same."""
+_HALF_TOLERANCE = 0.1
+"""The same where one of them is kept in 16 bits: what is lost is told, and more than this is no rounding."""
 _PROBES = 64
 """Texts on which equality is checked where a whole split would take long."""
 SCORES = ("f1_macro", "f1_micro", "jaccard")
@@ -146,9 +149,7 @@ def write(folder: Path, source: Path, card: checkpoint.Card, settings: config.Ex
         raise UserError(f"base={settings.base} is no id of the hub such as google/gemma-1.1-2b-it.")
     rows = _rows(source, card, needed=settings.refit)
     own = _own(source, card, rows, settings.accelerator)
-    new = dataclasses.replace(
-        card, format=settings.format.value, base=dict(card.base), data=_without_places(card.data)
-    )
+    new = dataclasses.replace(card, format=settings.format.value, base=dict(card.base), data=_without_places(card.data))
     job = _Job(folder, source, card, new, settings, rows, own)
     content = {"format": settings.format.value, "rows": rows.name, "texts": len(rows.texts)}
     content |= _adapter(job) if adapter else _whole(job)
@@ -219,10 +220,17 @@ def _whole(job: _Job) -> dict[str, Any]:
             onnx_graph.quantize(job.folder)
             forms.append(_answer("onnx, int8", job.read_again(cpu), rows, _size(job.folder)))
     else:
+        probes = [rows.texts[i] for i in rows.probes()]
+        exact = dataclasses.replace(card, base=card.base | {"dtype": config.Dtype.float32.value})
+        before = Predictor(merged, tokenizer, card=exact, device=device).probabilities(probes)
         checkpoint.save_whole(job.folder, merged.to(model.compute_dtype(dtype, device)))
         del merged
         _save_words(job, tokenizer)
         again = job.read_again(job.settings.accelerator)
+        _must_be_close(
+            again.probabilities(probes), before, "the folder, read again, and the network that was saved",
+            tolerance=_TOLERANCE if dtype is config.Dtype.float32 else _HALF_TOLERANCE,
+        )  # fmt: skip
         forms.append(_answer(f"merged, {dtype.value}", again, rows, _size(job.folder)))
     found["weights"] = job.told(*forms)
     if rows.targets is not None:
@@ -259,23 +267,20 @@ def _merged(job: _Job, device: torch.device) -> tuple[Any, Any, float | None]:
 
     network = checkpoint.put_adapter(network, source)
     before = answers(network)
-    network = network.merge_and_unload(safe_merge=True)
-    moved = _difference(answers(network), before)
-    if moved > _TOLERANCE:
-        raise RuntimeError(f"merged and unmerged answers differ by {moved:.2g}, more than {_TOLERANCE:g}")
-    return network, tokenizer, moved
+    network = adapter.merge(network)
+    return network, tokenizer, _must_be_close(answers(network), before, "merged and unmerged")
 
 
 def _same_in_any_batch(graph: Predictor, reference: Answers, rows: Rows) -> float:
     """How far a graph is from torch at most, in batches of other sizes, and thus lengths, than it was traced with."""
     few = rows.probes()
     texts = [rows.texts[i] for i in few]
-    worst = max(
-        _difference(graph.probabilities(texts, batch_size=size), reference.probabilities[few]) for size in (1, 5, 32)
+    return max(
+        _must_be_close(
+            graph.probabilities(texts, batch_size=size), reference.probabilities[few], f"graph and torch, by {size}"
+        )
+        for size in (1, 5, 32)
     )
-    if worst > _TOLERANCE:
-        raise RuntimeError(f"the graph's answers differ from torch's by {worst:.2g}, more than {_TOLERANCE:g}")
-    return worst
 
 
 # --------------------------------------------------------------------------------------------------------- comparisons
@@ -347,6 +352,14 @@ def _scores(probabilities: Tensor, rows: Rows, card: checkpoint.Card) -> dict[st
     decisions = thresholds.decide(probabilities, card.cuts())
     found = metrics.decisions_report(decisions, rows.targets.bool(), card.cuts(), card.labels)
     return {name: found[name] for name in SCORES}
+
+
+def _must_be_close(one: Tensor, other: Tensor, what: str, *, tolerance: float = _TOLERANCE) -> float:
+    """Their largest difference, or a RuntimeError where it is more than rounding."""
+    found = _difference(one, other)
+    if not found <= tolerance:  # a NaN is not close either
+        raise RuntimeError(f"{what}: answers differ by {found:.2g}, more than {tolerance:g}; nothing is written")
+    return found
 
 
 def _difference(one: Tensor, other: Tensor) -> float:

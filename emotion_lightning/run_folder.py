@@ -237,6 +237,7 @@ def making(folder: Path) -> Iterator[Path]:
     """
     from filelock import FileLock, Timeout
 
+    folder = folder.resolve()
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise UserError(f"{folder} stands already and is not empty; choose another place, or move it away.")
     part = folder.with_name(f".{folder.name}.part")

@@ -25,10 +25,24 @@ _CONFIG = (
     "quantization_config",  # imports the package of the method; what we save is not quantised, the card says how to
 )
 _METHODS = ("IA3", "LORA", "VERA", "LN_TUNING")
-_OF_METHODS = (
-    "peft_type task_type base_model_name_or_path revision inference_mode target_modules feedforward_modules "
-    "modules_to_save r lora_alpha lora_dropout use_rslora use_dora vera_dropout projection_prng_key peft_version"
-).split()
+_OF_METHODS = {
+    "peft_type",
+    "task_type",
+    "base_model_name_or_path",
+    "revision",
+    "inference_mode",
+    "target_modules",
+    "feedforward_modules",
+    "modules_to_save",
+    "r",
+    "lora_alpha",
+    "lora_dropout",
+    "use_rslora",
+    "use_dora",
+    "vera_dropout",
+    "projection_prng_key",
+    "peft_version",
+}
 """What our methods set in an adapter_config.json; any other field must stand at PEFT's default."""
 
 
@@ -46,13 +60,25 @@ def check(folder: Path) -> None:
 
 
 def check_base(folder: Path) -> None:
-    """The same of a base that lies elsewhere on this machine, whose own code is never run and may therefore be named."""
+    """The same of a base that lies elsewhere on this machine: code that it names is never run, and so let stand."""
     if (folder / "adapter_config.json").is_file():
         raise UserError(f"{folder} holds an adapter (adapter_config.json) and can be the base of none.")
-    content = _object(folder / "config.json")
-    if content.get("transformers_weights"):
-        raise UserError(f"{folder / 'config.json'} names a file of weights (transformers_weights), which is not read.")
     whole_network(folder)
+
+
+def check_architecture(architecture: Any, path: str) -> None:
+    """Raise UserError for a configuration, as Transformers reads it, that names kernels of the hub or another file.
+
+    Args:
+        architecture: the configuration.
+        path: where it comes from, to be told.
+    """
+    if getattr(architecture, "transformers_weights", None):
+        raise UserError(f"{path} names a file of weights (transformers_weights), which is not read.")
+    for name in ("attn_implementation", "experts_implementation"):
+        kernel = getattr(architecture, f"_{name}", None)
+        if kernel is not None and not re.fullmatch(r"\w+", str(kernel)):
+            raise UserError(f"{path} asks for the kernel {kernel} ({name}), which would be downloaded and run.")
 
 
 def check_place(folder: Path, base: Path) -> None:
@@ -85,7 +111,9 @@ def parts(index: Path) -> set[str]:
     found = {str(part) for part in named.values()} if isinstance(named, dict) else {""}
     for part in found:
         if not re.fullmatch(r"[\w-]+\.safetensors", part):
-            raise UserError(f"{index} names {part or 'no file'} as part of the weights; parts are safetensors beside it.")
+            raise UserError(
+                f"{index} names {part or 'no file'} as part of the weights; parts are safetensors beside it."
+            )
     return found
 
 

@@ -32,7 +32,9 @@ def apply(network: Any, run: str, *, settings: config.Train, labels: list[str], 
     card = checkpoint.read_card(folder)
     full = isinstance(settings.peft, config.Full)
     if card.is_graph:
-        raise UserError(f"init_from={run} holds a graph for onnxruntime and no weights; take another export, or the run.")
+        raise UserError(
+            f"init_from={run} holds a graph for onnxruntime and no weights; take another export, or the run."
+        )
     if full == card.base["adapter"]:
         mend = (
             f"model.path={folder} puts an adapter on its weights"

@@ -140,7 +140,7 @@ WHOLE: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda m: (m / "adapter_config.json").write_text(json.dumps({"peft_type": "IA3", "task_type": "SEQ_CLS"})),
         "both a whole network and an adapter"),
     "weights above": (
-        lambda m: (m / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": "../../x.safetensors"}})),
+        lambda m: (m / "model.safetensors.index.json").write_text('{"weight_map": {"x": "../../x.safetensors"}}'),
         "parts are safetensors beside it"),
     "labels of another head": (two_more_labels, "is damaged"),
 }  # fmt: skip
@@ -195,9 +195,7 @@ def test_a_hostile_start_is_refused(run: Any, finished: Path, tmp_path: Path, ca
     assert not (tmp_path / MARKER).exists() and not (tmp_path / "out" / "metrics.json").exists()
 
 
-def test_the_pickles_and_the_code_of_these_tests_would_do_harm(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_pickles_and_the_code_of_these_tests_would_do_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     pickle.loads(pickle.dumps(Hostile()))
     assert (tmp_path / MARKER).exists()
@@ -240,6 +238,11 @@ def test_a_model_path_that_holds_only_pickles_or_needs_code_is_refused(
     change(tmp_path / "coded" / "config.json", model_type="evil")
     assert run("train", *asked, "model.path=coded") == 2
     assert not (tmp_path / MARKER).exists() and "evil" not in sys.modules
+    capfd.readouterr()
+    shutil.copytree(finished / "base", tmp_path / "kernel")
+    change(tmp_path / "kernel" / "config.json", attn_implementation="somebody/kernel")
+    assert run("train", *asked, "model.path=kernel") == 2
+    assert "which would be downloaded and run" in capfd.readouterr().err
 
 
 def test_a_graph_that_takes_weights_from_elsewhere_is_refused(
@@ -273,7 +276,7 @@ def test_a_graph_that_takes_weights_from_elsewhere_is_refused(
     assert "a pickle may run any code" in capfd.readouterr().err and not (tmp_path / MARKER).exists()
 
 
-# ------------------------------------------------------------------------------------------------ what must go on working
+# ---------------------------------------------------------------------------------------------- what must go on working
 
 
 def test_a_pickle_that_nothing_needs_is_let_lie(run: Any, finished: Path, tmp_path: Path) -> None:
