@@ -756,6 +756,40 @@ class Predict:
     predict: Predictions
 
 
+class ExportFormat(StrEnum):
+    """What a folder that is taken elsewhere holds."""
+
+    adapter = "adapter"
+    merged = "merged"
+    onnx = "onnx"
+    onnx_int8 = "onnx_int8"
+
+
+@dataclass
+class Export:
+    """`python -m emotion_lightning.export`."""
+
+    run: str
+    """The run folder, its model/, or hf:user/name."""
+    output: str
+    """The folder to make; it may stand, empty."""
+    format: ExportFormat
+    """adapter: what was trained, as it stands. merged: a whole network in Transformers' own form. onnx: a graph for
+    onnxruntime, pooling included. onnx_int8: the same with 8-bit weights, smaller and less exact."""
+    base: str | None
+    """Adapter only: hub id of a base that the run read from a folder. It is named then, and no copy taken along."""
+    dtype: Dtype
+    """Merged only: what weights are kept and computed in; auto is float32. The others halve the folder."""
+    refit: bool
+    """Fit thresholds and calibration anew on the run's validation rows, by the probabilities of what is exported."""
+    push: str | None
+    """user/name of the Hugging Face hub, where the folder is uploaded to; null uploads nothing."""
+    private: bool
+    """A new repository on the hub is seen by you alone, and a public one is not written to."""
+    accelerator: Accelerator
+    """What to run the checks on; auto takes a GPU where there is one."""
+
+
 @dataclass
 class Inspect:
     """`python -m emotion_lightning.inspect`."""
@@ -934,6 +968,7 @@ SCHEMAS: dict[str, type] = {
     "train": Train,
     "evaluate": Evaluate,
     "predict": Predict,
+    "export": Export,
     "inspect": Inspect,
     "baseline": Baseline,
     "compare": Compare,
@@ -987,6 +1022,7 @@ COMMANDS: dict[str, type] = {
     "train": Train,
     "evaluate": Evaluate,
     "predict": Predict,
+    "export": Export,
     "inspect": Inspect,
     "baseline": Baseline,
     "compare": Compare,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emotion_lightning import config, pooling
+from emotion_lightning import config, pooling, untrusted
 from emotion_lightning.errors import LOG_IN, UserError, first_line, no_access
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,9 @@ def load_tokenizer(settings: config.Model) -> Any:
     from transformers import AutoTokenizer
 
     if settings.pretrained:
-        tokenizer = AutoTokenizer.from_pretrained(_local(settings.path), revision=settings.revision or "main")
+        tokenizer = AutoTokenizer.from_pretrained(
+            _local(settings.path), revision=settings.revision or "main", trust_remote_code=False
+        )
     else:
         tokenizer = AutoTokenizer.from_pretrained(BUNDLED)
     tokenizer.padding_side = "right"
@@ -185,10 +187,10 @@ def load(
         pad_token_id: of the tokenizer.
         device: where the network goes.
     """
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoConfig, AutoModelForSequenceClassification
     from transformers.utils import logging as transformers_logging
 
-    extra: dict[str, Any] = {"revision": revision} if revision else {}
+    extra: dict[str, Any] = {}
     if quantization is not config.Quantization.none:
         extra["quantization_config"] = _quantization(quantization, dtype, kept)
         # "auto" would spread the model over devices, and by default every DDP process loads onto the first GPU.
@@ -198,13 +200,24 @@ def load(
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # that the head is new is no news
     try:
-        network = AutoModelForSequenceClassification.from_pretrained(
+        architecture = AutoConfig.from_pretrained(
             path,
             num_labels=len(labels),
             id2label=dict(enumerate(labels)),
             label2id={name: position for position, name in enumerate(labels)},
             problem_type="multi_label_classification",
+            trust_remote_code=False,
+            revision=revision or "main",
+        )
+        untrusted.check_architecture(architecture, path)
+        network = AutoModelForSequenceClassification.from_pretrained(
+            path,
+            config=architecture,
             dtype=dtype,
+            # Nothing that comes with a model is run, and no pickle is opened.
+            trust_remote_code=False,
+            use_safetensors=True,
+            revision=revision or "main",
             **extra,
         )
     except (OSError, ValueError, ImportError) as error:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emotion_lightning import average, calibration, checkpoint, config, model, pooling, quiet, thresholds
+from emotion_lightning import average, calibration, checkpoint, config, model, onnx_graph, pooling, quiet, thresholds
 from emotion_lightning.data.batches import WINDOW, Collate, EmotionRows, Tokens, by_length, tokenize
 from emotion_lightning.errors import UserError
 
@@ -145,8 +145,7 @@ class Predictor(Labeller):
             for rows in batches:
                 batch = collate(rows)
                 with model.enough_memory(partial(tuple, batch["input_ids"].shape), training=False, batch_tokens=budget):
-                    moved = {n: v.to(self.device) for n, v in batch.items() if n in ("input_ids", "attention_mask")}
-                    done.append(pooling.logits(self.network, moved, pooling=self.card.pooling()))
+                    done.append(self._forward({n: v for n, v in batch.items() if n in ("input_ids", "attention_mask")}))
             # One copy for all: each would wait for the device.
             if done:
                 logits[[row for rows in batches for row in rows]] = torch.cat(done).cpu()
@@ -157,10 +156,21 @@ class Predictor(Labeller):
             )
         return logits
 
+    def _forward(self, batch: pooling.Batch) -> Tensor:
+        moved = {name: value.to(self.device) for name, value in batch.items()}
+        return pooling.logits(self.network, moved, pooling=self.card.pooling())
+
     def _precision(self) -> AbstractContextManager[Any]:
         # The same autocast as in training, so that a run's own numbers come out again.
         dtype = model.compute_dtype(config.Dtype(self.card.base["dtype"]), self.device)
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not torch.float32)
+
+
+class GraphPredictor(Predictor):
+    """The same of a graph for onnxruntime, in `network`."""
+
+    def _forward(self, batch: pooling.Batch) -> Tensor:
+        return self.network.logits(batch)
 
 
 class Average(Labeller):
@@ -216,7 +226,14 @@ def open_runs(runs: Sequence[str], card: checkpoint.Card, *, accelerator: str) -
 
 def _load(run: str, accelerator: str) -> Predictor:
     folder = checkpoint.model_folder(run)
-    card = checkpoint.read_card(folder)
-    device = model.device_for(config.Accelerator(accelerator))
+    return open_folder(folder, checkpoint.read_card(folder), accelerator=config.Accelerator(accelerator))
+
+
+def open_folder(folder: Path, card: checkpoint.Card, *, accelerator: config.Accelerator) -> Predictor:
+    """What labels texts with a model folder, of a run or of an export."""
+    if card.is_graph:
+        graph = onnx_graph.Graph(folder, labels=len(card.labels), accelerator=accelerator)
+        return GraphPredictor(graph, checkpoint.load_tokenizer(folder), card=card, device=torch.device("cpu"))
+    device = model.device_for(accelerator)
     network, tokenizer = checkpoint.load_model(folder, card=card, device=device)
     return Predictor(network, tokenizer, card=card, device=device)
