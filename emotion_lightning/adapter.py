@@ -119,6 +119,20 @@ def _check_roles(network: nn.Module, targets: list[str], roles: dict[str, str]) 
             )
 
 
+def merge(network: Any) -> Any:
+    """The network that an adapter is on, with what was trained folded into its weights and PEFT's layers gone."""
+    from peft.utils import ModulesToSaveWrapper
+
+    own = network.merge_and_unload(safe_merge=True)
+    # LNTuning leaves the head in its wrapper (peft 0.21), and a saved network would have a head of other names.
+    for name, module in list(own.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper):
+            parent, _, last = name.rpartition(".")
+            head = module.unload_and_optionally_merge_module(merge=True, safe_merge=True, adapter_names=None)
+            setattr(own.get_submodule(parent), last, head)
+    return own
+
+
 def trained_parameters(network: nn.Module) -> int:
     """How many numbers are trained."""
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)

@@ -1,5 +1,6 @@
 """What is kept of a trained network: a model folder that stock PEFT loads."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emotion_lightning import adapter, config, labels, model, run_folder, schema
+from emotion_lightning import adapter, config, labels, model, run_folder, schema, thresholds, untrusted
 from emotion_lightning.calibration import Scaling, from_plain
 from emotion_lightning.errors import UserError, first_line
 
@@ -31,6 +32,7 @@ class Card:
         clean: steps of cleaning that texts go through first.
         fitting: settings that the thresholds were fitted with, with the name of their schema under `option`.
         calibration: slope and offset of each label's logits, by label; empty where probabilities are not calibrated.
+        format: of a folder that `export` made, one of config.ExportFormat; empty in a run folder.
     """
 
     labels: list[str]
@@ -45,6 +47,12 @@ class Card:
     clean: list[str] = field(default_factory=list)
     fitting: dict[str, Any] = field(default_factory=dict)
     calibration: dict[str, dict[str, float]] = field(default_factory=dict)
+    format: str = ""
+
+    @property
+    def is_graph(self) -> bool:
+        """Whether the folder holds a graph for onnxruntime instead of weights."""
+        return self.format in (config.ExportFormat.onnx, config.ExportFormat.onnx_int8)
 
     def cuts(self, protocol: str | None = None) -> Tensor:
         """Thresholds of a protocol, [label], float64."""
@@ -82,39 +90,99 @@ def save_model(folder: Path, network: Any, *, tokenizer: Any, card: Card, method
         network.peft_config["default"].revision = card.base["revision"]
         network.save_pretrained(folder, save_embedding_layers=False)
     else:
-        network.save_pretrained(folder)
+        save_whole(folder, network)
+    save_words(folder, tokenizer=tokenizer, card=card, method=method, scores=scores)
+
+
+def save_whole(folder: Path, network: Any) -> None:
+    """Write config.json and weights of a whole network."""
+    if hasattr(network.config, "auto_map"):
+        del network.config.auto_map  # code that its base came with, which is never run
+    network.save_pretrained(folder)
+
+
+def save_words(folder: Path, *, tokenizer: Any, card: Card, method: str, scores: str) -> None:
+    """Write what stands beside the weights: tokenizer, our card and the README that hubs show."""
+    tokenizer.init_kwargs.pop("auto_map", None)
     tokenizer.save_pretrained(folder)
     (folder / "README.md").write_text(_readme(card, method, scores), encoding="utf-8")
     run_folder.write_json(folder / CARD, card.__dict__)
 
 
 def read_card(folder: Path) -> Card:
-    """The card of a model folder, or a UserError that names what is wrong with it."""
+    """The card of a model folder, or a UserError that names what is wrong with it or with its folder."""
     file = folder / CARD
     content = run_folder.read_json(file)
+    untrusted.check(folder)
     try:
         card = Card(**content)
         labels.check(card.labels, str(file))
-        for protocol in (*card.thresholds, card.protocol):
-            if not bool(torch.isfinite(card.cuts(protocol)).all()):
-                raise ValueError(f"a threshold of {protocol} is not finite")
+        _check_numbers(card)
         config.Quantization(card.base["quantization"])
         config.Dtype(card.base["dtype"])
+        config.Attention(card.base["attention"])
+        config.AttentionKernel(card.base["attn_implementation"])
         card.cleaning()
         card.pooling()
         card.scaling()
         card.threshold_settings()
         required = {
-            "max_tokens": isinstance(card.max_tokens, int) and card.max_tokens > 0,
-            "data": card.data["option"],
-            "loss": card.loss["option"],
+            "labels": all(name.isprintable() for name in card.labels),
+            "max_tokens": type(card.max_tokens) is int and 0 < card.max_tokens <= 1_000_000,
+            "data": f"data/{card.data['option']}" in config.SCHEMAS,
+            "loss": f"loss/{card.loss['option']}" in config.SCHEMAS,
+            "format": not card.format or config.ExportFormat(card.format),
+            "base": all(type(card.base[name]) is bool for name in ("local", "adapter", "pretrained", "stock"))
+            and all(_is_texts(card.base[name]) for name in ("head", "kept"))
+            and isinstance(card.base["revision"], str | None),
         }
         wrong = [name for name, right in required.items() if not right]
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise UserError(f"{file} is damaged or of another version ({error}).") from error
     if wrong:
         raise UserError(f"{file} is damaged: {', '.join(wrong)}.")
+    _check_paths(card, file)
     return card
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(part, str) for part in value)
+
+
+def _check_numbers(card: Card) -> None:
+    """Raise ValueError for thresholds and calibration that are not of these labels, or out of range."""
+    if unknown := sorted(card.thresholds.keys() - set(thresholds.PROTOCOLS)):
+        raise ValueError(f"{unknown[0]} is no protocol of thresholds")
+    if card.protocol not in card.thresholds:
+        raise ValueError(f"it has no thresholds of its protocol {card.protocol}")
+    by_label: dict[str, dict[str, Any]] = dict(card.thresholds)
+    if card.calibration:
+        by_label["calibration"] = card.calibration
+    for name, values in by_label.items():
+        if values.keys() != set(card.labels):
+            raise ValueError(f"{name} is of {len(values)} labels, not of these {len(card.labels)}")
+    for protocol, cuts in card.thresholds.items():
+        for label, cut in cuts.items():
+            if type(cut) not in (int, float) or not 0 <= cut <= 1:
+                raise ValueError(f"the {protocol} threshold of {label} is {cut!r}, not a number of 0 to 1")
+    for label, parts in card.calibration.items():
+        for part in parts.values():
+            if type(part) not in (int, float) or not math.isfinite(part):
+                raise ValueError(f"the calibration of {label} holds {part!r}, not a number")
+
+
+def _check_paths(card: Card, file: Path) -> None:
+    """Raise UserError for paths that leave the folder; a run's own are those of the machine that trained it."""
+    path = card.base["path"]
+    if not card.base["local"] and not untrusted.is_hub_id(path):
+        raise UserError(f"{file} is damaged: its base {path!r} is no id of the hub.")
+    named = [path] if card.base["local"] else []
+    for value in [*named, *(card.data[name] for name in run_folder.PATHS if card.data.get(name))]:
+        if not isinstance(value, str):
+            raise UserError(f"{file} is damaged: {value!r} is no path.")
+        given = Path(value)
+        if ".." in given.parts or (card.format and given.is_absolute()):
+            raise UserError(f"{file} names {value}, which lies outside its folder; it is not opened.")
 
 
 def model_folder(run: str, *, name: str = "run") -> Path:
@@ -142,36 +210,85 @@ def load_model(folder: Path, *, card: Card, device: torch.device) -> tuple[Any, 
 
 
 def _load_model(folder: Path, *, card: Card, device: torch.device) -> tuple[Any, Any]:
-    from peft import PeftModel
+    whole = not card.base["adapter"]
+    if card.is_graph:
+        raise UserError(f"{folder} holds a graph for onnxruntime and no weights; take another export, or the run.")
+    tokenizer = load_tokenizer(folder)
+    compute = model.compute_dtype(config.Dtype(card.base["dtype"]), device)
+    if whole:
+        untrusted.weights(folder, "config.json")
+        untrusted.whole_network(folder)
+        path = str(folder)
+    else:
+        untrusted.weights(folder, "adapter_config.json")
+        untrusted.weights(folder, "adapter_model.safetensors")
+        path = base_path(folder, card)
+    network = load_base(
+        path, card=card, quantization=config.Quantization(card.base["quantization"]), compute=compute,
+        dtype=torch.float32 if whole and not card.format else compute,
+        pad_token_id=tokenizer.pad_token_id, device=device,
+    )  # fmt: skip
+    if not whole:
+        network = put_adapter(network, folder)
+    return network.eval(), tokenizer
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model folder; it pads on the right."""
     from transformers import AutoTokenizer
 
-    whole = not card.base["adapter"]
-    needed = ["config.json"] if whole else ["adapter_config.json", "adapter_model.safetensors"]
-    for name in (*needed, "tokenizer.json", "tokenizer_config.json"):
-        if not (folder / name).is_file():
-            raise UserError(f"{folder} is damaged: {name} is missing.")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        untrusted.weights(folder, name)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     tokenizer.padding_side = "right"
-    compute = model.compute_dtype(config.Dtype(card.base["dtype"]), device)
+    return tokenizer
+
+
+def load_base(
+    path: str,
+    *,
+    card: Card,
+    quantization: config.Quantization,
+    compute: torch.dtype,
+    dtype: torch.dtype,
+    pad_token_id: int,
+    device: torch.device,
+) -> Any:
+    """The network that a card is of, without its adapter.
+
+    Args:
+        path: folder or hub id.
+        card: of the model folder.
+        quantization: how weights are held.
+        compute: what is computed in.
+        dtype: of the weights.
+        pad_token_id: of the tokenizer.
+        device: where the network goes.
+    """
     kernel = config.AttentionKernel(card.base["attn_implementation"])
-    network = model.load(
-        str(folder) if whole else base_path(folder, card),
-        revision=None if whole else card.base["revision"],
-        quantization=config.Quantization(card.base["quantization"]),
-        dtype=torch.float32 if whole else compute,
+    return model.load(
+        path,
+        revision=None if Path(path).is_dir() else card.base["revision"],
+        quantization=quantization,
+        dtype=dtype,
         head=card.base["head"],
         kept=card.base["kept"],
         attention=config.Attention(card.base["attention"]),
         attn_implementation=model.attention_kernel(kernel, device, compute, max_tokens=card.max_tokens),
         labels=card.labels,
-        pad_token_id=tokenizer.pad_token_id,
+        pad_token_id=pad_token_id,
         device=device,
     )
-    if not whole:
-        network = PeftModel.from_pretrained(network, str(folder))
-        _check_whole(network, folder)
-        adapter.keep_dtype(network)
-    return network.eval(), tokenizer
+
+
+def put_adapter(network: Any, folder: Path) -> Any:
+    """A base with the adapter of a model folder on it."""
+    from peft import PeftModel
+
+    network = PeftModel.from_pretrained(network, str(folder))
+    _check_whole(network, folder)
+    adapter.keep_dtype(network)
+    return network
 
 
 def _check_whole(network: Any, folder: Path) -> None:
@@ -194,12 +311,20 @@ def base_path(folder: Path, card: Card) -> str:
                 f"({card.versions.get('emotion-lightning', 'unknown')}); install that one, or train again."
             )
         return model.local(model.TINY)
+    if card.format and card.base["local"]:
+        untrusted.weights(folder / run_folder.BASE, "config.json")
+        untrusted.check(folder / run_folder.BASE)
+        untrusted.whole_network(folder / run_folder.BASE)
+        return str(folder / run_folder.BASE)
     saved = Path(card.base["path"])
     beside = [folder.parent / run_folder.BASE, folder / run_folder.BASE, folder.parent / saved.name]
     # Random weights lie in the run's own folder: where that was, another run may have put its own by now.
     places = [saved, *beside] if card.base["pretrained"] else [*beside, saved]
     for place in places:
         if (place / "config.json").is_file():
+            if place != saved:
+                untrusted.check_place(folder, place)
+            untrusted.check_base(place)
             return str(place)
     if card.base["local"]:
         raise UserError(
@@ -214,10 +339,10 @@ def _readme(card: Card, method: str, scores: str) -> str:
     name = Path(base).name if card.base["local"] else base
     if not card.base["pretrained"]:
         name = f"a {card.base['architecture']} with random weights"
-    adapter_only = method != "full"
+    library = "onnx" if card.is_graph else "peft" if card.base["adapter"] else "transformers"
     lines = [
         "---",
-        f"library_name: {'peft' if adapter_only else 'transformers'}",
+        f"library_name: {library}",
         "pipeline_tag: text-classification",
         "tags: [emotion, multi-label]",
         *([] if card.base["local"] or base == model.TINY else [f"base_model: {base}"]),
@@ -240,8 +365,7 @@ def _readme(card: Card, method: str, scores: str) -> str:
         f"Decisions use the {card.protocol} thresholds in `{CARD}`, fitted on validation. Texts are cut to",
         f"{card.max_tokens} tokens{' after cleaning: ' + ', '.join(card.clean) if card.clean else ''}.",
         "",
-        *(_stock_loading(card, base) if adapter_only and card.base["stock"] else []),
-        *([] if card.base["stock"] else _OWN_POOLING),
+        *_without_project(card),
     ]
     return "\n".join(lines)
 
@@ -261,6 +385,53 @@ _TINY_NOTICE = [
 ]
 
 
+def _without_project(card: Card) -> list[str]:
+    """How a folder answers without this project, or that it does not."""
+    if card.is_graph:
+        lines = _GRAPH_LOADING
+    elif not card.base["stock"]:
+        return _OWN_POOLING
+    elif card.base["adapter"]:
+        lines = _stock_loading(card)
+    else:
+        lines = _PIPELINE
+    after = ["It gives raw probabilities; calibration and thresholds are in `emotion_lightning.json`.", ""]
+    return lines + (after if card.format else [])
+
+
+_PIPELINE = [
+    "Without this project:",
+    "",
+    "```python",
+    "from transformers import pipeline",
+    "",
+    "emotions = pipeline(",
+    '    "text-classification", model="this folder", top_k=None, function_to_apply="sigmoid"',
+    ")",
+    'emotions("I never thought they would come.", truncation=True)',
+    "```",
+    "",
+]
+
+
+_GRAPH_LOADING = [
+    "Without this project, in batches of any size and length (pooling is part of the graph):",
+    "",
+    "```python",
+    "import numpy as np, onnxruntime",
+    "from transformers import AutoTokenizer",
+    "",
+    'tokenizer = AutoTokenizer.from_pretrained("this folder", padding_side="right")',
+    'session = onnxruntime.InferenceSession("this folder/model.onnx")',
+    'texts = ["I never thought they would come."]',
+    'tokens = tokenizer(texts, padding=True, truncation=True, return_tensors="np")',
+    'inputs = {name: tokens[name] for name in ("input_ids", "attention_mask")}',
+    'probabilities = 1 / (1 + np.exp(-session.run(["logits"], inputs)[0]))',
+    "```",
+    "",
+]
+
+
 _GEMMA_NOTICE = [
     "This is a Model Derivative of Gemma. Gemma is provided under and subject to the Gemma Terms of Use found at",
     "ai.google.dev/gemma/terms.",
@@ -275,11 +446,14 @@ _OWN_POOLING = [
 ]
 
 
-def _stock_loading(card: Card, base: str) -> list[str]:
-    if base == model.TINY:
+def _stock_loading(card: Card) -> list[str]:
+    imported = []
+    if card.base["path"] == model.TINY:
         base, imported = "BUNDLED", ["from emotion_lightning.model import BUNDLED"]
+    elif card.format and card.base["local"]:
+        base = f'"this folder/{run_folder.BASE}"'
     else:
-        base, imported = f'"{base}"', []
+        base = f'"{card.base["path"]}"'
     options = {
         "nf4": 'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, '
         f"llm_int8_skip_modules={card.base['kept']})",

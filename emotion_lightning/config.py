@@ -707,8 +707,8 @@ class Train:
     from_run: str | None
     """Repeat this run from its settings; other settings on the command line change them."""
     init_from: str | None
-    """Start from the weights that this run trained, on any data: the same peft option on the same model. Labels that
-    both know start from what was learned of them."""
+    """Start from the weights that this run trained, a folder or hf:user/name, on any data: the same peft option on the
+    same model. Labels that both know start from what was learned of them."""
     distill: Distillation
     score_test: bool
     """Score the test split at the end, once. Searches (tune, W&B sweeps) leave it out, as what is chosen must not hang
@@ -738,8 +738,9 @@ class Evaluate:
     """`python -m emotion_lightning.evaluate`."""
 
     run: str
-    """The run folder, or its model/. Of several, [A,B,C] or the folder of a multirun, probabilities are averaged, and
-    thresholds fitted on the average of their validation rows."""
+    """The run folder, its model/, or hf:user/name (hf:user/name@revision) of the Hugging Face hub. Of several, [A,B,C]
+    or the folder of a multirun, probabilities are averaged, and thresholds fitted on the average of their validation
+    rows."""
     split: Split
     """Which split of `data` is scored. One file without splits (data.path) is scored whole."""
     accelerator: Accelerator
@@ -753,9 +754,9 @@ class Predict:
     """`python -m emotion_lightning.predict`."""
 
     run: str | None
-    """The run folder, or its model/. Of several, [A,B,C] or the folder of a multirun, probabilities are averaged, and
-    thresholds fitted on the average of their validation rows. null: the small classifier inside the package, which
-    knows the 11 emotions of the sample."""
+    """The run folder, its model/, or hf:user/name (hf:user/name@revision) of the Hugging Face hub. Of several, [A,B,C]
+    or the folder of a multirun, probabilities are averaged, and thresholds fitted on the average of their validation
+    rows. null: the small classifier inside the package, which knows the 11 emotions of the sample."""
     input: str | None
     """File with a text in each row: csv, tsv, jsonl, json, parquet, arrow, a folder that `datasets` saved; or txt, with
     a text in each line."""
@@ -769,6 +770,40 @@ class Predict:
     """Processes that label a file side by side: one a GPU, or sharing the cores of a CPU."""
     data: Columns
     predict: Predictions
+
+
+class ExportFormat(StrEnum):
+    """What a folder that is taken elsewhere holds."""
+
+    adapter = "adapter"
+    merged = "merged"
+    onnx = "onnx"
+    onnx_int8 = "onnx_int8"
+
+
+@dataclass
+class Export:
+    """`python -m emotion_lightning.export`."""
+
+    run: str
+    """The run folder, its model/, or hf:user/name."""
+    output: str
+    """The folder to make; it may stand, empty."""
+    format: ExportFormat
+    """adapter: what was trained, as it stands. merged: a whole network in Transformers' own form. onnx: a graph for
+    onnxruntime, pooling included. onnx_int8: the same with 8-bit weights, smaller and less exact."""
+    base: str | None
+    """Adapter only: hub id of a base that the run read from a folder. It is named then, and no copy taken along."""
+    dtype: Dtype
+    """Merged only: what weights are kept and computed in; auto is float32. The others halve the folder."""
+    refit: bool
+    """Fit thresholds and calibration anew on the run's validation rows, by the probabilities of what is exported."""
+    push: str | None
+    """user/name of the Hugging Face hub, where the folder is uploaded to; null uploads nothing."""
+    private: bool
+    """A new repository on the hub is seen by you alone, and a public one is not written to."""
+    accelerator: Accelerator
+    """What to run the checks on; auto takes a GPU where there is one."""
 
 
 @dataclass
@@ -949,6 +984,7 @@ SCHEMAS: dict[str, type] = {
     "train": Train,
     "evaluate": Evaluate,
     "predict": Predict,
+    "export": Export,
     "inspect": Inspect,
     "baseline": Baseline,
     "compare": Compare,
@@ -1002,6 +1038,7 @@ COMMANDS: dict[str, type] = {
     "train": Train,
     "evaluate": Evaluate,
     "predict": Predict,
+    "export": Export,
     "inspect": Inspect,
     "baseline": Baseline,
     "compare": Compare,

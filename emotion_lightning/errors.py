@@ -1,4 +1,6 @@
-"""The one error that a user can mend."""
+"""The one error that a user can mend, and its words where access to a model is missing."""
+
+LOG_IN = "Log in with `hf auth login`, or set HF_TOKEN"
 
 
 class UserError(Exception):
@@ -12,3 +14,9 @@ class UserError(Exception):
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, or its kind where it has no words."""
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def no_access(model: str, reason: str, *steps: str, otherwise: str) -> str:
+    """The words for a model of the hub that cannot be had: why, what to do in which order, and what to do instead."""
+    numbered = [f"  {number}. {step}" for number, step in enumerate(steps, start=1)]
+    return "\n".join([f"No access to {model}: {reason}.", *numbered, f"  or {otherwise}"])

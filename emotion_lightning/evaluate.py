@@ -16,20 +16,19 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from emotion_lightning.checkpoint import Card
-    from emotion_lightning.data.rows import Corpus
 
 log = logging.getLogger(__name__)
 
 
 def evaluate(settings: config.Evaluate, folder: Path) -> None:
     """Write metrics.json and predictions, and print the table; thresholds stay those of the run."""
-    from emotion_lightning import average, checkpoint, metrics, outcomes, predictions, predictor, report
+    from emotion_lightning import average, checkpoint, metrics, outcomes, predictions, predictor, report, run_rows
 
     runs = average.members(settings.run)
     card = average.card(runs)
     model_folder = checkpoint.model_folder(runs[0])
     own = isinstance(settings.data, config.SameData)
-    data = run_data(card, model_folder.parent) if own else settings.data
+    data = run_rows.data(card, model_folder.parent) if own else settings.data
     assert isinstance(data, config.Batches)
     if data.clean and set(data.clean) != set(card.cleaning()):
         raise UserError(
@@ -42,7 +41,7 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
             f"split={split}: of these folds each was trained on rows that another validated on; the average can be "
             "scored on test, or on other data."
         )
-    corpus, chosen = _rows(data, split, own=own)
+    corpus, chosen = run_rows.read(data, split, own=own)
     rows = corpus.splits[chosen]
     if rows.targets is None:
         raise UserError(f"The {split} split has no labels to score; use predict for it.")
@@ -72,15 +71,6 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
     log.info("Results: %s", folder)
 
 
-def run_data(card: "Card", folder: Path) -> config.Batches:
-    """The data settings that a run was trained with; rows go where they went in its folder."""
-    values = dict(card.data)
-    node = config.SCHEMAS[f"data/{values.pop('option')}"]
-    if issubclass(node, config.Table) and (folder / run_folder.SPLITS).is_file():
-        values["splits"] = str(folder / run_folder.SPLITS)
-    return schema.from_plain(node, values)
-
-
 def run_loss(card: "Card", positions: list[int]) -> "Module":
     """The loss that a run was trained with, for the labels at these positions."""
     import numpy as np
@@ -103,20 +93,6 @@ def shared_labels(model: list[str], data: list[str]) -> list[str]:
     if unknown := [name for name in data if name not in model]:
         log.warning("The run does not know the labels %s: these are not scored.", ", ".join(unknown))
     return shared
-
-
-def _rows(data: config.Batches, split: str, *, own: bool) -> "tuple[Corpus, str]":
-    from emotion_lightning.data import sources
-    from emotion_lightning.data.rows import WHOLE
-
-    corpus = sources.read(data)
-    if own:
-        corpus = sources.split(corpus, data)
-    elif WHOLE in corpus.splits:
-        return corpus, WHOLE
-    if split not in corpus.splits:
-        raise UserError(f"The data has no {split} split; it has {', '.join(corpus.splits)}. Choose one with split=…")
-    return corpus, split
 
 
 def main() -> None:

@@ -28,6 +28,11 @@ _USAGE = {
 
   python -m emotion_lightning.predict run=FOLDER input=new.csv output=labelled.csv
   python -m emotion_lightning.predict run=FOLDER text="I can't believe it, we won (again)!\"""",
+    "export": """Make a folder of a finished run that can be taken elsewhere.
+
+  python -m emotion_lightning.export run=FOLDER output=FOLDER format=adapter     what was trained
+  python -m emotion_lightning.export run=FOLDER output=FOLDER format=merged      a whole network for Transformers
+  python -m emotion_lightning.export run=FOLDER output=FOLDER format=onnx        a graph for onnxruntime""",
     "inspect": """Look at a data set before training on it: lengths, labels, shifts, duplicates, leaks, examples.
 
   python -m emotion_lightning.inspect data=file data.path=my.csv

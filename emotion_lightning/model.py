@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emotion_lightning import config, pooling
-from emotion_lightning.errors import UserError, first_line
+from emotion_lightning import config, pooling, untrusted
+from emotion_lightning.errors import LOG_IN, UserError, first_line, no_access
 
 log = logging.getLogger(__name__)
 
@@ -44,34 +44,36 @@ def check_access(settings: config.Model) -> None:
         return
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", settings.path):
         raise UserError(f"model.path={settings.path} is neither a folder nor a hub id such as google/gemma-1.1-2b-it.")
-    _check_hub(settings)
+    check_hub(settings.path, settings.revision)
 
 
-def _check_hub(settings: config.Model) -> None:
+def check_hub(path: str, revision: str | None) -> None:
+    """Raise UserError with the steps to take if a model of the hub cannot be had."""
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-    cached = try_to_load_from_cache(settings.path, "config.json", revision=settings.revision)
+    cached = try_to_load_from_cache(path, "config.json", revision=revision)
     if isinstance(cached, str):
         return
-    page = f"https://huggingface.co/{settings.path}"
+    page = f"https://huggingface.co/{path}"
     try:
         # One request without retries: from_pretrained itself would try for most of a minute before it gives up.
-        HfApi().auth_check(settings.path)
+        HfApi().auth_check(path)
     except GatedRepoError as error:
-        raise UserError(_steps(settings.path, f"its licence must be accepted first ({page})")) from error
+        raise UserError(_steps(path, f"its licence must be accepted first ({page})")) from error
     except RepositoryNotFoundError as error:
-        raise UserError(_steps(settings.path, "the hub does not know it, or it is private")) from error
+        raise UserError(_steps(path, "the hub does not know it, or it is private")) from error
     except Exception as error:  # the hub client raises errors of its own, of httpx and of the system
-        raise UserError(_steps(settings.path, f"the hub cannot be reached ({first_line(error)})")) from error
+        raise UserError(_steps(path, f"the hub cannot be reached ({first_line(error)})")) from error
 
 
 def _steps(path: str, reason: str) -> str:
-    return (
-        f"No access to {path}: {reason}.\n"
-        f"  1. Accept the licence on https://huggingface.co/{path}\n"
-        "  2. Log in with `hf auth login`, or set HF_TOKEN\n"
-        "  or point model.path at a folder that holds the model; model=tiny needs no download."
+    return no_access(
+        path,
+        reason,
+        f"Accept the licence on https://huggingface.co/{path}",
+        LOG_IN,
+        otherwise="point model.path at a folder that holds the model; model=tiny needs no download.",
     )
 
 
@@ -80,7 +82,9 @@ def load_tokenizer(settings: config.Model) -> Any:
     from transformers import AutoTokenizer
 
     if settings.pretrained:
-        tokenizer = AutoTokenizer.from_pretrained(local(settings.path), revision=settings.revision or "main")
+        tokenizer = AutoTokenizer.from_pretrained(
+            local(settings.path), revision=settings.revision or "main", trust_remote_code=False
+        )
     else:
         tokenizer = AutoTokenizer.from_pretrained(BUNDLED)
     tokenizer.padding_side = "right"
@@ -191,10 +195,10 @@ def load(
         pad_token_id: of the tokenizer.
         device: where the network goes.
     """
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoConfig, AutoModelForSequenceClassification
     from transformers.utils import logging as transformers_logging
 
-    extra: dict[str, Any] = {"revision": revision} if revision else {}
+    extra: dict[str, Any] = {}
     if quantization is not config.Quantization.none:
         extra["quantization_config"] = _quantization(quantization, dtype, kept)
         # "auto" would spread the model over devices, and by default every DDP process loads onto the first GPU.
@@ -204,13 +208,24 @@ def load(
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # that the head is new is no news
     try:
-        network = AutoModelForSequenceClassification.from_pretrained(
+        architecture = AutoConfig.from_pretrained(
             path,
             num_labels=len(labels),
             id2label=dict(enumerate(labels)),
             label2id={name: position for position, name in enumerate(labels)},
             problem_type="multi_label_classification",
+            trust_remote_code=False,
+            revision=revision or "main",
+        )
+        untrusted.check_architecture(architecture, path)
+        network = AutoModelForSequenceClassification.from_pretrained(
+            path,
+            config=architecture,
             dtype=dtype,
+            # Nothing that comes with a model is run, and no pickle is opened.
+            trust_remote_code=False,
+            use_safetensors=True,
+            revision=revision or "main",
             **extra,
         )
     except (OSError, ValueError, ImportError) as error:

@@ -32,12 +32,17 @@ class Section:
 
 def markdown(card: "DataCard") -> str:
     """The card as Markdown; its pictures lie beside it in pictures/."""
-    return _environment(escape=False).get_template("data_card.md.j2").render(_content(card))
+    return text("data_card", _content(card))
 
 
 def html(card: "DataCard", pictures: dict[str, bytes]) -> str:
     """The card as a page of its own, with the pictures in it."""
     return page("data_card", _content(card), pictures)
+
+
+def text(name: str, content: dict[str, Any]) -> str:
+    """A Markdown page from the template of this name."""
+    return str(_environment(escape=False).get_template(f"{name}.md.j2").render(content))
 
 
 def page(name: str, content: dict[str, Any], pictures: dict[str, bytes]) -> str:

@@ -21,11 +21,11 @@ _AHEAD = 2
 
 
 @contextmanager
-def workers(run: str, *, accelerator: str, devices: int) -> Iterator["Workers"]:
+def workers(runs: Sequence[str], *, accelerator: str, devices: int) -> Iterator["Workers"]:
     """Processes that have loaded a run, one a device; they end with the block.
 
     Args:
-        run: the run folder, or its model/.
+        runs: their folders; of several, the mean.
         accelerator: what to run on.
         devices: how many. On a CPU they share the cores.
     """
@@ -37,7 +37,7 @@ def workers(run: str, *, accelerator: str, devices: int) -> Iterator["Workers"]:
     for number in range(devices):
         numbers.put(number)
     pool = ProcessPoolExecutor(
-        devices, mp_context=context, initializer=_start, initargs=(numbers, run, accelerator, devices)
+        devices, mp_context=context, initializer=_start, initargs=(numbers, runs, accelerator, devices)
     )
     try:
         yield Workers(pool, devices)
@@ -94,24 +94,24 @@ def _tensors(future: Future[Any]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(decisions), torch.from_numpy(probabilities)
 
 
-_loaded: tuple[str, str] = ("", "")
+_loaded: tuple[Sequence[str], str] = ([], "")
 
 
-def _start(numbers: Any, run: str, accelerator: str, devices: int) -> None:
+def _start(numbers: Any, runs: Sequence[str], accelerator: str, devices: int) -> None:
     global _loaded
     # Ctrl-C reaches the whole group; the first process ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["LOCAL_RANK"] = str(numbers.get())
     if not torch.cuda.is_available():
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // devices))
-    _loaded = (run, accelerator)
+    _loaded = (runs, accelerator)
 
 
 @functools.cache
 def _model() -> predictor.Labeller:
     # With the first piece, not at the start: what goes wrong then reaches the first process as it is.
-    run, accelerator = _loaded
-    return predictor.load(run, accelerator=accelerator)
+    runs, accelerator = _loaded
+    return predictor.load(runs, accelerator=accelerator)
 
 
 def _label(texts: list[str], batch_size: int, batch_tokens: int | None) -> tuple[Any, Any]:

@@ -43,15 +43,14 @@ def _output(settings: config.Predict, folder: Path) -> Path:
 
 def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
     # The whole input is checked before a model is loaded: a broken row would else be met after hours of work.
-    from emotion_lightning import predictions
+    from emotion_lightning import average, predictions
     from emotion_lightning.data import files, tables
 
     predictions.check_output(output)
     if output.exists() and source.exists() and output.samefile(source):
         raise UserError(f"output={output} is the input file; choose another name.")
-    rows = tables.texts(
-        files.source(source, settings.data.encoding), settings.data, usual=_columns_of_run(_run(settings))
-    )
+    runs = average.members(settings.run)
+    rows = tables.texts(files.source(source, settings.data.encoding), settings.data, usual=_columns_of_run(runs[0]))
 
     from rich.console import Console
     from rich.progress import Progress, TextColumn
@@ -60,7 +59,7 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
 
     window = settings.data.batch_size * WINDOW
     with (
-        _answers(settings) as (labels, answers),
+        _answers(settings, runs) as (labels, answers),
         predictions.writer(output, labels, settings.predict, id_column=rows.id_column) as writer,
         Progress(
             TextColumn("Predicting {task.completed:,} of {task.total:,} rows"),
@@ -81,31 +80,25 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
 
 
 @contextmanager
-def _answers(settings: config.Predict) -> Iterator[tuple[list[str], Callable[..., Iterator[Any]]]]:
+def _answers(settings: config.Predict, runs: list[str]) -> Iterator[tuple[list[str], Callable[..., Iterator[Any]]]]:
     """Label names, and a function from pieces of texts to their decisions and probabilities."""
     from emotion_lightning import average, parallel, predictor
 
     size, budget = settings.data.batch_size, settings.data.batch_tokens
     if settings.devices > 1:
-        labels = average.card(average.members(_run(settings))).labels
-        with parallel.workers(_run(settings), accelerator=settings.accelerator, devices=settings.devices) as workers:
+        labels = average.card(runs).labels
+        with parallel.workers(runs, accelerator=settings.accelerator, devices=settings.devices) as workers:
             yield labels, partial(workers.decide, batch_size=size, batch_tokens=budget)
         return
-    model = predictor.load(settings.run, accelerator=settings.accelerator)
+    model = predictor.load(runs, accelerator=settings.accelerator)
     yield model.card.labels, partial(model.decide, batch_size=size, batch_tokens=budget)
-
-
-def _run(settings: config.Predict) -> str:
-    from emotion_lightning import model
-
-    return str(model.BUNDLED_RUN) if settings.run is None else settings.run
 
 
 def _columns_of_run(run: str) -> tuple[str | None, str | None]:
     """The columns of texts and ids that the run was told to take."""
-    from emotion_lightning import average, checkpoint
+    from emotion_lightning import checkpoint
 
-    data = checkpoint.read_card(checkpoint.model_folder(average.members(run)[0])).data
+    data = checkpoint.read_card(checkpoint.model_folder(run)).data
     return data.get("text"), data.get("id_column")
 
 

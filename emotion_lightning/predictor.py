@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emotion_lightning import average, calibration, checkpoint, config, model, pooling, quiet, thresholds
+from emotion_lightning import average, calibration, checkpoint, config, model, onnx_graph, pooling, quiet, thresholds
 from emotion_lightning.cores import Cores
 from emotion_lightning.data.batches import WINDOW, Collate, EmotionRows, Tokens, by_length, tokenize
 from emotion_lightning.errors import UserError
@@ -148,8 +148,7 @@ class Predictor(Labeller):
             batch = collate(rows)
             enough = model.enough_memory(partial(tuple, batch["input_ids"].shape), training=False, batch_tokens=budget)
             with torch.inference_mode(), self._precision(), enough:
-                moved = {n: v.to(self.device) for n, v in batch.items() if n in ("input_ids", "attention_mask")}
-                return pooling.logits(self.network, moved, pooling=self.card.pooling())
+                return self._forward({n: v for n, v in batch.items() if n in ("input_ids", "attention_mask")})
 
         done = list(self._cores.map(answers, batches) if self._cores else map(answers, batches))
         # One copy for all: each would wait for the device.
@@ -162,10 +161,25 @@ class Predictor(Labeller):
             )
         return logits
 
+    def _forward(self, batch: pooling.Batch) -> Tensor:
+        moved = {name: value.to(self.device) for name, value in batch.items()}
+        return pooling.logits(self.network, moved, pooling=self.card.pooling())
+
     def _precision(self) -> AbstractContextManager[Any]:
         # The same autocast as in training, so that a run's own numbers come out again.
         dtype = model.compute_dtype(config.Dtype(self.card.base["dtype"]), self.device)
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not torch.float32)
+
+
+class GraphPredictor(Predictor):
+    """The same of a graph for onnxruntime, in `network`."""
+
+    def __init__(self, network: Any, tokenizer: Any, *, card: checkpoint.Card, device: torch.device) -> None:
+        super().__init__(network, tokenizer, card=card, device=device)
+        self._cores = None  # onnxruntime has threads of its own
+
+    def _forward(self, batch: pooling.Batch) -> Tensor:
+        return self.network.logits(batch)
 
 
 class Average(Labeller):
@@ -201,14 +215,14 @@ def load(run: str | Path | Sequence[str | Path] | None = None, *, accelerator: s
     """Load a finished run, or several whose probabilities are averaged.
 
     Args:
-        run: the run folder, or its model/; several as a list, as `[A,B]`, or as the folder of a multirun; None: the
-            small classifier inside the package.
+        run: the run folder, its model/, or `hf:user/name` of the hub; several as a list, as `[A,B]`, or as the folder
+            of a multirun; None: the small classifier inside the package.
         accelerator: auto, cpu, gpu or mps.
 
     Raises:
         UserError: a folder holds no trained model, its base model cannot be found, or runs have other labels.
     """
-    runs = average.members(model.BUNDLED_RUN if run is None else run)
+    runs = average.members(run)
     return open_runs(runs, average.card(runs), accelerator=accelerator)
 
 
@@ -221,8 +235,15 @@ def open_runs(runs: Sequence[str], card: checkpoint.Card, *, accelerator: str) -
 
 def _load(run: str, accelerator: str) -> Predictor:
     folder = checkpoint.model_folder(run)
-    card = checkpoint.read_card(folder)
-    device = model.device_for(config.Accelerator(accelerator))
+    return open_folder(folder, checkpoint.read_card(folder), accelerator=config.Accelerator(accelerator))
+
+
+def open_folder(folder: Path, card: checkpoint.Card, *, accelerator: config.Accelerator) -> Predictor:
+    """What labels texts with a model folder, of a run or of an export."""
+    if card.is_graph:
+        graph = onnx_graph.Graph(folder, labels=len(card.labels), accelerator=accelerator)
+        return GraphPredictor(graph, checkpoint.load_tokenizer(folder), card=card, device=torch.device("cpu"))
+    device = model.device_for(accelerator)
     network, tokenizer = checkpoint.load_model(folder, card=card, device=device)
     model.cast_products(network, model.compute_dtype(config.Dtype(card.base["dtype"]), device))
     return Predictor(network, tokenizer, card=card, device=device)

@@ -38,3 +38,9 @@ def libraries() -> None:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
+
+
+def requests() -> None:
+    """Silence the hub client's library for HTTP, which tells of every request."""
+    for name in ("httpx", "httpx2"):
+        logging.getLogger(name).setLevel(logging.WARNING)

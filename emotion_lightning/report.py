@@ -86,6 +86,35 @@ def show_comparison(sections: list[Section], sentences: list[str], notes: list[s
         console.print(note, markup=False, highlight=False, style="dim")
 
 
+def show_export(found: dict[str, Any]) -> None:
+    """Print what the checks of an export found, as export.json has it."""
+    console = _console(100)
+    table = Table(title=f"{found['rows']}, {found['texts']:,} texts", title_justify="left")
+    table.add_column("answers of")
+    for name in ("MB", "texts/s", "differ by at most", "macro F1", "micro F1", "Jaccard"):
+        table.add_column(name, justify="right")
+    for form in found["weights"]:
+        table.add_row(
+            form["name"],
+            "" if form["bytes"] is None else f"{form['bytes'] / 1e6:,.1f}",
+            "" if form["texts_per_second"] is None else f"{form['texts_per_second']:,.0f}",
+            "" if form["from_run"] is None else f"{form['from_run']:.1g}",
+            *[f"{form[name]:.3f}" if name in form else "" for name in ("f1_macro", "f1_micro", "jaccard")],
+        )
+    console.print(table)
+    for name, words in (
+        ("merged_from_unmerged", "Merged and unmerged, on the same unquantised base, differ by at most"),
+        ("onnx_from_torch", "The graph and torch differ, in batches of any size, by at most"),
+    ):
+        if name in found:
+            console.print(f"{words} {found[name]:.1g}.")
+    if cuts := found.get("thresholds"):
+        scores = ", ".join(f"{PROTOCOL_METRICS[name]} {value:.3f}" for name, value in cuts["fitted_anew"].items())
+        console.print(
+            f"Thresholds are {cuts['are']}; fitted anew they move by at most {cuts['largest_shift']:.3f} ({scores})."
+        )
+
+
 def show_study(trials: Section) -> None:
     """Print the trials of a study."""
     _print_tables(_console(140), [trials])

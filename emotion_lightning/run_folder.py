@@ -3,16 +3,19 @@
 import csv
 import json
 import os
+import re
 import shlex
+import shutil
 import tempfile
+import typing
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import yaml
 
-from emotion_lightning import schema
+from emotion_lightning import config, hub_name, schema
 from emotion_lightning.errors import UserError
 
 SETTINGS = "settings.yaml"
@@ -28,11 +31,13 @@ PICTURES = "pictures"
 SPLITS = "splits.csv"
 ENVIRONMENT = "environment.json"
 
-_PATHS = {"dir", "path", "train", "validation", "test", "splits", "cache_dir"}
+PATHS = {"dir", "path", "train", "validation", "test", "splits", "cache_dir"}
+"""Data settings that name a place."""
+
 _CHOOSE_ROWS = {"data"} | {
     f"data.{name}"
     for name in (
-        *_PATHS - {"cache_dir"},
+        *PATHS - {"cache_dir"},
         "name",
         "revision",
         "id_column",
@@ -113,21 +118,36 @@ def to_keep(settings: Any, options: dict[str, str]) -> dict[str, Any]:
     return tree
 
 
-def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().resolve())
+def _absolute(run: str) -> str:
+    return run if hub_name.is_hub(run) else str(Path(run).expanduser().resolve())
 
 
 def absolute(data: dict[str, Any]) -> dict[str, Any]:
     """Data settings whose paths hold from any folder, so that a run can be scored and repeated from there."""
-    paths = {name: data[name] for name in _PATHS if data.get(name)}
+    paths = {name: data[name] for name in PATHS if data.get(name)}
     return data | {
         name: str(Path(path).expanduser().resolve()) for name, path in paths.items() if Path(path).expanduser().exists()
     }
 
 
+def without_places(tree: Any) -> Any:
+    """A copy in which paths of this machine are but names: they mean nothing elsewhere, and tell of its owner.
+
+    >>> without_places({"path": "/home/me/data/my.csv", "name": "user/data", "text": "a/b"})
+    {'path': 'my.csv', 'name': 'user/data', 'text': 'a/b'}
+    """
+    if isinstance(tree, dict):
+        return {without_places(name): without_places(value) for name, value in tree.items()}
+    if isinstance(tree, list):
+        return [without_places(value) for value in tree]
+    if isinstance(tree, str) and re.match(r"/[^/\n]+/[^/\n]|~|[A-Za-z]:[\\/]|\\\\", tree):
+        return PureWindowsPath(tree).name  # knows the separators of every system
+    return tree
+
+
 def is_path(name: str) -> bool:
     """Whether a setting names a place, which may be another one on another machine."""
-    return name in {f"data.{path}" for path in _PATHS} | {"model.path", "init_from", "distill.runs"}
+    return name in {f"data.{path}" for path in PATHS} | {"model.path", "init_from", "distill.runs"}
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -141,6 +161,11 @@ def read_settings(folder: Path) -> dict[str, Any]:
         raise UserError(f"{file} cannot be read: {error}.") from error
     if not isinstance(tree, dict) or not isinstance(tree.get("options"), dict):
         raise UserError(f"{file} is not a settings file of a run.")
+    # They become a command line, on which hydra.… may name code to run.
+    known = {field for command in config.COMMANDS.values() for field in typing.get_type_hints(command)} | {"options"}
+    groups = {group for command in config.COMMANDS for group in schema.groups(command)}
+    if foreign := sorted(map(str, (tree.keys() - known) | (tree["options"].keys() - groups))):
+        raise UserError(f"{file} sets {foreign[0]}, which is no setting of a run.")
     return tree
 
 
@@ -224,6 +249,43 @@ def sweep(folder: Path) -> None:
     """Remove what `replacing` left of files that a kill kept it from finishing."""
     for part in folder.glob(".*.part"):
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def making(folder: Path) -> Iterator[Path]:
+    """A new folder to write to, which becomes `folder` at the end, and is removed on an error.
+
+    Raises:
+        UserError: the folder stands and holds something, or another process is making it.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = folder.resolve()
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise UserError(f"{folder} stands already and is not empty; choose another place, or move it away.")
+    part = folder.with_name(f".{folder.name}.part")
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"{folder} is being made by another process; wait for its end, or stop it.") from None
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made ({error.strerror}); choose another place.") from error
+    try:
+        shutil.rmtree(part, ignore_errors=True)  # of one that was killed
+        part.mkdir()
+        yield part
+        umask = os.umask(0)
+        os.umask(umask)
+        for file in part.rglob("*"):
+            if file.is_file():
+                file.chmod(0o666 & ~umask)  # safetensors keeps its files to their owner
+        os.replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 @contextmanager

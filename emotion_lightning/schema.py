@@ -14,7 +14,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from emotion_lightning import config
+from emotion_lightning import config, hub_name
 from emotion_lightning.errors import UserError
 
 
@@ -114,6 +114,8 @@ def load(cfg: DictConfig, command: str = "train") -> Any:
     _check_ranges(settings)
     if isinstance(settings, config.Compare):
         _check_scores(settings)
+    elif isinstance(settings, config.Export):
+        _check_export(settings)
     else:
         _check_data(settings, command)
     if isinstance(settings, config.Train):
@@ -352,6 +354,20 @@ def _check_study(study: config.Study) -> None:
             f"study.storage={study.storage} is none of file, memory, or a database's URL such as "
             "sqlite:///studies.db or postgresql+psycopg://user@host/name."
         )
+
+
+def _check_export(settings: config.Export) -> None:
+    chosen = settings.format
+    if settings.base is not None and chosen is not config.ExportFormat.adapter:
+        raise UserError(f"base={settings.base} is for format=adapter; format={chosen.value} holds every weight itself.")
+    if settings.dtype is not config.Dtype.auto and chosen is not config.ExportFormat.merged:
+        raise UserError(f"dtype={settings.dtype.value} is for format=merged; leave it out with format={chosen.value}.")
+    if settings.refit and chosen is config.ExportFormat.adapter:
+        raise UserError("refit=true is not for format=adapter, which is exported as it stands.")
+    if settings.push is not None:
+        hub_name.parse_repository(settings.push, setting="push")
+    elif not settings.private:
+        raise UserError("private=false is for push=user/name, which uploads the folder; give both, or neither.")
 
 
 def _check_data(settings: Any, command: str) -> None:

@@ -6,12 +6,13 @@ python -m emotion_lightning.train -m optimizer.lr=1e-3,3e-3 seed=1,2,3
 python -m emotion_lightning.train resume=auto
 """
 
+import dataclasses
 import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emotion_lightning import cluster, command, config, run_folder
+from emotion_lightning import cluster, command, config, hub_name, run_folder
 from emotion_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def train(settings: config.Train, folder: Path) -> float | None:
         distillation,
         environment,
         finish,
+        hub,
         logger,
         model,
         quiet,
@@ -52,6 +54,9 @@ def train(settings: config.Train, folder: Path) -> float | None:
 
     quiet.libraries()
     model.check_access(settings.model)
+    if settings.init_from is not None and not goes_on:
+        # The commit is written down: a repetition of the run starts from the same weights.
+        settings = dataclasses.replace(settings, init_from=hub.pinned(settings.init_from, setting="init_from"))
     logger.check(settings.logger)
     assert isinstance(settings.data, config.Batches)  # schema.load refuses the one that is not
     corpus = sources.split(sources.read(settings.data), settings.data)
@@ -114,7 +119,9 @@ def _refuse(settings: config.Train, folder: Path, *, goes_on: bool) -> None:
     """Raise UserError for what can be told before torch has loaded."""
     if not goes_on:
         run_folder.refuse_used(folder)
-    if settings.init_from is not None and not Path(settings.init_from).expanduser().is_dir():
+    if hub_name.is_hub(settings.init_from):
+        hub_name.parse(str(settings.init_from), setting="init_from")
+    elif settings.init_from is not None and not Path(settings.init_from).expanduser().is_dir():
         raise UserError(f"init_from={settings.init_from} is not a folder; give that of a finished run.")
     processes = settings.trainer.devices * settings.trainer.num_nodes
     if command.in_multirun() and processes != cluster.processes():

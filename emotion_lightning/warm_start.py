@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emotion_lightning import checkpoint, config, model
+from emotion_lightning import checkpoint, config, hub, model, untrusted
 from emotion_lightning.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ def apply(network: Any, run: str, *, settings: config.Train, labels: list[str], 
 
     Args:
         network: as `adapter.attach` gives it.
-        run: the earlier run's folder, or its model/.
+        run: the earlier run's folder, its model/, or its name on the hub.
         settings: of this run.
         labels: of this run. Rows of the output layer are copied for those that the earlier run has too; the others
             stay fresh.
@@ -28,9 +28,13 @@ def apply(network: Any, run: str, *, settings: config.Train, labels: list[str], 
     Raises:
         UserError: the earlier run is of another method, base or architecture.
     """
-    folder = checkpoint.model_folder(run, name="init_from")
+    folder = checkpoint.model_folder(hub.fetch(run, setting="init_from"), name="init_from")
     card = checkpoint.read_card(folder)
     full = isinstance(settings.peft, config.Full)
+    if card.is_graph:
+        raise UserError(
+            f"init_from={run} holds a graph for onnxruntime and no weights; take another export, or the run."
+        )
     if full == card.base["adapter"]:
         mend = (
             f"model.path={folder} puts an adapter on its weights"
@@ -90,6 +94,8 @@ def _check_base(card: checkpoint.Card, folder: Path, run: str, settings: config.
     elif settings.model.pretrained:
         here = Path(model.local(settings.model.path))
         same = here.resolve() == theirs.resolve() if here.exists() else settings.model.path == card.base["path"]
+        if not same and card.format and here.is_dir() and theirs.is_dir():  # an export has a copy of its base
+            same = _print_of(here, settings.model.head[-1]) == _print_of(theirs, settings.model.head[-1])
     else:
         head = settings.model.head[-1]
         same = _print_of(base_folder, head) == _print_of(theirs, head)
@@ -127,6 +133,10 @@ def _stored(folder: Path, *, full: bool) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     values: dict[str, Tensor] = {}
+    if full:
+        untrusted.whole_network(folder)
+    else:
+        untrusted.weights(folder, "adapter_model.safetensors")
     try:
         for file in sorted(folder.glob("model*.safetensors" if full else "adapter_model.safetensors")):
             values |= load_file(file)

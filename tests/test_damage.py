@@ -134,7 +134,7 @@ def test_a_threshold_that_is_no_number_is_refused(finished: Path, tmp_path: Path
     content["thresholds"]["global"]["joy"] = float("nan")
     file.write_text(json.dumps(content))
     assert run("predict", "run=copy", "text=hello") == 2
-    assert "a threshold of global is not finite" in capfd.readouterr().err
+    assert "the global threshold of joy is nan" in capfd.readouterr().err
 
 
 def test_a_copied_run_takes_its_own_base_and_not_what_lies_at_the_old_place(finished: Path, tmp_path: Path) -> None:

@@ -1,0 +1,343 @@
+"""A folder from elsewhere is data: whatever it holds, nothing in it is run and nothing outside it is opened."""
+
+import json
+import os
+import pickle
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import SMALL, run_in_process
+from safetensors.torch import load_file, save_file
+
+from emotion_lightning import checkpoint, model, run_folder, untrusted
+from emotion_lightning.errors import UserError
+
+MARKER = "was_here"
+"""The file that hostile code would write into the working directory."""
+
+
+class Hostile:
+    """Writes the marker when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return open, (MARKER, "w")
+
+
+CODE = f"open({MARKER!r}, 'w')\nfrom transformers import *\nclass C(BertConfig): model_type = 'evil'\nM = T = C\n"
+
+
+def change(file: Path, **entries: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | entries))
+
+
+def change_card(folder: Path, *path: str, value: Any) -> None:
+    file = folder / checkpoint.CARD
+    content = part = json.loads(file.read_text())
+    for name in path[:-1]:
+        part = part[name]
+    part[path[-1]] = value
+    file.write_text(json.dumps(content))
+
+
+def pickled(weights: Path, name: str) -> None:
+    """Put a pickle in the place of safetensors."""
+    torch.save({"x": Hostile()}, weights.with_name(name))
+    weights.unlink()
+
+
+def with_code(folder: Path, file: str) -> None:
+    (folder / "evil.py").write_text(CODE)
+    classes = {"AutoConfig": "evil.C", "AutoModelForSequenceClassification": "evil.M", "AutoTokenizer": ["evil.T"] * 2}
+    change(folder / file, auto_map=classes)
+
+
+def linked(folder: Path, name: str) -> None:
+    """Let a file or folder of the run lie elsewhere and a link in its place."""
+    outside = folder.parent.parent / "outside"
+    outside.mkdir()
+    shutil.move(folder / name, outside / Path(name).name)
+    (folder / name).symlink_to(outside / Path(name).name)
+
+
+def two_more_labels(folder: Path) -> None:
+    file = folder / checkpoint.CARD
+    card = json.loads(file.read_text())
+    for name in ("calm", "awe"):
+        card["labels"].append(name)
+        for cuts in card["thresholds"].values():
+            cuts[name] = 0.5
+    file.write_text(json.dumps(card))
+
+
+ADAPTER: dict[str, tuple[Callable[[Path], None], str]] = {
+    "pickled adapter": (
+        lambda m: pickled(m / "adapter_model.safetensors", "adapter_model.bin"), "a pickle may run any code"),
+    "pickled base": (
+        lambda m: pickled(m.parent / "base" / "model.safetensors", "pytorch_model.bin"), "a pickle may run any code"),
+    "base that names its pickle": (
+        lambda m: (pickled(m.parent / "base" / "model.safetensors", "adapter_model.bin"),
+                   change(m.parent / "base" / "config.json", transformers_weights="adapter_model.bin")),
+        "names a file of weights"),
+    "base that is an adapter": (
+        lambda m: shutil.copy(m / "adapter_config.json", m.parent / "base"), "can be the base of none"),
+    "code of a tokenizer": (lambda m: with_code(m, "tokenizer_config.json"), "names code to run (auto_map)"),
+    "code of an adapter": (lambda m: with_code(m, "adapter_config.json"), "names code to run (auto_map)"),
+    "module of an adapter": (
+        lambda m: change(m / "adapter_config.json", auto_mapping={"base_model_class": "C", "parent_library": "evil"}),
+        "sets auto_mapping"),
+    "foreign method": (lambda m: change(m / "adapter_config.json", peft_type="PROMPT_TUNING"), "is of no method"),
+    "target in a card": (
+        lambda m: change_card(m, "data", "_target_", value="os.system"), "names code to run (_target_)"),
+    "unknown entry of a card": (lambda m: change_card(m, "evil", value=1), "is damaged or of another version"),
+    "base above": (lambda m: change_card(m, "base", "path", value="../../base"), "lies outside its folder"),
+    "base of no hub": (
+        lambda m: (change_card(m, "base", "path", value="/etc"), change_card(m, "base", "local", value=False)),
+        "is no id of the hub"),
+    "data above": (lambda m: change_card(m, "data", "path", value="../../../etc/passwd"), "lies outside its folder"),
+    "place in an export": (
+        lambda m: (change_card(m, "format", value="adapter"), change_card(m, "base", "path", value="/etc")),
+        "lies outside its folder"),
+    "file of a tokenizer": (
+        lambda m: change(m / "tokenizer_config.json", vocab_file="/etc/passwd"), "names a file elsewhere"),
+    "linked weights": (lambda m: linked(m, "adapter_model.safetensors"), "is a link that leaves the folder"),
+    "linked folder": (lambda m: linked(m.parent, "base"), "is a link that leaves the run's folder"),
+    "label twice": (lambda m: change_card(m, "labels", value=["joy", "joy"]), "names the label joy 2 times"),
+    "label that is no text": (lambda m: change_card(m, "labels", value=["joy", 3]), "is damaged"),
+    "label with an escape": (
+        lambda m: m.joinpath(checkpoint.CARD).write_text(
+            m.joinpath(checkpoint.CARD).read_text().replace('"joy"', '"joy\\u001b[2J"')),
+        "is damaged: labels"),
+    "labels of another head": (two_more_labels, "is damaged"),
+    "threshold above 1": (lambda m: change_card(m, "thresholds", "global", "joy", value=1.5), "not a number of 0 to 1"),
+    "threshold in words": (lambda m: change_card(m, "thresholds", "global", "joy", value="0.5"), "not a number"),
+    "threshold too many": (lambda m: change_card(m, "thresholds", "global", "awe", value=0.5), "is of 12 labels"),
+    "protocol of its own": (lambda m: change_card(m, "protocol", value="mine"), "no thresholds of its protocol"),
+    "calibration of its own": (
+        lambda m: change_card(m, "calibration", value={"joy": {"slope": 1, "offset": 0}}), "is of 1 labels"),
+    "deep JSON": (lambda m: (m / "config.json").write_text("[" * 100_000), "it holds no JSON object"),
+}  # fmt: skip
+
+WHOLE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "pickled network": (
+        lambda m: pickled(m / "model.safetensors", "pytorch_model.bin"), "a pickle may run any code"),
+    "named pickle": (
+        lambda m: (pickled(m / "model.safetensors", "adapter_model.bin"),
+                   change(m / "config.json", transformers_weights="adapter_model.bin")), "sets transformers_weights"),
+    "code of a network": (lambda m: with_code(m, "config.json"), "names code to run (auto_map)"),
+    "kernel of the hub": (
+        lambda m: change(m / "config.json", attn_implementation="somebody/kernel"), "sets attn_implementation"),
+    "kernel by its inner name": (
+        lambda m: change(m / "config.json", _attn_implementation="somebody/kernel"), "sets _attn_implementation"),
+    "quantiser": (
+        lambda m: change(m / "config.json", quantization_config={"quant_method": "gptq"}), "sets quantization_config"),
+    "adapter of another": (
+        lambda m: (m / "adapter_config.json").write_text(json.dumps({"peft_type": "IA3", "task_type": "SEQ_CLS"})),
+        "both a whole network and an adapter"),
+    "weights above": (
+        lambda m: (m / "model.safetensors.index.json").write_text('{"weight_map": {"x": "../../x.safetensors"}}'),
+        "parts are safetensors beside it"),
+    "labels of another head": (two_more_labels, "is damaged"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    full = [*SMALL, "peft=full", "model.quantization=none", "trainer=debug"]
+    assert run_in_process("train", *full, f"hydra.run.dir={folder}") == 0
+    return folder
+
+
+def refused(run: Any, source: Path, tmp_path: Path, capfd: Any, spoil: Callable[[Path], None], message: str,
+            commands: list[list[str]]) -> None:  # fmt: skip
+    folder = Path(shutil.copytree(source, tmp_path / "copies" / "run")) / "model"
+    spoil(folder)
+    for arguments in commands:
+        assert run(*arguments) == 2, arguments
+        told = capfd.readouterr().err
+        assert message in told and "Traceback" not in told, told
+        assert len(told.strip().splitlines()) == 1
+    assert not (tmp_path / MARKER).exists()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ADAPTER)
+def test_a_hostile_adapter_is_refused(run: Any, finished: Path, tmp_path: Path, capfd: Any, kind: str) -> None:
+    commands = [
+        ["predict", "run=copies/run", "text=hi"],
+        ["export", "run=copies/run", "output=out", "format=merged"],
+    ]
+    refused(run, finished, tmp_path, capfd, *ADAPTER[kind], commands)
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_a_hostile_network_is_refused(run: Any, whole: Path, tmp_path: Path, capfd: Any, kind: str) -> None:
+    commands = [
+        ["predict", "run=copies/run", "text=hi"],
+        ["export", "run=copies/run", "output=out", "format=merged"],
+    ]
+    refused(run, whole, tmp_path, capfd, *WHOLE[kind], commands)
+
+
+@pytest.mark.parametrize("kind", ["pickled adapter", "module of an adapter", "linked weights", "label twice"])
+def test_a_hostile_start_is_refused(run: Any, finished: Path, tmp_path: Path, capfd: Any, kind: str) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "copies" / "run")) / "model"
+    spoil, message = ADAPTER[kind]
+    spoil(folder)
+    assert run("train", *SMALL, "trainer=debug", "init_from=copies/run", "hydra.run.dir=out") == 2
+    assert message in capfd.readouterr().err
+    assert not (tmp_path / MARKER).exists() and not (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_the_pickles_and_the_code_of_these_tests_would_do_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pickle.loads(pickle.dumps(Hostile()))
+    assert (tmp_path / MARKER).exists()
+    os.remove(MARKER)
+    torch.save({"x": Hostile()}, "weights.bin")
+    torch.load("weights.bin", weights_only=False)
+    assert (tmp_path / MARKER).exists()
+    os.remove(MARKER)
+    exec(CODE, {})
+    assert (tmp_path / MARKER).exists()
+
+
+def test_settings_from_elsewhere_cannot_reach_hydra(run: Any, finished: Path, tmp_path: Path, capfd: Any) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    settings = run_folder.read_settings(folder)
+    for hostile in (
+        settings | {"hydra": {"callbacks": {"x": {"_target_": "builtins.open", "file": MARKER, "mode": "w"}}}},
+        settings | {"options": settings["options"] | {"hydra/launcher": "local"}},
+    ):
+        (folder / run_folder.SETTINGS).write_text(yaml.safe_dump(hostile))
+        assert run("train", "from_run=run", "hydra.run.dir=out") == 2
+        assert "which is no setting of a run" in capfd.readouterr().err
+    text = "!!python/object/apply:builtins.open [was_here, w]"
+    (folder / run_folder.SETTINGS).write_text(f"options: {text}")
+    assert run("train", "from_run=run", "hydra.run.dir=out") == 2
+    assert "cannot be read" in capfd.readouterr().err
+    assert not (tmp_path / MARKER).exists()
+
+
+def test_a_model_path_that_holds_only_pickles_or_needs_code_is_refused(
+    run: Any, finished: Path, tmp_path: Path, capfd: Any
+) -> None:
+    shutil.copytree(finished / "base", tmp_path / "base")
+    pickled(tmp_path / "base" / "model.safetensors", "pytorch_model.bin")
+    asked = ["model=gemma", "data=sample", "logger=none", "trainer=debug", "hydra.run.dir=out"]
+    assert run("train", *asked, "model.path=base") == 2
+    assert "model.safetensors" in capfd.readouterr().err
+    shutil.copytree(finished / "base", tmp_path / "coded")
+    with_code(tmp_path / "coded", "config.json")
+    change(tmp_path / "coded" / "config.json", model_type="evil")
+    assert run("train", *asked, "model.path=coded") == 2
+    assert not (tmp_path / MARKER).exists() and "evil" not in sys.modules
+    capfd.readouterr()
+    shutil.copytree(finished / "base", tmp_path / "kernel")
+    change(tmp_path / "kernel" / "config.json", attn_implementation="somebody/kernel")
+    assert run("train", *asked, "model.path=kernel") == 2
+    assert "which would be downloaded and run" in capfd.readouterr().err
+
+
+def test_a_graph_that_takes_weights_from_elsewhere_is_refused(
+    run: Any, finished: Path, tmp_path: Path, capfd: Any
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    assert run("export", f"run={finished}", "output=graph", "format=onnx") == 0
+    file = tmp_path / "graph" / "model.onnx"
+    whole = file.read_bytes()
+    graph = onnx.load(file)
+    tensor = max(graph.graph.initializer, key=lambda t: len(t.raw_data))
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../secret")
+    file.write_bytes(graph.SerializeToString())
+    (tmp_path / "secret").write_bytes(bytes(10_000_000))
+    capfd.readouterr()
+    assert run("predict", "run=graph", "text=hi") == 2
+    assert "lies outside its folder" in capfd.readouterr().err
+    file.write_bytes(whole[: len(whole) // 2])
+    assert run("predict", "run=graph", "text=hi") == 2
+    assert "is damaged" in capfd.readouterr().err
+    file.write_bytes(whole)
+    two_more_labels(tmp_path / "graph")
+    assert run("predict", "run=graph", "text=hi") == 2
+    assert "is not of this card" in capfd.readouterr().err
+    file.unlink()
+    torch.save({"x": Hostile()}, file.with_suffix(".pt"))
+    assert run("predict", "run=graph", "text=hi") == 2
+    assert "a pickle may run any code" in capfd.readouterr().err and not (tmp_path / MARKER).exists()
+
+
+# ---------------------------------------------------------------------------------------------- what must go on working
+
+
+def test_a_pickle_that_nothing_needs_is_let_lie(run: Any, finished: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "run")) / "model"
+    torch.save({"x": Hostile()}, folder / "training_args.bin")
+    assert run("predict", "run=run", "text=hi") == 0
+    assert not (tmp_path / MARKER).exists()
+
+
+def test_links_to_a_run_and_of_the_hubs_cache_are_followed(run: Any, finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "latest").symlink_to(finished)
+    assert run("predict", "run=latest", "text=hi") == 0
+    assert run("export", f"run={finished}", "output=plain", "format=adapter") == 0
+    blobs, snapshot = tmp_path / "models--me--it" / "blobs", tmp_path / "models--me--it" / "snapshots" / "abc"
+    shutil.copytree("plain", snapshot)
+    blobs.mkdir()
+    for number, file in enumerate(path for path in sorted(snapshot.rglob("*")) if path.is_file()):
+        file.rename(blobs / str(number))
+        file.symlink_to(os.path.relpath(blobs / str(number), file.parent))
+    assert run("predict", f"run={snapshot}", "text=hi") == 0
+
+
+def test_parts_of_weights_are_read(run: Any, finished: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(finished, tmp_path / "run")) / "base"
+    values = load_file(base / "model.safetensors")
+    names = sorted(values)
+    halves = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    for file, own in halves.items():
+        save_file({name: values[name] for name in own}, base / file, metadata={"format": "pt"})
+    places = {name: file for file, own in halves.items() for name in own}
+    (base / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    (base / "model.safetensors").unlink()
+    assert run("export", "run=run", "output=out", "format=adapter") == 0
+    assert run("predict", "run=out", "text=hi") == 0
+
+
+def test_code_that_a_base_came_with_is_not_carried_on(tmp_path: Path, finished: Path) -> None:
+    card = checkpoint.read_card(finished / "model")
+    network = model.load(
+        str(finished / "base"), revision=None, quantization=model.config.Quantization.none, dtype=torch.float32,
+        head=card.base["head"], kept=card.base["kept"], attention=model.config.Attention.causal,
+        attn_implementation=model.config.AttentionKernel.auto, labels=card.labels, pad_token_id=0,
+        device=torch.device("cpu"),
+    )  # fmt: skip
+    network.config.auto_map = {"AutoConfig": "evil.C"}
+    tokenizer = checkpoint.load_tokenizer(finished / "model")
+    tokenizer.init_kwargs["auto_map"] = {"AutoTokenizer": "evil.T"}
+    checkpoint.save_model(tmp_path, network, tokenizer=tokenizer, card=card, method="full", scores="")
+    untrusted.check(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["../x", "a/../b", "/etc", "a/b/c", "", ".hidden/x", 3, "~/x"])
+def test_what_is_no_hub_id_is_known(path: Any) -> None:
+    assert not untrusted.is_hub_id(path)
+    assert untrusted.is_hub_id("google/gemma-1.1-2b-it") and untrusted.is_hub_id("gpt2")
+
+
+def test_a_base_is_never_looked_for_in_the_working_directory(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Any
+) -> None:
+    assert run("export", f"run={finished}", "output=out", "format=adapter") == 0
+    shutil.move("out/base", "base")  # in the working directory, where the relative path of the card would lead
+    with pytest.raises(UserError, match=r"out/base is damaged: config\.json is missing"):
+        checkpoint.base_path(Path("out"), checkpoint.read_card(Path("out")))
