@@ -212,6 +212,7 @@ def _load_model(folder: Path, *, card: Card, device: torch.device) -> tuple[Any,
         pad_token_id=tokenizer.pad_token_id,
         device=device,
     )
+    model.keep_in_range(network, compute)
     if not whole:
         network = PeftModel.from_pretrained(network, str(folder))
         _check_whole(network, folder)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emotion_lightning import average, calibration, checkpoint, config, model, pooling, quiet, thresholds
+from emotion_lightning import average, calibration, checkpoint, config, finite, model, pooling, quiet, thresholds
 from emotion_lightning.data.batches import WINDOW, Collate, EmotionRows, Tokens, by_length, tokenize
 from emotion_lightning.errors import UserError
 
@@ -145,17 +145,31 @@ class Predictor(Labeller):
             for rows in batches:
                 batch = collate(rows)
                 with model.enough_memory(partial(tuple, batch["input_ids"].shape), training=False, batch_tokens=budget):
-                    moved = {n: v.to(self.device) for n, v in batch.items() if n in ("input_ids", "attention_mask")}
-                    done.append(pooling.logits(self.network, moved, pooling=self.card.pooling()))
+                    done.append(self._compute_batch(batch))
             # One copy for all: each would wait for the device.
             if done:
                 logits[[row for rows in batches for row in rows]] = torch.cat(done).cpu()
         if not bool(torch.isfinite(logits).all()):
-            raise UserError(
-                "The network's outputs are not finite: its weights are damaged, or overflow in this dtype. Take a "
-                "whole copy of the run."
-            )
+            raise UserError(self._not_finite(logits, batches, collate))
         return logits
+
+    def _compute_batch(self, batch: dict[str, Any]) -> Tensor:
+        moved = {n: v.to(self.device) for n, v in batch.items() if n in ("input_ids", "attention_mask")}
+        return pooling.logits(self.network, moved, pooling=self.card.pooling())
+
+    def _not_finite(self, logits: Tensor, batches: list[Any], collate: Collate) -> str:
+        """What to tell of logits that are not finite; a batch that has such is computed again, to find the module."""
+        bad = set((~torch.isfinite(logits).all(1)).nonzero().flatten().tolist())
+        rows = next(rows for rows in batches if bad.intersection(rows))
+        with self._precision():
+            cause = finite.first(self.network, partial(self._compute_batch, collate(rows)))
+        known = f" ({cause.text})" if cause else ""
+        if cause is not None and cause.dtype is torch.float16:
+            return (
+                f"The network's outputs are not finite{known}. Use accelerator=cpu, or repeat the run with train "
+                "from_run=FOLDER model.dtype=float32."
+            )
+        return f"The network's outputs are not finite{known}: its weights are damaged. Take a whole copy of the run."
 
     def _precision(self) -> AbstractContextManager[Any]:
         # The same autocast as in training, so that a run's own numbers come out again.
