@@ -1,11 +1,11 @@
 """Computing in float16 without leaving its range, for GPUs that have no bfloat16 (Colab's T4).
 
 float16 ends at 65,504. Decoders such as Gemma go beyond it in three places: in the sum that runs through all layers,
-which begins with embeddings times the root of the hidden size; in the product of the two halves of the feed-forward part;
-and in what its last layer makes of that product. bfloat16, which they were trained in, has the range of float32.
+which begins with embeddings times the root of the hidden size; in the product of the two halves of the feed-forward
+part; and in what its last layer makes of that product. bfloat16, which they were trained in, has the range of float32.
 
-So that sum is kept in float32 here, and a layer's product in float16 is one of tokens that are brought into range first,
-each by a power of two: such a division loses nothing, and the result is multiplied by it again in float32.
+So that sum is kept in float32 here, and tokens are brought into range before a layer's product in float16, each by a
+power of two: such a division loses nothing, and the result is multiplied by it again in float32.
 """
 
 import functools
@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-_NORM = 1024.0
-"""Length up to which a token's vector stays as it is.
+_LENGTH = 256.0
+"""Length up to which a token's vector stays as it is, as nearly all do.
 
-A product has at most this length times that of a row of weights, which is some units: far below 65,504. And of a vector
-this long even the smallest numbers of float16 are a share of 1e-10, far below its precision.
+A product is at most this times the length of a row of weights, so that it stays in range for rows of up to 255; they
+have some units. And of a vector this long float16's smallest numbers are a share of 1e-10, far below its precision.
 """
 
 
@@ -45,7 +45,7 @@ def within_range(vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Vectors in float16, each divided by a power of two, and these powers in float32.
 
     >>> within_range(torch.tensor([[3.0, 4.0], [3e5, 4e5]]))[1].flatten().tolist()
-    [1.0, 512.0]
+    [1.0, 2048.0]
 
     Args:
         vectors: [..., hidden].
@@ -54,7 +54,7 @@ def within_range(vectors: Tensor) -> tuple[Tensor, Tensor]:
         [..., hidden] and [..., 1].
     """
     length = torch.linalg.vector_norm(vectors.detach(), dim=-1, keepdim=True, dtype=torch.float32)
-    _, exponent = torch.frexp(length / _NORM)
+    _, exponent = torch.frexp(length / _LENGTH)
     power = torch.ldexp(torch.ones_like(length), exponent.clamp(min=0))
     return (vectors.float() / power).half(), power
 

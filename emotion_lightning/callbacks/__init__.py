@@ -43,7 +43,13 @@ def build(
     """
     checkpoints = folder / run_folder.CHECKPOINTS
     history = History(folder / run_folder.HISTORY)
-    callbacks: list[Callback] = [clock, FiniteLoss(row_ids), SkippedSteps(), history, EpochLines(settings.monitor, history)]
+    callbacks: list[Callback] = [
+        clock,
+        FiniteLoss(row_ids),
+        SkippedSteps(),
+        history,
+        EpochLines(settings.monitor, history),
+    ]
     if settings.ema_decay is not None:
         callbacks.append(Average(settings.ema_decay))
     callbacks.append(StopOnSignal(checkpoints / "last.ckpt"))
@@ -111,8 +117,7 @@ class FiniteLoss(Callback):
         ids = [self.row_ids[row] for row in self._batch["rows"].tolist()]
         raise UserError(
             f"The loss is {float(loss)} at step {trainer.global_step + 1} (epoch {trainer.current_epoch + 1}), at "
-            f"learning rates {rates}, on the training rows {', '.join(ids)}"
-            + finite.told(module.cause_in(self._batch))
+            f"learning rates {rates}, on the training rows {', '.join(ids)}" + finite.told(module.cause_in(self._batch))
         )
 
 

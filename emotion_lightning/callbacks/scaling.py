@@ -56,9 +56,9 @@ class SkippedSteps(Callback):
     def _look(self, scale: float) -> None:
         lately = sum(self._recent)
         told = (
-            f"{lately} of the last {len(self._recent)} optimizer steps were skipped: their gradients were not finite in "
-            f"float16, at a loss scale of {scale:.3g} by now. Set model.dtype=bfloat16 where the device has it, else "
-            "float32, or lower optimizer.lr."
+            f"{lately} of the last {len(self._recent)} optimizer steps were skipped: their gradients were not finite "
+            f"in float16, at a loss scale of {scale:.3g} by now. Set model.dtype=bfloat16 where the device has it, "
+            "else float32, or lower optimizer.lr."
         )
         if lately == WINDOW:
             raise UserError(told)
