@@ -103,4 +103,4 @@ def _kind(value: Tensor) -> str:
 
 def _short(name: str) -> str:
     """A module's name as it is in the model, without what PEFT puts around it."""
-    return name.removeprefix("base_model.model.") or "the network"
+    return name.removeprefix("base_model.model.").replace(".base_layer", "") or "the network"

@@ -165,10 +165,10 @@ class Predictor(Labeller):
             cause = finite.first(self.network, partial(self._compute_batch, collate(rows)))
         known = f" ({cause.text})" if cause else ""
         if cause is not None and cause.dtype is torch.float16:
-            return (
-                f"The network's outputs are not finite{known}. Use accelerator=cpu, or repeat the run with train "
-                "from_run=FOLDER model.dtype=float32."
-            )
+            # Left open, float16 is the choice of a GPU without bfloat16 alone.
+            elsewhere = "use accelerator=cpu, or " if config.Dtype(self.card.base["dtype"]) is config.Dtype.auto else ""
+            mend = f"{elsewhere}repeat the run with train from_run=FOLDER model.dtype=float32"
+            return f"The network's outputs are not finite{known}; {mend}."
         return f"The network's outputs are not finite{known}: its weights are damaged. Take a whole copy of the run."
 
     def _precision(self) -> AbstractContextManager[Any]:
