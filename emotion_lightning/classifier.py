@@ -4,7 +4,6 @@ Shapes: logits, probabilities and targets are [batch, label], over a whole split
 """
 
 import random
-from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -112,7 +111,7 @@ class EmotionClassifier(lightning.LightningModule):
         with self.trainer.precision_plugin.forward_context():
             return finite.first(self.network, partial(self, batch))
 
-    def _find_cause(self, batches: Iterable[Batch]) -> None:
+    def _find_cause(self, batches: Any) -> None:
         for batch in batches:
             self.cause = self.cause_in(self.trainer.strategy.batch_to_device(batch))
             if self.cause is not None:

@@ -112,7 +112,7 @@ def _is_gated(module: nn.Module) -> bool:
 def _become(module: nn.Module, kind: type) -> None:
     """Give a module the forward pass of another kind; names, weights and what PEFT takes it for stay."""
     if not isinstance(module, kind):
-        module.__class__ = _joined(kind, type(module))
+        module.__class__ = _joined(kind, type(module))  # type: ignore[arg-type]  # mypy finds classes not hashable
 
 
 @functools.cache
