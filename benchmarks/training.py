@@ -48,6 +48,7 @@ class Stopwatch:
 
 def ours(asked: argparse.Namespace) -> tuple[float, int]:
     """The command's own parts, without validation."""
+    import torch
     from lightning import Callback, Trainer
 
     from emotion_lightning import model
@@ -63,7 +64,7 @@ def ours(asked: argparse.Namespace) -> tuple[float, int]:
 
     trainer = Trainer(
         accelerator=trainer_settings.accelerator.value, devices=1, max_epochs=1, logger=False, callbacks=[Watch()],
-        precision=model.lightning_precision(trained.dtype),
+        plugins=[model.precision(trained.dtype, torch.device(asked.device))],
         gradient_clip_val=trainer_settings.gradient_clip_val, enable_progress_bar=False, enable_model_summary=False,
         enable_checkpointing=False, limit_val_batches=0, use_distributed_sampler=False, log_every_n_steps=10,
     )  # fmt: skip

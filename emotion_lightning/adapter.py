@@ -53,13 +53,9 @@ def attach(
 
 
 def check(settings: config.Peft, network: config.Model, device: torch.device) -> None:
-    """Raise UserError for a method or a dtype that the weights' form rules out on this device."""
+    """Raise UserError for a method that the weights' form rules out on this device."""
     if device.type != "cpu":
         return
-    if network.dtype is config.Dtype.float16:
-        raise UserError(
-            "model.dtype=float16 cannot train on a CPU, which has no autocast for it; choose bfloat16, float32 or auto."
-        )
     doubled = isinstance(settings, config.Lora) and settings.dora
     if doubled and network.quantization is config.Quantization.int8:
         raise UserError(

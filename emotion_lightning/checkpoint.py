@@ -228,6 +228,7 @@ def _load_model(folder: Path, *, card: Card, device: torch.device) -> tuple[Any,
         dtype=torch.float32 if whole and not card.format else compute,
         pad_token_id=tokenizer.pad_token_id, device=device,
     )  # fmt: skip
+    model.keep_in_range(network, compute)
     if not whole:
         network = put_adapter(network, folder)
     return network.eval(), tokenizer

@@ -4,13 +4,14 @@ Shapes: logits, probabilities and targets are [batch, label], over a whole split
 """
 
 import random
+from functools import partial
 from typing import Any
 
 import lightning
 import torch
 from torch import Tensor, nn
 
-from emotion_lightning import calibration, config, metrics, optimizer, pooling, thresholds
+from emotion_lightning import calibration, config, finite, metrics, optimizer, pooling, thresholds
 from emotion_lightning.errors import UserError
 from emotion_lightning.pooling import Batch
 
@@ -59,6 +60,8 @@ class EmotionClassifier(lightning.LightningModule):
         self.outcomes = metrics.Outcomes()
         self.batch_shape: tuple[int, ...] = (0, 0)
         """Texts and tokens of the last batch."""
+        self.cause: finite.Cause | None = None
+        """Where the numbers of a split stopped being finite, if they did and it was found."""
         self._random_state: dict[str, Any] | None = None
 
     def forward(self, batch: Batch) -> Tensor:
@@ -84,7 +87,9 @@ class EmotionClassifier(lightning.LightningModule):
         """Fit calibration and thresholds on validation, as at the end of the run, and log its metrics."""
         _, logits, targets = self.outcomes.gather()
         assert targets is not None
-        refuse_not_finite(logits, f"step {self.global_step}")
+        if not bool(torch.isfinite(logits).all()):
+            self._find_cause(self.trainer.val_dataloaders)
+        refuse_not_finite(logits, f"step {self.global_step}", self.cause)
         protocol = thresholds.protocol(self.threshold_settings)
         scaling = calibration.fit(self.threshold_settings, logits, targets)
         probabilities = calibration.probabilities(logits, scaling)
@@ -95,6 +100,22 @@ class EmotionClassifier(lightning.LightningModule):
         logged = {f"val/{name}": scores[name] for name in ("f1_micro", "jaccard", "map", "lrap")}
         self.log_dict({"val/loss": self.split_loss(logits, targets), **logged})
         self.log("val/f1_macro", scores["f1_macro"], prog_bar=True)
+
+    def on_test_epoch_end(self) -> None:
+        """Look for what is not finite while the network is where it ran; `finish` refuses it."""
+        if not all(bool(torch.isfinite(logits).all()) for logits in self.outcomes.logits):
+            self._find_cause(self.trainer.test_dataloaders)
+
+    def cause_in(self, batch: Batch) -> finite.Cause | None:
+        """What was first not finite in a batch, computed again with every module watched."""
+        with self.trainer.precision_plugin.forward_context():
+            return finite.first(self.network, partial(self, batch))
+
+    def _find_cause(self, batches: Any) -> None:
+        for batch in batches:
+            self.cause = self.cause_in(self.trainer.strategy.batch_to_device(batch))
+            if self.cause is not None:
+                return
 
     def split_loss(self, logits: Tensor, targets: Tensor) -> float:
         """The loss over a whole split."""
@@ -202,10 +223,7 @@ class EmotionClassifier(lightning.LightningModule):
         self._random_state = None
 
 
-def refuse_not_finite(logits: Tensor, when: str) -> None:
+def refuse_not_finite(logits: Tensor, when: str, cause: finite.Cause | None) -> None:
     """Raise UserError for a network that training has ruined; its F1 would pass for that of one that says no."""
     if not bool(torch.isfinite(logits).all()):
-        raise UserError(
-            f"The network's outputs are not finite at {when}: its last step ruined it. Lower optimizer.lr, lengthen "
-            "optimizer.warmup or set trainer.gradient_clip_val."
-        )
+        raise UserError(f"The network's outputs are not finite at {when}{finite.told(cause)}")

@@ -70,7 +70,7 @@ def finish(
         return float(trainer.callback_metrics.get("val/f1_macro", 0.0))
 
     for split, (_, logits, _) in gathered.items():
-        refuse_not_finite(logits, f"the end, on {split}")
+        refuse_not_finite(logits, f"the end, on {split}", classifier.cause)
     splits = {
         split: scoring.Scored(emotions.rows[split].take(numbers.numpy()), logits, targets)
         for split, (numbers, logits, targets) in gathered.items()

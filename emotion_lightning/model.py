@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emotion_lightning import config, pooling, untrusted
+from emotion_lightning import config, half, pooling, untrusted
 from emotion_lightning.errors import LOG_IN, UserError, first_line, no_access
 
 log = logging.getLogger(__name__)
@@ -149,6 +149,7 @@ def build(
         pad_token_id=tokenizer.pad_token_id,
         device=device,
     )
+    keep_in_range(network, compute)
     if settings.activation_checkpointing:
         network.activation_checkpointing_enable()
     return network
@@ -241,6 +242,15 @@ def load(
     return network if quantization is not config.Quantization.none else network.to(device)
 
 
+def keep_in_range(network: Any, compute: torch.dtype) -> None:
+    """Where a decoder computes in float16, let it do so without overflowing; before an adapter is attached.
+
+    Encoders of BERT's kind need nothing: each of their layers ends in a norm.
+    """
+    if compute is torch.float16 and pooling.is_decoder(network):
+        half.widen(pooling.backbone_of(network))
+
+
 def compile_(network: Any) -> None:
     """Compile the backbone in place, for batches of every shape; names and weights stay as they are.
 
@@ -322,9 +332,14 @@ def compute_dtype(dtype: config.Dtype, device: torch.device) -> torch.dtype:
     return torch.float32
 
 
-def lightning_precision(dtype: torch.dtype) -> Any:
-    """Lightning's name for computing in a dtype with float32 trained parameters."""
-    return {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed", torch.float32: "32-true"}[dtype]
+def precision(dtype: torch.dtype, device: torch.device) -> Any:
+    """Lightning's plugin that computes in a dtype, with float32 trained parameters."""
+    from lightning.pytorch.plugins import MixedPrecision, Precision
+
+    if dtype is torch.float32:
+        return Precision()
+    # Not by its name: asked for "16-mixed" on a CPU, Lightning 2.6 takes bfloat16, though torch has both there.
+    return MixedPrecision("16-mixed" if dtype is torch.float16 else "bf16-mixed", device.type)
 
 
 def _cpu_has_bfloat16() -> bool:

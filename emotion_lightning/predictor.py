@@ -2,7 +2,7 @@
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,7 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emotion_lightning import average, calibration, checkpoint, config, model, onnx_graph, pooling, quiet, thresholds
+from emotion_lightning import (
+    average,
+    calibration,
+    checkpoint,
+    config,
+    finite,
+    model,
+    onnx_graph,
+    pooling,
+    quiet,
+    thresholds,
+)
 from emotion_lightning.cores import Cores
 from emotion_lightning.data.batches import WINDOW, Collate, EmotionRows, Tokens, by_length, tokenize
 from emotion_lightning.errors import UserError
@@ -155,15 +166,25 @@ class Predictor(Labeller):
         if done:
             logits[[row for rows in batches for row in rows]] = torch.cat(done).cpu()
         if not bool(torch.isfinite(logits).all()):
-            raise UserError(
-                "The network's outputs are not finite: its weights are damaged, or overflow in this dtype. Take a "
-                "whole copy of the run."
-            )
+            raise UserError(self._not_finite(logits, batches, answers))
         return logits
 
     def _forward(self, batch: pooling.Batch) -> Tensor:
         moved = {name: value.to(self.device) for name, value in batch.items()}
         return pooling.logits(self.network, moved, pooling=self.card.pooling())
+
+    def _not_finite(self, logits: Tensor, batches: list[Any], answers: Callable[[list[int]], Tensor]) -> str:
+        """What to tell of logits that are not finite; a batch that has such is computed again, to find the module."""
+        bad = set((~torch.isfinite(logits).all(1)).nonzero().flatten().tolist())
+        rows = next(rows for rows in batches if bad.intersection(rows))
+        cause = finite.first(self.network, partial(answers, rows))
+        known = f" ({cause.text})" if cause else ""
+        if cause is not None and cause.dtype is torch.float16:
+            # Left open, float16 is the choice of a GPU without bfloat16 alone.
+            elsewhere = "use accelerator=cpu, or " if config.Dtype(self.card.base["dtype"]) is config.Dtype.auto else ""
+            mend = f"{elsewhere}repeat the run with train from_run=FOLDER model.dtype=float32"
+            return f"The network's outputs are not finite{known}; {mend}."
+        return f"The network's outputs are not finite{known}: its weights are damaged. Take a whole copy of the run."
 
     def _precision(self) -> AbstractContextManager[Any]:
         # The same autocast as in training, so that a run's own numbers come out again.
@@ -180,6 +201,9 @@ class GraphPredictor(Predictor):
 
     def _forward(self, batch: pooling.Batch) -> Tensor:
         return self.network.logits(batch)
+
+    def _not_finite(self, logits: Tensor, batches: list[Any], answers: Callable[[list[int]], Tensor]) -> str:
+        return "The graph's outputs are not finite: it is damaged. Export the run again."
 
 
 class Average(Labeller):

@@ -86,8 +86,11 @@ def train(settings: config.Train, folder: Path) -> float | None:
     with logger.run(settings.logger, folder, resolved=resolved, multirun=command.in_multirun()) as run:
         trainer = Trainer(
             **_trainer_arguments(settings.trainer),
-            precision=model.lightning_precision(model.compute_dtype(settings.model.dtype, device)),
-            plugins=[checkpoint_io.AtomicCheckpointIO(), *cluster.lightning_plugins()],
+            plugins=[
+                model.precision(model.compute_dtype(settings.model.dtype, device), device),
+                checkpoint_io.AtomicCheckpointIO(),
+                *cluster.lightning_plugins(),
+            ],
             logger=run.lightning_logger,
             callbacks=callbacks.build(
                 settings.callbacks,

@@ -345,7 +345,6 @@ def test_texts_in_one_line_have_the_logits_of_padded_ones(
             "Try model.attn_impl",
         ),
         (["model.attn_implementation=flash_attention_2"], "Try model.attn_implementation=auto"),
-        (["model.dtype=float16", "trainer.accelerator=cpu"], "model.dtype=float16 cannot train on a CPU"),
         (["peft=dora", "model.quantization=int8", "trainer.accelerator=cpu"], "Set model.quantization=nf4 or none"),
     ],
 )

@@ -206,7 +206,7 @@ def test_compute_dtype_follows_the_device() -> None:
     cpu = torch.device("cpu")
     assert model.compute_dtype(config.Dtype.float16, cpu) is torch.float16
     assert model.compute_dtype(config.Dtype.auto, cpu) in (torch.bfloat16, torch.float32)
-    assert model.lightning_precision(torch.float16) == "16-mixed"
+    assert model.precision(torch.float16, cpu).precision == "16-mixed"
 
 
 def test_label_without_positives_has_a_finite_weight(settings: Any) -> None:

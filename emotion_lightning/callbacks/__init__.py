@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, TQDMProgressBar
 
-from emotion_lightning import config, run_folder
+from emotion_lightning import config, finite, run_folder
 from emotion_lightning.callbacks.average import Average
 from emotion_lightning.callbacks.clock import Clock
 from emotion_lightning.callbacks.history import History
 from emotion_lightning.callbacks.saving import KeptCheckpoint, LastCheckpoint, PatientStopping
+from emotion_lightning.callbacks.scaling import SkippedSteps
 from emotion_lightning.callbacks.signals import StopOnSignal
 from emotion_lightning.errors import UserError
 
@@ -42,7 +43,13 @@ def build(
     """
     checkpoints = folder / run_folder.CHECKPOINTS
     history = History(folder / run_folder.HISTORY)
-    callbacks: list[Callback] = [clock, FiniteLoss(row_ids), history, EpochLines(settings.monitor, history)]
+    callbacks: list[Callback] = [
+        clock,
+        FiniteLoss(row_ids),
+        SkippedSteps(),
+        history,
+        EpochLines(settings.monitor, history),
+    ]
     if settings.ema_decay is not None:
         callbacks.append(Average(settings.ema_decay))
     callbacks.append(StopOnSignal(checkpoints / "last.ckpt"))
@@ -94,20 +101,24 @@ class FiniteLoss(Callback):
 
     def __init__(self, row_ids: Sequence[str]) -> None:
         self.row_ids = row_ids
+        self._batch: Any = None
+        self._looks = False
 
-    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_index: int) -> None:
-        """Look at the loss of the step; on a GPU at every tenth only, since looking waits for the device."""
-        if trainer.strategy.root_device.type != "cpu" and batch_index % 10:
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_index: int) -> None:
+        """Decide whether to look at its loss; on a GPU at every tenth only, since looking waits for the device."""
+        self._batch = batch
+        self._looks = trainer.strategy.root_device.type == "cpu" or batch_index % 10 == 0
+
+    def on_before_backward(self, trainer: Any, module: Any, loss: Any) -> None:
+        """Look at the loss before its gradients ruin what it came from."""
+        if not self._looks or bool(torch.isfinite(loss)):
             return
-        loss = outputs["loss"]
-        if not bool(torch.isfinite(loss)):
-            rates = ", ".join(f"{group['lr']:.2g}" for group in trainer.optimizers[0].param_groups)
-            ids = [self.row_ids[row] for row in batch["rows"].tolist()]
-            raise UserError(
-                f"The loss is {float(loss)} at step {trainer.global_step} (epoch {trainer.current_epoch + 1}), at "
-                f"learning rates {rates}, on the training rows {', '.join(ids)}; lower optimizer.lr, lengthen "
-                "optimizer.warmup or set trainer.gradient_clip_val."
-            )
+        rates = ", ".join(f"{group['lr']:.2g}" for group in trainer.optimizers[0].param_groups)
+        ids = [self.row_ids[row] for row in self._batch["rows"].tolist()]
+        raise UserError(
+            f"The loss is {float(loss)} at step {trainer.global_step + 1} (epoch {trainer.current_epoch + 1}), at "
+            f"learning rates {rates}, on the training rows {', '.join(ids)}" + finite.told(module.cause_in(self._batch))
+        )
 
 
 class EpochLines(Callback):

@@ -1,0 +1,81 @@
+"""What the gradient scaler does in float16."""
+
+import logging
+from collections import deque
+from typing import Any
+
+from lightning.pytorch.callbacks import Callback
+
+from emotion_lightning.errors import UserError
+
+log = logging.getLogger(__name__)
+
+WINDOW = 100
+"""Optimizer steps that are looked back upon."""
+
+MANY = 20
+"""Skipped ones of them that are too many. A few at the start are how the scaler finds its scale."""
+
+
+class SkippedSteps(Callback):
+    """Counts the steps that the gradient scaler skips, and tells of a storm of them.
+
+    A skipped step is a batch that taught nothing, and nobody is told: the loss still comes down a little in the others.
+
+    Attributes:
+        steps: optimizer steps so far.
+        skipped: those that were skipped.
+    """
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.skipped = 0
+        self._recent: deque[bool] = deque(maxlen=WINDOW)
+        self._told = False
+        self._scale = 0.0
+        self._step = 0
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        """Note the scale that training starts or goes on with."""
+        if trainer.scaler is not None:
+            self._scale, self._step = trainer.scaler.get_scale(), trainer.global_step
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_index: int) -> None:
+        """Count an optimizer step: where it was skipped, the scale went down."""
+        if trainer.scaler is None or trainer.global_step == self._step:
+            return
+        self._step = trainer.global_step
+        # This waits for the device, as the scaler has just done.
+        scale = trainer.scaler.get_scale()
+        self._recent.append(scale < self._scale)
+        self.steps += 1
+        self.skipped += scale < self._scale
+        self._scale = scale
+        self._look(scale)
+
+    def _look(self, scale: float) -> None:
+        lately = sum(self._recent)
+        told = (
+            f"{lately} of the last {len(self._recent)} optimizer steps were skipped: their gradients were not finite "
+            f"in float16, at a loss scale of {scale:.3g} by now. Set model.dtype=bfloat16 where the device has it, "
+            "else float32, or lower optimizer.lr."
+        )
+        if lately == WINDOW:
+            raise UserError(told)
+        if lately >= MANY and not self._told:
+            self._told = True
+            log.warning(told)
+
+    def on_train_end(self, trainer: Any, module: Any) -> None:
+        """Say how many were skipped in all."""
+        if self.skipped:
+            log.info("%d of %d optimizer steps were skipped by the gradient scaler.", self.skipped, self.steps)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Kept in checkpoints, so that a resumed run goes on counting."""
+        return {"steps": self.steps, "skipped": self.skipped, "recent": list(self._recent), "told": self._told}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.steps, self.skipped, self._told = state_dict["steps"], state_dict["skipped"], state_dict["told"]
+        self._recent = deque(state_dict["recent"], maxlen=WINDOW)
