@@ -17,7 +17,7 @@ CHOICES: list[dict[str, Any]] = [
     {"data": "goemotions", "data_folder": "official files", "peft": "lora", "wandb": True},
     {"data": "semeval2018", "data_folder": "official files", "model": "minilm"},
     {"data": "file", "data_file": "my (own) table.csv", "texts_file": "new texts.txt"},
-    {"data": "sample", "model": "tiny", "more": ["data.max_rows=50", "optimizer.lr=0.01", "peft.targets=[key]"]},
+    {"data": "sample", "model": "tiny", "more": ["data.max_rows=50", "optimizer.lr=0.01", "data.clean=[html,urls]"]},
 ]
 
 
