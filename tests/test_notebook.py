@@ -43,7 +43,7 @@ def executed(folder: Path, **parameters: Any) -> Any:
     position = next(i for i, part in enumerate(book.cells) if "parameters" in part.metadata.get("tags", []))
     given = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
     book.cells.insert(position + 1, nbformat.v4.new_code_cell(given))
-    NotebookClient(book, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
+    NotebookClient(book, timeout=1200, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
     return book
 
 
