@@ -17,7 +17,7 @@ CHOICES: list[dict[str, Any]] = [
     {"data": "goemotions", "data_folder": "official files", "peft": "lora", "wandb": True},
     {"data": "semeval2018", "data_folder": "official files", "model": "minilm"},
     {"data": "file", "data_file": "my (own) table.csv", "texts_file": "new texts.txt"},
-    {"data": "sample", "model": "tiny", "more": ["data.max_rows=50", "optimizer.lr=0.01", "peft.targets=[key]"]},
+    {"data": "sample", "model": "tiny", "more": ["data.max_rows=50", "optimizer.lr=0.01", "data.clean=[html,urls]"]},
 ]
 
 
@@ -43,7 +43,7 @@ def executed(folder: Path, **parameters: Any) -> Any:
     position = next(i for i, part in enumerate(book.cells) if "parameters" in part.metadata.get("tags", []))
     given = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
     book.cells.insert(position + 1, nbformat.v4.new_code_cell(given))
-    NotebookClient(book, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
+    NotebookClient(book, timeout=1200, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
     return book
 
 

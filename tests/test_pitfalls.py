@@ -54,7 +54,7 @@ def trained(network: Any) -> dict[str, torch.nn.Parameter]:
     return {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("peft", ["ia3", "ia3_all", "lora", "dora", "vera", "ln_tuning", "head"])
 def test_everything_trained_has_a_gradient_after_an_evaluation_pass(
     settings: Any, tmp_path: Path, peft: str, dtype: str
@@ -65,7 +65,7 @@ def test_everything_trained_has_a_gradient_after_an_evaluation_pass(
         network.eval()
         logits(network, batch)
     network.train()
-    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+    with torch.autocast("cpu", torch.float16 if dtype == "float16" else torch.bfloat16, enabled=dtype != "float32"):
         logits(network, batch).float().square().sum().backward()
     without = [name for name, parameter in trained(network).items() if parameter.grad is None]
     assert trained(network)
@@ -94,11 +94,13 @@ def test_network_is_in_training_mode_throughout(settings: Any, tmp_path: Path) -
     assert all(module.training for module in network.modules())
 
 
-def test_activation_checkpointing_gives_the_same_gradients(settings: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_activation_checkpointing_gives_the_same_gradients(settings: Any, tmp_path: Path, dtype: str) -> None:
     gradients = []
     for switch in ("false", "true"):
-        network, batch = build(settings, tmp_path, f"model.activation_checkpointing={switch}")
-        logits(network, batch).sum().backward()
+        network, batch = build(settings, tmp_path, f"model.activation_checkpointing={switch}", f"model.dtype={dtype}")
+        with torch.autocast("cpu", torch.float16, enabled=dtype == "float16"):
+            logits(network, batch).sum().backward()
         gradients.append({name: parameter.grad for name, parameter in trained(network).items()})
     for name, gradient in gradients[0].items():
         assert torch.allclose(gradient, gradients[1][name], atol=1e-6), name
