@@ -83,7 +83,7 @@ def save_model(folder: Path, network: Any, *, tokenizer: Any, card: Card, method
 
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(network, PeftModel):
-        base = Path(model.local(card.base["path"]))
+        base = Path(card.base["path"])
         network.peft_config["default"].base_model_name_or_path = (
             str(base.resolve()) if base.is_dir() else card.base["path"]
         )
@@ -304,14 +304,7 @@ def _check_whole(network: Any, folder: Path) -> None:
 
 
 def base_path(folder: Path, card: Card) -> str:
-    """Where the base is now: where it was, or beside a folder that was moved, or on the hub, or in the package."""
-    if card.base["path"] == model.TINY and not card.base["local"]:
-        if card.base["weights"] != model.tiny_print():
-            raise UserError(
-                f"{folder} was trained on the model=tiny of another version of this package "
-                f"({card.versions.get('emotion-lightning', 'unknown')}); install that one, or train again."
-            )
-        return model.local(model.TINY)
+    """Where the base is now: where it was, or beside a folder that was moved, or on the hub."""
     if card.format and card.base["local"]:
         untrusted.weights(folder / run_folder.BASE, "config.json")
         untrusted.check(folder / run_folder.BASE)
@@ -346,7 +339,7 @@ def _readme(card: Card, method: str, scores: str) -> str:
         f"library_name: {library}",
         "pipeline_tag: text-classification",
         "tags: [emotion, multi-label]",
-        *([] if card.base["local"] or base == model.TINY else [f"base_model: {base}"]),
+        *([] if card.base["local"] else [f"base_model: {base}"]),
         "---",
         "",
         f"# Emotions in text: {method} on {name}",
@@ -354,7 +347,7 @@ def _readme(card: Card, method: str, scores: str) -> str:
         f"Gives each of {len(card.labels)} emotions a probability; a text may have any number of them.",
         f"Labels: {', '.join(card.labels)}.",
         "",
-        *_notice(card.base),
+        *(_GEMMA_NOTICE if card.base["pretrained"] and card.base["architecture"].startswith("gemma") else []),
         scores,
         "",
         "```python",
@@ -369,21 +362,6 @@ def _readme(card: Card, method: str, scores: str) -> str:
         *_without_project(card),
     ]
     return "\n".join(lines)
-
-
-def _notice(base: dict[str, Any]) -> list[str]:
-    if not base["pretrained"]:
-        return []
-    if base["path"] == model.TINY:
-        return _TINY_NOTICE
-    return _GEMMA_NOTICE if base["architecture"].startswith("gemma") else []
-
-
-_TINY_NOTICE = [
-    "Its base is the small model of emotion-lightning, of Gemma's architecture but not of its weights: trained on",
-    "GoEmotions (Demszky et al., 2020; CC BY 4.0), taught by networks on all-MiniLM-L6-v2 (Apache-2.0).",
-    "",
-]
 
 
 def _without_project(card: Card) -> list[str]:
@@ -448,13 +426,7 @@ _OWN_POOLING = [
 
 
 def _stock_loading(card: Card) -> list[str]:
-    imported = []
-    if card.base["path"] == model.TINY:
-        base, imported = "BUNDLED", ["from emotion_lightning.model import BUNDLED"]
-    elif card.format and card.base["local"]:
-        base = f'"this folder/{run_folder.BASE}"'
-    else:
-        base = f'"{card.base["path"]}"'
+    base = f"this folder/{run_folder.BASE}" if card.format and card.base["local"] else card.base["path"]
     options = {
         "nf4": 'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, '
         f"llm_int8_skip_modules={card.base['kept']})",
@@ -465,12 +437,11 @@ def _stock_loading(card: Card) -> list[str]:
         "Without this project (the sigmoid of the logits is the probability):",
         "",
         "```python",
-        *imported,
         "from peft import PeftModel",
         "from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig",
         "",
         "base = AutoModelForSequenceClassification.from_pretrained(",
-        f"    {base},",
+        f'    "{base}",',
         f"    num_labels={len(card.labels)},",
         f"    quantization_config={options[card.base['quantization']]},",
         ")",

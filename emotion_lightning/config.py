@@ -260,7 +260,7 @@ class Model:
     """The `model` group: the pretrained network and which of its modules plays which role."""
 
     path: str
-    """Hub id or local folder; tiny: the network inside the package."""
+    """Hub id or local folder."""
     revision: str | None
     """Branch, tag or commit on the hub; null is the newest."""
     pretrained: bool
@@ -753,10 +753,10 @@ class Evaluate:
 class Predict:
     """`python -m emotion_lightning.predict`."""
 
-    run: str | None
+    run: str
     """The run folder, its model/, or hf:user/name (hf:user/name@revision) of the Hugging Face hub. Of several, [A,B,C]
     or the folder of a multirun, probabilities are averaged, and thresholds fitted on the average of their validation
-    rows. null: the small classifier inside the package, which knows the 11 emotions of the sample."""
+    rows."""
     input: str | None
     """File with a text in each row: csv, tsv, jsonl, json, parquet, arrow, a folder that `datasets` saved; or txt, with
     a text in each line."""

@@ -127,8 +127,7 @@ def _card(
     scaling: calibration.Scaling | None,
     network: Any,
 ) -> checkpoint.Card:
-    tiny = settings.model.pretrained and settings.model.path == model.TINY
-    local = not tiny and (not settings.model.pretrained or Path(settings.model.path).expanduser().is_dir())
+    local = not settings.model.pretrained or Path(settings.model.path).expanduser().is_dir()
     path = settings.model.path if settings.model.pretrained else str(folder / run_folder.BASE)
     assert isinstance(settings.data, config.Batches)
     return checkpoint.Card(
@@ -138,7 +137,6 @@ def _card(
         base={
             "path": str(Path(path).expanduser().resolve()) if local else path,
             "local": local,
-            **({"weights": model.tiny_print()} if tiny else {}),
             "adapter": not isinstance(settings.peft, config.Full),
             "pretrained": settings.model.pretrained,
             "architecture": network.config.model_type,

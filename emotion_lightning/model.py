@@ -1,8 +1,6 @@
 """The pretrained network, quantised or not, with a fresh classification head."""
 
 import contextlib
-import functools
-import hashlib
 import logging
 import os
 import re
@@ -19,14 +17,8 @@ from emotion_lightning.errors import LOG_IN, UserError, first_line, no_access
 
 log = logging.getLogger(__name__)
 
-TINY = "tiny"
-"""The `model.path` of the network inside the package."""
-
-BUNDLED = Path(__file__).parent / "tiny" / "model"
-"""That network; its tokenizer is also that of every architecture with random weights."""
-
-BUNDLED_RUN = Path(__file__).parent / "tiny" / "classifier"
-"""The model folder inside the package: an adapter on that network, for the emotions of the sample."""
+BUNDLED = Path(__file__).parent / "tiny"
+"""Tokenizer of `model=tiny` and of every architecture with random weights."""
 
 
 _SHORT = 256
@@ -35,7 +27,7 @@ _SHORT = 256
 
 def check_access(settings: config.Model) -> None:
     """Raise UserError, before any other work, if the model's files cannot be had."""
-    if not settings.pretrained or settings.path == TINY:
+    if not settings.pretrained:
         return
     path = Path(settings.path).expanduser()
     if path.exists() or settings.path.startswith((".", "/", "~")):
@@ -346,16 +338,8 @@ def _cpu_has_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-@functools.cache
-def tiny_print() -> str:
-    """What tells the weights inside the package from those of another version of it."""
-    return hashlib.sha256((BUNDLED / "model.safetensors").read_bytes()).hexdigest()[:16]
-
-
 def local(path: str) -> str:
     """The folder that a `model.path` means, or the hub id that it is."""
-    if path == TINY:
-        return str(BUNDLED)
     folder = Path(path).expanduser()
     return str(folder) if folder.exists() else path
 

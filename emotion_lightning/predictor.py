@@ -235,12 +235,12 @@ class Average(Labeller):
         return torch.logit(torch.stack(raw).mean(0), eps=1e-12).float(), torch.stack(shares).mean(0).float()
 
 
-def load(run: str | Path | Sequence[str | Path] | None = None, *, accelerator: str = "auto") -> Labeller:
+def load(run: str | Path | Sequence[str | Path], *, accelerator: str = "auto") -> Labeller:
     """Load a finished run, or several whose probabilities are averaged.
 
     Args:
         run: the run folder, its model/, or `hf:user/name` of the hub; several as a list, as `[A,B]`, or as the folder
-            of a multirun; None: the small classifier inside the package.
+            of a multirun.
         accelerator: auto, cpu, gpu or mps.
 
     Raises:

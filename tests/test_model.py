@@ -94,7 +94,7 @@ def test_an_architecture_that_cannot_be_built_is_refused(run: Any, capfd: Any) -
 def test_roles_of_another_family_are_refused_by_name(run: Any, capfd: Any) -> None:
     assert run("train", "model=minilm", "model.pretrained=false", "model.architecture.hidden_size=48",
                "model.architecture.intermediate_size=64", "model.architecture.num_hidden_layers=1",
-               "model.architecture.vocab_size=8192", "model.roles.key=.*k_proj", "logger=none",
+               "model.architecture.vocab_size=4096", "model.roles.key=.*k_proj", "logger=none",
                "data.max_rows=40") == 2  # fmt: skip
     assert "model.roles.key=.*k_proj" in capfd.readouterr().err
 

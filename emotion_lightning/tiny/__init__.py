@@ -1,20 +1,9 @@
-"""The small network and the classifier inside the package. `python -m emotion_lightning.tiny` makes them.
-
-    python -m emotion_lightning.tiny tokenizer GOEMOTIONS
-    python -m emotion_lightning.tiny start ENCODER
-    python -m emotion_lightning.train experiment=tiny_pretrain data.dir=GOEMOTIONS distill.runs=[A,B,C]
-    python -m emotion_lightning.tiny network RUN
-    python -m emotion_lightning.train
-    python -m emotion_lightning.tiny classifier RUN
-
-GOEMOTIONS is the folder of the official files, ENCODER that of all-MiniLM-L6-v2; A, B and C are runs of
-experiment=goemotions_minilm_full.
-"""
+"""The bundled tokenizer, and how it was made: `python -m emotion_lightning.tiny`."""
 
 from collections.abc import Iterable
 from typing import Any
 
-VOCABULARY = 8192
+VOCABULARY = 4096
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>"]
 """In Gemma's order, so that ids 0 to 3 mean what they mean there."""
 
