@@ -215,14 +215,8 @@ def _load_model(folder: Path, *, card: Card, device: torch.device) -> tuple[Any,
         raise UserError(f"{folder} holds a graph for onnxruntime and no weights; take another export, or the run.")
     tokenizer = load_tokenizer(folder)
     compute = model.compute_dtype(config.Dtype(card.base["dtype"]), device)
-    if whole:
-        untrusted.weights(folder, "config.json")
-        untrusted.whole_network(folder)
-        path = str(folder)
-    else:
-        untrusted.weights(folder, "adapter_config.json")
-        untrusted.weights(folder, "adapter_model.safetensors")
-        path = base_path(folder, card)
+    check_weights(folder, card)
+    path = str(folder) if whole else base_path(folder, card)
     network = load_base(
         path, card=card, quantization=config.Quantization(card.base["quantization"]), compute=compute,
         dtype=torch.float32 if whole and not card.format else compute,
@@ -232,6 +226,16 @@ def _load_model(folder: Path, *, card: Card, device: torch.device) -> tuple[Any,
     if not whole:
         network = put_adapter(network, folder)
     return network.eval(), tokenizer
+
+
+def check_weights(folder: Path, card: Card) -> None:
+    """Raise UserError where a model folder lacks the weights of its card, in a form that is read."""
+    if card.base["adapter"]:
+        untrusted.weights(folder, "adapter_config.json")
+        untrusted.weights(folder, "adapter_model.safetensors")
+    else:
+        untrusted.weights(folder, "config.json")
+        untrusted.whole_network(folder)
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -286,6 +290,7 @@ def put_adapter(network: Any, folder: Path) -> Any:
     """A base with the adapter of a model folder on it."""
     from peft import PeftModel
 
+    untrusted.weights(folder, "adapter_model.safetensors")  # PEFT would take a pickle instead
     network = PeftModel.from_pretrained(network, str(folder))
     _check_whole(network, folder)
     adapter.keep_dtype(network)

@@ -81,7 +81,7 @@ ADAPTER: dict[str, tuple[Callable[[Path], None], str]] = {
     "pickled base": (
         lambda m: pickled(m.parent / "base" / "model.safetensors", "pytorch_model.bin"), "a pickle may run any code"),
     "base that names its pickle": (
-        lambda m: (pickled(m.parent / "base" / "model.safetensors", "adapter_model.bin"),
+        lambda m: (torch.save({"x": Hostile()}, m.parent / "base" / "adapter_model.bin"),
                    change(m.parent / "base" / "config.json", transformers_weights="adapter_model.bin")),
         "names a file of weights"),
     "base that is an adapter": (
