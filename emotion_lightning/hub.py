@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning import checkpoint, environment, hub_card, hub_name, quiet, run_folder, schema
+from emotion_lightning import checkpoint, config, environment, hub_card, hub_name, quiet, run_folder, schema
 from emotion_lightning.errors import LOG_IN, UserError, first_line, no_access
 
 log = logging.getLogger(__name__)
@@ -19,6 +19,7 @@ FILES = (*_WEIGHTS, "*.json", "tokenizer.model")
 """What is taken from a model's repository and put there: data, never pickles or code."""
 _WEIGHT_ENDINGS = tuple(kind.removeprefix("*") for kind in _WEIGHTS)
 _MAY_WRITE = f"{LOG_IN}, with a token that may write"
+_LATER = "leave push= out, and export and push it later."
 _OF_A_MODEL = re.compile(
     r"(base/)?(adapter_|model\b|pytorch_model\b|tf_model\b|flax_model\b).*|config\.json|.*\.(onnx|bin|gguf)"
 )
@@ -138,25 +139,21 @@ def upload(folder: Path, repository: str, *, private: bool = True, run: Path | N
     card, files = _files(source, card)
     _refuse_secrets(source, files)
 
-    from huggingface_hub import CommitOperationAdd, HfApi, get_token
-    from huggingface_hub.constants import is_offline_mode
+    check_login(repository)
 
-    quiet.requests()
-    otherwise = "keep the folder and push it later."
-    if is_offline_mode():
-        raise UserError(f"push={repository} needs the hub, which HF_HUB_OFFLINE=1 forbids to ask; unset it.")
-    if get_token() is None:
-        raise UserError(no_access(repository, "nobody is logged in on this machine", _MAY_WRITE, otherwise=otherwise))
+    from huggingface_hub import CommitOperationAdd, HfApi
+
     api = HfApi()
     try:
-        with _access(name, otherwise, writes=True):
-            api.whoami()
+        with _access(name, _LATER, writes=True):
             standing = _standing(repository, files, private=private)
+            base = _base_id(card, run)
             story = hub_card.Story(
                 repository,
                 card,
                 _form(files),
-                _licence(card),
+                base,
+                _licence(card, base),
                 *hub_card.scores_and_settings(run),
                 checked="export.json" in files,
             )
@@ -175,6 +172,25 @@ def upload(folder: Path, repository: str, *, private: bool = True, run: Path | N
     seen = "private" if (standing.private if standing else private) else "public"
     log.info("Uploaded %d files to %s (%s)", len(files), _page(repository), seen)
     return _page(repository)
+
+
+def check_login(repository: str) -> None:
+    """Raise UserError with the steps where nobody is logged in on this machine, or the hub cannot be asked."""
+    name = hub_name.HubName(hub_name.parse_repository(repository, setting="push"))
+
+    from huggingface_hub import HfApi, get_token
+    from huggingface_hub.constants import is_offline_mode
+
+    quiet.requests()
+    if is_offline_mode():
+        raise UserError(f"push={repository} needs the hub, which HF_HUB_OFFLINE=1 forbids to ask; unset it.")
+    if get_token() is None:
+        raise UserError(no_access(repository, "nobody is logged in on this machine", _MAY_WRITE, otherwise=_LATER))
+    try:
+        with _access(name, _LATER, writes=True):
+            HfApi().whoami()
+    except _Unreachable as error:
+        raise UserError(str(error)) from error
 
 
 def _check_whole(source: Path, run: Path) -> None:
@@ -210,6 +226,8 @@ def _files(source: Path, card: checkpoint.Card) -> tuple[checkpoint.Card, dict[s
         base["path"] = Path(base["path"]).name
     card = dataclasses.replace(
         card,
+        # So that a base is looked for in the folder, and nowhere else.
+        format=config.ExportFormat.adapter.value if base["adapter"] else card.format,
         base=base,
         data=run_folder.without_places(card.data),
         data_hashes=run_folder.without_places(card.data_hashes),
@@ -292,20 +310,29 @@ def _standing(repository: str, files: dict[str, Path | bytes], *, private: bool)
     return found
 
 
-def _licence(card: checkpoint.Card) -> str | None:
+def _base_id(card: checkpoint.Card, run: Path) -> str | None:
+    """The base's id on the hub; a whole network does not say what it was made of, but its run does."""
+    own = run / run_folder.MODEL
+    for base in (card.base, *([checkpoint.read_card(own).base] if (own / checkpoint.CARD).is_file() else [])):
+        if base["pretrained"] and not base["local"]:
+            return str(base["path"])
+    return None
+
+
+def _licence(card: checkpoint.Card, base: str | None) -> str | None:
     """The licence of the base as the hub knows it, which what was trained on it comes under; None where it does not."""
     if not card.base["pretrained"]:
         return hub_card.OWN_LICENCE
     if hub_card.is_gemma(card):
         return hub_card.GEMMA_LICENCE
-    if card.base["local"]:
+    if base is None:
         return None
 
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        told = HfApi().model_info(card.base["path"], timeout=10).card_data
+        told = HfApi().model_info(base, timeout=10).card_data
     except HfHubHTTPError:
         return None
     return None if told is None else told.get("license")

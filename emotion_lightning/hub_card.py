@@ -37,6 +37,7 @@ class Story:
         repository: user/name.
         card: labels, thresholds, base and data, without paths of the machine that trained it.
         form: what its folder holds.
+        base: the base's id on the hub, None where it has none.
         licence: the hub's name of the licence, None where it is not known.
         scores: what metrics.json of its run says, None where that is gone.
         settings: of its run, None where they are gone.
@@ -46,6 +47,7 @@ class Story:
     repository: str
     card: checkpoint.Card
     form: Form
+    base: str | None
     licence: str | None
     scores: dict[str, Any] | None
     settings: dict[str, Any] | None
@@ -100,7 +102,7 @@ def files(story: Story) -> dict[str, Path | bytes]:
     """README.md, and the notice that its licence asks for."""
     found: dict[str, Path | bytes] = {"README.md": readme(story).encode()}
     if is_gemma(story.card):
-        base = story.card.base["path"]
+        base = story.base or story.card.base["path"]
         found["NOTICE"] = (
             f"{_GEMMA_NOTICE}\n\nThis is a Model Derivative of {base}, modified by fine-tuning.\n".encode()
         )
@@ -117,7 +119,7 @@ def readme(story: Story) -> str:
             "story": story,
             "card": card,
             "data": data,
-            "base": card.base["path"],
+            "base": story.base or card.base["path"],
             "gemma": _GEMMA_NOTICE if is_gemma(card) else None,
             "method": _method(story),
             "protocol": _PROTOCOLS[card.protocol],
@@ -159,7 +161,6 @@ def _metadata(story: Story, data: _Data) -> str:
         )
         for kind, name, value, args in named
     ]
-    base = None if card.base["local"] else card.base["path"]
     relation = {Form.adapter: "adapter", Form.whole: "finetune", Form.graph: "finetune"}[story.form]
     return str(
         ModelCardData(
@@ -168,8 +169,8 @@ def _metadata(story: Story, data: _Data) -> str:
             library_name={Form.adapter: "peft", Form.whole: "transformers", Form.graph: "onnx"}[story.form],
             pipeline_tag="text-classification",
             tags=["emotion", "multi-label", "emotion-lightning"],
-            base_model=base,
-            base_model_relation=relation if base else None,
+            base_model=story.base,
+            base_model_relation=relation if story.base else None,
             datasets=[data.hub_id] if data.hub_id else None,
             metrics=["f1"] if results else None,
             model_name=story.repository.partition("/")[2],

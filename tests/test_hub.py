@@ -234,7 +234,7 @@ def test_a_model_of_gemma_goes_with_its_notice(finished: Path) -> None:
     card = checkpoint.read_card(finished / "model")
     card.base |= {"pretrained": True, "local": False, "path": "google/gemma-1.1-2b-it", "revision": None}
     card.data |= {"option": "semeval2018", "language": "Es"}
-    story = hub_card.Story(NAME, card, hub_card.Form.adapter, hub_card.GEMMA_LICENCE, None, None)
+    story = hub_card.Story(NAME, card, hub_card.Form.adapter, card.base["path"], hub_card.GEMMA_LICENCE, None, None)
     files = hub_card.files(story)
     readme, notice = (bytes(files[name]).decode() for name in ("README.md", "NOTICE"))
     words = "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms"
