@@ -6,7 +6,6 @@ python -m emotion_lightning.train -m optimizer.lr=1e-3,3e-3 seed=1,2,3
 python -m emotion_lightning.train resume=auto
 """
 
-import dataclasses
 import logging
 import sys
 from pathlib import Path
@@ -56,6 +55,8 @@ def train(settings: config.Train, folder: Path) -> float | None:
     model.check_access(settings.model)
     if settings.init_from is not None and not goes_on:
         # The commit is written down: a repetition of the run starts from the same weights.
+        import dataclasses  # late: where this runs as a file, it is not found before the package is
+
         settings = dataclasses.replace(settings, init_from=hub.pinned(settings.init_from, setting="init_from"))
     logger.check(settings.logger)
     assert isinstance(settings.data, config.Batches)  # schema.load refuses the one that is not
