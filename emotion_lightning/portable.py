@@ -246,10 +246,11 @@ def _merged(job: _Job, device: torch.device) -> tuple[Any, Any, float | None]:
     source, card = job.source, job.run_card
     tokenizer = checkpoint.load_tokenizer(source)
     path = _base(source, card)
-    network = checkpoint.load_base(
-        path, card=card, quantization=config.Quantization.none, compute=torch.float32, dtype=torch.float32,
-        pad_token_id=tokenizer.pad_token_id, device=device,
-    )  # fmt: skip
+    with checkpoint.damage_told(source):
+        network = checkpoint.load_base(
+            path, card=card, quantization=config.Quantization.none, compute=torch.float32, dtype=torch.float32,
+            pad_token_id=tokenizer.pad_token_id, device=device,
+        )  # fmt: skip
     if getattr(network, "is_quantized", False):
         raise UserError(f"The base {path} is quantised itself: what was trained cannot be merged into it.")
     if not card.base["adapter"]:
@@ -260,7 +261,8 @@ def _merged(job: _Job, device: torch.device) -> tuple[Any, Any, float | None]:
     def answers(of: Any) -> Tensor:
         return Predictor(of.eval(), tokenizer, card=exact, device=device).probabilities(texts)
 
-    network = checkpoint.put_adapter(network, source)
+    with checkpoint.damage_told(source):
+        network = checkpoint.put_adapter(network, source)
     before = answers(network)
     network = adapter.merge(network)
     return network, tokenizer, _must_be_close(answers(network), before, "merged and unmerged")
