@@ -32,7 +32,8 @@ _USAGE = {
 
   python -m emotion_lightning.export run=FOLDER output=FOLDER format=adapter     what was trained
   python -m emotion_lightning.export run=FOLDER output=FOLDER format=merged      a whole network for Transformers
-  python -m emotion_lightning.export run=FOLDER output=FOLDER format=onnx        a graph for onnxruntime""",
+  python -m emotion_lightning.export run=FOLDER output=FOLDER format=onnx        a graph for onnxruntime
+  python -m emotion_lightning.export run=FOLDER output=FOLDER format=adapter push=user/name    to the hub as well""",
     "inspect": """Look at a data set before training on it: lengths, labels, shifts, duplicates, leaks, examples.
 
   python -m emotion_lightning.inspect data=file data.path=my.csv

@@ -124,8 +124,10 @@ def is_hub_id(path: Any) -> bool:
 
 def _check_links(folder: Path) -> None:
     inside = [folder.resolve()]
-    if folder.parent.name == "snapshots":  # the hub's cache: every file is a link to one named by its content
-        model = folder.parent.parent
+    # In the hub's cache every file is a link to one named by its content; a base lies inside the model's folder.
+    snapshots = next((parent for parent in list(folder.parents)[:2] if parent.name == "snapshots"), None)
+    if snapshots is not None:
+        model = snapshots.parent
         # Large files are shared by all models of the cache.
         inside += [(model / "blobs").resolve(), (model.parent / "blobs").resolve()]
     for place, folders, files in os.walk(folder):

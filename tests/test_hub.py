@@ -413,3 +413,47 @@ def test_a_place_that_is_taken_is_left_alone(server: Hub, finished: Path) -> Non
 def test_a_new_public_repository_is_public(server: Hub, finished: Path) -> None:
     hub.upload(finished, NAME, private=False)
     assert not server.repositories[NAME].private
+
+
+# ------------------------------------------------------------------------------------------------------------ exported
+
+
+@pytest.mark.parametrize("form", ["adapter", "merged"])
+def test_export_pushes_what_it_wrote(run: Any, server: Hub, finished: Path, tmp_path: Path, form: str) -> None:
+    line = ["export", f"run={finished}", "output=out", f"format={form}", f"push={NAME}", "accelerator=cpu"]
+    assert run(*line) == 0
+    repository = server.repositories[NAME]
+    assert repository.private
+    readme = repository.files["README.md"].decode()
+    assert front_matter(readme)["library_name"] == {"adapter": "peft", "merged": "transformers"}[form]
+    assert front_matter(readme)["model-index"] and "`export.json`" in readme
+    assert not any(str(tmp_path) in text or str(finished) in text for text in text_of(repository).values())
+    assert probabilities(run, f"run=hf:{NAME}") == probabilities(run, "run=out")
+
+
+def test_export_refuses_what_cannot_be_pushed_before_it_works(
+    run: Any, server: Hub, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    log_in(server, tmp_path, monkeypatch, None)
+    for arguments, words in [
+        (["push=emotions"], "push=emotions is no name on the hub"),
+        (["private=false"], "private=false is for push=user/name"),
+        ([f"push={NAME}"], "nobody is logged in"),
+    ]:
+        assert run("export", f"run={finished}", "output=out", "format=adapter", *arguments) == 2
+        assert words in capfd.readouterr().err
+        assert not Path("out").exists()
+    assert server.asked == []
+
+
+def test_large_files_that_models_of_the_cache_share_are_read(run: Any, pushed: Hub, tmp_path: Path) -> None:
+    folder = Path(hub.fetch(f"hf:{NAME}"))
+    before = probabilities(run, f"run={folder}")
+    # As the client lays out what comes by xet, which the stand-in does not speak.
+    for weights in folder.rglob("*.safetensors"):
+        blob = weights.resolve()
+        shared = tmp_path / "hub" / "blobs" / blob.name[:2] / blob.name
+        shared.parent.mkdir(parents=True, exist_ok=True)
+        blob.rename(shared)
+        blob.symlink_to(Path("..", "..", "blobs", blob.name[:2], blob.name))
+    assert probabilities(run, f"run=hf:{NAME}") == before
