@@ -119,14 +119,14 @@ def merge(network: Any) -> Any:
     """The network that an adapter is on, with what was trained folded into its weights and PEFT's layers gone."""
     from peft.utils import ModulesToSaveWrapper
 
-    own = network.merge_and_unload(safe_merge=True)
-    # LNTuning leaves the head in its wrapper (peft 0.21), and a saved network would have a head of other names.
+    own = network.get_base_model()
+    # Before the rest: LNTuning leaves the head in its wrapper, and heads of several layers stop all others (peft 0.21).
     for name, module in list(own.named_modules()):
         if isinstance(module, ModulesToSaveWrapper):
             parent, _, last = name.rpartition(".")
             head = module.unload_and_optionally_merge_module(merge=True, safe_merge=True, adapter_names=None)
             setattr(own.get_submodule(parent), last, head)
-    return own
+    return network.merge_and_unload(safe_merge=True)
 
 
 def trained_parameters(network: nn.Module) -> int:

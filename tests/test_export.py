@@ -177,7 +177,8 @@ def test_a_graph_too_large_for_one_file_has_its_weights_beside_it(
 @pytest.mark.parametrize(
     "options",
     [
-        ["model=gemma2", "model.pretrained=false", *SMALL, "model.architecture.vocab_size=4096", "trainer=debug"],
+        ["model=gemma2", "model.pretrained=false", *SMALL, "model.architecture.vocab_size=4096",
+         "model.architecture.num_key_value_heads=1", "trainer=debug"],
         ["model=gemma3", "model.pretrained=false", *SMALL, "model.architecture.vocab_size=4096", "trainer=debug",
          "model.attention=bidirectional", "model.pooling=mean"],
         ["model=roberta", *ENCODER],
