@@ -2,12 +2,15 @@
 
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from safetensors import safe_open
 from torch import Tensor
 
 from emotion_lightning import adapter, config, labels, model, run_folder, schema, thresholds, untrusted
@@ -246,8 +249,15 @@ def model_folder(run: str, *, name: str = "run") -> Path:
 
 def load_model(folder: Path, *, card: Card, device: torch.device) -> tuple[Any, Any]:
     """Network in evaluation mode and tokenizer of a model folder, or a UserError that names what is damaged."""
-    try:
+    with damage_told(folder):
         return _load_model(folder, card=card, device=device)
+
+
+@contextmanager
+def damage_told(folder: Path) -> Iterator[None]:
+    """Turn what libraries say of a damaged folder into a UserError."""
+    try:
+        yield
     except (UserError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # the libraries raise errors of many kinds for a file that is missing or cut
@@ -260,14 +270,8 @@ def _load_model(folder: Path, *, card: Card, device: torch.device) -> tuple[Any,
         raise UserError(f"{folder} holds a graph for onnxruntime and no weights; take another export, or the run.")
     tokenizer = load_tokenizer(folder)
     compute = model.compute_dtype(config.Dtype(card.base["dtype"]), device)
-    if whole:
-        untrusted.weights(folder, "config.json")
-        untrusted.whole_network(folder)
-        path = str(folder)
-    else:
-        untrusted.weights(folder, "adapter_config.json")
-        untrusted.weights(folder, "adapter_model.safetensors")
-        path = base_path(folder, card)
+    check_weights(folder, card)
+    path = str(folder) if whole else base_path(folder, card)
     network = load_base(
         path, card=card, quantization=config.Quantization(card.base["quantization"]), compute=compute,
         dtype=torch.float32 if whole and not card.format else compute,
@@ -276,6 +280,27 @@ def _load_model(folder: Path, *, card: Card, device: torch.device) -> tuple[Any,
     if not whole:
         network = put_adapter(network, folder)
     return network.eval(), tokenizer
+
+
+def check_weights(folder: Path, card: Card) -> None:
+    """Raise UserError where a model folder lacks the weights of its card, in a form that is read."""
+    if card.base["adapter"]:
+        untrusted.weights(folder, "adapter_config.json")
+        first = untrusted.weights(folder, "adapter_model.safetensors")
+    else:
+        untrusted.weights(folder, "config.json")
+        first = untrusted.whole_network(folder)
+    files = [first] if first.suffix != ".json" else [folder / part for part in sorted(untrusted.parts(first))]
+    sizes = set()
+    for file in files:
+        with damage_told(folder), safe_open(file, framework="pt") as stored:
+            heads = [name for name in stored.keys() if card.base["head"][-1] in name.split(".")]  # noqa: SIM118
+            sizes |= {stored.get_slice(name).get_shape()[0] for name in heads if name.endswith("weight")}
+    if len(card.labels) not in sizes:
+        raise UserError(
+            f"{folder} is damaged: its card names {len(card.labels)} labels, its head has "
+            f"{' and '.join(map(str, sorted(sizes))) or 'no'} outputs."
+        )
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -330,6 +355,7 @@ def put_adapter(network: Any, folder: Path) -> Any:
     """A base with the adapter of a model folder on it."""
     from peft import PeftModel
 
+    untrusted.weights(folder, "adapter_model.safetensors")  # PEFT would take a pickle instead
     network = PeftModel.from_pretrained(network, str(folder))
     _check_whole(network, folder)
     adapter.keep_dtype(network)
@@ -339,7 +365,6 @@ def put_adapter(network: Any, folder: Path) -> Any:
 def _check_whole(network: Any, folder: Path) -> None:
     """Raise UserError where the file of an adapter lacks a tensor: PEFT would go on with one that was never trained."""
     from peft import get_peft_model_state_dict
-    from safetensors import safe_open
 
     with safe_open(folder / "adapter_model.safetensors", framework="pt") as stored:
         missing = get_peft_model_state_dict(network, save_embedding_layers=False).keys() - set(stored.keys())

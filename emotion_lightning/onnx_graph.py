@@ -2,6 +2,8 @@
 
 import importlib.util
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +53,7 @@ def write(network: Any, folder: Path, *, way: config.Pooling) -> None:
     mask = torch.ones_like(ids)
     mask[0, 7:] = 0
     weights = sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
-    with torch.inference_mode(False), torch.no_grad():
+    with _quiet(), torch.inference_mode(False), torch.no_grad():
         torch.onnx.export(
             _WithPooling(network, way).eval(),
             kwargs={"input_ids": ids, "attention_mask": mask},
@@ -72,10 +74,7 @@ def quantize(folder: Path) -> None:
     large = (folder / DATA).exists()
     small = folder / "int8"
     small.mkdir()
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)  # it advises a step that is of no use here, on the root logger
-    try:
+    with _quiet():
         quantize_dynamic(
             folder / FILE,
             small / FILE,
@@ -83,12 +82,24 @@ def quantize(folder: Path) -> None:
             weight_type=QuantType.QInt8,
             use_external_data_format=large,
         )
-    finally:
-        root.setLevel(level)
     (folder / DATA).unlink(missing_ok=True)
     for file in small.iterdir():
         file.replace(folder / file.name)
     small.rmdir()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide what exporters tell of each step, on loggers of their own and on the root's."""
+    loggers = [logging.getLogger(name) for name in (None, "onnx_ir", "onnxscript", "torch.onnx")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 class Graph:

@@ -147,6 +147,7 @@ def write(folder: Path, source: Path, card: checkpoint.Card, settings: config.Ex
         raise UserError(f"run={settings.run} has no adapter: it is a whole network. Take format=merged.")
     if settings.base is not None and not untrusted.is_hub_id(settings.base):
         raise UserError(f"base={settings.base} is no id of the hub such as google/gemma-1.1-2b-it.")
+    _base(source, card)
     rows = _rows(source, card, needed=settings.refit)
     own = _own(source, card, rows, settings.accelerator)
     new = dataclasses.replace(card, format=settings.format.value, base=dict(card.base), data=_without_places(card.data))
@@ -162,7 +163,7 @@ def write(folder: Path, source: Path, card: checkpoint.Card, settings: config.Ex
 
 def _adapter(job: _Job) -> dict[str, Any]:
     """Copy what was trained, and a base that no hub holds."""
-    base, card = checkpoint.base_path(job.source, job.run_card), job.card
+    base, card = _base(job.source, job.run_card), job.card
     if job.settings.base is not None:
         card.base.update(path=job.settings.base, local=False)
     elif Path(base).is_dir():
@@ -244,20 +245,15 @@ def _merged(job: _Job, device: torch.device) -> tuple[Any, Any, float | None]:
     """The whole network in float32, its tokenizer, and how far merging moved an answer; None for nothing to merge."""
     source, card = job.source, job.run_card
     tokenizer = checkpoint.load_tokenizer(source)
-    whole = not card.base["adapter"]
-    if whole:
-        untrusted.weights(source, "config.json")
-        untrusted.whole_network(source)
-    path = str(source) if whole else checkpoint.base_path(source, card)
-    if not Path(path).is_dir():
-        model.check_hub(path, card.base["revision"])
-    network = checkpoint.load_base(
-        path, card=card, quantization=config.Quantization.none, compute=torch.float32, dtype=torch.float32,
-        pad_token_id=tokenizer.pad_token_id, device=device,
-    )  # fmt: skip
+    path = _base(source, card)
+    with checkpoint.damage_told(source):
+        network = checkpoint.load_base(
+            path, card=card, quantization=config.Quantization.none, compute=torch.float32, dtype=torch.float32,
+            pad_token_id=tokenizer.pad_token_id, device=device,
+        )  # fmt: skip
     if getattr(network, "is_quantized", False):
         raise UserError(f"The base {path} is quantised itself: what was trained cannot be merged into it.")
-    if whole:
+    if not card.base["adapter"]:
         return network.eval(), tokenizer, None
     exact = dataclasses.replace(card, base=card.base | {"dtype": config.Dtype.float32.value})
     texts = [job.rows.texts[i] for i in job.rows.probes()]
@@ -265,10 +261,22 @@ def _merged(job: _Job, device: torch.device) -> tuple[Any, Any, float | None]:
     def answers(of: Any) -> Tensor:
         return Predictor(of.eval(), tokenizer, card=exact, device=device).probabilities(texts)
 
-    network = checkpoint.put_adapter(network, source)
+    with checkpoint.damage_told(source):
+        network = checkpoint.put_adapter(network, source)
     before = answers(network)
     network = adapter.merge(network)
     return network, tokenizer, _must_be_close(answers(network), before, "merged and unmerged")
+
+
+def _base(source: Path, card: checkpoint.Card) -> str:
+    """Where the network below an adapter is, or a whole one; UserError if it cannot be had."""
+    checkpoint.check_weights(source, card)
+    if not card.base["adapter"]:
+        return str(source)
+    path = checkpoint.base_path(source, card)
+    if not Path(path).is_dir():
+        model.check_hub(path, card.base["revision"])
+    return path
 
 
 def _same_in_any_batch(graph: Predictor, reference: Answers, rows: Rows) -> float:

@@ -81,7 +81,7 @@ ADAPTER: dict[str, tuple[Callable[[Path], None], str]] = {
     "pickled base": (
         lambda m: pickled(m.parent / "base" / "model.safetensors", "pytorch_model.bin"), "a pickle may run any code"),
     "base that names its pickle": (
-        lambda m: (pickled(m.parent / "base" / "model.safetensors", "adapter_model.bin"),
+        lambda m: (torch.save({"x": Hostile()}, m.parent / "base" / "adapter_model.bin"),
                    change(m.parent / "base" / "config.json", transformers_weights="adapter_model.bin")),
         "names a file of weights"),
     "base that is an adapter": (
@@ -113,7 +113,7 @@ ADAPTER: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda m: m.joinpath(checkpoint.CARD).write_text(
             m.joinpath(checkpoint.CARD).read_text().replace('"joy"', '"joy\\u001b[2J"')),
         "is damaged: labels"),
-    "labels of another head": (two_more_labels, "is damaged"),
+    "labels of another head": (two_more_labels, "names 13 labels, its head has 11 outputs"),
     "threshold above 1": (lambda m: change_card(m, "thresholds", "global", "joy", value=1.5), "not a number of 0 to 1"),
     "threshold in words": (lambda m: change_card(m, "thresholds", "global", "joy", value="0.5"), "not a number"),
     "threshold too many": (lambda m: change_card(m, "thresholds", "global", "awe", value=0.5), "is of 12 labels"),
@@ -142,7 +142,7 @@ WHOLE: dict[str, tuple[Callable[[Path], None], str]] = {
     "weights above": (
         lambda m: (m / "model.safetensors.index.json").write_text('{"weight_map": {"x": "../../x.safetensors"}}'),
         "parts are safetensors beside it"),
-    "labels of another head": (two_more_labels, "is damaged"),
+    "labels of another head": (two_more_labels, "names 13 labels, its head has 11 outputs"),
 }  # fmt: skip
 
 
