@@ -91,7 +91,7 @@ def show_export(found: dict[str, Any]) -> None:
     console = _console(100)
     table = Table(title=f"{found['rows']}, {found['texts']:,} texts", title_justify="left")
     table.add_column("answers of")
-    for name in ("MB", "texts/s", "differ by at most", "macro F1", "micro F1", "Jaccard"):
+    for name in ("MB", "texts/s", "off the run by", "macro F1", "micro F1", "Jaccard"):
         table.add_column(name, justify="right")
     for form in found["weights"]:
         table.add_row(
