@@ -57,6 +57,11 @@ class Card:
         """Whether the folder holds a graph for onnxruntime instead of weights."""
         return self.format in (config.ExportFormat.onnx, config.ExportFormat.onnx_int8)
 
+    @property
+    def is_gemma(self) -> bool:
+        """Whether it derives from Gemma's weights, and so comes under its terms."""
+        return bool(self.base["pretrained"]) and str(self.base["architecture"]).startswith("gemma")
+
     def cuts(self, protocol: str | None = None) -> Tensor:
         """Thresholds of a protocol, [label], float64."""
         chosen = self.thresholds[protocol or self.protocol]
@@ -372,7 +377,7 @@ def _readme(card: Card, method: str, scores: str) -> str:
         f"Gives each of {len(card.labels)} emotions a probability; a text may have any number of them.",
         f"Labels: {', '.join(card.labels)}.",
         "",
-        *(_GEMMA_NOTICE if card.base["pretrained"] and card.base["architecture"].startswith("gemma") else []),
+        *(_GEMMA_NOTICE if card.is_gemma else []),
         scores,
         "",
         "```python",
@@ -450,14 +455,19 @@ _OWN_POOLING = [
 ]
 
 
-def _stock_loading(card: Card) -> list[str]:
-    base = f"this folder/{run_folder.BASE}" if card.format and card.base["local"] else card.base["path"]
+def quantization_code(card: Card) -> str:
+    """How stock transformers is told to hold the base's weights, as Python."""
     options = {
         "nf4": 'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, '
         f"llm_int8_skip_modules={card.base['kept']})",
         "int8": f"BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules={card.base['kept']})",
         "none": "None",
     }
+    return options[card.base["quantization"]]
+
+
+def _stock_loading(card: Card) -> list[str]:
+    base = f"this folder/{run_folder.BASE}" if card.format and card.base["local"] else card.base["path"]
     return [
         "Without this project (the sigmoid of the logits is the probability):",
         "",
@@ -468,7 +478,7 @@ def _stock_loading(card: Card) -> list[str]:
         "base = AutoModelForSequenceClassification.from_pretrained(",
         f'    "{base}",',
         f"    num_labels={len(card.labels)},",
-        f"    quantization_config={options[card.base['quantization']]},",
+        f"    quantization_config={quantization_code(card)},",
         ")",
         'model = PeftModel.from_pretrained(base, "this folder").eval()',
         "```",

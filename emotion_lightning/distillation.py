@@ -1,14 +1,12 @@
 """Learning from finished runs: what they say of the training texts stands beside the labels."""
 
-import hashlib
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from emotion_lightning import average, checkpoint, config, predictor
-from emotion_lightning.data import cache
+from emotion_lightning.data import cache, files
 from emotion_lightning.data.rows import Rows
 from emotion_lightning.errors import UserError
 from emotion_lightning.labels import Targets
@@ -72,15 +70,7 @@ def targets(
 _SETTING = "distill.runs"
 
 
-def _print_of(run: str) -> str:
+def _print_of(run: str) -> list[str]:
     """What tells a trained model from another one: its weights and its card."""
     folder = checkpoint.model_folder(run, name=_SETTING)
-    total = hashlib.sha256()
-    for file in sorted([*folder.glob("*.safetensors"), folder / checkpoint.CARD]):
-        total.update(_digest(file))
-    return total.hexdigest()
-
-
-def _digest(file: Path) -> bytes:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").digest()
+    return [files.sha256(file) for file in sorted([*folder.glob("*.safetensors"), folder / checkpoint.CARD])]

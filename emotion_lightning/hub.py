@@ -135,7 +135,7 @@ def upload(folder: Path, repository: str, *, private: bool = True, run: Path | N
     source = checkpoint.model_folder(str(folder))
     card = checkpoint.read_card(source)
     run = source.parent if run is None else run
-    _check_whole(source, run)
+    _check_whole(source, card, run)
     card, files = _files(source, card)
     _refuse_secrets(source, files)
 
@@ -193,14 +193,14 @@ def check_login(repository: str) -> None:
         raise UserError(str(error)) from error
 
 
-def _check_whole(source: Path, run: Path) -> None:
+def _check_whole(source: Path, card: checkpoint.Card, run: Path) -> None:
     """Raise UserError for a model that training has not finished, or whose files are not whole."""
     from safetensors import safe_open
 
     if (run / run_folder.SETTINGS).exists() and not (run / run_folder.METRICS).exists():
         raise UserError(f"{run} has not finished training; go on with {run_folder.resume(run)}, then push it.")
     weights = sorted(file for kind in _WEIGHTS for file in source.glob(kind))
-    needed = ["tokenizer.json", *(["adapter_config.json"] if checkpoint.read_card(source).base["adapter"] else [])]
+    needed = ["tokenizer.json", *(["adapter_config.json"] if card.base["adapter"] else [])]
     if missing := [name for name in needed if not (source / name).is_file()] + ([] if weights else ["its weights"]):
         raise UserError(f"{source} is damaged: {missing[0]} is missing.")
     for file in weights:
@@ -323,7 +323,7 @@ def _licence(card: checkpoint.Card, base: str | None) -> str | None:
     """The licence of the base as the hub knows it, which what was trained on it comes under; None where it does not."""
     if not card.base["pretrained"]:
         return hub_card.OWN_LICENCE
-    if hub_card.is_gemma(card):
+    if card.is_gemma:
         return hub_card.GEMMA_LICENCE
     if base is None:
         return None

@@ -81,11 +81,6 @@ class _Data:
     licence: str
 
 
-def is_gemma(card: checkpoint.Card) -> bool:
-    """Whether a model derives from Gemma's weights, and so comes under its terms."""
-    return bool(card.base["pretrained"]) and str(card.base["architecture"]).startswith("gemma")
-
-
 def scores_and_settings(run: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """What a run folder says of its scores and its settings; nothing where it is no run folder."""
     scores = run_folder.read_json(run / run_folder.METRICS) if (run / run_folder.METRICS).is_file() else None
@@ -101,7 +96,7 @@ def scores_and_settings(run: Path) -> tuple[dict[str, Any] | None, dict[str, Any
 def files(story: Story) -> dict[str, Path | bytes]:
     """README.md, and the notice that its licence asks for."""
     found: dict[str, Path | bytes] = {"README.md": readme(story).encode()}
-    if is_gemma(story.card):
+    if story.card.is_gemma:
         base = story.base or story.card.base["path"]
         found["NOTICE"] = (
             f"{_GEMMA_NOTICE}\n\nThis is a Model Derivative of {base}, modified by fine-tuning.\n".encode()
@@ -120,7 +115,7 @@ def readme(story: Story) -> str:
             "card": card,
             "data": data,
             "base": story.base or card.base["path"],
-            "gemma": _GEMMA_NOTICE if is_gemma(card) else None,
+            "gemma": _GEMMA_NOTICE if card.is_gemma else None,
             "method": _method(story),
             "protocol": _PROTOCOLS[card.protocol],
             "counts": dict(zip(card.labels, card.loss["label_counts"], strict=True)),
@@ -129,7 +124,7 @@ def readme(story: Story) -> str:
             "table": report.markdown(story.split, scores) if story.split and scores else None,
             "cost": (story.scores or {}).get("cost"),
             "settings": _settings(story),
-            "quantization": _QUANTIZATION[card.base["quantization"]],
+            "quantization": checkpoint.quantization_code(card),
         },
     )
     return f"---\n{_metadata(story, data)}\n---\n\n{body}"
@@ -189,12 +184,6 @@ _METRICS: list[tuple[str, str, str, dict[str, str]]] = [
     ("f1", "f1_micro", "micro F1", {"average": "micro"}),
     ("jaccard", "jaccard", "Jaccard (samples)", {"average": "samples"}),
 ]
-_QUANTIZATION = {
-    "nf4": 'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, '
-    "llm_int8_skip_modules=KEPT)",
-    "int8": "BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=KEPT)",
-    "none": "None",
-}
 
 
 def _method(story: Story) -> str:

@@ -75,7 +75,7 @@ def load_tokenizer(settings: config.Model) -> Any:
 
     if settings.pretrained:
         tokenizer = AutoTokenizer.from_pretrained(
-            local(settings.path), revision=settings.revision or "main", trust_remote_code=False
+            _local(settings.path), revision=settings.revision or "main", trust_remote_code=False
         )
     else:
         tokenizer = AutoTokenizer.from_pretrained(BUNDLED)
@@ -126,7 +126,7 @@ def build(
         max_tokens: of the longest text.
     """
     compute = compute_dtype(settings.dtype, device)
-    path = local(settings.path) if settings.pretrained else random_base(settings, labels, tokenizer, seed, base_folder)
+    path = _local(settings.path) if settings.pretrained else random_base(settings, labels, tokenizer, seed, base_folder)
     torch.manual_seed(seed)  # the head's weights
     network = load(
         path,
@@ -338,7 +338,7 @@ def _cpu_has_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def local(path: str) -> str:
+def _local(path: str) -> str:
     """The folder that a `model.path` means, or the hub id that it is."""
     folder = Path(path).expanduser()
     return str(folder) if folder.exists() else path

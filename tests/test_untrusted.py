@@ -167,22 +167,21 @@ def refused(run: Any, source: Path, tmp_path: Path, capfd: Any, spoil: Callable[
     assert not (tmp_path / "out").exists()
 
 
+OPENING = [
+    ["predict", "run=copies/run", "text=hi"],
+    ["export", "run=copies/run", "output=out", "format=merged"],
+]
+"""Commands that open a model folder."""
+
+
 @pytest.mark.parametrize("kind", ADAPTER)
 def test_a_hostile_adapter_is_refused(run: Any, finished: Path, tmp_path: Path, capfd: Any, kind: str) -> None:
-    commands = [
-        ["predict", "run=copies/run", "text=hi"],
-        ["export", "run=copies/run", "output=out", "format=merged"],
-    ]
-    refused(run, finished, tmp_path, capfd, *ADAPTER[kind], commands)
+    refused(run, finished, tmp_path, capfd, *ADAPTER[kind], OPENING)
 
 
 @pytest.mark.parametrize("kind", WHOLE)
 def test_a_hostile_network_is_refused(run: Any, whole: Path, tmp_path: Path, capfd: Any, kind: str) -> None:
-    commands = [
-        ["predict", "run=copies/run", "text=hi"],
-        ["export", "run=copies/run", "output=out", "format=merged"],
-    ]
-    refused(run, whole, tmp_path, capfd, *WHOLE[kind], commands)
+    refused(run, whole, tmp_path, capfd, *WHOLE[kind], OPENING)
 
 
 @pytest.mark.parametrize("kind", ["pickled adapter", "module of an adapter", "linked weights", "label twice"])

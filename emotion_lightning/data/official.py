@@ -82,9 +82,9 @@ def _semeval_file(file: Path) -> tuple[list[str], Rows]:
     return names, Rows(ids, texts, targets, "ID")
 
 
-def goemotions(path: str | None) -> Corpus:
+def goemotions(settings: config.GoEmotions) -> Corpus:
     """GoEmotions from the folder of its files."""
-    folder = _data_folder(path)
+    folder = _data_folder(settings.dir)
     names_file = _find(folder, ["labels.txt", "emotions.txt"])
     names = names_file.read_text(encoding="utf-8-sig").split()
     labels.check(names, str(names_file))
