@@ -13,10 +13,11 @@ test: .venv/installed
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
 
-# Those of them that start other programs, which CI runs too.
+# Those of them that start other programs or export large parts, which CI runs too.
 test-sweeps: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow -rs --durations 20 tests/test_multirun.py tests/test_launchers.py \
-		tests/test_wandb_agent.py tests/test_tune.py tests/test_logger.py tests/test_processes.py
+		tests/test_wandb_agent.py tests/test_tune.py tests/test_logger.py tests/test_processes.py tests/test_export.py \
+		tests/test_readme.py
 
 check: .venv/installed
 	$(BIN)/ruff format --check .

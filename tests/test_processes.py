@@ -94,6 +94,7 @@ def test_two_processes_stop_together_and_go_on(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------------------------- prediction
 
 
+@pytest.mark.slow
 def test_two_processes_label_every_row_once_and_in_order(
     run: Any, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +124,7 @@ def test_a_mistake_in_one_of_several_processes_is_told_once(
     assert not (tmp_path / "out.csv").exists()
 
 
+@pytest.mark.slow
 def test_stopping_several_processes_leaves_none_and_no_output(finished: Path, tmp_path: Path) -> None:
     import signal
     import time

@@ -178,6 +178,7 @@ def test_a_study_ends_with_its_best_settings_ready_to_be_used(tune: Any, capfd: 
     assert pictures == {"history", "parameters", "importance", "curves"}
 
 
+@pytest.mark.slow
 def test_a_study_repeats_itself_and_goes_on_with_what_an_uninterrupted_one_would_try(tune: Any, tmp_path: Path) -> None:
     asked = ["logger=none", "study.pruner=none", "study.startup_trials=2"]
     for folder, counts in {"whole": [5], "parts": [2, 5]}.items():
@@ -190,6 +191,7 @@ def test_a_study_repeats_itself_and_goes_on_with_what_an_uninterrupted_one_would
     assert len(rows(tmp_path / "moved")) == 6
 
 
+@pytest.mark.slow
 def test_workers_must_ask_for_the_same(tune: Any, tmp_path: Path, capfd: Any) -> None:
     asked = ["logger=none", "study.pruner=none", "study.trials=1", "hydra.run.dir=out"]
     assert tune(*asked, optimizer__lr=LR) == 0
@@ -200,6 +202,7 @@ def test_workers_must_ask_for_the_same(tune: Any, tmp_path: Path, capfd: Any) ->
     assert tune(*asked, "study.objectives=[loss]", optimizer__lr=LR) == 2
 
 
+@pytest.mark.slow
 def test_a_poor_trial_is_pruned_however_late_it_is_looked_at(tune: Any, tmp_path: Path) -> None:
     asked = ["logger=none", "study.storage=memory", "study.trials=12", "study.startup_trials=3", "study.sampler=random"]
     ends = []
@@ -302,9 +305,8 @@ def until(what: Callable[[], bool], process: subprocess.Popen[str]) -> None:
         raise AssertionError(process.communicate())
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.slow
 def test_a_stopped_study_says_how_it_goes_on(tmp_path: Path, worker: Worker, number: int, code: int) -> None:
     stopped = worker("study.trials=2", "study.pruner=none", "hydra.run.dir=out")
     until((tmp_path / "out" / "trials" / "0" / "history.csv").exists, stopped)
@@ -377,6 +379,7 @@ def test_workers_at_the_same_moment_make_exactly_as_many_trials_as_asked(
 # ------------------------------------------------------------------------------------------------------- real trainings
 
 
+@pytest.mark.slow
 def test_a_real_trial_gives_the_number_that_its_command_gives(run: Any, capfd: Any, tmp_path: Path) -> None:
     assert run("tune", *SMALL, "trainer.max_epochs=1", "study.trials=1", "hydra.run.dir=out") == 0
     (best,) = json.loads((tmp_path / "out" / "study.json").read_text())["best"]
