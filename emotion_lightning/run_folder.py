@@ -112,6 +112,8 @@ def to_keep(settings: Any, options: dict[str, str]) -> dict[str, Any]:
     tree["data"] = absolute(tree["data"])
     if tree.get("init_from"):
         tree["init_from"] = _absolute(tree["init_from"])
+    if tree.get("distill", {}).get("answers"):
+        tree["distill"]["answers"] = _absolute(tree["distill"]["answers"])
     if tree.get("distill", {}).get("runs"):
         named = [_absolute(run) for run in listed(tree["distill"]["runs"])]
         tree["distill"]["runs"] = named[0] if len(named) == 1 else f"[{','.join(named)}]"
@@ -147,7 +149,7 @@ def without_places(tree: Any) -> Any:
 
 def is_path(name: str) -> bool:
     """Whether a setting names a place, which may be another one on another machine."""
-    return name in {f"data.{path}" for path in PATHS} | {"model.path", "init_from", "distill.runs"}
+    return name in {f"data.{path}" for path in PATHS} | {"model.path", "init_from", "distill.runs", "distill.answers"}
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

@@ -300,9 +300,13 @@ def _check_relations(settings: config.Train) -> None:
             re.compile(pattern)
         except re.error as error:
             raise UserError(f"model.roles.{role}={pattern} is not a regular expression: {error}.") from error
-    if settings.distill.runs is not None and not isinstance(settings.loss, config.BCE | config.WeightedBCE):
+    if settings.distill.runs is not None and settings.distill.answers is not None:
+        raise UserError("distill.runs and distill.answers both say what to learn; give one of them.")
+    teacher = "runs" if settings.distill.runs is not None else "answers"
+    taught = getattr(settings.distill, teacher) is not None
+    if taught and not isinstance(settings.loss, config.BCE | config.WeightedBCE):
         raise UserError(
-            "distill.runs gives probabilities to learn, for which only binary cross-entropy is defined; set "
+            f"distill.{teacher} gives probabilities to learn, for which only binary cross-entropy is defined; set "
             "loss=weighted_bce or loss=bce."
         )
     if settings.callbacks.monitor not in config.MONITORS:

@@ -68,7 +68,7 @@ def train(settings: config.Train, folder: Path) -> float | None:
     adapter.check(settings.peft, settings.model, device)
     tokenizer = model.load_tokenizer(settings.model)
     emotions = EmotionData(settings.data, corpus, tokenizer=tokenizer, seed=settings.seed)
-    if settings.distill.runs is not None:
+    if settings.distill.runs is not None or settings.distill.answers is not None:
         emotions.learn(
             distillation.targets(
                 corpus.splits["train"], corpus.labels, settings.distill,

@@ -1,5 +1,7 @@
 """A run that learns from what finished ones say."""
 
+import csv
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -74,7 +76,11 @@ def test_training_sees_the_targets_and_nothing_else_does(
     np.testing.assert_array_equal(batch["targets"].numpy(), targets[batch["rows"].numpy()])
     assert ((batch["targets"] > 0) & (batch["targets"] < 1)).all()
     assert set(np.unique(data.rows["train"].targets)) == {0.0, 1.0}
-    assert run_folder.read_settings(tmp_path / "out")["distill"] == {"runs": str(finished), "weight": 0.7}
+    assert run_folder.read_settings(tmp_path / "out")["distill"] == {
+        "runs": str(finished),
+        "answers": None,
+        "weight": 0.7,
+    }
 
 
 def test_answers_are_kept_until_a_teacher_changes(
@@ -108,9 +114,66 @@ def test_labels_go_by_name(run: Any, finished: Path, settings: Any, tmp_path: Pa
     np.testing.assert_allclose(found, answers[:, order], atol=1e-6)
 
 
+def written(file: Path, texts: list[str], shares: Any, labels: list[str]) -> str:
+    with file.open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(["text", *(f"p_{name}" for name in labels), "whatever"])
+        writer.writerows([text, *row, "x"] for text, row in zip(texts, shares, strict=True))
+    return f"distill.answers={file}"
+
+
+def test_answers_of_a_file_go_by_text_and_label(run: Any, settings: Any, tmp_path: Path) -> None:
+    without = settings(*QUICK)
+    corpus = sources.split(sources.read(without.data), without.data)
+    texts = corpus.splits["train"].texts
+    shares = np.random.default_rng(0).random((len(texts), len(corpus.labels))).round(4)
+    order = np.random.default_rng(1).permutation(len(texts))
+    names = corpus.labels[::-1]
+    given = written(tmp_path / "answers.csv", [texts[i] for i in order], shares[order][:, ::-1].tolist(), names)
+    found = learned(settings, given, "distill.weight=0.4")
+    np.testing.assert_allclose(found.targets, 0.6 * found.rows.targets + 0.4 * shares, atol=1e-6)
+    assert run("train", *QUICK, f"distill.answers={tmp_path.name}/../answers.csv", "hydra.run.dir=out") == 2
+    assert run("train", *QUICK, "distill.answers=answers.csv", "hydra.run.dir=out") == 0
+    assert run_folder.read_settings(tmp_path / "out")["distill"]["answers"] == str(tmp_path / "answers.csv")
+
+
+def test_predictions_with_their_texts_are_answers(run: Any, settings: Any, finished: Path, tmp_path: Path) -> None:
+    chosen = settings(*QUICK)
+    texts = sources.split(sources.read(chosen.data), chosen.data).splits["train"].texts
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    assert run("predict", f"run={finished}", "input=texts.jsonl", "output=told.csv", "predict.text=true") == 0
+    told = learned(settings, f"distill.answers={tmp_path / 'told.csv'}").targets
+    np.testing.assert_allclose(told, learned(settings, f"distill.runs={finished}").targets, atol=1e-5)
+
+
+BROKEN: dict[str, tuple[Any, str]] = {
+    "a text without a row": (lambda t, s, n: (t[1:], s[1:], n), "has no row for the training text"),
+    "a label without a column": (lambda t, s, n: (t, [row[1:] for row in s], n[1:]), "has no column p_anger"),
+    "no probability": (lambda t, s, n: (t, [[1.5, *s[0][1:]], *s[1:]], n), "answers.csv, row 1, column p_anger: '1.5'"),
+    "not a number": (lambda t, s, n: (t, [["often", *s[0][1:]], *s[1:]], n), "row 1, column p_anger: 'often' is no"),
+    "an empty cell": (lambda t, s, n: (t, [["", *s[0][1:]], *s[1:]], n), "row 1, column p_anger: ''"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_file_that_does_not_answer_is_refused(run: Any, settings: Any, tmp_path: Path, capfd: Any, kind: str) -> None:
+    spoil, message = BROKEN[kind]
+    chosen = settings(*QUICK)
+    corpus = sources.split(sources.read(chosen.data), chosen.data)
+    texts = corpus.splits["train"].texts
+    texts, shares, names = spoil(texts, [[0.5] * len(corpus.labels)] * len(texts), corpus.labels)
+    written(tmp_path / "answers.csv", texts, shares, names)
+    assert run("train", *QUICK, "distill.answers=answers.csv", "hydra.run.dir=out") == 2
+    assert message in capfd.readouterr().err
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (["distill.runs=a", "distill.answers=b.csv"], "give one of them"),
+        (["distill.answers=b.csv", "loss=focal"], "distill.answers gives probabilities to learn"),
+        (["distill.answers=nowhere.csv"], "nowhere.csv"),
         (["distill.runs=nowhere"], "distill.runs=nowhere is not a folder"),
         (["distill.runs=[]"], "distill.runs=[] names no run"),
         (["distill.weight=0"], "distill.weight=0.0 is out of range"),
@@ -129,4 +192,4 @@ def test_a_label_that_no_teacher_knows_is_named(run: Any, finished: Path, tmp_pa
 
 
 def test_without_teachers_nothing_changes(settings: Any) -> None:
-    assert settings().distill == config.Distillation(runs=None, weight=0.7)
+    assert settings().distill == config.Distillation(runs=None, answers=None, weight=0.7)
