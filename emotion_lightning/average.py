@@ -8,14 +8,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from emotion_lightning import checkpoint, hub, outcomes, run_folder, thresholds
+from emotion_lightning import checkpoint, hub, model, outcomes, run_folder, thresholds
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
 
 
-def members(run: str | Path | Sequence[str | Path], *, name: str = "run") -> list[str]:
-    """The folders of the runs that the setting `name` or a caller names; those on the hub are fetched."""
+def members(run: str | Path | Sequence[str | Path] | None, *, name: str = "run") -> list[str]:
+    """The folders of the runs that the setting `name` or a caller names; those on the hub are fetched.
+
+    None names the classifier inside the package.
+    """
+    if run is None:
+        return [str(model.BUNDLED_RUN)]
     given = [run] if isinstance(run, str | Path) else list(run)
     found = [hub.fetch(one) for part in given for one in run_folder.several(str(part))]
     if not found:

@@ -58,9 +58,14 @@ class Card:
         return self.format in (config.ExportFormat.onnx, config.ExportFormat.onnx_int8)
 
     @property
+    def is_tiny(self) -> bool:
+        """Whether its base is the network inside the package."""
+        return bool(self.base.get("tiny"))
+
+    @property
     def is_gemma(self) -> bool:
         """Whether it derives from Gemma's weights, and so comes under its terms."""
-        return bool(self.base["pretrained"]) and str(self.base["architecture"]).startswith("gemma")
+        return self.base["pretrained"] and not self.is_tiny and str(self.base["architecture"]).startswith("gemma")
 
     def cuts(self, protocol: str | None = None) -> Tensor:
         """Thresholds of a protocol, [label], float64."""
@@ -342,8 +347,8 @@ def base_path(folder: Path, card: Card) -> str:
         return str(folder / run_folder.BASE)
     saved = Path(card.base["path"])
     beside = [folder.parent / run_folder.BASE, folder / run_folder.BASE, folder.parent / saved.name]
-    # Random weights lie in the run's own folder: where that was, another run may have put its own by now.
-    places = [saved, *beside] if card.base["pretrained"] else [*beside, saved]
+    # A run's own base lies in its folder: where that was, another run may have put its own by now.
+    places = [saved, *beside] if card.base["pretrained"] and not card.is_tiny else [*beside, saved]
     for place in places:
         if (place / "config.json").is_file():
             if place != saved:
@@ -363,6 +368,8 @@ def _readme(card: Card, method: str, scores: str) -> str:
     name = Path(base).name if card.base["local"] else base
     if not card.base["pretrained"]:
         name = f"a {card.base['architecture']} with random weights"
+    if card.is_tiny:
+        name = "the small network of emotion_lightning"
     library = "onnx" if card.is_graph else "peft" if card.base["adapter"] else "transformers"
     lines = [
         "---",
@@ -377,7 +384,7 @@ def _readme(card: Card, method: str, scores: str) -> str:
         f"Gives each of {len(card.labels)} emotions a probability; a text may have any number of them.",
         f"Labels: {', '.join(card.labels)}.",
         "",
-        *(_GEMMA_NOTICE if card.is_gemma else []),
+        *(_GEMMA_NOTICE if card.is_gemma else _TINY_NOTICE if card.is_tiny else []),
         scores,
         "",
         "```python",
@@ -444,6 +451,13 @@ _GRAPH_LOADING = [
 _GEMMA_NOTICE = [
     "This is a Model Derivative of Gemma. Gemma is provided under and subject to the Gemma Terms of Use found at",
     "ai.google.dev/gemma/terms.",
+    "",
+]
+
+
+_TINY_NOTICE = [
+    "That network has Gemma's architecture and none of its weights: it was trained on GoEmotions (Demszky et al.,",
+    "2020; CC BY 4.0), taught by networks on all-MiniLM-L6-v2 (Apache-2.0).",
     "",
 ]
 

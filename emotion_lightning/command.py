@@ -436,6 +436,13 @@ def _check_jobs(command: str, arguments: list[str], *, typed: set[str]) -> _Plan
                     f"model.path={settings.model.path} would not be read: this model is built with random weights "
                     "(model.pretrained=false). Choose the option of its family, such as model=gemma model.path=…"
                 )
+            has_weights = isinstance(settings, config.Train | config.Inspect) and settings.model.pretrained
+            shaped = sorted(name for name in typed if name.startswith("model.architecture"))
+            if has_weights and shaped:
+                raise UserError(
+                    f"{shaped[0]} would not be read: model.path={settings.model.path} has a shape of its own. "
+                    "Add model.pretrained=false for random weights in that shape."
+                )
             if command in _KEEP_RUNS:
                 metrics.add(_METRICS[settings.thresholds.metric])
                 tree = run_folder.to_keep(settings, options)

@@ -260,7 +260,7 @@ class Model:
     """The `model` group: the pretrained network and which of its modules plays which role."""
 
     path: str
-    """Hub id or local folder."""
+    """Hub id or local folder; tiny: the network inside the package."""
     revision: str | None
     """Branch, tag or commit on the hub; null is the newest."""
     pretrained: bool
@@ -683,14 +683,18 @@ class Predictions:
 
 @dataclass
 class Distillation:
-    """Learning from finished runs, the teachers, beside the labels (Hinton et al., 2015)."""
+    """Learning from probabilities, those of finished runs or of a file, beside the labels (Hinton et al., 2015)."""
 
     runs: str | None
     """The teachers: a run folder, or several, [A,B,C] or a folder with runs in it, whose probabilities are averaged;
     null: none. Runs of a larger network, or of this one with other seeds. They must not have been trained on rows that
     are validation or test here."""
+    answers: str | None
+    """File with probabilities for the training texts, instead of runs: a column of the texts and one, p_LABEL, for each
+    label, as `predict predict.text=true` writes; the shares of annotators who saw an emotion are such too. null:
+    none."""
     weight: Annotated[float, Bounds(above=0, at_most=1)]
-    """Share of the loss that their probabilities have; the labels have the rest."""
+    """Share of the loss that the probabilities have; the labels have the rest."""
 
 
 # ------------------------------------------------------------------------------------------------------------- commands
@@ -753,10 +757,10 @@ class Evaluate:
 class Predict:
     """`python -m emotion_lightning.predict`."""
 
-    run: str
+    run: str | None
     """The run folder, its model/, or hf:user/name (hf:user/name@revision) of the Hugging Face hub. Of several, [A,B,C]
     or the folder of a multirun, probabilities are averaged, and thresholds fitted on the average of their validation
-    rows."""
+    rows. null: the small classifier inside the package, which knows the 11 emotions of the sample."""
     input: str | None
     """File with a text in each row: csv, tsv, jsonl, json, parquet, arrow, a folder that `datasets` saved; or txt, with
     a text in each line."""

@@ -127,8 +127,9 @@ def _card(
     scaling: calibration.Scaling | None,
     network: Any,
 ) -> checkpoint.Card:
-    local = not settings.model.pretrained or Path(settings.model.path).expanduser().is_dir()
-    path = settings.model.path if settings.model.pretrained else str(folder / run_folder.BASE)
+    own = model.has_own_base(settings.model)
+    local = own or Path(settings.model.path).expanduser().is_dir()
+    path = str(folder / run_folder.BASE) if own else settings.model.path
     assert isinstance(settings.data, config.Batches)
     return checkpoint.Card(
         labels=emotions.labels,
@@ -139,6 +140,7 @@ def _card(
             "local": local,
             "adapter": not isinstance(settings.peft, config.Full),
             "pretrained": settings.model.pretrained,
+            "tiny": own and settings.model.pretrained,
             "architecture": network.config.model_type,
             "revision": settings.model.revision,
             "quantization": settings.model.quantization.value,

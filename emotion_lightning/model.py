@@ -5,21 +5,27 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from emotion_lightning import config, half, pooling, untrusted
+from emotion_lightning import config, half, pooling, run_folder, untrusted
 from emotion_lightning.errors import LOG_IN, UserError, first_line, no_access
 
 log = logging.getLogger(__name__)
 
-BUNDLED = Path(__file__).parent / "tiny"
-"""Tokenizer of `model=tiny` and of every architecture with random weights."""
+TINY = "tiny"
+"""The `model.path` of the network inside the package."""
 
+BUNDLED_RUN = Path(__file__).parent / "tiny"
+"""A run inside the package: that network, and an adapter on it for the emotions of the sample."""
+
+BUNDLED = BUNDLED_RUN / run_folder.BASE
+"""That network; its tokenizer is also that of every architecture with random weights."""
 
 _SHORT = 256
 """Tokens up to which texts count as short."""
@@ -27,7 +33,7 @@ _SHORT = 256
 
 def check_access(settings: config.Model) -> None:
     """Raise UserError, before any other work, if the model's files cannot be had."""
-    if not settings.pretrained:
+    if has_own_base(settings):
         return
     path = Path(settings.path).expanduser()
     if path.exists() or settings.path.startswith((".", "/", "~")):
@@ -75,7 +81,7 @@ def load_tokenizer(settings: config.Model) -> Any:
 
     if settings.pretrained:
         tokenizer = AutoTokenizer.from_pretrained(
-            _local(settings.path), revision=settings.revision or "main", trust_remote_code=False
+            local(settings.path), revision=settings.revision or "main", trust_remote_code=False
         )
     else:
         tokenizer = AutoTokenizer.from_pretrained(BUNDLED)
@@ -126,7 +132,12 @@ def build(
         max_tokens: of the longest text.
     """
     compute = compute_dtype(settings.dtype, device)
-    path = _local(settings.path) if settings.pretrained else random_base(settings, labels, tokenizer, seed, base_folder)
+    if not settings.pretrained:
+        path = random_base(settings, labels, tokenizer, seed, base_folder)
+    elif settings.path == TINY and not full:
+        path = _copy_of_tiny(base_folder)
+    else:
+        path = local(settings.path)
     torch.manual_seed(seed)  # the head's weights
     network = load(
         path,
@@ -211,9 +222,11 @@ def load(
             revision=revision or "main",
         )
         untrusted.check_architecture(architecture, path)
-        network = AutoModelForSequenceClassification.from_pretrained(
+        network, found = AutoModelForSequenceClassification.from_pretrained(
             path,
             config=architecture,
+            ignore_mismatched_sizes=True,  # a head for other labels gives way to a fresh one
+            output_loading_info=True,
             dtype=dtype,
             # Nothing that comes with a model is run, and no pickle is opened.
             trust_remote_code=False,
@@ -226,12 +239,29 @@ def load(
         raise UserError(f"The model {path} cannot be loaded: {first_line(error)}{hint}") from error
     finally:
         transformers_logging.set_verbosity(level)
+    _check_shapes(network, found["mismatched_keys"], head=head, path=path)
     _set_attention(network, attention)
     network.config.use_cache = False  # else each forward pass builds a cache that nothing reads
     network.config.pad_token_id = pad_token_id
     _keep_gradients_on_cpu(network)
     _float32_head(network, head)
     return network if quantization is not config.Quantization.none else network.to(device)
+
+
+def _check_shapes(network: Any, mismatched: Iterable[tuple[str, Any, Any]], *, head: Sequence[str], path: str) -> None:
+    """Raise UserError for weights of another shape than their config.json says; a head may be for other labels."""
+    wrong = [(name, there, here) for name, there, here in sorted(mismatched) if head[-1] not in name.split(".")]
+    for name, part in network.named_modules():
+        # transformers does not look at what it quantises.
+        if (state := getattr(getattr(part, "weight", None), "quant_state", None)) is not None:
+            here = (part.out_features, part.in_features)
+            if tuple(state.shape) != here:
+                wrong.append((f"{name}.weight", state.shape, here))
+    for name, there, here in wrong[:1]:
+        raise UserError(
+            f"The model {path} cannot be loaded: {name} is {tuple(there)} in its weights and {tuple(here)} by its "
+            "config.json."
+        )
 
 
 def keep_in_range(network: Any, compute: torch.dtype) -> None:
@@ -338,15 +368,21 @@ def _cpu_has_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def _local(path: str) -> str:
+def has_own_base(settings: config.Model) -> bool:
+    """Whether a run keeps its base: random weights are nowhere else, and another version's `tiny` may be another."""
+    return not settings.pretrained or settings.path == TINY
+
+
+def local(path: str) -> str:
     """The folder that a `model.path` means, or the hub id that it is."""
+    if path == TINY:
+        return str(BUNDLED)
     folder = Path(path).expanduser()
     return str(folder) if folder.exists() else path
 
 
 def random_base(settings: config.Model, labels: Sequence[str], tokenizer: Any, seed: int, base_folder: Path) -> str:
     """Build the architecture with random weights and save it, so that the adapter has a base to be loaded on."""
-    from filelock import FileLock
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     values = dict(settings.architecture)
@@ -362,20 +398,35 @@ def random_base(settings: config.Model, labels: Sequence[str], tokenizer: Any, s
         )
     except Exception as error:  # besides KeyError and ValueError, one that transformers defines for each field
         raise UserError(f"model.architecture cannot be built: {first_line(error)[:200]}") from error
+
+    def write(folder: Path) -> None:
+        torch.manual_seed(seed)
+        # Large ones are made in half precision: float32 would take 10 GB for two billion weights.
+        network = AutoModelForSequenceClassification.from_config(
+            architecture, dtype=torch.float32 if settings.dtype is config.Dtype.float32 else torch.bfloat16
+        )
+        network.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    return _kept(base_folder, write)
+
+
+def _copy_of_tiny(base_folder: Path) -> str:
+    return _kept(base_folder, partial(shutil.copytree, BUNDLED))
+
+
+def _kept(base_folder: Path, write: Callable[[Path], object]) -> str:
+    """The folder of a run's own base, written once."""
+    from filelock import FileLock
+
     base_folder.parent.mkdir(parents=True, exist_ok=True)
     # Processes that train together come here together.
     with FileLock(base_folder.with_suffix(".lock")):
         if not (base_folder / "config.json").exists():
-            torch.manual_seed(seed)
-            # Large ones are made in half precision: float32 would take 10 GB for two billion weights.
-            network = AutoModelForSequenceClassification.from_config(
-                architecture, dtype=torch.float32 if settings.dtype is config.Dtype.float32 else torch.bfloat16
-            )
             # Under its name only when it is whole: a kill in the middle would leave half a base behind.
             part = base_folder.with_suffix(".part")
             shutil.rmtree(part, ignore_errors=True)
-            network.save_pretrained(part)
-            tokenizer.save_pretrained(part)
+            write(part)
             part.rename(base_folder)
     base_folder.with_suffix(".lock").unlink(missing_ok=True)
     return str(base_folder)

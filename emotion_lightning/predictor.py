@@ -235,17 +235,18 @@ class Average(Labeller):
         return torch.logit(torch.stack(raw).mean(0), eps=1e-12).float(), torch.stack(shares).mean(0).float()
 
 
-def load(run: str | Path | Sequence[str | Path], *, accelerator: str = "auto") -> Labeller:
+def load(run: str | Path | Sequence[str | Path] | None = None, *, accelerator: str = "auto") -> Labeller:
     """Load a finished run, or several whose probabilities are averaged.
 
     Args:
         run: the run folder, its model/, or `hf:user/name` of the hub; several as a list, as `[A,B]`, or as the folder
-            of a multirun.
+            of a multirun; None: the small classifier inside the package.
         accelerator: auto, cpu, gpu or mps.
 
     Raises:
         UserError: a folder holds no trained model, its base model cannot be found, or runs have other labels.
     """
+    quiet.libraries()  # before a card is read, which loads some
     runs = average.members(run)
     return open_runs(runs, average.card(runs), accelerator=accelerator)
 

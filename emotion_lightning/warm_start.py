@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emotion_lightning import checkpoint, config, hub, untrusted
+from emotion_lightning import checkpoint, config, hub, model, untrusted
 from emotion_lightning.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
@@ -91,14 +91,14 @@ def _check_base(card: checkpoint.Card, folder: Path, run: str, settings: config.
     theirs = Path(checkpoint.base_path(folder, card))
     if settings.model.pretrained != card.base["pretrained"]:
         same = False
-    elif settings.model.pretrained:
+    elif model.has_own_base(settings.model):
+        head = settings.model.head[-1]
+        same = _print_of(base_folder, head) == _print_of(theirs, head)
+    else:
         here = Path(settings.model.path).expanduser()
         same = here.resolve() == theirs.resolve() if here.exists() else settings.model.path == card.base["path"]
         if not same and card.format and here.is_dir() and theirs.is_dir():  # an export has a copy of its base
             same = _print_of(here, settings.model.head[-1]) == _print_of(theirs, settings.model.head[-1])
-    else:
-        head = settings.model.head[-1]
-        same = _print_of(base_folder, head) == _print_of(theirs, head)
     if not same:
         raise UserError(
             f"init_from={run} is an adapter on {card.base['path']}, this run's base is another; give the same "

@@ -21,6 +21,7 @@ _CACHE = tempfile.TemporaryDirectory(prefix="emotion_lightning_tests_")
 os.environ["XDG_CACHE_HOME"] = _CACHE.name  # tokens and the hub's files of tests stay out of the user's own
 
 SMALL = [
+    "model.pretrained=false",
     "model.architecture.num_hidden_layers=2",
     "model.architecture.hidden_size=64",
     "model.architecture.intermediate_size=128",

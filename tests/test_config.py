@@ -111,7 +111,7 @@ def test_every_setting_has_a_meaning_and_no_default(name: str) -> None:
         (["nonsense"], "Cannot read 'nonsense'; settings are given as name=value"),
         (["=3"], "=3 lacks a name"),
         (["data=file", "data.path="], "data.path is empty"),
-        (["model.path=somewhere"], "model.path=somewhere would not be read"),
+        (["model.pretrained=false", "model.path=somewhere"], "model.path=somewhere would not be read"),
         (["model.head=[]"], "model.head=[] leaves no module"),
         (["trainer.max_steps=0"], "trainer.max_steps=0 is out of range"),
         (["--config-dir", "gone"], "--config-dir gone is not a folder"),
@@ -138,7 +138,7 @@ def test_a_mistake_gets_one_message_and_code_2_and_leaves_nothing(
 @pytest.mark.parametrize(
     ("verb", "arguments", "message"),
     [
-        ("predict", ["text=hello"], "run is not set; give it as run=VALUE."),
+        ("export", ["output=x"], "run is not set; give it as run=VALUE."),
         ("predict", ["run=gone", "text=hello"], "run=gone is not a folder"),
         ("predict", ["run=gone"], "predict needs either input=FILE"),
         ("predict", ["run=gone", "input=a.csv", "output=b.xls"], "predictions are written as .csv, .jsonl, .parquet"),
@@ -152,7 +152,7 @@ def test_a_mistake_gets_one_message_and_code_2_and_leaves_nothing(
         ("evaluate", [], "run is not set"),
         ("inspect", ["data=file"], "data=file needs either data.path"),
         ("inspect", ["data=same"], "data=same is for evaluate"),
-        ("inspect", ["model.path=x"], "model.path=x would not be read"),
+        ("inspect", ["model.pretrained=false", "model.path=x"], "model.path=x would not be read"),
         ("inspect", ["peft=ia3"], "Unknown setting peft"),
         ("evaluate", ["run=gone"], "run=gone is not a folder"),
         ("evaluate", ["run=gone", "splt=test"], "Unknown setting splt; did you mean split?"),

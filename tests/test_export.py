@@ -15,7 +15,7 @@ from emotion_lightning import checkpoint, load, onnx_graph, pooling, portable, r
 
 TEXTS = ["I never thought they would come.", "No.", "Rain again, and the boiler is out. Lovely start, that."]
 ENCODER = [o for o in SMALL if "head_dim" not in o] + [
-    "model.pretrained=false", "model.architecture.vocab_size=4096", "model.dtype=float32", "trainer=debug",
+    "model.pretrained=false", "model.architecture.vocab_size=8192", "model.dtype=float32", "trainer=debug",
 ]  # fmt: skip
 
 
@@ -140,7 +140,7 @@ def test_an_adapter_is_started_from(run: Any, finished: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------------- ONNX
 
 
-@pytest.mark.parametrize("form", ["onnx", "onnx_int8"])
+@pytest.mark.parametrize("form", ["onnx", pytest.param("onnx_int8", marks=pytest.mark.slow)])
 def test_a_graph_answers_as_the_network_in_batches_of_any_size(
     run: Any, finished: Path, encoder: Path, form: str
 ) -> None:
@@ -162,7 +162,7 @@ def test_a_graph_answers_as_the_network_in_batches_of_any_size(
         assert run("predict", f"run={output}", "text=We won!", "accelerator=cpu") == 0
 
 
-@pytest.mark.parametrize("form", ["onnx", "onnx_int8"])
+@pytest.mark.parametrize("form", ["onnx", pytest.param("onnx_int8", marks=pytest.mark.slow)])
 def test_a_graph_too_large_for_one_file_has_its_weights_beside_it(
     run: Any, finished: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
@@ -177,15 +177,16 @@ def test_a_graph_too_large_for_one_file_has_its_weights_beside_it(
 @pytest.mark.parametrize(
     "options",
     [
-        ["model=gemma2", "model.pretrained=false", *SMALL, "model.architecture.vocab_size=4096",
+        ["model=gemma2", "model.pretrained=false", *SMALL, "model.architecture.vocab_size=8192",
          "model.architecture.num_key_value_heads=1", "trainer=debug"],
-        ["model=gemma3", "model.pretrained=false", *SMALL, "model.architecture.vocab_size=4096", "trainer=debug",
+        ["model=gemma3", "model.pretrained=false", *SMALL, "model.architecture.vocab_size=8192", "trainer=debug",
          "model.attention=bidirectional", "model.pooling=mean"],
         ["model=roberta", *ENCODER],
         ["model=bert", *ENCODER],
     ],
     ids=lambda options: options[0],
 )  # fmt: skip
+@pytest.mark.slow
 def test_every_family_becomes_a_graph(run: Any, tmp_path: Path, options: list[str]) -> None:
     pytest.importorskip("onnxruntime")
     assert run("train", *options, "hydra.run.dir=run") == 0

@@ -22,19 +22,22 @@ SHAPE = {
     "head_dim": 32,
     "num_attention_heads": 2,
     "num_key_value_heads": 1,
-    "vocab_size": 4096,
     "max_position_embeddings": 512,
 }
 LABELS = ["anger", "joy", "trust"]
 CPU = torch.device("cpu")
 
 
-def gemma(kind: str = "gemma", *, feedforward: float = 1.0, embeddings: float = 1.0, norms: float = 0.0) -> Any:
+def gemma(
+    kind: str = "gemma", *, feedforward: float = 1.0, embeddings: float = 1.0, norms: float = 0.0, words: int = 4096
+) -> Any:
     """A small Gemma whose weights, all of which float16 can hold, are larger than random ones by these factors."""
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     torch.manual_seed(1)
-    architecture = AutoConfig.for_model(kind, **SHAPE, num_labels=len(LABELS), pad_token_id=0, use_cache=False)
+    architecture = AutoConfig.for_model(
+        kind, **SHAPE, vocab_size=words, num_labels=len(LABELS), pad_token_id=0, use_cache=False
+    )
     network = AutoModelForSequenceClassification.from_config(architecture, dtype=torch.float32).eval()
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -117,7 +120,7 @@ def test_tokens_in_range_stay_as_they_are_and_others_lose_nothing_but_a_power_of
 def beyond(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model that plain float16 cannot compute, as if it came from the hub."""
     folder = tmp_path_factory.mktemp("models") / "beyond"
-    gemma(feedforward=500.0, embeddings=4.0).model.save_pretrained(folder)
+    gemma(feedforward=500.0, embeddings=4.0, words=8192).model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(model.BUNDLED / name, folder / name)
     return folder

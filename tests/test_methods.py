@@ -20,7 +20,7 @@ SMALL = [
     "model.architecture.hidden_size=64",
     "model.architecture.intermediate_size=128",
     "model.architecture.num_attention_heads=2",
-    "model.architecture.vocab_size=4096",
+    "model.architecture.vocab_size=8192",
 ]
 DECODER = [*SMALL, "model.architecture.num_key_value_heads=1", "model.architecture.head_dim=32"]
 FAMILIES = {

@@ -1,13 +1,18 @@
 """Access to models: one message with the steps, at once."""
 
 import http.server
+import json
+import re
+import shutil
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from emotion_lightning import model
 from emotion_lightning.errors import UserError
@@ -87,14 +92,19 @@ def test_gemma_architecture_has_the_shape_of_gemma_2b(settings: Any) -> None:
 
 
 def test_an_architecture_that_cannot_be_built_is_refused(run: Any, capfd: Any) -> None:
-    assert run("train", "model.architecture.model_type=gemmma", "logger=none") == 2
+    assert run("train", "model.architecture.model_type=gemmma", "model.pretrained=false", "logger=none") == 2
     assert "model.architecture cannot be built" in capfd.readouterr().err
+
+
+def test_a_shape_for_a_model_that_has_one_is_refused(run: Any, capfd: Any) -> None:
+    assert run("train", "model.architecture.num_hidden_layers=2", "logger=none") == 2
+    assert "Add model.pretrained=false for random weights" in capfd.readouterr().err
 
 
 def test_roles_of_another_family_are_refused_by_name(run: Any, capfd: Any) -> None:
     assert run("train", "model=minilm", "model.pretrained=false", "model.architecture.hidden_size=48",
                "model.architecture.intermediate_size=64", "model.architecture.num_hidden_layers=1",
-               "model.architecture.vocab_size=4096", "model.roles.key=.*k_proj", "logger=none",
+               "model.architecture.vocab_size=8192", "model.roles.key=.*k_proj", "logger=none",
                "data.max_rows=40") == 2  # fmt: skip
     assert "model.roles.key=.*k_proj" in capfd.readouterr().err
 
@@ -104,3 +114,29 @@ def test_a_gpu_that_is_not_there_is_said(run: Any, capfd: Any) -> None:
         pytest.skip("there is one")
     assert run("train", "trainer=gpu", "logger=none") == 2
     assert "torch sees no GPU" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_a_model_that_was_trained_for_other_labels_gets_a_fresh_head(
+    run: Any, tmp_path: Path, quantization: str
+) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    labelled = AutoModelForSequenceClassification.from_pretrained(model.BUNDLED, num_labels=5)
+    labelled.save_pretrained("trained")
+    AutoTokenizer.from_pretrained(model.BUNDLED).save_pretrained("trained")
+    assert run("train", "model.path=trained", f"model.quantization={quantization}", "trainer=debug", "logger=none",
+               "data.max_rows=64", "hydra.run.dir=out") == 0  # fmt: skip
+    assert run("predict", "run=out", "text=We won!") == 0
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_weights_that_do_not_fit_their_config_are_named(
+    run: Any, tmp_path: Path, capfd: Any, quantization: str
+) -> None:
+    shutil.copytree(model.BUNDLED, tmp_path / "odd")
+    told = json.loads((tmp_path / "odd" / "config.json").read_text())
+    (tmp_path / "odd" / "config.json").write_text(json.dumps(told | {"intermediate_size": 512}))
+    assert run("train", "model.path=odd", f"model.quantization={quantization}", "trainer=debug", "logger=none",
+               "data.max_rows=64") == 2  # fmt: skip
+    assert re.search(r"model odd cannot be loaded: .*mlp\.\w+_proj\.weight is \(", capfd.readouterr().err)

@@ -18,6 +18,7 @@ TEXTS = [
     "Rain again, and the boiler is out. Lovely start to the week, that.",
 ]
 SIZE = [
+    "model.pretrained=false",
     "model.architecture.num_hidden_layers=2",
     "model.architecture.hidden_size=64",
     "model.architecture.intermediate_size=128",
@@ -156,7 +157,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_row_alone_equals_the_row_in_a_padded_batch(settings: Any, tmp_path: Path, shape: str) -> None:
-    overrides = [*SHAPES[shape], "model.dtype=float32", "model.architecture.vocab_size=4096"]
+    overrides = [*SHAPES[shape], "model.dtype=float32", "model.architecture.vocab_size=8192"]
     network, together = build(settings, tmp_path, *overrides)
     network.eval()
     with torch.no_grad():

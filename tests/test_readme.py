@@ -1,10 +1,16 @@
 """The README's commands name settings that exist, and its tables name options that exist."""
 
+import csv
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hub_server import TOKEN, Hub
 from hydra import compose, initialize_config_dir
 
 from emotion_lightning import command, config, grammar, schema
@@ -46,3 +52,34 @@ def test_experiments_of_the_readme_exist_and_compose() -> None:
     with initialize_config_dir(config_dir=str(schema.conf_folder()), version_base="1.3"):
         for name in named:
             schema.load(compose("train", [f"experiment={name}"]))
+
+
+@pytest.mark.slow
+def test_the_commands_that_take_a_run_elsewhere_work(run: Any, tmp_path: Path) -> None:
+    section = README.split("\n## Take it elsewhere\n")[1].split("\n## ")[0]
+    lines = re.findall(r"^(python -m emotion_lightning\..+?)(?: {2,}#.*)?$", section, re.MULTILINE)
+    assert len(lines) == 5
+    assert run("train", "trainer=debug", "data.max_rows=96", "hydra.run.dir=run") == 0
+    with (tmp_path / "new.csv").open("w", newline="") as new, (tmp_path / "my.csv").open("w", newline="") as mine:
+        csv.writer(new).writerows([["text"], ["We won!"], ["Rain again."]])
+        csv.writer(mine).writerows([["text", "joy", "anger"], *([f"so {i}", i % 2, i % 3 % 2] for i in range(60))])
+    with Hub() as hub:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")} | {
+            "HF_ENDPOINT": hub.url,
+            "HF_TOKEN": TOKEN,
+            "HF_HOME": str(tmp_path / "hub"),
+            "HF_HUB_DISABLE_XET": "1",
+            "TRANSFORMERS_OFFLINE": "0",
+        }
+        for line in lines:
+            small = ["trainer=debug"] if ".train " in line else []
+            _, *arguments = shlex.split(line.replace("run=FOLDER", "run=run"))
+            done = subprocess.run(
+                [sys.executable, *arguments, *small], cwd=tmp_path, env=environment, capture_output=True, text=True
+            )
+            assert done.returncode == 0, (line, done.stdout, done.stderr)
+            if ".predict " in line:
+                with (tmp_path / "labelled.csv").open(newline="") as labelled:
+                    assert len(list(csv.DictReader(labelled))) == 2
+                (tmp_path / "labelled.csv").unlink()
+        assert hub.repositories["me/emotions"].private

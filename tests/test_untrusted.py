@@ -29,7 +29,9 @@ class Hostile:
         return open, (MARKER, "w")
 
 
-CODE = f"open({MARKER!r}, 'w')\nfrom transformers import BertConfig\nclass C(BertConfig): model_type = 'evil'\nM = T = C\n"
+CODE = (
+    f"open({MARKER!r}, 'w')\nfrom transformers import BertConfig\nclass C(BertConfig): model_type = 'evil'\nM = T = C\n"
+)
 
 
 def change(file: Path, **entries: Any) -> None:

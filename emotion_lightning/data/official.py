@@ -82,9 +82,9 @@ def _semeval_file(file: Path) -> tuple[list[str], Rows]:
     return names, Rows(ids, texts, targets, "ID")
 
 
-def goemotions(settings: config.GoEmotions) -> Corpus:
+def goemotions(path: str | None) -> Corpus:
     """GoEmotions from the folder of its files."""
-    folder = _data_folder(settings.dir)
+    folder = _data_folder(path)
     names_file = _find(folder, ["labels.txt", "emotions.txt"])
     names = names_file.read_text(encoding="utf-8-sig").split()
     labels.check(names, str(names_file))

@@ -31,7 +31,7 @@ def read(settings: config.Data) -> Corpus:
         case config.GoEmotions(dir=None):
             corpus = _hub(_goemotions_on_hub(settings))
         case config.GoEmotions():
-            corpus = official.goemotions(settings)
+            corpus = official.goemotions(settings.dir)
         case config.File():
             corpus = _file(settings)
         case config.Hub():
