@@ -24,6 +24,7 @@ JOBS = "jobs.json"
 TABLE = "jobs.csv"
 ERROR = "error.txt"
 _LOCK = ".lock"
+_MAY_NAME_CODE = re.compile(r"hydra[./](callbacks|job_logging|hydra_logging|searchpath|env|help|hydra_help|output)\b")
 
 FINISHED, FAILED, STOPPED, RUNNING, NOT_STARTED = "finished", "failed", "stopped", "running", "not started"
 _SCORES = tuple(score.value for score in config.Score)
@@ -144,9 +145,15 @@ def read(folder: Path) -> Multirun:
     content = run_folder.read_json(folder / JOBS)
     try:
         jobs = [Job(**job) for job in content["jobs"]]
-        return Multirun(folder, content["command"], content["arguments"], content["hydra"], content["metric"], jobs)
-    except (KeyError, TypeError) as error:
+        found = Multirun(folder, content["command"], content["arguments"], content["hydra"], content["metric"], jobs)
+        for job in jobs:
+            run_folder.check_settings(job.settings, folder / JOBS)
+        for told in found.hydra:
+            if "_target_" in told or _MAY_NAME_CODE.match(told.lstrip("+~")):
+                raise UserError(f"{folder / JOBS} sets {told}, which may name code to run; it is not opened.")
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / JOBS} is damaged or of another version ({error!r}).") from error
+    return found
 
 
 def of(job: Path) -> tuple[Multirun, Job] | None:

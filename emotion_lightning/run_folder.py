@@ -163,12 +163,16 @@ def read_settings(folder: Path) -> dict[str, Any]:
         raise UserError(f"{file} cannot be read: {error}.") from error
     if not isinstance(tree, dict) or not isinstance(tree.get("options"), dict):
         raise UserError(f"{file} is not a settings file of a run.")
-    # They become a command line, on which hydra.… may name code to run.
+    check_settings(tree, file)
+    return tree
+
+
+def check_settings(tree: dict[str, Any], file: Path) -> None:
+    """Raise UserError for what is no setting of a run: they become a command line, where hydra.… may name code."""
     known = {field for command in config.COMMANDS.values() for field in typing.get_type_hints(command)} | {"options"}
     groups = {group for command in config.COMMANDS for group in schema.groups(command)}
     if foreign := sorted(map(str, (tree.keys() - known) | (tree["options"].keys() - groups))):
         raise UserError(f"{file} sets {foreign[0]}, which is no setting of a run.")
-    return tree
 
 
 def settings_as_overrides(folder: Path, changed: list[str]) -> dict[str, Any]:

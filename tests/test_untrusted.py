@@ -226,6 +226,27 @@ def test_settings_from_elsewhere_cannot_reach_hydra(run: Any, finished: Path, tm
     assert not (tmp_path / MARKER).exists()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda told: told["hydra"].append("+hydra.callbacks.x._target_=builtins.open"),
+        lambda told: told["hydra"].append("hydra.launcher={_target_: builtins.open, file: was_here, mode: w}"),
+        lambda told: told["hydra"].append("hydra.searchpath=[file:///tmp]"),
+        lambda told: told["jobs"][0]["settings"].update(hydra={"callbacks": {}}),
+        lambda told: told["jobs"][0]["settings"]["options"].update({"hydra/launcher": "local"}),
+    ],
+)
+def test_a_multirun_from_elsewhere_cannot_name_code(run: Any, tmp_path: Path, capfd: Any, change: Any) -> None:
+    assert run("baseline", "-m", "seed=1,2", "data.max_rows=64", "hydra.sweep.dir=sweep") == 0
+    file = tmp_path / "sweep" / "jobs.json"
+    told = json.loads(file.read_text())
+    change(told)
+    file.write_text(json.dumps(told))
+    assert run("baseline", "-m", "sweep.resume=sweep") == 2
+    assert "jobs.json sets" in capfd.readouterr().err
+    assert not (tmp_path / MARKER).exists()
+
+
 def test_a_model_path_that_holds_only_pickles_or_needs_code_is_refused(
     run: Any, finished: Path, tmp_path: Path, capfd: Any
 ) -> None:
