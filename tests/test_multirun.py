@@ -223,7 +223,7 @@ def test_a_metric_that_thresholds_are_fitted_for_puts_jobs_in_order(run: Any, tm
 def test_names_of_groups_and_jobs_for_wandb(tmp_path: Path) -> None:
     folder = tmp_path / "outputs" / "multirun" / "2026-01-02" / "03-04-05"
     jobs = [
-        multirun.Job(number, str(number), differs, {}, "global")
+        multirun.Job(number, str(number), differs, {"options": {}}, "global")
         for number, differs in enumerate(
             multirun.differences([["peft=ia3", "data.path='a b.csv'"], ["peft=lora", "data.path='" + 200 * "c" + "'"]])
         )
