@@ -430,17 +430,16 @@ def _check_jobs(command: str, arguments: list[str], *, typed: set[str]) -> _Plan
             with open_dict(cfg):
                 del cfg["hydra"]
             settings = schema.load(cfg, command)
-            builds = isinstance(settings, config.Train | config.Inspect) and not settings.model.pretrained
-            if builds and "model.path" in typed:
+            network = settings.model if isinstance(settings, config.Train | config.Inspect) else None
+            if network and not network.pretrained and "model.path" in typed:
                 raise UserError(
-                    f"model.path={settings.model.path} would not be read: this model is built with random weights "
+                    f"model.path={network.path} would not be read: this model is built with random weights "
                     "(model.pretrained=false). Choose the option of its family, such as model=gemma model.path=…"
                 )
-            has_weights = isinstance(settings, config.Train | config.Inspect) and settings.model.pretrained
             shaped = sorted(name for name in typed if name.startswith("model.architecture"))
-            if has_weights and shaped:
+            if network and network.pretrained and shaped:
                 raise UserError(
-                    f"{shaped[0]} would not be read: model.path={settings.model.path} has a shape of its own. "
+                    f"{shaped[0]} would not be read: model.path={network.path} has a shape of its own. "
                     "Add model.pretrained=false for random weights in that shape."
                 )
             if command in _KEEP_RUNS:

@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emotion_lightning import command, config, quiet, run_folder, schema
+from emotion_lightning import command, config, run_folder, schema
 from emotion_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
     """Write metrics.json and predictions, and print the table; thresholds stay those of the run."""
     from emotion_lightning import average, checkpoint, metrics, outcomes, predictions, predictor, report, run_rows
 
-    quiet.libraries()
     runs = average.members(settings.run)
     card = average.card(runs)
     model_folder = checkpoint.model_folder(runs[0])

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning import command, config, quiet
+from emotion_lightning import command, config
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,6 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
     from emotion_lightning import average, predictions
     from emotion_lightning.data import files, tables
 
-    quiet.libraries()
     predictions.check_output(output)
     if output.exists() and source.exists() and output.samefile(source):
         raise UserError(f"output={output} is the input file; choose another name.")

@@ -246,7 +246,6 @@ def load(run: str | Path | Sequence[str | Path] | None = None, *, accelerator: s
     Raises:
         UserError: a folder holds no trained model, its base model cannot be found, or runs have other labels.
     """
-    quiet.libraries()  # before a card is read, which loads some
     runs = average.members(run)
     return open_runs(runs, average.card(runs), accelerator=accelerator)
 

@@ -1,6 +1,7 @@
 """Where a run keeps what: names of its files, its settings written and read back, files replaced in one step."""
 
 import csv
+import functools
 import json
 import os
 import re
@@ -169,10 +170,16 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 def check_settings(tree: dict[str, Any], file: Path) -> None:
     """Raise UserError for what is no setting of a run: they become a command line, where hydra.… may name code."""
-    known = {field for command in config.COMMANDS.values() for field in typing.get_type_hints(command)} | {"options"}
-    groups = {group for command in config.COMMANDS for group in schema.groups(command)}
+    known, groups = _known()
     if foreign := sorted(map(str, (tree.keys() - known) | (tree["options"].keys() - groups))):
         raise UserError(f"{file} sets {foreign[0]}, which is no setting of a run.")
+
+
+@functools.cache  # a multirun asks for each of its jobs
+def _known() -> tuple[set[str], set[str]]:
+    """Names that a run's settings may have, and its options."""
+    fields = {field for command in config.COMMANDS.values() for field in typing.get_type_hints(command)}
+    return fields | {"options"}, {group for command in config.COMMANDS for group in schema.groups(command)}
 
 
 def settings_as_overrides(folder: Path, changed: list[str]) -> dict[str, Any]:

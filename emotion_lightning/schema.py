@@ -302,13 +302,13 @@ def _check_relations(settings: config.Train) -> None:
             raise UserError(f"model.roles.{role}={pattern} is not a regular expression: {error}.") from error
     if settings.distill.runs is not None and settings.distill.answers is not None:
         raise UserError("distill.runs and distill.answers both say what to learn; give one of them.")
-    teacher = "runs" if settings.distill.runs is not None else "answers"
-    taught = getattr(settings.distill, teacher) is not None
-    if taught and not isinstance(settings.loss, config.BCE | config.WeightedBCE):
-        raise UserError(
-            f"distill.{teacher} gives probabilities to learn, for which only binary cross-entropy is defined; set "
-            "loss=weighted_bce or loss=bce."
-        )
+    for teacher in ("runs", "answers"):
+        taught = getattr(settings.distill, teacher) is not None
+        if taught and not isinstance(settings.loss, config.BCE | config.WeightedBCE):
+            raise UserError(
+                f"distill.{teacher} gives probabilities to learn, for which only binary cross-entropy is defined; set "
+                "loss=weighted_bce or loss=bce."
+            )
     if settings.callbacks.monitor not in config.MONITORS:
         raise UserError(
             f"callbacks.monitor={settings.callbacks.monitor} is not measured; choose one of "

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning import run_folder
+from emotion_lightning import quiet, run_folder
 from emotion_lightning.errors import UserError
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -177,6 +177,7 @@ def _check_adapter(file: Path, content: dict[str, Any]) -> None:
     method = content.get("peft_type")
     if method not in _METHODS or content.get("task_type") != "SEQ_CLS":
         raise UserError(f"{file} is of no method of this project: {method} for {content.get('task_type')}.")
+    quiet.libraries()  # before PEFT loads bitsandbytes, which speaks as it is loaded
     import peft
 
     defaults = peft.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(method)]()

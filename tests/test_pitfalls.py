@@ -145,11 +145,11 @@ def test_head_computes_in_float32_inside_autocast_and_is_not_quantised(
         assert logits(network, batch).dtype is torch.float32
 
 
-BERT = ["model.pretrained=false", *SIZE[:3], "model.architecture.num_attention_heads=2"]
+BERT = [*SIZE[:4], "model.architecture.num_attention_heads=2"]
 SHAPES = {
     "gemma in nf4": SIZE,
     "gemma": [*SIZE, "model.quantization=none"],
-    "gemma3": ["model=gemma3", "model.pretrained=false", *SIZE, "model.quantization=none"],
+    "gemma3": ["model=gemma3", *SIZE, "model.quantization=none"],
     "bert": ["model=minilm", *BERT],
     "roberta": ["model=roberta", *BERT],
 }

@@ -17,7 +17,14 @@ from emotion_lightning import command, config, grammar, schema
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 SWEEPS = (Path(__file__).parent.parent / "docs" / "sweeps.md").read_text(encoding="utf-8")
-COMMANDS = sorted(set(re.findall(r"^python -m emotion_lightning\.(.+?)(?: {2,}#.*)?$", README + SWEEPS, re.MULTILINE)))
+
+
+def commands(text: str) -> list[str]:
+    """Its lines that run a command of the package, without what leads to the command's name, and without comments."""
+    return re.findall(r"^python -m emotion_lightning\.(.+?)(?: {2,}#.*)?$", text, re.MULTILINE)
+
+
+COMMANDS = sorted(set(commands(README + SWEEPS)))
 
 
 def test_the_readme_shows_every_command() -> None:
@@ -57,7 +64,7 @@ def test_experiments_of_the_readme_exist_and_compose() -> None:
 @pytest.mark.slow
 def test_the_commands_that_take_a_run_elsewhere_work(run: Any, tmp_path: Path) -> None:
     section = README.split("\n## Take it elsewhere\n")[1].split("\n## ")[0]
-    lines = re.findall(r"^(python -m emotion_lightning\..+?)(?: {2,}#.*)?$", section, re.MULTILINE)
+    lines = commands(section)
     assert len(lines) == 5
     assert run("train", "trainer=debug", "data.max_rows=96", "hydra.run.dir=run") == 0
     with (tmp_path / "new.csv").open("w", newline="") as new, (tmp_path / "my.csv").open("w", newline="") as mine:
@@ -72,13 +79,12 @@ def test_the_commands_that_take_a_run_elsewhere_work(run: Any, tmp_path: Path) -
             "TRANSFORMERS_OFFLINE": "0",
         }
         for line in lines:
-            small = ["trainer=debug"] if ".train " in line else []
-            _, *arguments = shlex.split(line.replace("run=FOLDER", "run=run"))
-            done = subprocess.run(
-                [sys.executable, *arguments, *small], cwd=tmp_path, env=environment, capture_output=True, text=True
-            )
+            verb, *arguments = shlex.split(line.replace("run=FOLDER", "run=run"))
+            small = ["trainer=debug"] if verb == "train" else []
+            started = [sys.executable, "-m", f"emotion_lightning.{verb}", *arguments, *small]
+            done = subprocess.run(started, cwd=tmp_path, env=environment, capture_output=True, text=True)
             assert done.returncode == 0, (line, done.stdout, done.stderr)
-            if ".predict " in line:
+            if verb == "predict":
                 with (tmp_path / "labelled.csv").open(newline="") as labelled:
                     assert len(list(csv.DictReader(labelled))) == 2
                 (tmp_path / "labelled.csv").unlink()
