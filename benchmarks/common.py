@@ -132,6 +132,15 @@ def settings_of(overrides: Sequence[str]) -> Any:
         return schema.load(compose("train", [*overrides, "logger=none"]), "train")
 
 
+def fast_dtype(device: str) -> Any:
+    """What a good user of this machine computes in: bfloat16 where it has it, as our own `model.dtype=auto`."""
+    import torch
+
+    from emotion_lightning import config, model
+
+    return model.compute_dtype(config.Dtype.auto, torch.device(device))
+
+
 def peak_bytes(device: str) -> int:
     """Most bytes held at once by this process."""
     from emotion_lightning import environment

@@ -3,7 +3,8 @@
 python benchmarks/prediction.py [--network minilm|gemma] [--count 3000] [--turns 3]
 
 Sides: `ours`, `load(run).predict(texts)`; `pipeline`, in batches of the same size at its own defaults; `pipeline_best`,
-in bfloat16 with the texts sorted by length. All give a probability for each label of each text.
+with the texts sorted by length and, where the machine has it, in bfloat16; `int8`, our export of minilm with 8-bit
+weights. All give a probability for each label of each text.
 """
 
 import argparse
@@ -18,12 +19,12 @@ WARM = 64
 """Texts that are labelled before the clock starts."""
 
 
-def ours(asked: argparse.Namespace) -> tuple[float, int]:
+def ours(asked: argparse.Namespace, *, folder: str | None = None) -> tuple[float, int]:
     """As from Python; the command reads and writes files besides."""
     from emotion_lightning import load
 
     texts = common.texts(asked.count, asked.data)[0]
-    run = load(asked.folder / asked.network)
+    run = load(asked.folder / (folder or asked.network))
     run.predict(texts[:WARM], batch_size=asked.batch_size)
     start = time.perf_counter()
     answers = run.predict(texts, batch_size=asked.batch_size)
@@ -38,7 +39,7 @@ def peer(asked: argparse.Namespace, *, best: bool) -> tuple[float, int]:
 
     texts = common.texts(asked.count, asked.data)[0]
     folder = asked.folder / asked.network / "model"
-    dtype = torch.bfloat16 if best else torch.float32
+    dtype = common.fast_dtype(asked.device) if best else torch.float32
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right")
     classify = pipeline(
         "text-classification", model=_network(folder, asked, dtype), tokenizer=tokenizer, top_k=None,
@@ -73,15 +74,19 @@ def _network(folder: Path, asked: argparse.Namespace, dtype: Any) -> Any:
 
 
 def train(folder: Path, network: str) -> None:
-    """A run of one step, whose folder both sides load."""
+    """A run of one step, whose folder both sides load, and its export."""
     common.output("-m", "emotion_lightning.train", *common.NETWORKS[network], "trainer.max_steps=1", "logger=none",
                   "data.max_rows=64", f"hydra.run.dir={folder / network}")  # fmt: skip
+    if network == "minilm":
+        common.output("-m", "emotion_lightning.export", f"run={folder / network}", f"output={folder / 'int8'}",
+                      "format=onnx_int8")  # fmt: skip
 
 
 SIDES: dict[str, common.Side] = {
     "ours": ours,
     "pipeline": partial(peer, best=False),
     "pipeline_best": partial(peer, best=True),
+    "int8": partial(ours, folder="int8"),
 }
 
 
@@ -90,7 +95,8 @@ def main() -> None:
     parser = common.options(__doc__, SIDES)
     parser.add_argument("--count", type=int, default=3000)
     asked = parser.parse_args()
-    common.run("prediction", __file__, asked, SIDES, train)
+    sides = {name: side for name, side in SIDES.items() if name != "int8" or asked.network == "minilm"}
+    common.run("prediction", __file__, asked, sides, train)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 python benchmarks/training.py [--network minilm|gemma] [--steps 60] [--turns 3]
 python benchmarks/training.py --device cuda --network gemma2b
 
-Sides: `ours`; `trainer`, with the settings it comes with; `trainer_best`, with bfloat16 and batches grouped by length.
+Sides: `ours`; `trainer`, with the settings it comes with; `trainer_best`, with batches grouped by length and, where the
+machine has it, bfloat16.
 All see the same rows in batches of the same size, with the same loss, optimizer, clipping and trained parameters. The
 first steps are not counted.
 """
@@ -93,14 +94,14 @@ def peer(asked: argparse.Namespace, *, best: bool) -> tuple[float, int]:
     folder = asked.folder / asked.network
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right")
     encoded = tokenizer(texts, truncation=True, max_length=64)["input_ids"]
-    quantised = asked.network != "minilm"
+    quantised, fast = asked.network != "minilm", common.fast_dtype(asked.device)
     quantization = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_compute_dtype=fast,
     )  # fmt: skip
     network = AutoModelForSequenceClassification.from_pretrained(
         folder, num_labels=len(labels), problem_type="multi_label_classification",
-        **({"quantization_config": quantization, "dtype": torch.bfloat16} if quantised else {"dtype": torch.float32}),
+        **({"quantization_config": quantization, "dtype": fast} if quantised else {"dtype": torch.float32}),
     )  # fmt: skip
     if quantised:
         network = get_peft_model(
@@ -134,6 +135,8 @@ def peer(asked: argparse.Namespace, *, best: bool) -> tuple[float, int]:
             )
             return (loss, outputs) if return_outputs else loss
 
+    # Quantised layers need autocast even at the defaults: without it PEFT's IA3 stops at mixed dtypes.
+    mixed = best or quantised
     watch = Stopwatch(asked.device)
 
     class Watch(TrainerCallback):
@@ -144,8 +147,8 @@ def peer(asked: argparse.Namespace, *, best: bool) -> tuple[float, int]:
         output_dir=str(asked.folder / "trainer"), per_device_train_batch_size=asked.batch_size, num_train_epochs=1,
         learning_rate=1e-3 if quantised else 5e-5, warmup_steps=5, report_to=[], save_strategy="no",
         logging_strategy="no", disable_tqdm=True, use_cpu=asked.device == "cpu", remove_unused_columns=False,
-        # Quantised layers need autocast even at the defaults: without it PEFT's IA3 stops at mixed dtypes.
-        bf16=best or quantised, train_sampling_strategy="group_by_length" if best else "random",
+        bf16=mixed and fast is torch.bfloat16, fp16=mixed and fast is torch.float16,
+        train_sampling_strategy="group_by_length" if best else "random",
     )  # fmt: skip
     trainer = Weighted(
         model=network, args=arguments, train_dataset=Texts(), data_collator=batch, callbacks=[Watch()]

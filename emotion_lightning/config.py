@@ -73,6 +73,9 @@ class Batches(Data):
     batch_tokens: Annotated[int | None, Bounds(at_least=4)]
     """Tokens in a batch at most, padding counted, on each device, instead of batch_size texts: batches of short texts
     then hold many, and each text still counts alike. null: batch_size texts each."""
+    sort_window: Annotated[int, Bounds(at_least=1)]
+    """Batches of shuffled training texts that are sorted by length together, to pad less: 1 sorts none; with more,
+    texts of one length meet more often."""
     packing: bool
     """Put the texts of a batch in one line, without padding. For Gemma with model.attention=causal."""
     max_rows: Annotated[int | None, Bounds(at_least=1)]

@@ -128,7 +128,7 @@ class Graph:
                     f"accelerator={accelerator.value}, but this onnxruntime runs on the CPU; choose accelerator=cpu."
                 )
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
+        options.intra_op_num_threads = 1  # batches run side by side, each on a core of its own
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(str(file), options, providers=[provider])

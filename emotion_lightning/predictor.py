@@ -195,10 +195,6 @@ class Predictor(Labeller):
 class GraphPredictor(Predictor):
     """The same of a graph for onnxruntime, in `network`."""
 
-    def __init__(self, network: Any, tokenizer: Any, *, card: checkpoint.Card, device: torch.device) -> None:
-        super().__init__(network, tokenizer, card=card, device=device)
-        self._cores = None  # onnxruntime has threads of its own
-
     def _forward(self, batch: pooling.Batch) -> Tensor:
         return self.network.logits(batch)
 

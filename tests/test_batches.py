@@ -147,9 +147,9 @@ def test_a_batch_equals_the_tokenizers_own_padding(tokenizer: Any) -> None:
 
 
 def shuffled(
-    lengths: np.ndarray, *, epoch: int = 0, batch_size: int = 8, seed: int = 0, **process: int
+    lengths: np.ndarray, *, epoch: int = 0, batch_size: int = 8, window: int = 16, seed: int = 0, **process: int
 ) -> list[list[int]]:
-    sampler = ShuffledByLength(lengths, batch_size=batch_size, seed=seed, **process)
+    sampler = ShuffledByLength(lengths, batch_size=batch_size, window=window, seed=seed, **process)
     sampler.set_epoch(epoch)
     batches = list(sampler)
     assert len(batches) == len(sampler)
@@ -169,7 +169,7 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     first = shuffled(lengths, epoch=3)
     np.random.seed(1)
     torch.manual_seed(1)
-    sampler = ShuffledByLength(lengths, batch_size=8, seed=0)
+    sampler = ShuffledByLength(lengths, batch_size=8, window=16, seed=0)
     list(sampler)
     sampler.set_epoch(3)
     assert list(sampler) == first
@@ -193,7 +193,7 @@ def test_short_texts_do_not_come_before_long_ones() -> None:
 @pytest.mark.parametrize("done", [0, 1, 10, 37, 38])
 def test_a_resumed_epoch_goes_on_behind_the_batches_that_are_done(done: int) -> None:
     lengths = skewed(300)
-    sampler = ShuffledByLength(lengths, batch_size=8, seed=0)
+    sampler = ShuffledByLength(lengths, batch_size=8, window=16, seed=0)
     sampler.epoch, sampler.skip = 2, done
     assert list(sampler) == shuffled(lengths, epoch=2)[done:]
     sampler.set_epoch(3)
@@ -227,11 +227,22 @@ def test_neighbours_have_like_lengths_so_that_little_is_padding() -> None:
     assert padding(lengths, shuffled(lengths, batch_size=32)) < 0.2
 
 
+def test_a_wider_window_pads_less_and_one_batch_alone_is_only_shuffled() -> None:
+    lengths = skewed(3000)
+    shares = [padding(lengths, shuffled(lengths, batch_size=32, window=window)) for window in (1, 4, 16, 64)]
+    assert shares[0] > 0.5 and shares == sorted(shares, reverse=True)
+    by_tokens = [
+        padding(lengths, ShuffledByLength(lengths, batch_size=32, batch_tokens=800, window=w, seed=1).batches())
+        for w in (1, 16)
+    ]
+    assert by_tokens[0] > 0.3 > by_tokens[1]
+
+
 def test_rows_of_a_batch_part_again_in_the_next_epoch() -> None:
     lengths = skewed(3000)
 
     def pairs(epoch: int) -> set[tuple[int, int]]:
-        sampler = ShuffledByLength(lengths, batch_size=32, seed=1)
+        sampler = ShuffledByLength(lengths, batch_size=32, window=16, seed=1)
         sampler.set_epoch(epoch)
         return {(a, b) for batch in sampler.batches() for a in batch for b in batch if a < b}
 
@@ -341,7 +352,9 @@ def test_making_batches_leaves_the_global_random_numbers_alone(data: Callable[..
 def test_token_batches_hold_every_row_once_and_are_as_many_in_every_epoch(count: int, processes: int) -> None:
     lengths, budget = skewed(count), 700
     samplers = [
-        ShuffledByLength(lengths, batch_size=32, batch_tokens=budget, seed=1, process=process, processes=processes)
+        ShuffledByLength(
+            lengths, batch_size=32, batch_tokens=budget, window=16, seed=1, process=process, processes=processes
+        )
         for process in range(processes)
     ]
     orders = set()
@@ -363,12 +376,12 @@ def test_token_batches_hold_every_row_once_and_are_as_many_in_every_epoch(count:
 
 def test_token_batches_waste_little_and_neighbours_share_a_step() -> None:
     lengths = skewed(20_000)
-    one = ShuffledByLength(lengths, batch_size=32, batch_tokens=1024, seed=1)
-    fixed = ShuffledByLength(lengths, batch_size=64, seed=1)
+    one = ShuffledByLength(lengths, batch_size=32, batch_tokens=1024, window=16, seed=1)
+    fixed = ShuffledByLength(lengths, batch_size=64, window=16, seed=1)
     assert padding(lengths, one.batches()) < 0.1 < padding(lengths, fixed.batches())
     assert np.mean([lengths[batch].max() * len(batch) for batch in one.batches()]) > 0.9 * 1024
     two = [
-        ShuffledByLength(lengths, batch_size=32, batch_tokens=1024, seed=1, process=p, processes=2).batches()
+        ShuffledByLength(lengths, batch_size=32, batch_tokens=1024, window=16, seed=1, process=p, processes=2).batches()
         for p in range(2)
     ]
     longest = np.array([[lengths[batch].max() for batch in share] for share in two])
@@ -377,10 +390,10 @@ def test_token_batches_waste_little_and_neighbours_share_a_step() -> None:
 
 def test_an_interrupted_epoch_of_token_batches_goes_on_where_it_was() -> None:
     lengths = skewed(900)
-    sampler = ShuffledByLength(lengths, batch_size=32, batch_tokens=512, seed=4)
+    sampler = ShuffledByLength(lengths, batch_size=32, batch_tokens=512, window=16, seed=4)
     sampler.set_epoch(3)
     whole = sampler.batches()
-    again = ShuffledByLength(lengths, batch_size=32, batch_tokens=512, seed=4)
+    again = ShuffledByLength(lengths, batch_size=32, batch_tokens=512, window=16, seed=4)
     again.epoch, again.skip = 3, 5
     assert list(again) == whole[5:]
 
@@ -388,7 +401,7 @@ def test_an_interrupted_epoch_of_token_batches_goes_on_where_it_was() -> None:
 def test_rows_of_large_and_of_small_batches_weigh_alike() -> None:
     lengths = skewed(600)
     dataset = EmotionRows(tokens_of(*[[1] * length for length in lengths]), np.zeros((600, 2), np.float32))
-    sampler = ShuffledByLength(lengths, batch_size=32, batch_tokens=600, seed=1)
+    sampler = ShuffledByLength(lengths, batch_size=32, batch_tokens=600, window=16, seed=1)
     collate = Collate(dataset, pad_token_id=0, mean_rows=sampler.mean_rows)
     batches = [collate(rows) for rows in sampler.batches()]
     assert len({len(batch["rows"]) for batch in batches}) > 5

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from conftest import SMALL, run_in_process
 from safetensors.torch import load_file
 
 from emotion_lightning import checkpoint, load, onnx_graph, pooling, portable, run_folder
+from emotion_lightning.predictor import GraphPredictor
 
 TEXTS = ["I never thought they would come.", "No.", "Rain again, and the boiler is out. Lovely start, that."]
 ENCODER = [o for o in SMALL if "head_dim" not in o] + [
@@ -195,6 +197,19 @@ def test_every_family_becomes_a_graph(run: Any, tmp_path: Path, options: list[st
     assert run("train", *options, "hydra.run.dir=run") == 0
     assert export(run, tmp_path / "run", "onnx")["onnx_from_torch"] < 1e-5
     torch.testing.assert_close(answers("out", batch_size=2), answers("run"), atol=1e-5, rtol=0)
+
+
+def test_a_graph_answers_on_several_cores_as_on_one(run: Any, finished: Path, request: pytest.FixtureRequest) -> None:
+    pytest.importorskip("onnxruntime")
+    export(run, finished, "onnx")
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
+    found = []
+    for cores in (1, 2):
+        torch.set_num_threads(cores)
+        labeller = load("out", accelerator="cpu")
+        assert isinstance(labeller, GraphPredictor) and (labeller._cores is None) is (cores == 1)
+        found.append(labeller.outputs(TEXTS, batch_size=2)[0])
+    torch.testing.assert_close(found[1], found[0], atol=1e-6, rtol=0)
 
 
 def test_the_readme_of_a_graph_holds_code_that_runs(run: Any, finished: Path, monkeypatch: Any) -> None:

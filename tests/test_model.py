@@ -15,6 +15,7 @@ import torch
 from transformers import AutoTokenizer
 
 from emotion_lightning import model
+from emotion_lightning.config import AttentionKernel
 from emotion_lightning.errors import UserError
 
 
@@ -99,6 +100,20 @@ def test_an_architecture_that_cannot_be_built_is_refused(run: Any, capfd: Any) -
 def test_a_shape_for_a_model_that_has_one_is_refused(run: Any, capfd: Any) -> None:
     assert run("train", "model.architecture.num_hidden_layers=2", "logger=none") == 2
     assert "Add model.pretrained=false for random weights" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "max_tokens", "chosen"),
+    [
+        ("auto", "cpu", 64, "eager"),
+        ("auto", "cpu", 512, "auto"),
+        ("auto", "cuda", 64, "auto"),
+        ("sdpa", "cpu", 64, "sdpa"),
+    ],
+)
+def test_short_texts_on_a_cpu_get_the_faster_attention(asked: str, device: str, max_tokens: int, chosen: str) -> None:
+    kernel = model.attention_kernel(AttentionKernel(asked), torch.device(device), max_tokens=max_tokens)
+    assert kernel is AttentionKernel(chosen)
 
 
 def test_roles_of_another_family_are_refused_by_name(run: Any, capfd: Any) -> None:

@@ -21,9 +21,6 @@ from emotion_lightning.pooling import Batch
 WINDOW = 128
 """Batches whose texts are sorted by length together in evaluation."""
 
-TRAIN_WINDOW = 16
-"""The same in training. More would save padding, but the same rows would meet in a batch epoch after epoch."""
-
 _TEXTS_AT_ONCE = 1000
 
 
@@ -141,6 +138,7 @@ class ShuffledByLength(Sampler[list[int]]):
         lengths: tokens in each row.
         batch_size: rows in a batch.
         batch_tokens: tokens in a batch at most, padding counted; takes the place of `batch_size`.
+        window: batches that are sorted by length together; 1 leaves them as they were shuffled.
         seed: of the order.
         process: number of this process.
         processes: how many share the rows.
@@ -152,6 +150,7 @@ class ShuffledByLength(Sampler[list[int]]):
         *,
         batch_size: int,
         batch_tokens: int | None = None,
+        window: int,
         seed: int,
         process: int = 0,
         processes: int = 1,
@@ -159,6 +158,7 @@ class ShuffledByLength(Sampler[list[int]]):
         self.lengths = lengths
         self.batch_size = batch_size
         self.batch_tokens = batch_tokens
+        self.window = window
         self.seed = seed
         self.process = process
         self.processes = processes
@@ -215,7 +215,7 @@ class ShuffledByLength(Sampler[list[int]]):
         size = self.batch_size
         if self.batch_tokens is not None:
             size = max(1, int(self.batch_tokens / self.lengths.mean()))
-        window = size * self.processes * TRAIN_WINDOW
+        window = size * self.processes * self.window
         parts = (rows[start : start + window] for start in range(0, len(rows), window))
         return [part[np.argsort(self.lengths[part], kind="stable")] for part in parts]
 

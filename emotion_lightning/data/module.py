@@ -99,6 +99,7 @@ class EmotionData(lightning.LightningDataModule):
             self._datasets["train"].tokens.lengths,
             batch_size=self.settings.batch_size,
             batch_tokens=self.settings.batch_tokens,
+            window=self.settings.sort_window,
             seed=self.seed,
             **self._processes(),
         )
