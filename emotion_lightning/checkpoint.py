@@ -310,7 +310,7 @@ def load_base(
         head=card.base["head"],
         kept=card.base["kept"],
         attention=config.Attention(card.base["attention"]),
-        attn_implementation=model.attention_kernel(kernel, device, max_tokens=card.max_tokens),
+        attn_implementation=model.attention_kernel(kernel, device, compute, max_tokens=card.max_tokens),
         labels=card.labels,
         pad_token_id=pad_token_id,
         device=device,

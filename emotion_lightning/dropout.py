@@ -1,5 +1,6 @@
 """Dropout that costs little on a CPU."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,17 +11,21 @@ _KERNEL = "eager_with_quick_dropout"
 """Name under which transformers finds `_attention`."""
 
 
-def quicken(network: nn.Module) -> None:
-    """Let dropout in a network on a CPU draw 16 random bits for an element, in its layers and in eager attention.
+def quicken(network: nn.Module, *, kernels: Sequence[str] = ("eager",)) -> None:
+    """Let dropout in a network on a CPU draw 16 random bits for an element, in its layers and in attention.
 
     torch draws a double-precision number for each, on one thread: a fifth of a step of MiniLM goes there. Rates are met
     to 1 in 65,536. Only for networks that are not compiled, which have kernels of their own.
+
+    Args:
+        network: whose modules are changed.
+        kernels: of attention, by transformers' names, that plain products may stand for where attention drops.
     """
     for module in network.modules():
         if type(module) is nn.Dropout:
             module.__class__ = _Dropout
     settings = getattr(network, "config", None)
-    if getattr(settings, "_attn_implementation", None) == "eager" and _attention_rate(settings) > 0:
+    if getattr(settings, "_attn_implementation", None) in kernels and _attention_rate(settings) > 0:
         from transformers import AttentionInterface, AttentionMaskInterface
         from transformers.masking_utils import eager_mask
 

@@ -27,7 +27,7 @@ BUNDLED_RUN = Path(__file__).parent / "tiny"
 BUNDLED = BUNDLED_RUN / run_folder.BASE
 """That network; its tokenizer is also that of every architecture with random weights."""
 
-_SHORT = 256
+SHORT = 256
 """Tokens up to which texts count as short."""
 
 
@@ -117,7 +117,7 @@ def build(
     device: torch.device,
     seed: int,
     base_folder: Path,
-    max_tokens: int = _SHORT,
+    max_tokens: int = SHORT,
 ) -> Any:
     """The frozen network with a fresh head in float32, on its device.
 
@@ -147,7 +147,7 @@ def build(
         head=head_modules(settings),
         kept=kept_modules(settings),
         attention=settings.attention,
-        attn_implementation=attention_kernel(settings.attn_implementation, device, max_tokens=max_tokens),
+        attn_implementation=attention_kernel(settings.attn_implementation, device, compute, max_tokens=max_tokens),
         labels=labels,
         pad_token_id=tokenizer.pad_token_id,
         device=device,
@@ -158,14 +158,15 @@ def build(
     return network
 
 
-def attention_kernel(asked: config.AttentionKernel, device: torch.device, *, max_tokens: int) -> config.AttentionKernel:
-    """What computes attention, where it is left open: on a CPU transformers' own choice is the slow one.
+def attention_kernel(
+    asked: config.AttentionKernel, device: torch.device, compute: torch.dtype, *, max_tokens: int
+) -> config.AttentionKernel:
+    """What computes attention, where it is left open: on a CPU in bfloat16 transformers' own choice is the slow one.
 
-    Texts of 12 to 256 tokens, forward and backward: in bfloat16 sdpa takes 1.2 to 7 times as long as eager (torch
-    2.13), in float32 as long, but draws dropout slowly. Eager holds all pairs of tokens, which long texts have no room
-    for.
+    Texts of 12 to 256 tokens, forward and backward: sdpa takes 1.2 to 7 times as long there as eager (torch 2.13; in
+    float32 they take the same). Eager holds all pairs of tokens, which long texts have no room for.
     """
-    slow = device.type == "cpu" and max_tokens <= _SHORT
+    slow = device.type == "cpu" and compute is torch.bfloat16 and max_tokens <= SHORT
     return config.AttentionKernel.eager if slow and asked is config.AttentionKernel.auto else asked
 
 

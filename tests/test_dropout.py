@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import SMALL
 from torch import nn
 
 from emotion_lightning import dropout
@@ -105,11 +106,36 @@ def test_attention_is_that_of_transformers_but_for_what_it_drops(
             torch.testing.assert_close(ours, theirs, atol=2e-5 if dtype is torch.float32 else 0.05, rtol=0.05)
 
 
-def test_a_network_without_attention_dropout_keeps_its_kernel() -> None:
+@pytest.mark.parametrize(("rate", "kernel", "kept"), [(0.0, "eager", True), (0.1, "sdpa", False), (0.1, "flex", True)])
+def test_only_attention_that_drops_by_a_kernel_that_may_be_replaced_gets_another(
+    rate: float, kernel: str, kept: bool
+) -> None:
     from transformers import AutoConfig, AutoModel
 
     network = AutoModel.from_config(
-        AutoConfig.for_model("gemma", **SIZES, num_key_value_heads=1, head_dim=8, attention_dropout=0.0)
+        AutoConfig.for_model("gemma", **SIZES, num_key_value_heads=1, head_dim=8, attention_dropout=rate)
     )
+    network.config._attn_implementation = kernel
     dropout.quicken(network)
-    assert network.config._attn_implementation == "eager"
+    assert (network.config._attn_implementation == kernel) is (kept or kernel == "sdpa")
+    dropout.quicken(network, kernels=["eager", "sdpa"])
+    assert (network.config._attn_implementation == kernel) is kept
+
+
+@pytest.mark.parametrize(("asked", "max_tokens", "kernel"), [("auto", 64, "eager_with_quick_dropout"),
+                                                             ("sdpa", 64, "sdpa"), ("auto", 512, "sdpa")])  # fmt: skip
+def test_training_draws_attentions_dropout_itself_where_the_kernel_is_open_and_texts_are_short(
+    run: Any, monkeypatch: pytest.MonkeyPatch, asked: str, max_tokens: int, kernel: str
+) -> None:
+    found: list[str] = []
+    quicken = dropout.quicken
+
+    def watched(network: Any, **options: Any) -> None:
+        quicken(network, **options)
+        found.append(network.config._attn_implementation)
+
+    monkeypatch.setattr(dropout, "quicken", watched)
+    assert run("train", "model=minilm", "peft=head", *[o for o in SMALL if "head_dim" not in o], "trainer=debug",
+               "model.architecture.vocab_size=8192", "model.dtype=float32", f"model.attn_implementation={asked}",
+               f"data.max_tokens={max_tokens}", "hydra.run.dir=out") == 0  # fmt: skip
+    assert found == [kernel]

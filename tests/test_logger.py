@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import wandb
 import wandb_server
 from conftest import SMALL, run_in_process
 from servers import PATIENCE, answers, free_port
 
+import wandb
 from emotion_lightning import logger, run_folder, schema
 from emotion_lightning.errors import UserError
 
@@ -75,7 +75,7 @@ def test_wandb_run_is_offline_without_a_key_whole_and_without_secrets(
 
 
 def test_wandb_run_closes_as_failed_when_training_fails(run: Any, exit_codes: list[int]) -> None:
-    code = run("train", *ASKED, "optimizer.lr=1e30", "optimizer.warmup=0", "trainer.gradient_clip_val=null",
+    code = run("train", *ASKED, "optimizer.lr=1e39", "optimizer.warmup=0", "trainer.gradient_clip_val=null",
                "hydra.run.dir=out")  # fmt: skip
     assert code == 2
     assert (wandb.run, exit_codes) == (None, [1])

@@ -103,16 +103,19 @@ def test_a_shape_for_a_model_that_has_one_is_refused(run: Any, capfd: Any) -> No
 
 
 @pytest.mark.parametrize(
-    ("asked", "device", "max_tokens", "chosen"),
+    ("asked", "device", "dtype", "max_tokens", "chosen"),
     [
-        ("auto", "cpu", 64, "eager"),
-        ("auto", "cpu", 512, "auto"),
-        ("auto", "cuda", 64, "auto"),
-        ("sdpa", "cpu", 64, "sdpa"),
+        ("auto", "cpu", torch.bfloat16, 64, "eager"),
+        ("auto", "cpu", torch.float32, 64, "auto"),
+        ("auto", "cpu", torch.bfloat16, 512, "auto"),
+        ("auto", "cuda", torch.bfloat16, 64, "auto"),
+        ("sdpa", "cpu", torch.bfloat16, 64, "sdpa"),
     ],
 )
-def test_short_texts_on_a_cpu_get_the_faster_attention(asked: str, device: str, max_tokens: int, chosen: str) -> None:
-    kernel = model.attention_kernel(AttentionKernel(asked), torch.device(device), max_tokens=max_tokens)
+def test_short_texts_on_a_cpu_get_the_faster_attention(
+    asked: str, device: str, dtype: torch.dtype, max_tokens: int, chosen: str
+) -> None:
+    kernel = model.attention_kernel(AttentionKernel(asked), torch.device(device), dtype, max_tokens=max_tokens)
     assert kernel is AttentionKernel(chosen)
 
 

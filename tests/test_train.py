@@ -339,7 +339,7 @@ def test_resume_refuses_other_settings_and_another_base(finished: Path, run: Any
 
 
 def test_multirun_runs_the_other_jobs_after_a_failed_one(run: Any, tmp_path: Path, capfd: Any) -> None:
-    code = run("train", "-m", *SMALL, "trainer.max_epochs=1", "optimizer.lr=1e-3,1e30", "peft=ia3,head",
+    code = run("train", "-m", *SMALL, "trainer.max_epochs=1", "optimizer.lr=1e-3,1e39", "peft=ia3,head",
                "optimizer.warmup=0", "trainer.gradient_clip_val=null", "hydra.sweep.dir=sweep")  # fmt: skip
     assert code == 1
     done = {folder.name for folder in (tmp_path / "sweep").iterdir() if (folder / "metrics.json").exists()}

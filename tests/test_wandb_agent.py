@@ -34,7 +34,7 @@ def run_with(folder: Path, *arguments: str) -> Path:
 def test_an_agent_works_through_a_sweep_of_which_one_run_fails_and_one_is_stopped_early(tmp_path: Path) -> None:
     asks: dict[str, dict[str, Any]] = {
         "good": {**QUICK, "model": "tiny", "peft": "ia3_all", "optimizer.lr": 0.003, "trainer.max_epochs": 2},
-        "bad": {**QUICK, "peft": "ia3", "optimizer.lr": 1e30, "optimizer.warmup": 0,
+        "bad": {**QUICK, "peft": "ia3", "optimizer.lr": 1e39, "optimizer.warmup": 0,
                 "trainer.gradient_clip_val": "null"},
         "behind": {**QUICK, "peft": "ia3", "callbacks": "no_early_stopping", "trainer.max_epochs": 100_000},
     }  # fmt: skip
