@@ -74,9 +74,14 @@ def _network(folder: Path, asked: argparse.Namespace, dtype: Any) -> Any:
 
 
 def train(folder: Path, network: str) -> None:
-    """A run of one step, whose folder both sides load, and its export."""
+    """A run of one step, whose folder both sides load."""
     common.output("-m", "emotion_lightning.train", *common.NETWORKS[network], "trainer.max_steps=1", "logger=none",
                   "data.max_rows=64", f"hydra.run.dir={folder / network}")  # fmt: skip
+
+
+def train_and_export(folder: Path, network: str) -> None:
+    """That run, and what `int8` loads."""
+    train(folder, network)
     if network == "minilm":
         common.output("-m", "emotion_lightning.export", f"run={folder / network}", f"output={folder / 'int8'}",
                       "format=onnx_int8")  # fmt: skip
@@ -96,7 +101,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=3000)
     asked = parser.parse_args()
     sides = {name: side for name, side in SIDES.items() if name != "int8" or asked.network == "minilm"}
-    common.run("prediction", __file__, asked, sides, train)
+    common.run("prediction", __file__, asked, sides, train_and_export)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ BUNDLED_RUN = Path(__file__).parent / "tiny"
 BUNDLED = BUNDLED_RUN / run_folder.BASE
 """That network; its tokenizer is also that of every architecture with random weights."""
 
-SHORT = 256
+_SHORT = 256
 """Tokens up to which texts count as short."""
 
 
@@ -117,7 +117,7 @@ def build(
     device: torch.device,
     seed: int,
     base_folder: Path,
-    max_tokens: int = SHORT,
+    max_tokens: int = _SHORT,
 ) -> Any:
     """The frozen network with a fresh head in float32, on its device.
 
@@ -164,10 +164,15 @@ def attention_kernel(
     """What computes attention, where it is left open: on a CPU in bfloat16 transformers' own choice is the slow one.
 
     Texts of 12 to 256 tokens, forward and backward: sdpa takes 1.2 to 7 times as long there as eager (torch 2.13; in
-    float32 they take the same). Eager holds all pairs of tokens, which long texts have no room for.
+    float32 they take the same).
     """
-    slow = device.type == "cpu" and compute is torch.bfloat16 and max_tokens <= SHORT
-    return config.AttentionKernel.eager if slow and asked is config.AttentionKernel.auto else asked
+    slow = device.type == "cpu" and compute is torch.bfloat16
+    return config.AttentionKernel.eager if slow and plain_attention_may_serve(asked, max_tokens) else asked
+
+
+def plain_attention_may_serve(asked: config.AttentionKernel, max_tokens: int) -> bool:
+    """Whether what computes attention is left open, and texts are short enough to hold all their pairs of tokens."""
+    return asked is config.AttentionKernel.auto and max_tokens <= _SHORT
 
 
 def load(

@@ -191,9 +191,8 @@ def build_classifier(
     if settings.trainer.compile:
         model.compile_(network)
     elif device.type == "cpu":
-        free = settings.model.attn_implementation is config.AttentionKernel.auto
-        short = emotions.settings.max_tokens <= model.SHORT
-        dropout.quicken(network, kernels=["eager", "sdpa"] if free and short else ["eager"])
+        plain = model.plain_attention_may_serve(settings.model.attn_implementation, emotions.settings.max_tokens)
+        dropout.quicken(network, kernels=["eager", "sdpa"] if plain else ["eager"])
     log.info(
         "%s of %s parameters are trained (%s), on %s rows, %s.",
         f"{adapter.trained_parameters(network):,}",

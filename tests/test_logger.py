@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 import wandb_server
 from conftest import SMALL, run_in_process
 from servers import PATIENCE, answers, free_port
 
-import wandb
 from emotion_lightning import logger, run_folder, schema
 from emotion_lightning.errors import UserError
 
