@@ -141,6 +141,7 @@ def test_mixtures_are_made_of_the_texts_and_repeat_themselves() -> None:
     second = ["Why me? Because you asked."]
     made = list(mixtures(first, second, 200, seed=3))
     assert made == list(mixtures(first, second, 200, seed=3)) != list(mixtures(first, second, 200, seed=4))
+    assert not list(mixtures([""], [" "], 20, seed=1))  # training would refuse a text of nothing but spaces
     words = set(" ".join(first + second).split())
     assert all(set(text.split()) <= words for text in made)
     assert any("Why" in text and "I" in text.split() for text in made)  # of both

@@ -68,7 +68,7 @@ def mixtures(first: Sequence[str], second: Sequence[str], count: int, *, seed: i
         text = " ".join(parts)
         if chance.random() < 0.5:
             text = " ".join(word for word in text.split() if chance.random() >= _DROPPED)
-        if text:
+        if text.strip():
             yield text
 
 
