@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from emotion_lightning import adapter, config, labels, model, run_folder, schema, thresholds, untrusted
+from emotion_lightning import adapter, bounded_files, config, labels, model, run_folder, schema, thresholds, untrusted
 from emotion_lightning.calibration import Scaling, from_plain
 from emotion_lightning.errors import UserError, first_line
 
@@ -125,7 +125,7 @@ def save_words(folder: Path, *, tokenizer: Any, card: Card, method: str, scores:
 def read_card(folder: Path) -> Card:
     """The card of a model folder, or a UserError that names what is wrong with it or with its folder."""
     file = folder / CARD
-    content = run_folder.read_json(file)
+    content = bounded_files.read_json(file)
     untrusted.check(folder)
     try:
         card = Card(**content)

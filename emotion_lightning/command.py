@@ -29,7 +29,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from emotion_lightning import cluster, config, grammar, help, mistakes, multirun, run_folder, schema, side_by_side
+from emotion_lightning import (
+    cluster,
+    config,
+    grammar,
+    help,
+    mistakes,
+    multirun,
+    run_folder,
+    schema,
+    side_by_side,
+    stored_settings,
+)
 from emotion_lightning.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
@@ -323,6 +334,7 @@ def _with_run(command: str, arguments: list[str], *, multirun: bool) -> list[str
     else:
         folder = _folder(str(source))
     stored = run_folder.settings_as_overrides(folder, changed=sorted(given))
+    stored_settings.check_options(stored, folder / run_folder.SETTINGS, command, _option_folders(arguments))
     options = schema.groups(command)
     return [grammar.override(name, value, options) for name, value in stored.items()] + arguments
 
@@ -376,13 +388,25 @@ def _first_of_each(overrides: list[str]) -> list[str]:
 
 def _overrides(arguments: list[str]) -> list[str]:
     overrides = [a for a in arguments if grammar.ARGUMENT.fullmatch(a) or a.startswith("~")]
-    extra = [arguments[i + 1] for i, a in enumerate(arguments[:-1]) if a in ("--config-dir", "-cd")]
-    extra += [a.partition("=")[2] for a in arguments if a.startswith("--config-dir=")]
+    extra = _config_dirs(arguments)
     if extra and not Path(extra[-1]).is_dir():
         raise UserError(f"--config-dir {extra[-1]} is not a folder.")
     if extra:
         overrides.append(f"hydra.searchpath=[{grammar.quoted('file://' + str(Path(extra[-1]).absolute()))}]")
     return overrides
+
+
+def _config_dirs(arguments: Sequence[str]) -> list[str]:
+    """Folders given by --config-dir; Hydra takes the last one."""
+    apart = [arguments[i + 1] for i, a in enumerate(arguments[:-1]) if a in ("--config-dir", "-cd")]
+    return apart + [a.partition("=")[2] for a in arguments if a.startswith("--config-dir=")]
+
+
+def _option_folders(arguments: Sequence[str]) -> list[Path]:
+    """Folders of option files that the user named on this line."""
+    searched = [a.partition("=")[2] for a in arguments if a.startswith("hydra.searchpath=")]
+    named = [place for value in searched for place in re.findall(r"file://([^,\]'\"]+)", value)]
+    return [Path(place).expanduser() for place in (*_config_dirs(arguments)[-1:], *named)]
 
 
 @dataclass
@@ -561,6 +585,8 @@ def _resume_multirun(
     if record.command != command:
         raise UserError(f"{folder} is a multirun of {record.command}; go on with it by that command.")
     launcher = [a for a in typed if a.startswith(("hydra/launcher=", "hydra.launcher."))]
+    line = [a for a in arguments if not a.startswith(_RESUME)]
+    typed_hydra = _hydra_settings(grammar.literal(command, line, multirun=True))
     if others := [a for a in typed if a not in launcher and a not in record.arguments]:
         raise UserError(
             f"{multirun.resume(folder)} goes on with the multirun's own jobs and settings; leave out "
@@ -576,19 +602,22 @@ def _resume_multirun(
         log.info("All jobs in %s are finished; there is nothing to resume.", folder)
         return
     log.info("%d of %d jobs are finished; going on with the others.", len(record.jobs) - len(left), len(record.jobs))
-    prepared = ["-m", *record.hydra, *launcher, f"hydra.sweep.dir={grammar.quote_path(str(folder))}"]
-    jobs = [_again(command, record.at(job), job) for job in left]
+    kept = multirun.kept_hydra_settings(record, typed_hydra)
+    prepared = ["-m", *kept, *typed_hydra, f"hydra.sweep.dir={grammar.quote_path(str(folder))}"]
+    jobs = [_again(command, record.at(job), job, _option_folders(line)) for job in left]
     _multirun(_Work(command, do, arguments, record, failed=[]), prepared, jobs, is_new=False)
 
 
-def _again(command: str, folder: Path, job: multirun.Job) -> list[str]:
+def _again(command: str, folder: Path, job: multirun.Job, option_folders: Sequence[Path]) -> list[str]:
     """The overrides that start a job where it stands, or as it was meant to start."""
     goes_on = (folder / run_folder.SETTINGS).is_file()
     stored = run_folder.settings_as_overrides(folder, changed=[]) if goes_on else run_folder.as_overrides(job.settings)
+    source = folder / run_folder.SETTINGS if goes_on else folder.parent / multirun.JOBS
+    stored_settings.check_options(stored, source, command, option_folders)
     options = schema.groups(command)
-    place = [f"hydra.sweep.subdir={grammar.quote_path(job.folder)}"]
+    place = [f"hydra.sweep.subdir={grammar.quoted(job.folder)}"]
     if goes_on and command == "train":
-        place.append(f"resume={grammar.quote_path(str(folder))}")
+        place.append(f"resume={grammar.quoted(str(folder))}")
     return [grammar.override(name, value, options) for name, value in stored.items()] + place
 
 

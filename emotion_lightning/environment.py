@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning import run_folder, schema
+from emotion_lightning import bounded_files, run_folder, schema
 
 LIBRARIES = (
     "emotion-lightning",
@@ -48,7 +48,7 @@ def versions() -> dict[str, str]:
 def record(folder: Path, *, arguments: Sequence[str], data_hashes: dict[str, str]) -> None:
     """Add this start to the environment.json of a run; a resumed run has several."""
     file = folder / run_folder.ENVIRONMENT
-    starts = run_folder.read_json(file)["starts"] if file.exists() else []
+    starts = bounded_files.read_json(file)["starts"] if file.exists() else []
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     start = {
         "time": now,

@@ -9,7 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning import checkpoint, config, environment, hub_card, hub_name, quiet, run_folder, schema
+from emotion_lightning import (
+    bounded_files,
+    checkpoint,
+    config,
+    environment,
+    hub_card,
+    hub_name,
+    quiet,
+    run_folder,
+    schema,
+)
 from emotion_lightning.errors import LOG_IN, UserError, first_line, no_access
 
 log = logging.getLogger(__name__)
@@ -234,7 +244,7 @@ def _files(source: Path, card: checkpoint.Card) -> tuple[checkpoint.Card, dict[s
     )
     for path, file in files.items():
         if path.endswith(".json") and path != "tokenizer.json" and isinstance(file, Path):
-            content = run_folder.read_json(file)
+            content = bounded_files.read_json(file)
             if path == "tokenizer_config.json":  # its tokens may look like paths
                 content = {name: value for name, value in content.items() if name not in _OF_THIS_MACHINE}
             else:

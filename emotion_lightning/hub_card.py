@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from emotion_lightning import checkpoint, pages, report, run_folder, schema
+from emotion_lightning import bounded_files, checkpoint, pages, report, run_folder, schema
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class _Data:
 
 def scores_and_settings(run: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """What a run folder says of its scores and its settings; nothing where it is no run folder."""
-    scores = run_folder.read_json(run / run_folder.METRICS) if (run / run_folder.METRICS).is_file() else None
+    scores = bounded_files.read_json(run / run_folder.METRICS) if (run / run_folder.METRICS).is_file() else None
     try:
         settings = run_folder.read_settings(run)
     except UserError:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning import config, grammar, run_folder
+from emotion_lightning import bounded_files, config, grammar, run_folder, stored_settings
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,33 @@ JOBS = "jobs.json"
 TABLE = "jobs.csv"
 ERROR = "error.txt"
 _LOCK = ".lock"
-_MAY_NAME_CODE = re.compile(r"hydra[./](callbacks|job_logging|hydra_logging|searchpath|env|help|hydra_help|output)\b")
+_LAUNCHERS = ("basic", "local", "slurm", "submitit_local", "submitit_slurm")
+_LAUNCHER_SETTINGS = {
+    "account",
+    "array_parallelism",
+    "comment",
+    "constraint",
+    "cpus_per_gpu",
+    "cpus_per_task",
+    "exclude",
+    "gpus_per_node",
+    "gpus_per_task",
+    "gres",
+    "max_num_timeout",
+    "mem_gb",
+    "mem_per_cpu",
+    "mem_per_gpu",
+    "name",
+    "nodes",
+    "partition",
+    "qos",
+    "signal_delay_s",
+    "stderr_to_stdout",
+    "tasks_per_node",
+    "timeout_min",
+}
+"""Of a launcher what is a plain value; its others (setup, python, srun_args, additional_parameters …) are commands."""
+_PLAIN = re.compile(r"['\"]?[\w.:,@%+-]*['\"]?")  # becomes a line of the script that sbatch runs
 
 FINISHED, FAILED, STOPPED, RUNNING, NOT_STARTED = "finished", "failed", "stopped", "running", "not started"
 _SCORES = tuple(score.value for score in config.Score)
@@ -142,18 +168,66 @@ def read(folder: Path) -> Multirun:
     """The multirun in a folder, as it was written down at its start."""
     if not (folder / JOBS).is_file():
         raise UserError(f"{folder} holds no {JOBS}, so it is no folder of a multirun of train or baseline.")
-    content = run_folder.read_json(folder / JOBS)
+    content = bounded_files.read_json(folder / JOBS)
     try:
         jobs = [Job(**job) for job in content["jobs"]]
         found = Multirun(folder, content["command"], content["arguments"], content["hydra"], content["metric"], jobs)
-        for job in jobs:
-            run_folder.check_settings(job.settings, folder / JOBS)
-        for told in found.hydra:
-            if "_target_" in told or _MAY_NAME_CODE.match(told.lstrip("+~")):
-                raise UserError(f"{folder / JOBS} sets {told}, which may name code to run; it is not opened.")
+        _check(found)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / JOBS} is damaged or of another version ({error!r}).") from error
     return found
+
+
+def _check(multirun: Multirun) -> None:
+    """Raise UserError for what no multirun writes; TypeError and its like are told by `read`."""
+    file = multirun.folder / JOBS
+    texts = [*multirun.arguments, *multirun.hydra, multirun.command, multirun.metric]
+    texts += [text for job in multirun.jobs for text in (job.folder, job.protocol, *job.differs, *job.differs.values())]
+    if multirun.metric not in _SCORES or not all(isinstance(text, str) for text in texts):
+        raise UserError(f"{file} is damaged: a text or the name of a score is due where it holds something else.")
+    for job in multirun.jobs:
+        stored_settings.check(job.settings, file)
+        place = Path(job.folder)
+        if type(job.number) is not int or place.is_absolute() or ".." in place.parts or not place.parts:
+            raise UserError(f"{file} puts a job into {job.folder!r}, which lies outside its folder; it is not opened.")
+
+
+def kept_hydra_settings(multirun: Multirun, typed: Sequence[str]) -> list[str]:
+    """What a multirun told Hydra and a later start tells it again, but for what was typed anew.
+
+    A launcher by name and its plain values are taken from the file. Everything else may run code (a launcher's setup,
+    option files, environment variables of the jobs) and must be typed again: the file may come from elsewhere.
+
+    Args:
+        multirun: as it was written down.
+        typed: what this line tells Hydra, as overrides.
+
+    Raises:
+        UserError: a setting that is neither plain nor typed anew.
+    """
+    anew = {_name_of(override) for override in typed}
+    kept = [override for override in multirun.hydra if _name_of(override) not in anew]
+    for override in kept:
+        name, _, value = override.lstrip("+~").partition("=")
+        group, _, setting = name.rpartition(".")
+        plain = (name == "hydra/launcher" and value in _LAUNCHERS) or (
+            bool(_PLAIN.fullmatch(value))
+            and (
+                (group == "hydra.launcher" and setting in _LAUNCHER_SETTINGS) or name == "hydra.sweeper.max_batch_size"
+            )
+        )
+        if not plain:
+            folder = re.fullmatch(r"hydra\.searchpath=\['?file://([^,\]']+)'?\]", override)
+            again = f"--config-dir {folder[1]}" if folder else override
+            raise UserError(
+                f"{multirun.folder / JOBS} sets {override}, which may run code and so is not taken from a file. If it "
+                f"is yours, type it again: {shlex.quote(again) if folder is None else again}"
+            )
+    return kept
+
+
+def _name_of(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
 
 
 def of(job: Path) -> tuple[Multirun, Job] | None:
@@ -262,7 +336,7 @@ def _by(metric: str) -> list[str]:
 
 def _scores(folder: Path, protocol: str) -> dict[str, float]:
     with suppress(UserError, KeyError, TypeError):
-        content = run_folder.read_json(folder / run_folder.METRICS)
+        content = bounded_files.read_json(folder / run_folder.METRICS)
         scores = {
             f"{split}/{score}": content[split][protocol][score]
             for split in ("validation", "test")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from emotion_lightning import (
     adapter,
+    bounded_files,
     calibration,
     checkpoint,
     config,
@@ -171,7 +172,7 @@ def _adapter(job: _Job) -> dict[str, Any]:
         _copy_network(Path(base), job.folder / run_folder.BASE)
         card.base.update(path=run_folder.BASE, local=True, revision=None)
     shutil.copy(untrusted.weights(job.source, "adapter_model.safetensors"), job.folder)
-    method = run_folder.read_json(untrusted.weights(job.source, "adapter_config.json"))
+    method = bounded_files.read_json(untrusted.weights(job.source, "adapter_config.json"))
     method |= {"base_model_name_or_path": card.base["path"], "revision": card.base["revision"]}
     run_folder.write_json(job.folder / "adapter_config.json", method)
     _save_words(job)
@@ -398,7 +399,7 @@ def _save_words(job: _Job, tokenizer: Any = None) -> None:
     readme = source / "README.md"
     old = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
     if not stands_alone and (run / run_folder.METRICS).is_file():
-        content = run_folder.read_json(run / run_folder.METRICS)
+        content = bounded_files.read_json(run / run_folder.METRICS)
         split = "test" if "test" in content else "validation"
         scores = report.markdown(split, content[split])
         method = str(run_folder.read_settings(run)["options"].get("peft", "fine-tuned"))

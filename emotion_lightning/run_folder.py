@@ -1,14 +1,13 @@
 """Where a run keeps what: names of its files, its settings written and read back, files replaced in one step."""
 
 import csv
-import functools
+import io
 import json
 import os
 import re
 import shlex
 import shutil
 import tempfile
-import typing
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
@@ -16,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from emotion_lightning import config, hub_name, schema
+from emotion_lightning import bounded_files, hub_name, schema, stored_settings
 from emotion_lightning.errors import UserError
 
 SETTINGS = "settings.yaml"
@@ -156,30 +155,11 @@ def is_path(name: str) -> bool:
 def read_settings(folder: Path) -> dict[str, Any]:
     """The settings of a run, as written."""
     file = folder / SETTINGS
-    try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{folder} is not a run folder: it holds no {SETTINGS}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read: {error}.") from error
-    if not isinstance(tree, dict) or not isinstance(tree.get("options"), dict):
-        raise UserError(f"{file} is not a settings file of a run.")
-    check_settings(tree, file)
+    if not file.exists():
+        raise UserError(f"{folder} is not a run folder: it holds no {SETTINGS}.")
+    tree = bounded_files.read_yaml(file)
+    stored_settings.check(tree, file)
     return tree
-
-
-def check_settings(tree: dict[str, Any], file: Path) -> None:
-    """Raise UserError for what is no setting of a run: they become a command line, where hydra.… may name code."""
-    known, groups = _known()
-    if foreign := sorted(map(str, (tree.keys() - known) | (tree["options"].keys() - groups))):
-        raise UserError(f"{file} sets {foreign[0]}, which is no setting of a run.")
-
-
-@functools.cache  # a multirun asks for each of its jobs
-def _known() -> tuple[set[str], set[str]]:
-    """Names that a run's settings may have, and its options."""
-    fields = {field for command in config.COMMANDS.values() for field in typing.get_type_hints(command)}
-    return fields | {"options"}, {group for command in config.COMMANDS for group in schema.groups(command)}
 
 
 def settings_as_overrides(folder: Path, changed: list[str]) -> dict[str, Any]:
@@ -199,39 +179,21 @@ def as_overrides(tree: dict[str, Any], changed: Sequence[str] = ()) -> dict[str,
     options = {group: option for group, option in tree["options"].items() if group not in changed}
     kept = {
         name: value
-        for name, value in leaves({name: value for name, value in tree.items() if name != "options"})
+        for name, value in stored_settings.leaves({name: value for name, value in tree.items() if name != "options"})
         if name.partition(".")[0] not in changed and name not in ("resume", "from_run")
     }
     return {**options, **kept}
 
 
-def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings by dotted name."""
-    # Open mappings (model.roles, model.architecture) are values of one setting each.
-    for name, value in tree.items():
-        dotted = prefix + name
-        if isinstance(value, dict) and dotted not in ("model.roles", "model.architecture"):
-            yield from leaves(value, dotted + ".")
-        else:
-            yield dotted, value
-
-
-def read_json(file: Path) -> Any:
-    """The content of a JSON file, or a UserError that names it."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{file} does not exist.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is not valid JSON: {error}.") from error
-
-
 def read_history(file: Path) -> list[dict[str, float]]:
     """The rows of a history.csv; none where there is no such file, as of a run without a validation."""
-    if not file.is_file():
+    if not file.exists():
         return []
-    with file.open(encoding="utf-8", newline="") as opened:
-        return [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(opened)]
+    rows = csv.DictReader(io.StringIO(bounded_files.read_text(file), newline=""))
+    try:
+        return [{name: float(cell) for name, cell in row.items() if cell} for row in rows]
+    except (csv.Error, TypeError, ValueError) as error:  # float(list) where a row is longer than the header
+        raise UserError(f"{file} is damaged: {error}.") from error
 
 
 def write_json(file: Path, content: Any) -> None:

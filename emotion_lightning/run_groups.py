@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from emotion_lightning import comparison, outcomes, run_folder, thresholds
+from emotion_lightning import bounded_files, comparison, outcomes, run_folder, stored_settings, thresholds
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ def read(folders: Sequence[Path], *, split: str, protocol: str | None) -> list[F
 
 def _read(folder: Path, *, split: str, protocol: str | None, like: list[str] | None) -> FinishedRun:
     tree = run_folder.read_settings(folder)
-    content = run_folder.read_json(folder / run_folder.METRICS)
+    content = bounded_files.read_json(folder / run_folder.METRICS)
     if split not in content:
         raise UserError(f"{folder} has no scores of {split}; choose another split=, or leave it out.")
     protocol = protocol or _own_protocol(folder, tree)
@@ -166,7 +166,7 @@ def _own_protocol(folder: Path, tree: dict[str, Any]) -> str:
         return str(option)
     # An option file of the user's own; the model's card knows what it is.
     card = folder / run_folder.MODEL / "emotion_lightning.json"
-    own = run_folder.read_json(card).get("protocol") if card.is_file() else None
+    own = bounded_files.read_json(card).get("protocol") if card.is_file() else None
     if own not in thresholds.PROTOCOLS:
         raise UserError(f"{folder} has thresholds={option}, which tells no protocol; choose one with protocol=…")
     return str(own)
@@ -183,7 +183,7 @@ def _check(folder: Path, split: str, protocol: str, *, told: np.ndarray, found: 
 
 def _material(tree: dict[str, Any]) -> dict[str, Any]:
     """Options and settings that matter to results, by dotted name."""
-    settings = {**tree["options"], **dict(run_folder.leaves({k: v for k, v in tree.items() if k != "options"}))}
+    settings = {**tree["options"], **dict(stored_settings.leaves({k: v for k, v in tree.items() if k != "options"}))}
     return {name: value for name, value in settings.items() if not _IMMATERIAL.fullmatch(name)}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from emotion_lightning import config, grammar, pages, run_folder
+from emotion_lightning import bounded_files, config, grammar, pages, run_folder
 from emotion_lightning.data.rows import Rows
 from emotion_lightning.logger import Run
 from emotion_lightning.pages import Section
@@ -83,7 +83,7 @@ def write(
 def _content(card: RunCard, folder: Path, pictures: Sequence[str]) -> dict[str, Any]:
     tree = run_folder.read_settings(folder)
     options = tree["options"]
-    environment = run_folder.read_json(folder / run_folder.ENVIRONMENT)["starts"]
+    environment = bounded_files.read_json(folder / run_folder.ENVIRONMENT)["starts"]
     return {
         "title": f"{options['model']}, {options['peft']}, on {options['data']}",
         "made": _made(folder, environment),

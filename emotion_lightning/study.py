@@ -16,7 +16,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from emotion_lightning import cluster, config, run_folder, schema, search_space, study_card
+from emotion_lightning import cluster, config, run_folder, schema, search_space, stored_settings, study_card
 from emotion_lightning.command import Stopped
 from emotion_lightning.errors import UserError, first_line
 from emotion_lightning.trial import OUTPUT, Training, measure
@@ -53,7 +53,7 @@ def identity(settings: config.Tune, base: config.Train) -> dict[str, Any]:
     tree = schema.redacted(schema.plain(base))
     kept = {
         name: Path(value).name if isinstance(value, str) and run_folder.is_path(name) else value
-        for name, value in run_folder.leaves(tree)
+        for name, value in stored_settings.leaves(tree)
         if not name.startswith(_SAME_RESULT)
     }
     return {

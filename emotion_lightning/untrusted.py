@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning import quiet, run_folder
+from emotion_lightning import bounded_files, quiet
 from emotion_lightning.errors import UserError
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -139,7 +139,7 @@ def _check_links(folder: Path) -> None:
 
 def _object(file: Path) -> dict[str, Any]:
     try:
-        content = run_folder.read_json(file)
+        content = bounded_files.read_json(file)
     except RecursionError:
         content = None
     if not isinstance(content, dict):

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, log_loss
 from tables import write_csv
 
-from emotion_lightning import config, ngrams, outcomes, run_folder
+from emotion_lightning import bounded_files, config, ngrams, outcomes, run_folder
 from emotion_lightning.errors import UserError
 
 TEXTS = ["joy and joy", "rain, cold rain", "joy in the rain", "cold and wet", "so much joy", "the cold wet night"]
@@ -66,7 +66,7 @@ def test_no_ngram_left_is_refused_by_setting(settings: Any, overrides: list[str]
 
 
 def test_a_run_leaves_what_a_training_run_leaves(floor: Path) -> None:
-    content = run_folder.read_json(floor / run_folder.METRICS)
+    content = bounded_files.read_json(floor / run_folder.METRICS)
     assert content.keys() == {"validation", "test", "floors", "cost"}
     for split in ("validation", "test"):
         assert content[split].keys() == {
@@ -81,11 +81,11 @@ def test_a_run_leaves_what_a_training_run_leaves(floor: Path) -> None:
     assert content["cost"]["train_seconds"] > 0 and content["cost"]["peak_memory_bytes"] > 2**20
     kept = yaml.safe_load((floor / run_folder.SETTINGS).read_text())
     assert kept["options"] == {"data": "sample", "thresholds": "global"} and kept["class_weight"] == "none"
-    assert run_folder.read_json(floor / run_folder.ENVIRONMENT)["starts"][0]["data_hashes"]
+    assert bounded_files.read_json(floor / run_folder.ENVIRONMENT)["starts"][0]["data_hashes"]
 
 
 def test_scores_are_those_of_the_kept_outcomes(floor: Path) -> None:
-    scores = run_folder.read_json(floor / run_folder.METRICS)["test"]
+    scores = bounded_files.read_json(floor / run_folder.METRICS)["test"]
     labels = scores["per_label"]["labels"]
     kept = outcomes.read(floor, "test", list(labels))
     assert kept is not None and kept.targets is not None
@@ -97,7 +97,7 @@ def test_scores_are_those_of_the_kept_outcomes(floor: Path) -> None:
 
 
 def test_floors_need_no_text(floor: Path) -> None:
-    content = run_folder.read_json(floor / run_folder.METRICS)
+    content = bounded_files.read_json(floor / run_folder.METRICS)
     zeros, prior = content["floors"]["zeros"]["test"], content["floors"]["prior"]["test"]
     kept = outcomes.read(floor, "test", list(content["test"]["fixed"]["labels"]))
     assert kept is not None and kept.targets is not None
@@ -110,7 +110,7 @@ def test_floors_need_no_text(floor: Path) -> None:
 
 def test_loss_is_the_log_loss_of_raw_probabilities(run: Any, tmp_path: Path) -> None:
     assert run("baseline", "data.max_rows=200", "hydra.run.dir=raw") == 0
-    content = run_folder.read_json(tmp_path / "raw" / run_folder.METRICS)["test"]
+    content = bounded_files.read_json(tmp_path / "raw" / run_folder.METRICS)["test"]
     kept = outcomes.read(tmp_path / "raw", "test", list(content["fixed"]["labels"]))
     assert kept is not None and kept.targets is not None
     expected = log_loss(kept.targets.flatten(), kept.probabilities.double().flatten())
@@ -142,7 +142,7 @@ def test_without_labelled_test_rows_validation_is_shown(run: Any, tmp_path: Path
     assert run("baseline", *files, "hydra.run.dir=a") == 0
     printed = capfd.readouterr()
     assert "The test split has no labels" in printed.err and printed.out.startswith("validation")
-    assert "test" not in run_folder.read_json(tmp_path / "a" / run_folder.METRICS)
+    assert "test" not in bounded_files.read_json(tmp_path / "a" / run_folder.METRICS)
     assert len((tmp_path / "a" / "predictions" / "test.csv").read_text().splitlines()) == 2
     assert run("baseline", *files[:2], "hydra.run.dir=b") == 0
     assert "No test split is scored" in capfd.readouterr().err

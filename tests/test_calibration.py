@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss
 from torch import Tensor
 
-from emotion_lightning import calibration, checkpoint, config, run_folder
+from emotion_lightning import bounded_files, calibration, checkpoint, config
 from emotion_lightning.config import Calibration, ThresholdMetric
 
 
@@ -97,7 +97,7 @@ def test_a_calibrated_run_predicts_calibrated_probabilities_and_says_so(run: Any
     assert run("train", *small, "hydra.run.dir=out") == 0
     card = checkpoint.read_card(tmp_path / "out" / "model")
     assert set(card.calibration) == set(card.labels)
-    assert run_folder.read_json(tmp_path / "out" / "metrics.json")["test"]["probabilities"] == "calibrated"
+    assert bounded_files.read_json(tmp_path / "out" / "metrics.json")["test"]["probabilities"] == "calibrated"
     assert run("evaluate", "run=out", "hydra.run.dir=again") == 0
     one, other = (json.loads((tmp_path / name / "metrics.json").read_text())["test"] for name in ("out", "again"))
     assert one["probabilities"] == other["probabilities"] == "calibrated"

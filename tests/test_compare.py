@@ -14,7 +14,17 @@ from conftest import run_in_process
 from scipy.stats import ttest_ind
 from sklearn.metrics import f1_score, jaccard_score
 
-from emotion_lightning import comparison, config, metrics, outcomes, run_folder, run_groups, thresholds, verdicts
+from emotion_lightning import (
+    bounded_files,
+    comparison,
+    config,
+    metrics,
+    outcomes,
+    run_folder,
+    run_groups,
+    thresholds,
+    verdicts,
+)
 from emotion_lightning.errors import UserError
 from emotion_lightning.outcomes import RowOutcomes
 
@@ -252,7 +262,7 @@ def test_an_option_file_of_ones_own_tells_its_protocol_in_the_card(tmp_path: Pat
     (own / "model").mkdir()
     (own / "model" / "emotion_lightning.json").write_text('{"protocol": "per_label"}')
     (run,) = run_groups.read([own], split="test", protocol=None)
-    told = run_folder.read_json(own / run_folder.METRICS)["test"]["per_label"]["f1_macro"]
+    told = bounded_files.read_json(own / run_folder.METRICS)["test"]["per_label"]["f1_macro"]
     assert comparison.scores([run.parts])[0, 0] == pytest.approx(told)
 
 
@@ -265,7 +275,7 @@ def test_a_real_difference_is_told_and_noise_is_called_noise(tmp_path: Path, run
         invented(tmp_path / f"runs/bad{seed}", seed=seed, quality=0.5, optimizer__lr=1.0)
         invented(tmp_path / f"runs/like{seed}", seed=seed + 10, quality=1.5, optimizer__lr=0.02)
     assert run("compare", "runs=runs", "hydra.run.dir=out") == 0
-    found = run_folder.read_json(tmp_path / "out" / "compare.json")
+    found = bounded_files.read_json(tmp_path / "out" / "compare.json")
     best, like, bad = found["groups"]
     assert {best["name"], like["name"]} == {"optimizer.lr=0.01", "optimizer.lr=0.02"} and bad[
         "name"
@@ -286,8 +296,8 @@ def test_numbers_of_a_group_are_those_of_its_runs(tmp_path: Path, run: Any) -> N
     assert (
         run("compare", "runs=runs", "metrics=[jaccard,f1_macro]", "protocol=per_label", FAST, "hydra.run.dir=out") == 0
     )
-    told = [run_folder.read_json(folder / run_folder.METRICS)["test"]["per_label"]["jaccard"] for folder in folders]
-    found = run_folder.read_json(tmp_path / "out" / "compare.json")
+    told = [bounded_files.read_json(folder / run_folder.METRICS)["test"]["per_label"]["jaccard"] for folder in folders]
+    found = bounded_files.read_json(tmp_path / "out" / "compare.json")
     (group,) = found["groups"]
     spread = group["metrics"]["jaccard"]
     assert spread["mean"] == pytest.approx(np.mean(told)) and spread["sd"] == pytest.approx(np.std(told, ddof=1))
@@ -308,7 +318,7 @@ def test_equal_runs_differ_by_nothing_with_p_1(tmp_path: Path, run: Any) -> None
     settings = tmp_path / "b" / run_folder.SETTINGS
     settings.write_text(settings.read_text().replace("lr: 0.01", "lr: 0.1"))
     assert run("compare", "runs=[a,b]", FAST, "hydra.run.dir=out") == 0
-    other = run_folder.read_json(tmp_path / "out" / "compare.json")["groups"][1]["below_best"]
+    other = bounded_files.read_json(tmp_path / "out" / "compare.json")["groups"][1]["below_best"]
     for name in ("f1_macro", "f1_micro", "jaccard"):
         assert other[name] == {"value": 0, "low": 0, "high": 0, "p": 1, "p_holm": 1, "p_seeds": None}
     assert "0.0 points of jaccard (95 % 0.0 to 0.0, p=1.000)" in (tmp_path / "out" / "compare.md").read_text()
@@ -341,7 +351,7 @@ def test_unfinished_jobs_are_told_and_left_out(tmp_path: Path, run: Any, capfd: 
     assert run("compare", "runs=runs", FAST, "hydra.run.dir=out") == 0
     assert "Left out: runs/1 is not finished" in capfd.readouterr().err
     assert "Left out: runs/1 is not finished" in (tmp_path / "out" / "compare.md").read_text()
-    assert run_folder.read_json(tmp_path / "out" / "compare.json")["left_out"] == ["runs/1 is not finished"]
+    assert bounded_files.read_json(tmp_path / "out" / "compare.json")["left_out"] == ["runs/1 is not finished"]
 
 
 # ------------------------------------------------------------------------------------------------------------ refusals
@@ -409,12 +419,12 @@ def test_a_multirun_of_baselines_in_a_folder_with_spaces(run: Any, tmp_path: Pat
     assert run_in_process("baseline", "-m", *arguments, f"hydra.sweep.dir={folder}") == 0
     folder = folder.rename(tmp_path / "my runs, (1) = [a]")
     assert run("compare", f"runs={folder}", FAST, "hydra.run.dir=out") == 0
-    found = run_folder.read_json(tmp_path / "out" / "compare.json")
+    found = bounded_files.read_json(tmp_path / "out" / "compare.json")
     assert {group["name"] for group in found["groups"]} == {
         "baseline class_weight=none", "baseline class_weight=balanced",
     }  # fmt: skip
     assert [len(group["runs"]) for group in found["groups"]] == [2, 2]
-    told = run_folder.read_json(folder / "0" / run_folder.METRICS)["test"]["global"]["f1_micro"]
+    told = bounded_files.read_json(folder / "0" / run_folder.METRICS)["test"]["global"]["f1_micro"]
     assert told in [one["f1_micro"] for group in found["groups"] for one in group["runs"]]
     assert "Comparison: " in capfd.readouterr().err
 
@@ -423,7 +433,7 @@ def test_a_training_run_is_compared_with_a_baseline(finished: Path, run: Any, tm
     assert run("baseline", "data.max_rows=96", "hydra.run.dir=floor") == 0
     for split in ("validation", "test"):
         assert run("compare", f"runs=[{finished},floor]", f"split={split}", FAST, f"hydra.run.dir={split}") == 0
-        found = run_folder.read_json(tmp_path / split / "compare.json")
+        found = bounded_files.read_json(tmp_path / split / "compare.json")
         assert {group["name"] for group in found["groups"]} == {"model=tiny peft=ia3", "baseline"}
         assert found["rows"] == 96
     assert set(thresholds.PROTOCOLS) == {protocol.value for protocol in config.Protocol}

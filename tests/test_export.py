@@ -12,7 +12,7 @@ import torch
 from conftest import SMALL, run_in_process
 from safetensors.torch import load_file
 
-from emotion_lightning import checkpoint, load, onnx_graph, pooling, portable, run_folder
+from emotion_lightning import bounded_files, checkpoint, load, onnx_graph, pooling, portable
 from emotion_lightning.predictor import GraphPredictor
 
 TEXTS = ["I never thought they would come.", "No.", "Rain again, and the boiler is out. Lovely start, that."]
@@ -23,7 +23,7 @@ ENCODER = [o for o in SMALL if "head_dim" not in o] + [
 
 def export(run: Any, source: Path, form: str, *settings: str, output: str = "out") -> dict[str, Any]:
     assert run("export", f"run={source}", f"output={output}", f"format={form}", *settings) == 0
-    found: dict[str, Any] = run_folder.read_json(Path(output) / portable.REPORT)
+    found: dict[str, Any] = bounded_files.read_json(Path(output) / portable.REPORT)
     return found
 
 
@@ -64,7 +64,7 @@ def test_an_adapter_names_a_base_of_the_hub_instead_of_a_copy(run: Any, finished
     export(run, finished, "adapter", "base=somebody/gemma")
     card = checkpoint.read_card(Path("out"))
     assert card.base["path"] == "somebody/gemma" and not card.base["local"] and not Path("out/base").exists()
-    assert run_folder.read_json(Path("out/adapter_config.json"))["base_model_name_or_path"] == "somebody/gemma"
+    assert bounded_files.read_json(Path("out/adapter_config.json"))["base_model_name_or_path"] == "somebody/gemma"
 
 
 # -------------------------------------------------------------------------------------------------------------- merged

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import SMALL, run_in_process
 
-from emotion_lightning import average, checkpoint, load, outcomes, run_folder, thresholds
+from emotion_lightning import average, bounded_files, checkpoint, load, outcomes, run_folder, thresholds
 from emotion_lightning.errors import UserError
 
 TEXTS = ["We won!", "Rain again, and the boiler is out.", ""]
@@ -97,7 +97,7 @@ def test_predict_and_evaluate_take_several_runs(seeds: Path, run: Any, tmp_path:
     if devices > 1:
         return
     assert run("evaluate", f"run={seeds}", "hydra.run.dir=scores") == 0
-    scores = run_folder.read_json(tmp_path / "scores" / "metrics.json")["test"]
+    scores = bounded_files.read_json(tmp_path / "scores" / "metrics.json")["test"]
     assert scores["rows"] == 96 and scores["loss"] > 0
 
 

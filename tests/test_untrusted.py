@@ -3,9 +3,11 @@
 import json
 import os
 import pickle
+import re
 import shutil
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import yaml
 from conftest import SMALL, run_in_process
 from safetensors.torch import load_file, save_file
 
-from emotion_lightning import checkpoint, model, run_folder, untrusted
+from emotion_lightning import checkpoint, command, config, model, multirun, run_folder, schema, untrusted
 from emotion_lightning.errors import UserError
 
 MARKER = "was_here"
@@ -215,6 +217,7 @@ def test_settings_from_elsewhere_cannot_reach_hydra(run: Any, finished: Path, tm
     for hostile in (
         settings | {"hydra": {"callbacks": {"x": {"_target_": "builtins.open", "file": MARKER, "mode": "w"}}}},
         settings | {"options": settings["options"] | {"hydra/launcher": "local"}},
+        settings | {"data": settings["data"] | {"x,hydra.verbose": True}},
     ):
         (folder / run_folder.SETTINGS).write_text(yaml.safe_dump(hostile))
         assert run("train", "from_run=run", "hydra.run.dir=out") == 2
@@ -226,25 +229,106 @@ def test_settings_from_elsewhere_cannot_reach_hydra(run: Any, finished: Path, tm
     assert not (tmp_path / MARKER).exists()
 
 
+EVIL = "# @package _global_\nhydra: {callbacks: {x: {_target_: joblib.load, filename: x.pkl}}}\n"
+"""An option file that opens a pickle where Hydra reads it: joblib.load is not among the targets that Hydra refuses."""
+
+
+def evil_options(folder: Path) -> str:
+    """Put an option file that runs code into a folder; the name under which a group's option would reach it."""
+    (folder / "evil.yaml").write_text(EVIL)
+    (Path.cwd() / "x.pkl").write_bytes(pickle.dumps(Hostile()))
+    return f"../../../../../../../../../..{folder.resolve()}/evil"
+
+
+@pytest.mark.parametrize("line", [["from_run=run", "hydra.run.dir=out"], ["resume=run"]])
+def test_an_option_of_a_run_from_elsewhere_cannot_be_a_file(
+    run: Any, finished: Path, tmp_path: Path, capfd: Any, line: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    settings = run_folder.read_settings(folder)
+    monkeypatch.chdir(tmp_path)
+    hostile = settings | {"options": settings["options"] | {"loss": evil_options(folder)}}
+    (folder / run_folder.SETTINGS).write_text(yaml.safe_dump(hostile))
+    assert run("train", *line) == 2
+    assert "is no name of an option; it is not opened" in capfd.readouterr().err
+    assert not (tmp_path / MARKER).exists()
+
+
+def test_an_option_of_ones_own_is_taken_from_a_folder_typed_now_only(
+    run: Any, finished: Path, tmp_path: Path, capfd: Any
+) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    settings = run_folder.read_settings(folder)
+    (folder / run_folder.SETTINGS).write_text(
+        yaml.safe_dump(settings | {"options": settings["options"] | {"loss": "mine"}})
+    )
+    (tmp_path / "options" / "loss").mkdir(parents=True)
+    shutil.copy(schema.conf_folder() / "loss" / "bce.yaml", tmp_path / "options" / "loss" / "mine.yaml")
+    assert run("train", "from_run=run", "hydra.run.dir=out") == 2
+    assert "chooses loss=mine, which is no option of this program" in capfd.readouterr().err
+    # The option is chosen anew, so that the run's own is not asked for.
+    assert isinstance(command.settings_of("train", ["from_run=run", "loss=bce"]).loss, config.BCE)
+    for name in [name for name in settings["loss"] if name not in schema.plain(config.BCE())]:
+        del settings["loss"][name]
+    settings["options"]["loss"] = "mine"
+    (folder / run_folder.SETTINGS).write_text(yaml.safe_dump(settings))
+    line = ["from_run=run", "--config-dir", "options"]
+    assert isinstance(command.settings_of("train", line).loss, config.BCE)
+
+
+def test_yaml_that_stands_for_gigabytes_is_refused(run: Any, finished: Path, tmp_path: Path, capfd: Any) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n" for before, name in pairwise("abcdefghijkl")
+    )
+    (folder / run_folder.SETTINGS).write_text(bomb)
+    assert run("train", "from_run=run", "hydra.run.dir=out") == 2
+    assert "repeats a part by reference (*a)" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        lambda told: told["hydra"].append("hydra/launcher=../../../../../../../proc/self/cwd/sweep/evil"),
+        lambda told: told["hydra"].append("hydra.launcher.setup=[touch was_here]"),
+        lambda told: told["hydra"].append("hydra.launcher.partition='gpu\\ntouch was_here'"),
+        lambda told: told["hydra"].append("hydra.job.env_set.LD_PRELOAD=evil.so"),
         lambda told: told["hydra"].append("+hydra.callbacks.x._target_=builtins.open"),
         lambda told: told["hydra"].append("hydra.launcher={_target_: builtins.open, file: was_here, mode: w}"),
         lambda told: told["hydra"].append("hydra.searchpath=[file:///tmp]"),
         lambda told: told["jobs"][0]["settings"].update(hydra={"callbacks": {}}),
         lambda told: told["jobs"][0]["settings"]["options"].update({"hydra/launcher": "local"}),
+        lambda told: told["jobs"][0]["settings"]["options"].update({"loss": "/tmp/evil"}),
+        lambda told: told["jobs"][0]["settings"].update({"data": {"path": {"_target_": "builtins.open"}}}),
+        lambda told: told["jobs"][0].update(folder="../elsewhere"),
+        lambda told: told["jobs"][0].update(folder="/tmp/elsewhere"),
     ],
 )
 def test_a_multirun_from_elsewhere_cannot_name_code(run: Any, tmp_path: Path, capfd: Any, change: Any) -> None:
-    assert run("baseline", "-m", "seed=1,2", "data.max_rows=64", "hydra.sweep.dir=sweep") == 0
+    schema.register()
+    plan = command._check_jobs("baseline", ["seed=1,2", "hydra.sweep.dir=sweep"], typed=set())
+    assert plan is not None
+    multirun.write(multirun.Multirun(plan.folder, "baseline", [], [], plan.metric, plan.jobs))
+    assert [job.number for job in multirun.read(plan.folder).jobs] == [0, 1]
     file = tmp_path / "sweep" / "jobs.json"
     told = json.loads(file.read_text())
     change(told)
     file.write_text(json.dumps(told))
     assert run("baseline", "-m", "sweep.resume=sweep") == 2
-    assert "jobs.json sets" in capfd.readouterr().err
+    assert re.search(r"jobs\.json (sets|puts a job into)", capfd.readouterr().err)
     assert not (tmp_path / MARKER).exists()
+
+
+def test_what_a_multirun_told_hydra_is_kept_where_it_is_plain_or_typed_anew(tmp_path: Path) -> None:
+    told = ["hydra/launcher=slurm", "hydra.launcher.partition=gpu", "hydra.launcher.setup=[module load cuda]"]
+    whole = multirun.Multirun(tmp_path, "train", [], told, "f1_macro", [])
+    with pytest.raises(UserError, match="If it is yours, type it again: 'hydra.launcher.setup=.module load cuda.'"):
+        multirun.kept_hydra_settings(whole, [])
+    assert multirun.kept_hydra_settings(whole, [told[2]]) == told[:2]
+    own = multirun.Multirun(tmp_path, "train", [], ["hydra.searchpath=['file:///my/options']"], "f1_macro", [])
+    with pytest.raises(UserError, match="type it again: --config-dir /my/options"):
+        multirun.kept_hydra_settings(own, [])
+    assert multirun.kept_hydra_settings(own, ["hydra.searchpath=['file:///my/options']"]) == []
 
 
 def test_a_model_path_that_holds_only_pickles_or_needs_code_is_refused(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion_lightning import checkpoint, model, predictor, run_folder, schema
+from emotion_lightning import bounded_files, checkpoint, model, predictor, run_folder, schema
 from emotion_lightning.data import official
 from emotion_lightning.errors import UserError
 from emotion_lightning.tiny import mixtures, train_tokenizer
@@ -209,7 +209,7 @@ def classifier(run: Path) -> None:
     here.mkdir(exist_ok=True)
     for name in ("adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(folder / name, here / name)
-    adapter: dict[str, Any] = run_folder.read_json(folder / "adapter_config.json")
+    adapter: dict[str, Any] = bounded_files.read_json(folder / "adapter_config.json")
     (here / "adapter_config.json").write_text(
         json.dumps(adapter | {"base_model_name_or_path": run_folder.BASE}, indent=2) + "\n", encoding="utf-8"
     )
