@@ -1,5 +1,7 @@
 """What is kept of a trained network: a model folder that stock PEFT loads."""
 
+import functools
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +13,22 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from emotion_lightning import adapter, bounded_files, config, labels, model, run_folder, schema, thresholds, untrusted
+from emotion_lightning import (
+    adapter,
+    bounded_files,
+    config,
+    labels,
+    manifest,
+    model,
+    run_folder,
+    schema,
+    thresholds,
+    untrusted,
+)
 from emotion_lightning.calibration import Scaling, from_plain
 from emotion_lightning.errors import UserError, first_line
+
+log = logging.getLogger(__name__)
 
 CARD = "emotion_lightning.json"
 
@@ -105,6 +120,7 @@ def save_model(folder: Path, network: Any, *, tokenizer: Any, card: Card, method
     else:
         save_whole(folder, network)
     save_words(folder, tokenizer=tokenizer, card=card, method=method, scores=scores)
+    manifest.write(folder)
 
 
 def save_whole(folder: Path, network: Any) -> None:
@@ -125,8 +141,12 @@ def save_words(folder: Path, *, tokenizer: Any, card: Card, method: str, scores:
 def read_card(folder: Path) -> Card:
     """The card of a model folder, or a UserError that names what is wrong with it or with its folder."""
     file = folder / CARD
-    content = bounded_files.read_json(file)
+    bounded_files.check_folder(folder)
+    content = bounded_files.read_json_object(file)
     untrusted.check(folder)
+    if not (folder / manifest.NAME).exists():
+        _tell_unlisted(folder)
+    manifest.check(folder, "*.json")
     try:
         card = Card(**content)
         labels.check(card.labels, str(file))
@@ -156,6 +176,11 @@ def read_card(folder: Path) -> Card:
         raise UserError(f"{file} is damaged: {', '.join(wrong)}.")
     _check_paths(card, file)
     return card
+
+
+@functools.cache  # a card is read several times
+def _tell_unlisted(folder: Path) -> None:
+    log.info("%s has no %s, so files that changed since it was written are not noticed.", folder, manifest.NAME)
 
 
 def _is_texts(value: Any) -> bool:
@@ -260,6 +285,7 @@ def check_weights(folder: Path, card: Card) -> None:
     sizes = set()
     for file in files:
         with damage_told(folder), safe_open(file, framework="pt") as stored:
+            untrusted.check_dtypes(file, stored)
             heads = [name for name in stored.keys() if card.base["head"][-1] in name.split(".")]  # noqa: SIM118
             sizes |= {stored.get_slice(name).get_shape()[0] for name in heads if name.endswith("weight")}
     if len(card.labels) not in sizes:
@@ -322,6 +348,7 @@ def put_adapter(network: Any, folder: Path) -> Any:
     from peft import PeftModel
 
     untrusted.weights(folder, "adapter_model.safetensors")  # PEFT would take a pickle instead
+    manifest.check(folder, "adapter_model.safetensors")
     network = PeftModel.from_pretrained(network, str(folder))
     _check_whole(network, folder)
     adapter.keep_dtype(network)

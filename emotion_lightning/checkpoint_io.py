@@ -1,13 +1,14 @@
 """Checkpoints to resume from, written in one step and read without running code."""
 
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from emotion_lightning import run_folder
+from emotion_lightning import bounded_files, run_folder
 from emotion_lightning.errors import UserError, first_line
 
 
@@ -41,9 +42,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def load(path: Path, *, map_location: Any = "cpu") -> dict[str, Any]:
     """The content of a checkpoint, or a UserError that names the file."""
     try:
+        bounded_files.check_regular(path)
+        with zipfile.ZipFile(path) as records:  # torch does not look at the checksums that it writes (2.13)
+            if damaged := records.testzip():
+                raise zipfile.BadZipFile(f"{damaged} is not as it was written")
         content = torch.load(path, map_location=map_location or "cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist. {_MEND}") from None
+    except UserError as error:
+        raise UserError(f"{error} {_MEND}") from None
     except Exception as error:  # a damaged file raises errors of zipfile, pickle and torch
         raise UserError(f"{path} is not a whole checkpoint ({first_line(error)}). {_MEND}") from error
     if not isinstance(content, dict) or not {"state_dict", "pytorch-lightning_version"} <= content.keys():

@@ -1,6 +1,7 @@
 """Models on the Hugging Face hub: fetched where a setting says `hf:user/name`, uploaded with a card for strangers."""
 
 import dataclasses
+import hashlib
 import json
 import logging
 import re
@@ -16,6 +17,7 @@ from emotion_lightning import (
     environment,
     hub_card,
     hub_name,
+    manifest,
     quiet,
     run_folder,
     schema,
@@ -25,7 +27,7 @@ from emotion_lightning.errors import LOG_IN, UserError, first_line, no_access
 log = logging.getLogger(__name__)
 
 _WEIGHTS = ("*.safetensors", "*.onnx", "*.onnx.data")
-FILES = (*_WEIGHTS, "*.json", "tokenizer.model")
+FILES = (*_WEIGHTS, "*.json", "tokenizer.model", manifest.NAME)
 """What is taken from a model's repository and put there: data, never pickles or code."""
 _WEIGHT_ENDINGS = tuple(kind.removeprefix("*") for kind in _WEIGHTS)
 _MAY_WRITE = f"{LOG_IN}, with a token that may write"
@@ -146,6 +148,7 @@ def upload(folder: Path, repository: str, *, private: bool = True, run: Path | N
     card = checkpoint.read_card(source)
     run = source.parent if run is None else run
     _check_whole(source, card, run)
+    manifest.check(source, "*")
     card, files = _files(source, card)
     _refuse_secrets(source, files)
 
@@ -169,6 +172,7 @@ def upload(folder: Path, repository: str, *, private: bool = True, run: Path | N
             )
             files |= hub_card.files(story)
             _refuse_secrets(source, files)
+            files[manifest.NAME] = _manifest(files)
             if standing is None:
                 api.create_repo(repository, private=private)
             api.create_commit(
@@ -254,6 +258,15 @@ def _files(source: Path, card: checkpoint.Card) -> tuple[checkpoint.Card, dict[s
             files[path] = json.dumps(content, indent=2, ensure_ascii=False).encode()
     files[checkpoint.CARD] = json.dumps(card.__dict__, indent=2, ensure_ascii=False).encode()
     return card, files
+
+
+def _manifest(files: dict[str, Path | bytes]) -> bytes:
+    sums = {
+        place: manifest.digest(content) if isinstance(content, Path) else hashlib.sha256(content).hexdigest()
+        for place, content in files.items()
+        if place != manifest.NAME
+    }
+    return manifest.text(sums).encode()
 
 
 _OF_THIS_MACHINE = ("is_local", "local_files_only", "name_or_path")

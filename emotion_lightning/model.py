@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emotion_lightning import config, half, pooling, run_folder, untrusted
+from emotion_lightning import config, half, manifest, pooling, run_folder, untrusted
 from emotion_lightning.errors import LOG_IN, UserError, first_line, no_access
 
 log = logging.getLogger(__name__)
@@ -207,6 +207,8 @@ def load(
     from transformers import AutoConfig, AutoModelForSequenceClassification
     from transformers.utils import logging as transformers_logging
 
+    if Path(path).is_dir():
+        manifest.check(Path(path), "*.safetensors", "*.json")
     extra: dict[str, Any] = {}
     if quantization is not config.Quantization.none:
         extra["quantization_config"] = _quantization(quantization, dtype, kept)
@@ -432,6 +434,7 @@ def _kept(base_folder: Path, write: Callable[[Path], object]) -> str:
             part = base_folder.with_suffix(".part")
             shutil.rmtree(part, ignore_errors=True)
             write(part)
+            manifest.write(part)
             part.rename(base_folder)
     base_folder.with_suffix(".lock").unlink(missing_ok=True)
     return str(base_folder)

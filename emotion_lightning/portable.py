@@ -21,6 +21,7 @@ from emotion_lightning import (
     calibration,
     checkpoint,
     config,
+    manifest,
     metrics,
     model,
     onnx_graph,
@@ -148,6 +149,7 @@ def write(folder: Path, source: Path, card: checkpoint.Card, settings: config.Ex
         raise UserError(f"run={settings.run} has no adapter: it is a whole network. Take format=merged.")
     if settings.base is not None and not untrusted.is_hub_id(settings.base):
         raise UserError(f"base={settings.base} is no id of the hub such as google/gemma-1.1-2b-it.")
+    manifest.check(source, "*")
     _base(source, card)
     rows = _rows(source, card, needed=settings.refit)
     own = _own(source, card, rows, settings.accelerator)
@@ -156,6 +158,7 @@ def write(folder: Path, source: Path, card: checkpoint.Card, settings: config.Ex
     content = {"format": settings.format.value, "rows": rows.name, "texts": len(rows.texts)}
     content |= _adapter(job) if adapter else _whole(job)
     run_folder.write_json(folder / REPORT, content)
+    manifest.write(folder)
     return content
 
 

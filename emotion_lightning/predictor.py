@@ -19,6 +19,7 @@ from emotion_lightning import (
     checkpoint,
     config,
     finite,
+    manifest,
     model,
     onnx_graph,
     pooling,
@@ -261,6 +262,7 @@ def _load(run: str, accelerator: str) -> Predictor:
 def open_folder(folder: Path, card: checkpoint.Card, *, accelerator: config.Accelerator) -> Predictor:
     """What labels texts with a model folder, of a run or of an export."""
     if card.is_graph:
+        manifest.check(folder, "*.onnx*")
         graph = onnx_graph.Graph(folder, labels=len(card.labels), accelerator=accelerator)
         return GraphPredictor(graph, checkpoint.load_tokenizer(folder), card=card, device=torch.device("cpu"))
     device = model.device_for(accelerator)

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from emotion_lightning import bounded_files, quiet
-from emotion_lightning.errors import UserError
+from emotion_lightning.errors import UserError, first_line
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _CODE = ("_target_", "auto_map", "custom_pipelines")
@@ -52,7 +54,7 @@ def check(folder: Path) -> None:
     for file in sorted(folder.glob("*.json")):
         if file.name == "tokenizer.json":
             continue  # read by a library that knows data only
-        content = _object(file)
+        content = bounded_files.read_json_object(file)
         for key, value in _entries(content):
             if key in _CODE and value:
                 raise UserError(f"{file} names code to run ({key}), which no model folder may; it is not opened.")
@@ -64,6 +66,7 @@ def check_base(folder: Path) -> None:
     if (folder / "adapter_config.json").is_file():
         raise UserError(f"{folder} holds an adapter (adapter_config.json) and can be the base of none.")
     whole_network(folder)
+    check_size(folder)
 
 
 def check_architecture(architecture: Any, path: str) -> None:
@@ -105,9 +108,45 @@ def whole_network(folder: Path) -> Path:
     return weights(folder, "model.safetensors", "model.safetensors.index.json")
 
 
+def check_dtypes(file: Path, tensors: Any) -> None:
+    """Raise UserError for weights that are whole numbers: what we save is not quantised.
+
+    Args:
+        file: to be named.
+        tensors: the file as `safetensors.safe_open` gives it.
+    """
+    for name in tensors.keys():  # noqa: SIM118 (no mapping)
+        dtype = tensors.get_slice(name).get_dtype()
+        if name.endswith(("weight", "bias")) and not dtype.startswith(("F", "BF")):
+            raise UserError(f"{file} is damaged: {name} holds numbers of type {dtype}, where floating point is due.")
+
+
+def check_size(folder: Path) -> None:
+    """Raise UserError for a network that has fewer tensors in its file than layers in its config.json.
+
+    Transformers builds the layers first, which takes for ever where their number is wrong.
+    """
+    content = bounded_files.read_json_object(weights(folder, "config.json"))
+    file = whole_network(folder)
+    files = [file] if file.suffix != ".json" else [folder / part for part in sorted(parts(file))]
+    tensors = 0
+    for part in files:
+        try:
+            with safe_open(part, framework="pt") as opened:
+                check_dtypes(part, opened)
+                tensors += len(opened.keys())
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{part} is damaged: {first_line(error)}") from error
+    for name, value in _entries(content):
+        if "layers" in name and type(value) is int and value > tensors:
+            raise UserError(
+                f"{folder / 'config.json'} is damaged: {name} is {value:,}, where the weights have {tensors:,} tensors."
+            )
+
+
 def parts(index: Path) -> set[str]:
     """The files that an index of weights names, which must lie beside it."""
-    named = _object(index).get("weight_map")
+    named = bounded_files.read_json_object(index).get("weight_map")
     found = {str(part) for part in named.values()} if isinstance(named, dict) else {""}
     for part in found:
         if not re.fullmatch(r"[\w-]+\.safetensors", part):
@@ -135,16 +174,6 @@ def _check_links(folder: Path) -> None:
             path = Path(place, name)
             if path.is_symlink() and not any(path.resolve().is_relative_to(allowed) for allowed in inside):
                 raise UserError(f"{path} is a link that leaves the folder; put what it links to in its place.")
-
-
-def _object(file: Path) -> dict[str, Any]:
-    try:
-        content = bounded_files.read_json(file)
-    except RecursionError:
-        content = None
-    if not isinstance(content, dict):
-        raise UserError(f"{file} is damaged: it holds no JSON object.")
-    return content
 
 
 def _entries(content: Any) -> Iterator[tuple[str, Any]]:

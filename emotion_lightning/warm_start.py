@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emotion_lightning import checkpoint, config, hub, model, untrusted
+from emotion_lightning import checkpoint, config, hub, manifest, model, untrusted
 from emotion_lightning.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
@@ -137,6 +137,7 @@ def _stored(folder: Path, *, full: bool) -> dict[str, Tensor]:
         untrusted.whole_network(folder)
     else:
         untrusted.weights(folder, "adapter_model.safetensors")
+    manifest.check(folder, "*.safetensors")
     try:
         for file in sorted(folder.glob("model*.safetensors" if full else "adapter_model.safetensors")):
             values |= load_file(file)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion_lightning import bounded_files, checkpoint, model, predictor, run_folder, schema
+from emotion_lightning import bounded_files, checkpoint, manifest, model, predictor, run_folder, schema
 from emotion_lightning.data import official
 from emotion_lightning.errors import UserError
 from emotion_lightning.tiny import mixtures, train_tokenizer
@@ -197,6 +197,7 @@ def network(run: Path) -> None:
     made = AutoModel.from_pretrained(folder, dtype=torch.bfloat16)
     made.config.num_labels, made.config.problem_type = 2, None  # the head is gone, and with it its labels
     made.save_pretrained(model.BUNDLED)
+    manifest.write(model.BUNDLED)
     for file in model.BUNDLED.iterdir():
         file.chmod(0o644)
 
@@ -220,6 +221,7 @@ def classifier(run: Path) -> None:
         data_hashes=run_folder.without_places(card.data_hashes),
     )
     run_folder.write_json(here / checkpoint.CARD, card.__dict__)
+    manifest.write(here)
 
 
 def main() -> None:
