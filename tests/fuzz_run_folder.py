@@ -94,9 +94,9 @@ def _answer_of_run(path: str) -> Callable[[Path], str]:
 
 COMMANDS: dict[str, tuple[list[str], Callable[[Path], str]]] = {
     "predict": (["predict", "run=run", "input=texts.csv", "output=out.csv"], _answer_of_file("out.csv")),
-    "evaluate": (["evaluate", "run=run", "hydra.run.dir=out", "predict.plots=false"], _answer_of_run("out")),
+    "evaluate": (["evaluate", "run=run", "hydra.run.dir=out"], _answer_of_run("out")),
     "export": (
-        ["export", "run=run", "format=adapter", "hydra.run.dir=out"],
+        ["export", "run=run", "format=adapter", "output=out"],
         _answer_of_file("out/adapter_model.safetensors"),
     ),
     "compare": (["compare", "runs=[run,other]", "hydra.run.dir=out"], _answer_of_file("out/compare.json")),
