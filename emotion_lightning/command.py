@@ -29,7 +29,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from emotion_lightning import cluster, config, grammar, help, mistakes, multirun, run_folder, schema, side_by_side
+from emotion_lightning import (
+    cluster,
+    config,
+    grammar,
+    help,
+    mistakes,
+    multirun,
+    redaction,
+    run_folder,
+    schema,
+    side_by_side,
+)
 from emotion_lightning.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
@@ -57,6 +68,7 @@ def run(command: str, work: Callable[[Any, Path], Any]) -> None:
     """
     arguments = sys.argv[1:]
     full_error = os.environ.pop(FULL_ERROR, "") == "1"
+    redaction.in_logs()
     code: int | str | None = 0
     try:
         with _stop_on_signals():
@@ -71,16 +83,12 @@ def run(command: str, work: Callable[[Any, Path], Any]) -> None:
         # `… --help | head`: the reader has seen enough. Python would complain once more while it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except _JobsFailed as failed:
-        print(failed, file=sys.stderr)
+        print(redaction.text(str(failed)), file=sys.stderr)
         code = 1
     except Exception as error:
         mistake = mistakes.as_user_error(command, error, arguments)
-        if full_error:
-            traceback.print_exc()
-        elif mistake:
-            print(mistake, file=sys.stderr)
-        else:
-            traceback.print_exc()
+        told = str(mistake) if mistake and not full_error else traceback.format_exc().rstrip("\n")
+        print(redaction.text(told), file=sys.stderr)
         code = 2 if mistake else 1
     sys.exit(code)
 
@@ -166,8 +174,8 @@ def _run(command: str, do: Callable[[Any, Path], Any], arguments: list[str]) -> 
         record = multirun.Multirun(
             plan.folder,
             command,
-            [schema.redacted_argument(argument) for argument in arguments],
-            _hydra_settings(prepared),
+            [redaction.argument(argument) for argument in arguments],
+            [redaction.argument(argument) for argument in _hydra_settings(prepared)],
             plan.metric,
             plan.jobs,
         )
@@ -201,6 +209,7 @@ def _job(work: _Work, cfg: DictConfig) -> Any:
     sys.argv[1:] = work.arguments
     os.environ.pop(FULL_ERROR, None)
     logging.captureWarnings(True)
+    redaction.in_logs()  # submitit starts jobs in processes of its own
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         with _stop_on_signals() if cluster.in_submitit() else nullcontext(), _place_of_job():

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning import config, grammar, run_folder
+from emotion_lightning import config, grammar, redaction, run_folder
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ def differences(jobs: Sequence[Sequence[str]]) -> list[dict[str, str]]:
     split = [dict(_parts(override) for override in job) for job in jobs]
     names = [name for name in dict.fromkeys(name for job in split for name in job) if not name.startswith("hydra.")]
     shown = [name for name in names if len({job.get(name) for job in split}) > 1]
-    return [{name: job[name] for name in shown if name in job} for job in split]
+    return [{name: redaction.value(name, job[name]) for name in shown if name in job} for job in split]
 
 
 def _parts(override: str) -> tuple[str, str]:
@@ -319,7 +319,7 @@ def show(multirun: Multirun) -> None:
 def note_failure(folder: Path, message: str) -> None:
     """Write down why a job failed."""
     with suppress(UserError, OSError):
-        run_folder.write_bytes(folder / ERROR, message.encode())
+        run_folder.write_text(folder / ERROR, redaction.text(message))
 
 
 def forget_failure(folder: Path) -> None:

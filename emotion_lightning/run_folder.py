@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from emotion_lightning import config, hub_name, schema
+from emotion_lightning import config, hub_name, redaction, schema
 from emotion_lightning.errors import UserError
 
 SETTINGS = "settings.yaml"
@@ -109,7 +109,7 @@ def write_settings(folder: Path, settings: Any, options: dict[str, str]) -> dict
 
 def to_keep(settings: Any, options: dict[str, str]) -> dict[str, Any]:
     """Every setting, ready to be written: secrets redacted, paths that hold from any folder, options by name."""
-    tree = {"options": options, **schema.redacted(schema.plain(settings))}
+    tree = {"options": options, **redaction.settings(schema.plain(settings))}
     tree["data"] = absolute(tree["data"])
     if tree.get("init_from"):
         tree["init_from"] = _absolute(tree["init_from"])
@@ -235,7 +235,8 @@ def read_history(file: Path) -> list[dict[str, float]]:
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Write JSON in one step: readers see the old file or the whole new one."""
+    """Write JSON in one step, without secrets: readers see the old file or the whole new one."""
+    content = redaction.tree(content)
     with replacing(file) as temporary:
         temporary.write_text(
             json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
@@ -247,9 +248,14 @@ def write_report(folder: Path, page: str, pictures: dict[str, bytes]) -> dict[st
     files = {name: folder / PICTURES / f"{name}.png" for name in pictures}
     for name, file in files.items():
         write_bytes(file, pictures[name])
-    # A text may hold half of a surrogate pair, which UTF-8 has no bytes for.
-    write_bytes(folder / REPORT, page.encode(errors="replace"))
+    write_text(folder / REPORT, page)
     return files
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a file of text in one step, without the values of secret variables."""
+    # A text may hold half of a surrogate pair, which UTF-8 has no bytes for.
+    write_bytes(file, redaction.values_of_environment(text).encode(errors="replace"))
 
 
 def write_bytes(file: Path, content: bytes) -> None:
