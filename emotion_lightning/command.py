@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,9 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 _RESUME = "sweep.resume="
 _KEEP_RUNS = ("train", "baseline")
 """Commands whose multiruns are written down, so that they can go on."""
+_FILL_THEIR_FOLDER = {**dict.fromkeys(_KEEP_RUNS, "The run in"), "evaluate": "The evaluation in", "inspect": "The "
+                      "inspection in", "compare": "The comparison in"}  # fmt: skip
+"""Commands of which two would mix their results in one folder, as where both start in the same second."""
 
 
 class Stopped(SystemExit):
@@ -210,19 +214,22 @@ def _job(work: _Work, cfg: DictConfig) -> Any:
     os.environ.pop(FULL_ERROR, None)
     logging.captureWarnings(True)
     redaction.in_logs()  # submitit starts jobs in processes of its own
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handleError = partial(_without_log_file, handler)  # type: ignore[method-assign]
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         with _stop_on_signals() if cluster.in_submitit() else nullcontext(), _place_of_job():
-            if work.command not in _KEEP_RUNS or not cluster.is_first_process():
+            if work.command not in _FILL_THEIR_FOLDER or not cluster.is_first_process():
                 return work.do(schema.load(cfg, work.command), folder)
-            with multirun.claimed(folder, "The run in"):
+            with multirun.claimed(folder, _FILL_THEIR_FOLDER[work.command]):
                 return _kept_job(work, cfg, folder)
     except Exception as error:
         mistake = mistakes.as_user_error(work.command, error, work.arguments)
         told = str(mistake or "".join(traceback.format_exception(error)))
         if in_multirun():
             log.error("%s", told)
-        else:
+        elif not isinstance(error, multirun.AtWork):  # the log is that of the other process
             # The terminal hears of it at the end.
             _to_log_file(told)
         number = f"{HydraConfig.get().job.num}: " if in_multirun() else ""
@@ -575,6 +582,10 @@ def _resume_multirun(
             f"{multirun.resume(folder)} goes on with the multirun's own jobs and settings; leave out "
             f"{', '.join(others)}, or start a new multirun without sweep.resume."
         )
+    given = {a.partition("=")[0] for a in launcher}
+    for told in record.hydra:
+        if redaction.HIDDEN in told and told.partition("=")[0] not in given:
+            raise UserError(f"{told} was kept without its secret; give it again, beside {multirun.resume(folder)}.")
     states = {job.number: record.state(job) for job in record.jobs}
     left = [job for job in record.jobs if states[job.number] != multirun.FINISHED]
     if running := [job.name for job in left if states[job.number] == multirun.RUNNING]:
@@ -599,6 +610,15 @@ def _again(command: str, folder: Path, job: multirun.Job) -> list[str]:
     if goes_on and command == "train":
         place.append(f"resume={grammar.quote_path(str(folder))}")
     return [grammar.override(name, value, options) for name, value in stored.items()] + place
+
+
+def _without_log_file(handler: logging.FileHandler, record: logging.LogRecord) -> None:
+    """Go on without a log file that cannot be written, as on a full disk; what else goes wrong logging itself tells."""
+    error = sys.exception()
+    if not isinstance(error, OSError):
+        return logging.Handler.handleError(handler, record)
+    logging.getLogger().removeHandler(handler)
+    log.warning("%s is not written any further: %s.", handler.baseFilename, error.strerror)
 
 
 def _to_log_file(message: str) -> None:

@@ -24,6 +24,8 @@ JOBS = "jobs.json"
 TABLE = "jobs.csv"
 ERROR = "error.txt"
 _LOCK = ".lock"
+_MOMENT = 1.0
+"""Seconds that a folder may be held by a process that only looks whether another holds it."""
 _MAY_NAME_CODE = re.compile(r"hydra[./](callbacks|job_logging|hydra_logging|searchpath|env|help|hydra_help|output)\b")
 
 FINISHED, FAILED, STOPPED, RUNNING, NOT_STARTED = "finished", "failed", "stopped", "running", "not started"
@@ -198,17 +200,24 @@ def resume(folder: Path) -> str:
 # --------------------------------------------------------------------------------------------------------------- claims
 
 
+class AtWork(UserError):
+    """Another process works in this folder."""
+
+
 @contextmanager
 def claimed(folder: Path, what: str) -> Iterator[None]:
-    """Hold a folder, so that no second process works in it; UserError if one does. A kill lets go of it."""
+    """Hold a folder, so that no second process works in it; AtWork if one does. A kill lets go of it."""
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / _LOCK)
     try:
-        lock.acquire(timeout=0)
+        # `is_claimed` of another process holds it for a moment.
+        lock.acquire(timeout=_MOMENT, poll_interval=_MOMENT / 20)
     except Timeout:
-        raise UserError(f"{what} {folder} is at work in another process; wait for its end, or stop it.") from None
+        raise AtWork(
+            f"{what} {folder} is at work in another process; wait for its end, or stop it, or choose another folder."
+        ) from None
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 import csv
 import functools
 import json
+import logging
 import os
 import re
 import shlex
@@ -18,6 +19,8 @@ import yaml
 
 from emotion_lightning import config, hub_name, redaction, schema
 from emotion_lightning.errors import UserError
+
+log = logging.getLogger(__name__)
 
 SETTINGS = "settings.yaml"
 METRICS = "metrics.json"
@@ -102,6 +105,13 @@ def newest_unfinished(outputs: Path) -> Path:
 def write_settings(folder: Path, settings: Any, options: dict[str, str]) -> dict[str, Any]:
     """Write every setting, secrets redacted, with the names of the options chosen; give back what was written."""
     tree = to_keep(settings, options)
+    for name, value in leaves(schema.plain(settings)):
+        if is_path(name) and isinstance(value, str) and redaction.text(value, is_value=True) != value:
+            log.warning(
+                "%s holds a secret, without which it is kept: resume and evaluate will not find that place. Rename it, "
+                "or give the secret by other means.",
+                name,
+            )
     with replacing(folder / SETTINGS) as temporary:
         temporary.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return tree
