@@ -1,9 +1,12 @@
 """Nothing secret is written: what is found in a text, and that every file of every command is without it."""
 
 import logging
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import SMALL
 
 from emotion_lightning import redaction
 
@@ -79,3 +82,62 @@ def test_records_of_every_logger_are_without_secrets(monkeypatch: pytest.MonkeyP
     told = (tmp_path / "log").read_text()
     assert "<redacted> and http://<redacted>@c" in told and "ValueError: <redacted>" in told
     assert "hunter22" not in told
+
+
+# ------------------------------------------------------------------------------------------------- what commands write
+
+IN_ENVIRONMENT, IN_PATH = "environment-s3cret", "in-a-path-s3cret"
+
+
+def leaks(folder: Path, said: str) -> list[str]:
+    """Files that hold a planted secret, by name; texts of data are not looked for, which are the user's own."""
+    written = {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file() and not file.is_symlink()}
+    written["the terminal"] = said.encode()
+    return [name for name, content in written.items() if b"s3cret" in content]
+
+
+@pytest.mark.slow
+def test_no_byte_that_a_command_writes_holds_a_secret(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    import csv
+
+    data = tmp_path / IN_PATH
+    data.mkdir()
+    with (data / "rows.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["text", "joy", "anger"], *([f"words {i}", i % 2, i % 3 == 0] for i in range(60))])
+    monkeypatch.setenv("MY_TOKEN", IN_PATH)
+    monkeypatch.setenv("SERVICE_PASSWORD_1", IN_ENVIRONMENT)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    urls = [
+        "https://me:pa/s3cret@host/x", "https://me:a?s3cret#b c@host/x", "https://s3cret@host/x",
+        "https://host/x?sig=s3cret&p=1", "https://host/x?X-Amz-Signature=s3cret", "https:/me:s3cret@host/x",
+        "https://host/x#access_token=s3cret", f"words {IN_ENVIRONMENT} words",
+    ]  # fmt: skip
+    tags = "[" + ",".join(f"'{url}'" for url in urls) + "]"
+    small = [
+        *(o for o in SMALL if not o.startswith("logger")), "model.architecture.hidden_size=32", "trainer.max_epochs=1",
+        "data=file", f"data.path={data / 'rows.csv'}",
+    ]  # fmt: skip
+    asked = [
+        *small, "logger=wandb", f"logger.tags={tags}", f"logger.notes={urls[0]}", f"logger.group={urls[2]}",
+        f"logger.job_type={urls[3]}", f"logger.name={IN_ENVIRONMENT}", "logger.log_model=true",
+    ]  # fmt: skip
+    assert run("train", *asked, "hydra.run.dir=out", pictures=True) == 0
+    assert (
+        run("train", "-m", *small, "logger=csv", "seed=1,2", f"predict.id_column={urls[1]}", "hydra.sweep.dir=no") == 2
+    )
+    assert run("train", "-m", *small, "logger=csv", "data.encoding=null", "data.text=gone", f"logger={urls[4]}") == 2
+    assert run("predict", "run=out", f"text=hello {IN_ENVIRONMENT[:4]}") == 0
+    assert run("predict", "run=out", f"input={data / 'rows.csv'}", "output=labelled.csv") == 0
+    assert run("evaluate", "run=out", "data=file", f"data.path={data / 'rows.csv'}", "hydra.run.dir=scores") == 0
+    assert run("inspect", "data=file", f"data.path={data / 'rows.csv'}", "hydra.run.dir=look") == 0
+    assert run("export", "run=out", "output=portable", "format=adapter") == 0
+    for url in urls:  # runs that fail, and what they leave in their logs
+        assert run("train", *small, f"data.path={url}", "logger=none") == 2
+        assert run("train", "-m", *small, f"data.path={url},{IN_PATH}/gone.csv", "logger=none") in (1, 2)
+        assert run("predict", "run=out", f"input={url}", "output=x.csv") == 2
+    told = "".join(capfd.readouterr())
+    assert "does not exist" in told and "<redacted>" in told
+    shutil.rmtree(data)
+    assert leaks(tmp_path, told) == []
