@@ -110,7 +110,7 @@ def _experiment(card: StudyCard, trial: Trial, arguments: Sequence[str]) -> str 
     options: list[Any] = []
     tree: dict[str, Any] = {}
     settings = [argument for argument in arguments if "=" in argument and not argument.startswith(("--", "~"))]
-    given = [redaction.argument(argument) for argument in settings]
+    given = grammar.literal("train", settings, multirun=False)
     for override in OverridesParser.create().parse_overrides([*given, *search_space.overrides(trial.parameters)]):
         name, value = override.key_or_group, _unquoted(override.value())
         if name == "from_run":
@@ -126,7 +126,7 @@ def _experiment(card: StudyCard, trial: Trial, arguments: Sequence[str]) -> str 
                 section = section.setdefault(parent, {})
             section[last] = value
     head = f"# @package _global_\n# Trial {trial.number} of the study {card.name}: {_values(card, trial)}.\n"
-    content = ({"defaults": [*options, "_self_"]} if options else {}) | tree
+    content = ({"defaults": [*options, "_self_"]} if options else {}) | redaction.settings(tree)
     return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 

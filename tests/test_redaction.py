@@ -2,13 +2,14 @@
 
 import logging
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import SMALL
 
-from emotion_lightning import redaction
+from emotion_lightning import redaction, trial
 
 
 @pytest.mark.parametrize(
@@ -86,6 +87,7 @@ def test_records_of_every_logger_are_without_secrets(monkeypatch: pytest.MonkeyP
 
 # ------------------------------------------------------------------------------------------------- what commands write
 
+TUNE = ["space=learning_rate", "study.trials=1", "study.pruner=none"]
 IN_ENVIRONMENT, IN_PATH = "environment-s3cret", "in-a-path-s3cret"
 
 
@@ -123,21 +125,24 @@ def test_no_byte_that_a_command_writes_holds_a_secret(
         *small, "logger=wandb", f"logger.tags={tags}", f"logger.notes={urls[0]}", f"logger.group={urls[2]}",
         f"logger.job_type={urls[3]}", f"logger.name={IN_ENVIRONMENT}", "logger.log_model=true",
     ]  # fmt: skip
+    rows = ["data=file", f"data.path={data / 'rows.csv'}"]
     assert run("train", *asked, "hydra.run.dir=out", pictures=True) == 0
-    assert (
-        run("train", "-m", *small, "logger=csv", "seed=1,2", f"predict.id_column={urls[1]}", "hydra.sweep.dir=no") == 2
-    )
-    assert run("train", "-m", *small, "logger=csv", "data.encoding=null", "data.text=gone", f"logger={urls[4]}") == 2
-    assert run("predict", "run=out", f"text=hello {IN_ENVIRONMENT[:4]}") == 0
     assert run("predict", "run=out", f"input={data / 'rows.csv'}", "output=labelled.csv") == 0
-    assert run("evaluate", "run=out", "data=file", f"data.path={data / 'rows.csv'}", "hydra.run.dir=scores") == 0
-    assert run("inspect", "data=file", f"data.path={data / 'rows.csv'}", "hydra.run.dir=look") == 0
+    assert run("evaluate", "run=out", *rows, "hydra.run.dir=scores") == 0
     assert run("export", "run=out", "output=portable", "format=adapter") == 0
-    for url in urls:  # runs that fail, and what they leave in their logs
-        assert run("train", *small, f"data.path={url}", "logger=none") == 2
-        assert run("train", "-m", *small, f"data.path={url},{IN_PATH}/gone.csv", "logger=none") in (1, 2)
-        assert run("predict", "run=out", f"input={url}", "output=x.csv") == 2
+    # Runs that fail, and what they leave behind.
+    for i, url in enumerate(urls):
+        assert run("train", *small, f"data.path={url}", "logger=none", f"hydra.run.dir=failed{i}") == 2
+    assert run("predict", "run=out", f"input={urls[0]}", "output=x.csv", "hydra.run.dir=failed") == 2
+    swept = f"data.path={','.join(urls)},{IN_PATH}/gone.csv"
+    assert run("train", "-m", *small, swept, "logger=none", "hydra.sweep.dir=swept") == 1
+    assert run("tune", *small, f"data.path={urls[0]}", *TUNE, "study.max_failures=1", "hydra.run.dir=lost") == 2
+    monkeypatch.setattr(trial, "TRAIN", [sys.executable, str(Path(__file__).with_name("stand_in_train.py"))])
+    assert run("tune", *asked, *TUNE, "hydra.run.dir=study") == 0
     told = "".join(capfd.readouterr())
     assert "does not exist" in told and "<redacted>" in told
     shutil.rmtree(data)
+    written = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
+    expected = "out/settings.yaml failed0/train.log swept/jobs.json swept/0/error.txt lost/tune.log study/report.html"
+    assert set(expected.split()) <= written
     assert leaks(tmp_path, told) == []
