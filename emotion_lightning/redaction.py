@@ -33,6 +33,8 @@ _WITH_SPACES = re.compile(r"[^\s/?#:@'\"<>]*:(?!\d+(?:\W|$))(?=\S)[^\n@]*@(?:\S*
 _IN_QUERY = rf"(?P<name>[?&;#](?:[\w.-]|%[0-9A-Fa-f]{{2}})*(?:{_WORDS})=)"
 _PARAMETER = re.compile(_IN_QUERY + r"[^&#\s'\"<>]+", re.IGNORECASE)
 _PARAMETER_OF_VALUE = re.compile(_IN_QUERY + r"[^&#]+", re.IGNORECASE)
+_TOKEN_AS_USER = re.compile(r"(\w+\+)?(https?|wss?|ftps?)", re.IGNORECASE)
+"""URLs that may hold a token in place of the user, also with a password, as in `https://TOKEN:x-oauth-basic@host`."""
 _NAME_THEIR_USER = re.compile(
     r"(postgres|postgresql|mysql|mariadb|oracle|mssql|cockroachdb|ssh|sftp)(\+\w+)?|(git|svn)\+ssh", re.IGNORECASE
 )
@@ -197,6 +199,8 @@ def _user(rest: str, *, is_url: bool) -> str:
 
 def _hidden_user(scheme: str, user: str) -> str:
     name, colon, _ = user.removesuffix("@").partition(":")
-    if not _NAME_THEIR_USER.fullmatch(scheme):
+    if _TOKEN_AS_USER.fullmatch(scheme):
         return f"{HIDDEN}@"
-    return f"{name}:{HIDDEN}@" if colon else user
+    if colon:
+        return f"{name}:{HIDDEN}@"
+    return user if _NAME_THEIR_USER.fullmatch(scheme) else f"{HIDDEN}@"

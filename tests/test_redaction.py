@@ -20,6 +20,7 @@ from emotion_lightning import redaction, trial
         ("postgresql://me:p/a?s#s w@host/db", "postgresql://me:<redacted>@host/db"),
         ("study.storage=mysql://me:my pass@host/db fails", "study.storage=mysql://me:<redacted>@host/db fails"),
         ("http://me:12/34@host", "http://<redacted>@host"),
+        ("nodb://me:hunter2@host, redis://tok@host", "nodb://me:<redacted>@host, redis://<redacted>@host"),
         ("see http://tok@host and http://a:b@c", "see http://<redacted>@host and http://<redacted>@c"),
         ("http://h/?password=a&page=2", "http://h/?password=<redacted>&page=2"),
         ("http://h/x.csv?X-Amz-Signature=a%20b&sig=c", "http://h/x.csv?X-Amz-Signature=<redacted>&sig=<redacted>"),
