@@ -20,6 +20,7 @@ from emotion_lightning import (
     labels,
     manifest,
     model,
+    redaction,
     run_folder,
     schema,
     thresholds,
@@ -112,7 +113,7 @@ def save_model(folder: Path, network: Any, *, tokenizer: Any, card: Card, method
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(network, PeftModel):
         base = Path(card.base["path"])
-        network.peft_config["default"].base_model_name_or_path = (
+        network.peft_config["default"].base_model_name_or_path = redaction.text(
             str(base.resolve()) if base.is_dir() else card.base["path"]
         )
         network.peft_config["default"].revision = card.base["revision"]
@@ -134,7 +135,7 @@ def save_words(folder: Path, *, tokenizer: Any, card: Card, method: str, scores:
     """Write what stands beside the weights: tokenizer, our card and the README that hubs show."""
     tokenizer.init_kwargs.pop("auto_map", None)
     tokenizer.save_pretrained(folder)
-    (folder / "README.md").write_text(_readme(card, method, scores), encoding="utf-8")
+    (folder / "README.md").write_text(redaction.text(_readme(card, method, scores)), encoding="utf-8")
     run_folder.write_json(folder / CARD, card.__dict__)
 
 

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from emotion_lightning import (
     help,
     mistakes,
     multirun,
+    redaction,
     run_folder,
     schema,
     side_by_side,
@@ -49,6 +51,9 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 _RESUME = "sweep.resume="
 _KEEP_RUNS = ("train", "baseline")
 """Commands whose multiruns are written down, so that they can go on."""
+_FILL_THEIR_FOLDER = {**dict.fromkeys(_KEEP_RUNS, "The run in"), "evaluate": "The evaluation in", "inspect": "The "
+                      "inspection in", "compare": "The comparison in"}  # fmt: skip
+"""Commands of which two would mix their results in one folder, as where both start in the same second."""
 
 
 class Stopped(SystemExit):
@@ -68,6 +73,7 @@ def run(command: str, work: Callable[[Any, Path], Any]) -> None:
     """
     arguments = sys.argv[1:]
     full_error = os.environ.pop(FULL_ERROR, "") == "1"
+    redaction.in_logs()
     code: int | str | None = 0
     try:
         with _stop_on_signals():
@@ -82,16 +88,12 @@ def run(command: str, work: Callable[[Any, Path], Any]) -> None:
         # `… --help | head`: the reader has seen enough. Python would complain once more while it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except _JobsFailed as failed:
-        print(failed, file=sys.stderr)
+        print(redaction.text(str(failed)), file=sys.stderr)
         code = 1
     except Exception as error:
         mistake = mistakes.as_user_error(command, error, arguments)
-        if full_error:
-            traceback.print_exc()
-        elif mistake:
-            print(mistake, file=sys.stderr)
-        else:
-            traceback.print_exc()
+        told = str(mistake) if mistake and not full_error else traceback.format_exc().rstrip("\n")
+        print(redaction.text(told), file=sys.stderr)
         code = 2 if mistake else 1
     sys.exit(code)
 
@@ -177,8 +179,8 @@ def _run(command: str, do: Callable[[Any, Path], Any], arguments: list[str]) -> 
         record = multirun.Multirun(
             plan.folder,
             command,
-            [schema.redacted_argument(argument) for argument in arguments],
-            _hydra_settings(prepared),
+            [redaction.argument(argument) for argument in arguments],
+            [redaction.argument(argument) for argument in _hydra_settings(prepared)],
             plan.metric,
             plan.jobs,
         )
@@ -212,19 +214,23 @@ def _job(work: _Work, cfg: DictConfig) -> Any:
     sys.argv[1:] = work.arguments
     os.environ.pop(FULL_ERROR, None)
     logging.captureWarnings(True)
+    redaction.in_logs()  # submitit starts jobs in processes of its own
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handleError = partial(_without_log_file, handler)  # type: ignore[method-assign]
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         with _stop_on_signals() if cluster.in_submitit() else nullcontext(), _place_of_job():
-            if work.command not in _KEEP_RUNS or not cluster.is_first_process():
+            if work.command not in _FILL_THEIR_FOLDER or not cluster.is_first_process():
                 return work.do(schema.load(cfg, work.command), folder)
-            with multirun.claimed(folder, "The run in"):
+            with multirun.claimed(folder, _FILL_THEIR_FOLDER[work.command]):
                 return _kept_job(work, cfg, folder)
     except Exception as error:
         mistake = mistakes.as_user_error(work.command, error, work.arguments)
         told = str(mistake or "".join(traceback.format_exception(error)))
         if in_multirun():
             log.error("%s", told)
-        else:
+        elif not isinstance(error, multirun.AtWork):  # the log is that of the other process
             # The terminal hears of it at the end.
             _to_log_file(told)
         number = f"{HydraConfig.get().job.num}: " if in_multirun() else ""
@@ -592,6 +598,10 @@ def _resume_multirun(
             f"{multirun.resume(folder)} goes on with the multirun's own jobs and settings; leave out "
             f"{', '.join(others)}, or start a new multirun without sweep.resume."
         )
+    given = {a.partition("=")[0] for a in launcher}
+    for told in record.hydra:
+        if redaction.HIDDEN in told and told.partition("=")[0] not in given:
+            raise UserError(f"{told} was kept without its secret; give it again, beside {multirun.resume(folder)}.")
     states = {job.number: record.state(job) for job in record.jobs}
     left = [job for job in record.jobs if states[job.number] != multirun.FINISHED]
     if running := [job.name for job in left if states[job.number] == multirun.RUNNING]:
@@ -619,6 +629,15 @@ def _again(command: str, folder: Path, job: multirun.Job, option_folders: Sequen
     if goes_on and command == "train":
         place.append(f"resume={grammar.quoted(str(folder))}")
     return [grammar.override(name, value, options) for name, value in stored.items()] + place
+
+
+def _without_log_file(handler: logging.FileHandler, record: logging.LogRecord) -> None:
+    """Go on without a log file that cannot be written, as on a full disk; what else goes wrong logging itself tells."""
+    error = sys.exception()
+    if not isinstance(error, OSError):
+        return logging.Handler.handleError(handler, record)
+    logging.getLogger().removeHandler(handler)
+    log.warning("%s is not written any further: %s.", handler.baseFilename, error.strerror)
 
 
 def _to_log_file(message: str) -> None:

@@ -11,7 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning import bounded_files, run_folder, schema
+from emotion_lightning import (
+    bounded_files,
+    redaction,
+    run_folder,
+)
 
 LIBRARIES = (
     "emotion-lightning",
@@ -52,7 +56,7 @@ def record(folder: Path, *, arguments: Sequence[str], data_hashes: dict[str, str
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     start = {
         "time": now,
-        "command": [schema.redacted_argument(argument) for argument in arguments],
+        "command": [redaction.argument(argument) for argument in arguments],
         "folder": str(Path.cwd()),
         "git": git(Path(__file__).resolve().parent),
         "python": platform.python_version(),

@@ -15,6 +15,7 @@ from emotion_lightning import (
     environment,
     model,
     pooling,
+    redaction,
     report,
     run_folder,
     run_report,
@@ -153,7 +154,10 @@ def _card(
             "stock": pooling.is_stock(network, settings.model.attention, settings.model.pooling),
         },
         max_tokens=settings.data.max_tokens,
-        data={"option": schema.schema_of(settings.data), **run_folder.absolute(schema.plain(settings.data))},
+        data={
+            "option": schema.schema_of(settings.data),
+            **run_folder.absolute(redaction.settings(schema.plain(settings.data))),
+        },
         loss={
             "option": schema.schema_of(settings.loss),
             **schema.plain(settings.loss),

@@ -8,7 +8,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
-from emotion_lightning import schema
+from emotion_lightning import redaction, schema
 from emotion_lightning.errors import UserError
 
 _PATHS_OF_HYDRA = {"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"}
@@ -95,4 +95,4 @@ def unquoted(value: str | None) -> str | None:
 
 def shell_line(command: str, arguments: Sequence[str]) -> str:
     """A command line, ready to be pasted into a shell, its secrets hidden."""
-    return shlex.join(["python", "-m", f"emotion_lightning.{command}", *map(schema.redacted_argument, arguments)])
+    return shlex.join(["python", "-m", f"emotion_lightning.{command}", *map(redaction.argument, arguments)])

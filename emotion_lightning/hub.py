@@ -19,8 +19,8 @@ from emotion_lightning import (
     hub_name,
     manifest,
     quiet,
+    redaction,
     run_folder,
-    schema,
 )
 from emotion_lightning.errors import LOG_IN, UserError, first_line, no_access
 
@@ -286,7 +286,7 @@ def _refuse_secrets(source: Path, files: dict[str, Path | bytes]) -> None:
         text = _text(content)
         secret = _SECRET.search(text)
         # A vocabulary has pieces of URLs in a row, which look like one with a password.
-        if secret or (not place.endswith("tokenizer.json") and schema.without_secrets(text) != text):
+        if secret or (not place.endswith("tokenizer.json") and redaction.text(text) != text):
             line = f", line {text[: secret.start()].count(chr(10)) + 1}" if secret else ""
             raise UserError(
                 f"{place}{line} holds what looks like a token or a password; nothing was uploaded. Take it out."
@@ -414,7 +414,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def _short(error: BaseException) -> str:
     """What an error says, in one line; the client's own begin with empty ones and end with advice."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return schema.without_secrets(lines[0])[:200] if lines else type(error).__name__
+    return redaction.text(lines[0])[:200] if lines else type(error).__name__
 
 
 def _page(repository: str) -> str:

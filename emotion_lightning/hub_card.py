@@ -8,7 +8,14 @@ from typing import Any
 
 import yaml
 
-from emotion_lightning import bounded_files, checkpoint, pages, report, run_folder, schema
+from emotion_lightning import (
+    bounded_files,
+    checkpoint,
+    pages,
+    redaction,
+    report,
+    run_folder,
+)
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -200,7 +207,7 @@ def _settings(story: Story) -> str | None:
     told = ("options", "seed", "data", "model", "peft", "loss", "optimizer", "thresholds", "callbacks", "trainer")
     kept = {name: story.settings[name] for name in told if name in story.settings}
     kept["data"] = {name: value for name, value in kept["data"].items() if name not in ("cache_dir", "cache_gb")}
-    plain = run_folder.without_places(schema.redacted(kept))
+    plain = run_folder.without_places(redaction.settings(kept))
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110).rstrip()
 
 

@@ -7,7 +7,7 @@ python -m emotion_lightning.inspect data=goemotions data.dir=FOLDER model=gemma
 import logging
 from pathlib import Path
 
-from emotion_lightning import command, config, run_folder, schema
+from emotion_lightning import command, config, redaction, run_folder, schema
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
         model.load_tokenizer(settings.model),
         data=settings.data,
         weighted=settings.loss,
-        shown={"option": command.options()["data"], **schema.plain(settings.data)},
+        shown=redaction.settings({"option": command.options()["data"], **schema.plain(settings.data)}),
         examples=settings.examples,
         seed=settings.seed,
         tokenizer_name=settings.model.path if settings.model.pretrained else "the bundled tokenizer",
@@ -36,8 +36,8 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
     pictures = {name: charts.png(figure) for name, figure in data_charts.pictures(card).items()}
     for name, data in pictures.items():
         run_folder.write_bytes(folder / run_folder.PICTURES / f"{name}.png", data)
-    run_folder.write_bytes(folder / "data_card.md", pages.markdown(card).encode())
-    run_folder.write_bytes(folder / "data_card.html", pages.html(card, pictures).encode())
+    run_folder.write_text(folder / "data_card.md", pages.markdown(card))
+    run_folder.write_text(folder / "data_card.html", pages.html(card, pictures))
     run_folder.write_json(folder / "data_card.json", card.plain())
     report.show_data(pages.sections(card), card.findings(), card.examples)
     log.info("Data card: %s", folder / "data_card.html")

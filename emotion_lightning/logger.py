@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning import checkpoint_io, cluster, config, run_folder, schema, trackers
+from emotion_lightning import checkpoint_io, cluster, config, redaction, run_folder, trackers
 from emotion_lightning.command import Stopped
 from emotion_lightning.errors import UserError
 from emotion_lightning.run_card import RunCard
@@ -138,7 +138,7 @@ def _wandb(settings: config.WandB, folder: Path, *, resolved: dict[str, Any], mu
     id_file = folder / "wandb" / "id.txt"
     run_id = settings.id or (id_file.read_text().strip() if id_file.exists() else None)
     # A variable may stand in any of these texts: ${oc.env:…} is resolved by now.
-    said = schema.redacted(dataclasses.asdict(settings))
+    said = redaction.settings(dataclasses.asdict(settings))
     group, name = trackers.group_and_name(settings, folder, multirun=multirun)
     # Not by WandbLogger, whose `offline` sets an environment variable for the next job too.
     (folder / "wandb").mkdir(parents=True, exist_ok=True)
@@ -146,9 +146,9 @@ def _wandb(settings: config.WandB, folder: Path, *, resolved: dict[str, Any], mu
         experiment = wandb.init(
             project=settings.project,
             entity=settings.entity,
-            group=group and schema.without_secrets(group),
+            group=group and redaction.text(group),
             job_type=said["job_type"],
-            name=schema.without_secrets(name),
+            name=redaction.text(name),
             tags=said["tags"] or None,
             notes=said["notes"],
             dir=folder,
@@ -183,7 +183,7 @@ def _wandb(settings: config.WandB, folder: Path, *, resolved: dict[str, Any], mu
 def _redacted_command() -> Iterator[None]:
     """W&B keeps the command line as it stands; in here it holds no secrets."""
     typed = sys.argv
-    sys.argv = [typed[0], *map(schema.redacted_argument, typed[1:])]
+    sys.argv = [typed[0], *map(redaction.argument, typed[1:])]
     try:
         yield
     finally:

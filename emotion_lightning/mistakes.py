@@ -51,10 +51,10 @@ def _of_system(error: BaseException) -> UserError | None:
         if isinstance(cause, OSError) and cause.errno in _ACCESS:
             where = cause.filename or "A file"
             return UserError(f"{where}: {cause.strerror}; free some space or choose another folder.")
-        # Libraries written in Rust put the system's number into their words.
-        number = re.search(r"\(os error (\d+)\)", str(cause))
-        if number and int(number[1]) in _ACCESS:
-            reason = os.strerror(int(number[1]))
+        # Libraries written in Rust put the system's number into their words, and shutil.Error those of each file.
+        number = re.search(r"\(os error (\d+)\)|\[Errno (\d+)\]", str(cause))
+        if number and int(number[1] or number[2]) in _ACCESS:
+            reason = os.strerror(int(number[1] or number[2]))
             return UserError(f"A file cannot be written: {reason}; free some space or choose another folder.")
         if str(cause).startswith("No space left on device"):
             return UserError("A file cannot be written: the disk is full; free some space or choose another folder.")

@@ -428,15 +428,20 @@ def _kept(base_folder: Path, write: Callable[[Path], object]) -> str:
 
     base_folder.parent.mkdir(parents=True, exist_ok=True)
     # Processes that train together come here together.
-    with FileLock(base_folder.with_suffix(".lock")):
-        if not (base_folder / "config.json").exists():
-            # Under its name only when it is whole: a kill in the middle would leave half a base behind.
-            part = base_folder.with_suffix(".part")
-            shutil.rmtree(part, ignore_errors=True)
-            write(part)
-            manifest.write(part)
-            part.rename(base_folder)
-    base_folder.with_suffix(".lock").unlink(missing_ok=True)
+    part, lock = base_folder.with_suffix(".part"), base_folder.with_suffix(".lock")
+    try:
+        with FileLock(lock):
+            if not (base_folder / "config.json").exists():
+                # Under its name only when it is whole: a kill in the middle would leave half a base behind.
+                shutil.rmtree(part, ignore_errors=True)
+                try:
+                    write(part)
+                    manifest.write(part)
+                    part.rename(base_folder)
+                finally:
+                    shutil.rmtree(part, ignore_errors=True)  # of a full disk
+    finally:
+        lock.unlink(missing_ok=True)
     return str(base_folder)
 
 

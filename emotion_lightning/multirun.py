@@ -15,7 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning import bounded_files, config, grammar, run_folder, stored_settings
+from emotion_lightning import (
+    bounded_files,
+    config,
+    grammar,
+    redaction,
+    run_folder,
+    stored_settings,
+)
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -51,6 +58,8 @@ _LAUNCHER_SETTINGS = {
 }
 """Of a launcher what is a plain value; its others (setup, python, srun_args, additional_parameters …) are commands."""
 _PLAIN = re.compile(r"['\"]?[\w.:,@%+-]*['\"]?")  # becomes a line of the script that sbatch runs
+_MOMENT = 1.0
+"""Seconds that a folder may be held by a process that only looks whether another holds it."""
 
 FINISHED, FAILED, STOPPED, RUNNING, NOT_STARTED = "finished", "failed", "stopped", "running", "not started"
 _SCORES = tuple(score.value for score in config.Score)
@@ -139,7 +148,7 @@ def differences(jobs: Sequence[Sequence[str]]) -> list[dict[str, str]]:
     split = [dict(_parts(override) for override in job) for job in jobs]
     names = [name for name in dict.fromkeys(name for job in split for name in job) if not name.startswith("hydra.")]
     shown = [name for name in names if len({job.get(name) for job in split}) > 1]
-    return [{name: job[name] for name in shown if name in job} for job in split]
+    return [{name: redaction.value(name, job[name]) for name in shown if name in job} for job in split]
 
 
 def _parts(override: str) -> tuple[str, str]:
@@ -272,17 +281,24 @@ def resume(folder: Path) -> str:
 # --------------------------------------------------------------------------------------------------------------- claims
 
 
+class AtWork(UserError):
+    """Another process works in this folder."""
+
+
 @contextmanager
 def claimed(folder: Path, what: str) -> Iterator[None]:
-    """Hold a folder, so that no second process works in it; UserError if one does. A kill lets go of it."""
+    """Hold a folder, so that no second process works in it; AtWork if one does. A kill lets go of it."""
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / _LOCK)
     try:
-        lock.acquire(timeout=0)
+        # `is_claimed` of another process holds it for a moment.
+        lock.acquire(timeout=_MOMENT, poll_interval=_MOMENT / 20)
     except Timeout:
-        raise UserError(f"{what} {folder} is at work in another process; wait for its end, or stop it.") from None
+        raise AtWork(
+            f"{what} {folder} is at work in another process; wait for its end, or stop it, or choose another folder."
+        ) from None
     try:
         yield
     finally:
@@ -393,7 +409,7 @@ def show(multirun: Multirun) -> None:
 def note_failure(folder: Path, message: str) -> None:
     """Write down why a job failed."""
     with suppress(UserError, OSError):
-        run_folder.write_bytes(folder / ERROR, message.encode())
+        run_folder.write_text(folder / ERROR, redaction.text(message))
 
 
 def forget_failure(folder: Path) -> None:

@@ -5,6 +5,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from emotion_lightning import redaction
+
 if TYPE_CHECKING:
     from emotion_lightning.data_card import DataCard
 
@@ -42,13 +44,14 @@ def html(card: "DataCard", pictures: dict[str, bytes]) -> str:
 
 def text(name: str, content: dict[str, Any]) -> str:
     """A Markdown page from the template of this name."""
-    return str(_environment(escape=False).get_template(f"{name}.md.j2").render(content))
+    return redaction.values_of_environment(_environment(escape=False).get_template(f"{name}.md.j2").render(content))
 
 
 def page(name: str, content: dict[str, Any], pictures: dict[str, bytes]) -> str:
     """A page of its own from the template of this name, with the pictures in it."""
     encoded = {name: base64.b64encode(data).decode() for name, data in pictures.items()}
-    return _environment(escape=True).get_template(f"{name}.html.j2").render(content, pictures=encoded)
+    made = _environment(escape=True).get_template(f"{name}.html.j2").render(content, pictures=encoded)
+    return redaction.values_of_environment(made)
 
 
 def sections(card: "DataCard") -> list[Section]:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 import os
 import re
 import shlex
@@ -15,8 +16,16 @@ from typing import Any
 
 import yaml
 
-from emotion_lightning import bounded_files, hub_name, schema, stored_settings
+from emotion_lightning import (
+    bounded_files,
+    hub_name,
+    redaction,
+    schema,
+    stored_settings,
+)
 from emotion_lightning.errors import UserError
+
+log = logging.getLogger(__name__)
 
 SETTINGS = "settings.yaml"
 METRICS = "metrics.json"
@@ -101,6 +110,13 @@ def newest_unfinished(outputs: Path) -> Path:
 def write_settings(folder: Path, settings: Any, options: dict[str, str]) -> dict[str, Any]:
     """Write every setting, secrets redacted, with the names of the options chosen; give back what was written."""
     tree = to_keep(settings, options)
+    for name, value in stored_settings.leaves(schema.plain(settings)):
+        if is_path(name) and isinstance(value, str) and redaction.text(value, is_value=True) != value:
+            log.warning(
+                "%s holds a secret, without which it is kept: resume and evaluate will not find that place. Rename it, "
+                "or give the secret by other means.",
+                name,
+            )
     with replacing(folder / SETTINGS) as temporary:
         temporary.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return tree
@@ -108,7 +124,7 @@ def write_settings(folder: Path, settings: Any, options: dict[str, str]) -> dict
 
 def to_keep(settings: Any, options: dict[str, str]) -> dict[str, Any]:
     """Every setting, ready to be written: secrets redacted, paths that hold from any folder, options by name."""
-    tree = {"options": options, **schema.redacted(schema.plain(settings))}
+    tree = {"options": options, **redaction.settings(schema.plain(settings))}
     tree["data"] = absolute(tree["data"])
     if tree.get("init_from"):
         tree["init_from"] = _absolute(tree["init_from"])
@@ -197,7 +213,8 @@ def read_history(file: Path) -> list[dict[str, float]]:
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Write JSON in one step: readers see the old file or the whole new one."""
+    """Write JSON in one step, without secrets: readers see the old file or the whole new one."""
+    content = redaction.tree(content)
     with replacing(file) as temporary:
         temporary.write_text(
             json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
@@ -209,9 +226,14 @@ def write_report(folder: Path, page: str, pictures: dict[str, bytes]) -> dict[st
     files = {name: folder / PICTURES / f"{name}.png" for name in pictures}
     for name, file in files.items():
         write_bytes(file, pictures[name])
-    # A text may hold half of a surrogate pair, which UTF-8 has no bytes for.
-    write_bytes(folder / REPORT, page.encode(errors="replace"))
+    write_text(folder / REPORT, page)
     return files
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a file of text in one step, without the values of secret variables."""
+    # A text may hold half of a surrogate pair, which UTF-8 has no bytes for.
+    write_bytes(file, redaction.values_of_environment(text).encode(errors="replace"))
 
 
 def write_bytes(file: Path, content: bytes) -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import os
 import re
 import types
 import typing
@@ -14,7 +13,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from emotion_lightning import config, hub_name
+from emotion_lightning import config, hub_name, redaction
 from emotion_lightning.errors import UserError
 
 
@@ -173,49 +172,6 @@ def _typed(hint: Any, value: Any) -> Any:
     return value
 
 
-_SECRET = re.compile(r"(^|_)(token|api_?key|key|secret|password)$", re.IGNORECASE)
-_IN_ENVIRONMENT = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
-_IN_URL = re.compile(r"(?<=://)([^/?#\s:@]*):[^/?#\s]+@")
-_HIDDEN = "<redacted>"
-
-
-def redacted(tree: Any) -> Any:
-    """A copy that hides values under secret-looking names (token, api_key …) and what `without_secrets` does."""
-    if isinstance(tree, dict):
-        # A mapping of roles has a `key` too, whose value is a pattern and no secret.
-        return {name: value if name == "roles" else _hidden(name, value) for name, value in tree.items()}
-    if isinstance(tree, list):
-        return [redacted(value) for value in tree]
-    return without_secrets(tree) if isinstance(tree, str) else tree
-
-
-def without_secrets(text: str) -> str:
-    """Text in which the passwords of URLs are hidden, and values of variables such as HF_TOKEN, wherever they stand.
-
-    >>> without_secrets("postgresql://me:hunter2@host/studies")
-    'postgresql://me:<redacted>@host/studies'
-    """
-    text = _IN_URL.sub(rf"\1:{_HIDDEN}@", text)
-    for name, value in os.environ.items():
-        # A short value, or the path of a key file, may stand in a setting for another reason.
-        if len(value) >= 8 and value in text and _IN_ENVIRONMENT.search(name) and not os.path.exists(value):
-            text = text.replace(value, _HIDDEN)
-    return text
-
-
-def redacted_argument(argument: str) -> str:
-    """An argument of a command line, without secrets."""
-    name, equals, _ = argument.partition("=")
-    last = re.split(r"[.@]", name)[-1]
-    if equals and _SECRET.search(last) and "roles" not in name:
-        return f"{name}={_HIDDEN}"
-    return without_secrets(argument)
-
-
-def _hidden(name: str, value: Any) -> Any:
-    return _HIDDEN if value is not None and _SECRET.search(name) else redacted(value)
-
-
 def _subclasses(node: type) -> Iterator[type]:
     children: list[type] = node.__subclasses__()
     for child in children:
@@ -350,7 +306,7 @@ def _check_study(study: config.Study) -> None:
             )
     if "://" in study.storage and study.name is None:
         raise UserError(
-            f"study.storage={without_secrets(study.storage)} may hold many studies; name this one with "
+            f"study.storage={redaction.text(study.storage, is_value=True)} may hold many studies; name this one with "
             "study.name=NAME, the same for every worker."
         )
     if study.storage not in ("file", "memory") and "://" not in study.storage:

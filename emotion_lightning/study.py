@@ -16,7 +16,16 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from emotion_lightning import cluster, config, run_folder, schema, search_space, stored_settings, study_card
+from emotion_lightning import (
+    cluster,
+    config,
+    redaction,
+    run_folder,
+    schema,
+    search_space,
+    stored_settings,
+    study_card,
+)
 from emotion_lightning.command import Stopped
 from emotion_lightning.errors import UserError, first_line
 from emotion_lightning.trial import OUTPUT, Training, measure
@@ -50,7 +59,7 @@ class _TrialEnded(Exception):
 
 def identity(settings: config.Tune, base: config.Train) -> dict[str, Any]:
     """What all workers of a study must share, as plain values."""
-    tree = schema.redacted(schema.plain(base))
+    tree = redaction.settings(schema.plain(base))
     kept = {
         name: Path(value).name if isinstance(value, str) and run_folder.is_path(name) else value
         for name, value in stored_settings.leaves(tree)
@@ -140,7 +149,7 @@ def _storage_errors(settings: config.Study) -> Iterator[None]:
     """One message for a database that cannot be reached, lacks its driver, or is lost on the way."""
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-    where = f"study.storage={schema.without_secrets(settings.storage)}"
+    where = f"study.storage={redaction.text(settings.storage)}"
     try:
         yield
     except (NoSuchModuleError, ArgumentError, ValueError) as error:
@@ -154,7 +163,7 @@ def _storage_errors(settings: config.Study) -> Iterator[None]:
         ) from error
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         reason = first_line(error.__cause__ or error)
-        raise UserError(f"{where} cannot be used: {schema.without_secrets(reason)}") from error
+        raise UserError(f"{where} cannot be used: {redaction.text(reason)}") from error
 
 
 class _NumberedSampler(BaseSampler):
@@ -335,7 +344,7 @@ class Worker:
                 raise UserError(training.failure(code))
             found = measure(folder, self.protocol)
         except UserError as error:
-            note = schema.without_secrets(str(error))
+            note = redaction.text(str(error))
             self.failures.append(note)
             trial.set_user_attr(_NOTE, note)
             log.warning("trial %d failed: %s", trial.number, note)

@@ -11,7 +11,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString
 
-from emotion_lightning import grammar, pages, report, run_folder, schema, search_space
+from emotion_lightning import grammar, pages, redaction, report, run_folder, schema, search_space
 from emotion_lightning.pages import Section
 from emotion_lightning.study_card import TITLES, StudyCard, Trial, falls, plain, shown
 
@@ -36,13 +36,13 @@ def write(folder: Path, card: StudyCard, *, arguments: Sequence[str], typed: Seq
         trial.number: grammar.shell_line("train", [*arguments, *search_space.overrides(trial.parameters)])
         for trial in best
     }
-    run_folder.write_bytes(folder / "trials.csv", _table(card).encode())
+    run_folder.write_text(folder / "trials.csv", _table(card))
     run_folder.write_json(folder / "study.json", _plain(card, lines, typed))
     for trial in best:
         text = _experiment(card, trial, arguments)
         if text is not None:
             name = BEST if trial is best[0] else f"trial_{trial.number}"
-            run_folder.write_bytes(folder / EXPERIMENT / f"{name}.yaml", text.encode())
+            run_folder.write_text(folder / EXPERIMENT / f"{name}.yaml", text)
     _page(folder, card, lines, typed)
     if not best:
         return
@@ -110,7 +110,7 @@ def _experiment(card: StudyCard, trial: Trial, arguments: Sequence[str]) -> str 
     options: list[Any] = []
     tree: dict[str, Any] = {}
     settings = [argument for argument in arguments if "=" in argument and not argument.startswith(("--", "~"))]
-    given = [schema.redacted_argument(argument) for argument in settings]
+    given = grammar.literal("train", settings, multirun=False)
     for override in OverridesParser.create().parse_overrides([*given, *search_space.overrides(trial.parameters)]):
         name, value = override.key_or_group, _unquoted(override.value())
         if name == "from_run":
@@ -126,7 +126,7 @@ def _experiment(card: StudyCard, trial: Trial, arguments: Sequence[str]) -> str 
                 section = section.setdefault(parent, {})
             section[last] = value
     head = f"# @package _global_\n# Trial {trial.number} of the study {card.name}: {_values(card, trial)}.\n"
-    content = ({"defaults": [*options, "_self_"]} if options else {}) | tree
+    content = ({"defaults": [*options, "_self_"]} if options else {}) | redaction.settings(tree)
     return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 

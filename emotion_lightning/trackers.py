@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from emotion_lightning import config, schema
+from emotion_lightning import config, redaction, schema
 from emotion_lightning import multirun as jobs
 from emotion_lightning.errors import UserError
 from emotion_lightning.run_card import RunCard
@@ -99,7 +99,7 @@ def _check_server(uri: str) -> None:
         socket.create_connection((place.hostname or "", port), timeout=10).close()
     except (OSError, ValueError) as error:
         raise UserError(
-            f"logger.tracking_uri={schema.without_secrets(uri)} does not answer ({error}); start it with `mlflow "
+            f"logger.tracking_uri={redaction.text(uri)} does not answer ({error}); start it with `mlflow "
             "server`, or keep runs in a file with logger.tracking_uri=sqlite:///mlflow.db."
         ) from error
 
@@ -163,16 +163,16 @@ def mlflow_run(settings: config.MLflow, folder: Path, *, resolved: dict[str, Any
     group, name = group_and_name(settings, folder, multirun=multirun)
     named = MLFlowLogger(
         experiment_name=settings.experiment,
-        run_name=schema.without_secrets(name),
+        run_name=redaction.text(name),
         tracking_uri=uri,
-        tags={"group": schema.without_secrets(group)} if group else None,
+        tags={"group": redaction.text(group)} if group else None,
         run_id=run_id,
     )
     try:
         client = named.experiment
     except mlflow.exceptions.MlflowException as error:
-        where = schema.without_secrets(uri)
-        raise UserError(f"logger.tracking_uri={where} cannot be used: {schema.without_secrets(str(error))}") from error
+        where = redaction.text(uri)
+        raise UserError(f"logger.tracking_uri={where} cannot be used: {redaction.text(str(error))}") from error
     if run_id is None:
         # Of a run that goes on they are known, and MLflow lets none be changed.
         named.log_hyperparams(resolved)
@@ -180,7 +180,7 @@ def mlflow_run(settings: config.MLflow, folder: Path, *, resolved: dict[str, Any
         client.update_run(run_id, status="RUNNING")
     id_file.parent.mkdir(parents=True, exist_ok=True)
     id_file.write_text(str(named.run_id))
-    log.info("MLflow keeps this run in %s, experiment %s.", schema.without_secrets(uri), settings.experiment)
+    log.info("MLflow keeps this run in %s, experiment %s.", redaction.text(uri), settings.experiment)
     status = "FAILED"
     try:
         yield _MLflowRun(named, log_model=settings.log_model)

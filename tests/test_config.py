@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from emotion_lightning import command, config, grammar, help, run_folder, schema
+from emotion_lightning import command, config, grammar, help, redaction, run_folder, schema
 from emotion_lightning.errors import UserError
 
 CONF = schema.conf_folder()
@@ -273,7 +273,7 @@ def test_settings_written_and_read_back_are_the_same(settings: Any, tmp_path: Pa
 def test_secrets_are_hidden_and_look_alikes_are_not() -> None:
     tree = {"wandb": {"api_key": "k", "token": None}, "pad_token": "t", "tokenizer": "x", "max_tokens": 3,
             "hub_token": "s", "password": "p", "roles": {"key": "k_proj"}}  # fmt: skip
-    hidden = schema.redacted(tree)
+    hidden = redaction.settings(tree)
     assert hidden["wandb"]["api_key"] == hidden["password"] == hidden["hub_token"] == "<redacted>"
     assert (hidden["tokenizer"], hidden["max_tokens"], hidden["roles"]) == ("x", 3, {"key": "k_proj"})
 

@@ -3,8 +3,14 @@
 import csv
 import errno
 import json
+import logging
 import os
 import shutil
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +20,7 @@ from conftest import SMALL
 from safetensors.torch import load_file, save_file
 from test_stopping import LORA, at_epoch, in_step, same_end, stopped
 
-from emotion_lightning import checkpoint, mistakes, parallel
+from emotion_lightning import checkpoint, command, mistakes, model, multirun, parallel
 from emotion_lightning.callbacks import Clock
 from emotion_lightning.errors import UserError
 
@@ -174,6 +180,7 @@ def deep(cause: BaseException) -> BaseException:
         (RuntimeError("Error while serializing: IoError: No space left on device (os error 28)"), "No space left"),
         (RuntimeError("I/O error: File too large (os error 27)"), "File too large"),
         (Exception("No space left on device"), "the disk is full"),
+        (shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")]), "No space left on device"),
         (OSError(errno.EFBIG, os.strerror(errno.EFBIG), "x.bin"), "x.bin: File too large"),
         (deep(OSError(errno.EROFS, os.strerror(errno.EROFS), "train.log")), "train.log: Read-only file system"),
     ],
@@ -192,3 +199,65 @@ def test_flags_may_stand_anywhere_in_the_line(run: Any, tmp_path: Path) -> None:
     arguments = [*SMALL, "trainer=debug", "-m", "seed=1,2", "hydra.sweep.dir=out"]
     assert run("train", *arguments) == 0
     assert sorted(folder.name for folder in (tmp_path / "out").iterdir() if folder.is_dir()) == ["0", "1"]
+
+
+def test_a_base_that_does_not_fit_on_the_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def copy(source: Any, target: Any) -> None:
+        Path(target).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+
+    monkeypatch.setattr(shutil, "copytree", partial(shutil.copytree, copy_function=copy))
+    with pytest.raises(shutil.Error) as raised:
+        model._copy_of_tiny(tmp_path / "out" / "base")
+    assert "No space left on device" in str(mistakes.as_user_error("train", raised.value, []))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_log_file_on_a_full_disk_is_told_once(tmp_path: Path, capfd: Any, caplog: Any) -> None:
+    handler = logging.FileHandler(tmp_path / "evaluate.log")
+    handler.handleError = partial(command._without_log_file, handler)  # type: ignore[method-assign]
+    handler.setStream(open("/dev/full", "w"))  # noqa: SIM115  every write to it finds the disk full
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.error("first")
+    root.error("second")
+    assert handler not in root.handlers
+    assert caplog.text.count("evaluate.log is not written any further: No space left on device") == 1
+    assert "Logging error" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["evaluate", "compare", "inspect", "train", "baseline"])
+def test_a_second_process_in_a_folder_is_refused_and_leaves_the_first_alone(
+    run: Any, tmp_path: Path, capfd: Any, name: str
+) -> None:
+    given = {"evaluate": ["run=x"], "compare": ["runs=[x]"]}.get(name, [])
+    with multirun.claimed(tmp_path / "out", ""):
+        (tmp_path / "out" / f"{name}.log").write_text("of the first\n")
+        assert run(name, *given, "hydra.run.dir=out") == 2
+        assert (tmp_path / "out" / f"{name}.log").read_text() == "of the first\n"
+    assert len(list((tmp_path / "out").iterdir())) == 1
+    assert capfd.readouterr().err.count("is at work in another process") == 1
+
+
+def test_a_lock_that_a_killed_process_left_does_not_block(tmp_path: Path) -> None:
+    holds = f"from pathlib import Path; from filelock import FileLock; FileLock('{tmp_path}/.lock').acquire(); "
+    subprocess.run([sys.executable, "-c", f"{holds} import os; os.kill(os.getpid(), 9)"], check=False)
+    assert (tmp_path / ".lock").exists() and not multirun.is_claimed(tmp_path)
+    with multirun.claimed(tmp_path, ""):
+        assert multirun.is_claimed(tmp_path)
+
+
+def test_a_look_at_a_folder_does_not_refuse_the_process_that_begins_there(tmp_path: Path) -> None:
+    begun = threading.Event()
+
+    def look() -> None:
+        with multirun.claimed(tmp_path, ""):
+            begun.set()
+            time.sleep(0.2)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    begun.wait()
+    with multirun.claimed(tmp_path, ""):
+        pass
+    looking.join()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from emotion_lightning import environment, schema
+from emotion_lightning import environment, redaction
 
 
 def test_a_run_folder_tells_what_it_was_made_with(finished: Path) -> None:
@@ -54,7 +54,7 @@ def test_the_commit_and_whether_it_was_changed_are_told(tmp_path: Path) -> None:
     ],
 )
 def test_secrets_on_the_command_line_are_not_kept(argument: str, kept: str) -> None:
-    assert schema.redacted_argument(argument) == kept
+    assert redaction.argument(argument) == kept
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(run: Any, tmp_path: Path) -> None:

@@ -1,0 +1,206 @@
+"""Secrets stay here: what is written, logged, printed or sent holds no passwords, tokens or keys.
+
+A secret is known by where it stands (the password of a URL, a query parameter such as `sig`, a setting named `api_key`)
+or by what it is: the value of an environment variable whose name says so, wherever it stands.
+"""
+
+import html
+import json
+import logging
+import os
+import re
+import traceback
+import urllib.parse
+from collections.abc import Iterator
+from typing import Any
+
+HIDDEN = "<redacted>"
+
+_WORDS = r"token|key|secret|password|passwd|passphrase|pwd|credentials?|signature|sig|jwt|auth|authorization"
+_SETTING = re.compile(rf"(^|[-_.])(api_?|access_?)?({_WORDS})$", re.IGNORECASE)
+_VARIABLE = re.compile(
+    r"(TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|_PWD|_PASS|_JWT)S?[0-9]*(_|$)", re.IGNORECASE
+)
+_NO_SECRETS = re.compile(r"TOKENIZERS|PUBLIC_?KEY", re.IGNORECASE)
+_SHORTEST = 8
+"""Letters of a variable's value that is taken for a secret: a shorter one may stand in a text for another reason."""
+
+# pathlib makes one slash of two. What follows three is a path, without a host.
+_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)(?P<slashes>:/{1,2})(?=[^\s/])", re.IGNORECASE)
+_USER_AND_PASSWORD = re.compile(r"[^\s/?#:@'\"<>]*:\S*@")
+# A password may hold a space. Words behind a port, as in `http://host:80 refused a@b`, are none.
+_WITH_SPACES = re.compile(r"[^\s/?#:@'\"<>]*:(?!\d+(?:\W|$))(?=\S)[^\n@]*@(?:\S*@)?")
+_IN_QUERY = rf"(?P<name>[?&;#](?:[\w.-]|%[0-9A-Fa-f]{{2}})*(?:{_WORDS})=)"
+_PARAMETER = re.compile(_IN_QUERY + r"[^&#\s'\"<>]+", re.IGNORECASE)
+_PARAMETER_OF_VALUE = re.compile(_IN_QUERY + r"[^&#]+", re.IGNORECASE)
+_TOKEN_AS_USER = re.compile(r"(\w+\+)?(https?|wss?|ftps?)", re.IGNORECASE)
+"""URLs that may hold a token in place of the user, also with a password, as in `https://TOKEN:x-oauth-basic@host`."""
+_NAME_THEIR_USER = re.compile(
+    r"(postgres|postgresql|mysql|mariadb|oracle|mssql|cockroachdb|ssh|sftp)(\+\w+)?|(git|svn)\+ssh", re.IGNORECASE
+)
+"""URLs whose user is a name where it stands alone; elsewhere it may be a token."""
+
+
+def text(said: str, *, is_value: bool = False) -> str:
+    """Text without the secrets in it.
+
+    Args:
+        said: any text.
+        is_value: it is the value of a setting; where that is a URL, it is one to its end, spaces included.
+
+    >>> text("postgresql://me:hunter2@host/studies")
+    'postgresql://me:<redacted>@host/studies'
+    >>> text("https://a-token@host/x.csv?sig=abc&page=2 is not there")
+    'https://<redacted>@host/x.csv?sig=<redacted>&page=2 is not there'
+    """
+    kept = values_of_environment(said)
+    is_url = is_value and bool(_URL.match(kept.lstrip("'\"[( ")))
+    parameter = _PARAMETER_OF_VALUE if is_url else _PARAMETER
+    return parameter.sub(rf"\g<name>{HIDDEN}", _without_passwords(kept, is_url=is_url))
+
+
+def values_of_environment(said: str) -> str:
+    """Text without the values of variables such as HF_TOKEN, which may be a whole page: nothing else is touched."""
+    for secret in _secrets():
+        said = said.replace(secret, HIDDEN)
+    return said
+
+
+def tree(content: Any) -> Any:
+    """A copy of nested dicts and lists in which every text is without secrets."""
+    if isinstance(content, dict):
+        return {tree(name): tree(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [tree(value) for value in content]
+    return text(content, is_value=True) if isinstance(content, str) else content
+
+
+def settings(content: Any) -> Any:
+    """The same of settings, which also hides whatever stands under a name such as token or api_key."""
+    if isinstance(content, dict):
+        # A mapping of roles has a `key` too, whose value is a pattern and no secret.
+        return {
+            tree(name): tree(value) if name == "roles" else HIDDEN if _is_secret(name, value) else settings(value)
+            for name, value in content.items()
+        }
+    if isinstance(content, list):
+        return [settings(value) for value in content]
+    return tree(content)
+
+
+def _is_secret(name: Any, value: Any) -> bool:
+    return value is not None and bool(_SETTING.search(str(name)))
+
+
+def argument(given: str) -> str:
+    """An argument of a command line, without secrets."""
+    name, equals, shown = given.partition("=")
+    return f"{text(name)}={value(name, shown)}" if equals else text(given)
+
+
+def value(name: str, given: str) -> str:
+    """What a command line gives for a setting, without secrets."""
+    if _SETTING.search(re.split(r"[.@]", name)[-1]) and "roles" not in name:
+        return HIDDEN
+    quote = given[:1] if len(given) > 1 and given[0] == given[-1] and given[0] in "'\"" else ""
+    return f"{quote}{text(given[len(quote) : len(given) - len(quote)], is_value=True)}{quote}"
+
+
+def in_logs() -> None:
+    """From now on every record of this process is without secrets, whichever library made it and whoever writes it."""
+    if not isinstance(made := logging.getLogRecordFactory(), _Records):
+        logging.setLogRecordFactory(_Records(made))
+
+
+class _Records:
+    """Makes records of logging, without secrets in message, traceback and stack."""
+
+    def __init__(self, made: Any) -> None:
+        self._made = made
+
+    def __call__(self, *arguments: Any, **named: Any) -> logging.LogRecord:
+        record: logging.LogRecord = self._made(*arguments, **named)
+        try:
+            said = record.getMessage()
+        except (TypeError, ValueError, KeyError):  # words that do not fit their arguments: logging tells of it
+            return record
+        if (kept := text(said)) != said:
+            record.msg, record.args = kept, ()
+        if record.exc_info and record.exc_info[0] is not None:
+            # What a formatter finds here it does not make again.
+            record.exc_text = text("".join(traceback.format_exception(*record.exc_info)).rstrip("\n"))
+        if record.stack_info:
+            record.stack_info = text(record.stack_info)
+        return record
+
+
+# ------------------------------------------------------------------------------------------------------ the environment
+
+
+def _secrets() -> list[str]:
+    """Values of variables that are secrets, as they may be written, the longest first."""
+    found: set[str] = set()
+    for name, value in os.environ.items():
+        value = value.strip()
+        # The path of a key file is none; what is inside is not known here.
+        if (
+            len(value) >= _SHORTEST
+            and is_secret_variable(name)
+            and not (os.path.isabs(value) and os.path.exists(value))
+        ):
+            found.update(_spelled(value))
+    return sorted(found, key=len, reverse=True)
+
+
+def is_secret_variable(name: str) -> bool:
+    """Whether the name of an environment variable says that its value is secret.
+
+    >>> [name for name in ("HF_TOKEN", "PGPASSWORD", "DB_PASSWORD_PROD", "TOKENIZERS_PARALLELISM", "MAX_TOKENS")
+    ...  if is_secret_variable(name)]
+    ['HF_TOKEN', 'PGPASSWORD', 'DB_PASSWORD_PROD', 'MAX_TOKENS']
+    """
+    return bool(_VARIABLE.search(name)) and not _NO_SECRETS.search(name)
+
+
+def _spelled(secret: str) -> Iterator[str]:
+    """A secret as a URL, a quoted text, JSON and HTML spell it."""
+    yield secret
+    yield urllib.parse.quote(secret, safe="")
+    yield urllib.parse.quote(secret)
+    yield urllib.parse.quote_plus(secret)
+    yield repr(secret)[1:-1]
+    yield json.dumps(secret)[1:-1]
+    yield html.escape(secret)
+
+
+# ----------------------------------------------------------------------------------------------------------------- URLs
+
+
+def _without_passwords(said: str, *, is_url: bool) -> str:
+    kept, at = [], 0
+    while found := _URL.search(said, at):
+        user = _user(said[found.end() :], is_url=is_url)
+        kept += [said[at : found.end()], _hidden_user(found["scheme"], user) if user else ""]
+        at = found.end() + len(user)
+    return "".join(kept) + said[at:]
+
+
+def _user(rest: str, *, is_url: bool) -> str:
+    """What stands before the host of a URL, with the @ at its end; empty where there is nothing."""
+    found = re.match(r"[^/?#:@]*:.*@", rest, re.DOTALL) if is_url else None
+    if found := found or _WITH_SPACES.match(rest.partition("://")[0]) or _USER_AND_PASSWORD.match(rest):
+        return found[0]
+    try:
+        user, at, _ = urllib.parse.urlsplit("//" + rest.split(maxsplit=1)[0]).netloc.rpartition("@")
+    except ValueError:  # half a bracket, as of an IPv6 address
+        return ""
+    return user + at
+
+
+def _hidden_user(scheme: str, user: str) -> str:
+    name, colon, _ = user.removesuffix("@").partition(":")
+    if _TOKEN_AS_USER.fullmatch(scheme):
+        return f"{HIDDEN}@"
+    if colon:
+        return f"{name}:{HIDDEN}@"
+    return user if _NAME_THEIR_USER.fullmatch(scheme) else f"{HIDDEN}@"
