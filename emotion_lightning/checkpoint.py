@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from emotion_lightning import adapter, config, labels, model, run_folder, schema, thresholds, untrusted
+from emotion_lightning import adapter, config, labels, model, pages, run_folder, schema, thresholds, untrusted
 from emotion_lightning.calibration import Scaling, from_plain
 from emotion_lightning.errors import UserError, first_line
 
@@ -105,6 +105,7 @@ def save_model(folder: Path, network: Any, *, tokenizer: Any, card: Card, method
     else:
         save_whole(folder, network)
     save_words(folder, tokenizer=tokenizer, card=card, method=method, scores=scores)
+    run_folder.follow_umask(*(file for file in folder.iterdir() if file.is_file()))
 
 
 def save_whole(folder: Path, network: Any) -> None:
@@ -140,7 +141,6 @@ def read_card(folder: Path) -> Card:
         card.scaling()
         card.threshold_settings()
         required = {
-            "labels": all(name.isprintable() for name in card.labels),
             "max_tokens": type(card.max_tokens) is int and 0 < card.max_tokens <= 1_000_000,
             "data": f"data/{card.data['option']}" in config.SCHEMAS,
             "loss": f"loss/{card.loss['option']}" in config.SCHEMAS,
@@ -382,7 +382,7 @@ def _readme(card: Card, method: str, scores: str) -> str:
         f"# Emotions in text: {method} on {name}",
         "",
         f"Gives each of {len(card.labels)} emotions a probability; a text may have any number of them.",
-        f"Labels: {', '.join(card.labels)}.",
+        f"Labels: {', '.join(map(pages.line, card.labels))}.",
         "",
         *(_GEMMA_NOTICE if card.is_gemma else _TINY_NOTICE if card.is_tiny else []),
         scores,

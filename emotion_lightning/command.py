@@ -29,7 +29,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from emotion_lightning import cluster, config, grammar, help, mistakes, multirun, run_folder, schema, side_by_side
+from emotion_lightning import (
+    cluster,
+    config,
+    grammar,
+    help,
+    mistakes,
+    multirun,
+    run_folder,
+    schema,
+    side_by_side,
+    terminal,
+)
 from emotion_lightning.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
@@ -58,7 +69,9 @@ def run(command: str, work: Callable[[Any, Path], Any]) -> None:
     arguments = sys.argv[1:]
     full_error = os.environ.pop(FULL_ERROR, "") == "1"
     code: int | str | None = 0
+    terminal.prepare()
     try:
+        arguments = sys.argv[1:] = [grammar.as_text(argument) for argument in arguments]
         with _stop_on_signals():
             _run(command, work, arguments)
     except SystemExit as stop:
@@ -68,19 +81,14 @@ def run(command: str, work: Callable[[Any, Path], Any]) -> None:
             _die_by(stop.number)
         code = stop.code
     except BrokenPipeError:
-        # `… --help | head`: the reader has seen enough. Python would complain once more while it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # A library prints, and the reader has seen enough. Python would complain once more while it closes stdout.
+        terminal.discard(sys.stdout)
     except _JobsFailed as failed:
-        print(failed, file=sys.stderr)
+        terminal.say(failed, error=True)
         code = 1
     except Exception as error:
         mistake = mistakes.as_user_error(command, error, arguments)
-        if full_error:
-            traceback.print_exc()
-        elif mistake:
-            print(mistake, file=sys.stderr)
-        else:
-            traceback.print_exc()
+        terminal.say(mistake if mistake and not full_error else traceback.format_exc().rstrip(), error=True)
         code = 2 if mistake else 1
     sys.exit(code)
 

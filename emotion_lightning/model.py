@@ -432,6 +432,7 @@ def _kept(base_folder: Path, write: Callable[[Path], object]) -> str:
             part = base_folder.with_suffix(".part")
             shutil.rmtree(part, ignore_errors=True)
             write(part)
+            run_folder.follow_umask(*(file for file in part.iterdir() if file.is_file()))
             part.rename(base_folder)
     base_folder.with_suffix(".lock").unlink(missing_ok=True)
     return str(base_folder)
