@@ -115,7 +115,8 @@ def group_and_name(settings: config.WandB | config.MLflow, folder: Path, *, mult
     found = jobs.name(folder)
     group = found[0] if found else folder.parent.name if multirun else None
     name = found[1] if found else f"{folder.parent.name}/{folder.name}"
-    return settings.group or group, settings.name or name
+    # Folders may be named by others.
+    return settings.group or (group and pages.printable(group)), settings.name or pages.printable(name)
 
 
 def _mlflow_name(name: str) -> str:
