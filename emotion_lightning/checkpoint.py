@@ -20,6 +20,7 @@ from emotion_lightning import (
     labels,
     manifest,
     model,
+    pages,
     redaction,
     run_folder,
     schema,
@@ -122,6 +123,7 @@ def save_model(folder: Path, network: Any, *, tokenizer: Any, card: Card, method
         save_whole(folder, network)
     save_words(folder, tokenizer=tokenizer, card=card, method=method, scores=scores)
     manifest.write(folder)
+    run_folder.follow_umask(*(file for file in folder.iterdir() if file.is_file()))
 
 
 def save_whole(folder: Path, network: Any) -> None:
@@ -161,7 +163,6 @@ def read_card(folder: Path) -> Card:
         card.scaling()
         card.threshold_settings()
         required = {
-            "labels": all(name.isprintable() for name in card.labels),
             "max_tokens": type(card.max_tokens) is int and 0 < card.max_tokens <= 1_000_000,
             "data": f"data/{card.data['option']}" in config.SCHEMAS,
             "loss": f"loss/{card.loss['option']}" in config.SCHEMAS,
@@ -410,7 +411,7 @@ def _readme(card: Card, method: str, scores: str) -> str:
         f"# Emotions in text: {method} on {name}",
         "",
         f"Gives each of {len(card.labels)} emotions a probability; a text may have any number of them.",
-        f"Labels: {', '.join(card.labels)}.",
+        f"Labels: {', '.join(map(pages.line, card.labels))}.",
         "",
         *(_GEMMA_NOTICE if card.is_gemma else _TINY_NOTICE if card.is_tiny else []),
         scores,

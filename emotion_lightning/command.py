@@ -42,6 +42,7 @@ from emotion_lightning import (
     schema,
     side_by_side,
     stored_settings,
+    terminal,
 )
 from emotion_lightning.errors import UserError, first_line
 
@@ -75,7 +76,9 @@ def run(command: str, work: Callable[[Any, Path], Any]) -> None:
     full_error = os.environ.pop(FULL_ERROR, "") == "1"
     redaction.in_logs()
     code: int | str | None = 0
+    terminal.prepare()
     try:
+        arguments = sys.argv[1:] = [grammar.as_text(argument) for argument in arguments]
         with _stop_on_signals():
             _run(command, work, arguments)
     except SystemExit as stop:
@@ -85,15 +88,15 @@ def run(command: str, work: Callable[[Any, Path], Any]) -> None:
             _die_by(stop.number)
         code = stop.code
     except BrokenPipeError:
-        # `… --help | head`: the reader has seen enough. Python would complain once more while it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # A library prints, and the reader has seen enough. Python would complain once more while it closes stdout.
+        terminal.discard(sys.stdout)
     except _JobsFailed as failed:
-        print(redaction.text(str(failed)), file=sys.stderr)
+        terminal.say(redaction.text(str(failed)), error=True)
         code = 1
     except Exception as error:
         mistake = mistakes.as_user_error(command, error, arguments)
-        told = str(mistake) if mistake and not full_error else traceback.format_exc().rstrip("\n")
-        print(redaction.text(told), file=sys.stderr)
+        told = str(mistake) if mistake and not full_error else traceback.format_exc().rstrip()
+        terminal.say(redaction.text(told), error=True)
         code = 2 if mistake else 1
     sys.exit(code)
 

@@ -28,9 +28,13 @@ def compare(settings: config.Compare, folder: Path) -> None:
     protocol = settings.protocol.value if settings.protocol else None
     runs = run_groups.read(folders, split=settings.split.value, protocol=protocol)
     found = weigh(run_groups.group(runs), settings, left_out=left_out)
-    run_folder.write_text(folder / "compare.md", verdicts.markdown(found))
-    run_folder.write_text(folder / "compare.csv", verdicts.table(found))
-    run_folder.write_json(folder / "compare.json", verdicts.plain(found, settings=schema.plain(settings)))
+    run_folder.write_together(
+        {
+            folder / "compare.md": run_folder.as_text(verdicts.markdown(found)),
+            folder / "compare.csv": run_folder.as_text(verdicts.table(found)),
+            folder / "compare.json": run_folder.as_json(verdicts.plain(found, settings=schema.plain(settings))),
+        }
+    )
     report.show_comparison(verdicts.sections(found), verdicts.sentences(found), verdicts.notes(found))
     log.info("Comparison: %s", folder / "compare.md")
 

@@ -22,9 +22,9 @@ class Bounds:
     below: float | None = None
 
     def allows(self, value: float) -> bool:
-        """Whether a value lies within, infinities and NaN never."""
+        """Whether a value lies within; infinities, NaN and whole numbers of more than 64 bits never."""
         return (
-            math.isfinite(value)
+            (abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value))
             and (self.above is None or value > self.above)
             and (self.at_least is None or value >= self.at_least)
             and (self.at_most is None or value <= self.at_most)
@@ -680,8 +680,8 @@ class Predictions:
     columns: PredictionColumns
     """all: decisions and probabilities; decisions: 0/1 columns only (a Kaggle submission)."""
     csv_safe: bool
-    """Put ' before csv cells that a spreadsheet would run as a formula (= + - @). Changes such texts and ids, so it is
-    off; turn it on for files that people open in a spreadsheet."""
+    """Put ' before csv cells that a spreadsheet would run as a formula (= + - @). Changes such texts, ids and names of
+    labels, so it is off; turn it on for files that people open in a spreadsheet."""
 
 
 @dataclass

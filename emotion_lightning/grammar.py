@@ -6,7 +6,9 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Quote, QuotedString
+from hydra.errors import HydraException
 
 from emotion_lightning import redaction, schema
 from emotion_lightning.errors import UserError
@@ -14,6 +16,27 @@ from emotion_lightning.errors import UserError
 _PATHS_OF_HYDRA = {"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"}
 ARGUMENT = re.compile(r"(?P<sign>\+{0,2})(?P<name>[A-Za-z_][\w./@-]*)=(?P<value>.*)", re.DOTALL)
 _SWEEP_FUNCTION = re.compile(r"(choice|range|interval|glob|tag|sort|shuffle)\(.*\)", re.DOTALL)
+
+
+_LONG_NUMBER = re.compile(r"[\d_]{300,}")
+"""No float is as large as the smallest number of so many digits."""
+
+
+def as_text(argument: str) -> str:
+    """An argument of the command line as text; Python keeps bytes that its encoding lacks as halves of characters.
+
+    Raises:
+        UserError: its bytes are not UTF-8.
+    """
+    try:
+        argument.encode()
+        return argument
+    except UnicodeEncodeError:
+        pass
+    try:
+        return os.fsencode(argument).decode()
+    except UnicodeError:
+        raise UserError(f"{argument} is not UTF-8; give texts and file names in UTF-8.") from None
 
 
 def quoted(value: Any) -> str:
@@ -51,10 +74,26 @@ def literal(command: str, arguments: list[str], *, multirun: bool) -> list[str]:
         if name in groups and value in ("null", "None", ""):
             options = schema.option_files(name, command)
             raise UserError(f"{name}={value} is no option; choose {name}= one of {', '.join(options)}.")
+        if name in groups:
+            _check_option(command, name, value)
         if name in literal or name in _PATHS_OF_HYDRA or name.startswith("model.roles."):
             value = _quote_text(name, value, multirun=multirun)
+        elif number := _LONG_NUMBER.search(value):
+            raise UserError(f"{name}={value[:20]}… holds a number of {len(number[0])} digits; give a smaller one.")
         prepared.append(f"{sign}{name}={value}")
     return prepared
+
+
+def _check_option(command: str, group: str, value: str) -> None:
+    """Raise UserError for an option that Hydra's grammar reads as a number, a truth value or a mapping, not a name."""
+    try:
+        parsed = OverridesParser.create().parse_rule(value, "value")
+    except (HydraException, ValueError):
+        return  # Hydra tells of it, with the whole line
+    for part in parsed.list if isinstance(parsed, ChoiceSweep) else [parsed]:
+        if isinstance(part, int | float | dict):
+            options = schema.option_files(group, command)
+            raise UserError(f"{group}={value[:40]} is no option; choose {group}= one of {', '.join(options)}.")
 
 
 def _quote_text(name: str, value: str, *, multirun: bool) -> str:

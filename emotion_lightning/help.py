@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from emotion_lightning import config, schema
+from emotion_lightning import config, schema, terminal
 
 _USAGE = {
     "train": """Fine-tune an emotion classifier, choose epoch and thresholds on validation, report on test.
@@ -81,21 +81,21 @@ def show(command: str, cfg: Any, chosen: dict[str, str]) -> None:
         cfg: the composed configuration.
         chosen: the option of each group.
     """
-    print(_USAGE[command])
+    terminal.say(_USAGE[command])
     if chosen:
-        print("\nOptions (* is chosen)")
+        terminal.say("\nOptions (* is chosen)")
         for group, option in chosen.items():
             names = [f"*{name}" if name == option else name for name in schema.option_files(group, command)]
-            print(f"  {group + '=':12} {'  '.join(names)}")
+            terminal.say(f"  {group + '=':12} {'  '.join(names)}")
         for group in {"train": ("experiment", "sweep"), "tune": ("experiment",)}.get(command, ()):
-            print(f"  {group + '=':12} {'  '.join(schema.option_files(group))}")
-    print("\nSettings")
+            terminal.say(f"  {group + '=':12} {'  '.join(schema.option_files(group))}")
+    terminal.say("\nSettings")
     for name, node, value in _settings(config.COMMANDS[command], cfg):
         lead = f"  {name}={_plain(value)}"
         text = meanings(node)[name.rpartition(".")[2]]
-        print(lead)
-        print(textwrap.fill(text, width=110, initial_indent="      ", subsequent_indent="      "))
-    print("\n" + _CLOSING)
+        terminal.say(lead)
+        terminal.say(textwrap.fill(text, width=110, initial_indent="      ", subsequent_indent="      "))
+    terminal.say("\n" + _CLOSING)
 
 
 def _settings(settings: type, cfg: Any, prefix: str = "") -> list[tuple[str, type, Any]]:

@@ -34,11 +34,15 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
         tokenizer_name=settings.model.path if settings.model.pretrained else "the bundled tokenizer",
     )
     pictures = {name: charts.png(figure) for name, figure in data_charts.pictures(card).items()}
-    for name, data in pictures.items():
-        run_folder.write_bytes(folder / run_folder.PICTURES / f"{name}.png", data)
-    run_folder.write_text(folder / "data_card.md", pages.markdown(card))
-    run_folder.write_text(folder / "data_card.html", pages.html(card, pictures))
-    run_folder.write_json(folder / "data_card.json", card.plain())
+    files = {folder / run_folder.PICTURES / f"{name}.png": data for name, data in pictures.items()}
+    run_folder.write_together(
+        files
+        | {
+            folder / "data_card.md": run_folder.as_text(pages.markdown(card)),
+            folder / "data_card.html": run_folder.as_text(pages.html(card, pictures)),
+            folder / "data_card.json": run_folder.as_json(card.plain()),
+        }
+    )
     report.show_data(pages.sections(card), card.findings(), card.examples)
     log.info("Data card: %s", folder / "data_card.html")
 

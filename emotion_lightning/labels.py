@@ -1,5 +1,9 @@
 """Labels as names and as multi-hot rows."""
 
+import functools
+import logging
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -8,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from emotion_lightning.errors import UserError
+
+log = logging.getLogger(__name__)
 
 Targets = npt.NDArray[np.float32]
 """Multi-hot labels, [rows, labels], 0 or 1."""
@@ -41,14 +47,68 @@ def given(together: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     return together / np.where(own > 0, own, np.nan)[:, None]
 
 
+_SPACES = re.compile(r"[^\S\x1c-\x1f]+")
+"""White space, without four control characters that Python counts among it."""
+
+_TAGS = range(0xE0020, 0xE0080)
+"""Code points that spell the region of a flag emoji, such as that of Scotland."""
+
+_JOINERS = "\u200c\u200d"
+"""They join and part letters (Persian, Hindi) and the parts of an emoji."""
+
+_respelled: dict[str, str | None] = {}
+"""How the names were written that are spelled in another way here; None once that was told."""
+
+
+@functools.lru_cache(maxsize=100_000)
+def normalised(name: str) -> str:
+    r"""A name as it is spelled everywhere: Unicode NFC, every run of white space one space, none around it.
+
+    >>> normalised(" tr\u00e8s\u00a0content\n"), normalised("cafe\u0301") == "caf\u00e9"
+    ('très content', True)
+    """
+    spelled = _SPACES.sub(" ", unicodedata.normalize("NFC", name)).strip(" ")
+    if spelled != name.strip(" \t\r\n") and len(_respelled) < 100_000:
+        _respelled.setdefault(spelled, name)
+    return spelled
+
+
+def tell_respelled(names: Iterable[str]) -> None:
+    """Say, once in a process, which of these names were written in another way than they are spelled now."""
+    told = [(written, name) for name in names if (written := _respelled.get(name)) is not None]
+    _respelled.update({name: None for _, name in told})
+    if told:
+        shown = ", ".join(f"{ascii(written)} is {name}" for written, name in told[:5])
+        more = f" and {len(told) - 5} more" if len(told) > 5 else ""
+        log.warning("Label names are read as Unicode NFC with single spaces: %s%s.", shown, more)
+
+
+def control_characters(name: str) -> list[str]:
+    r"""The characters of a name that show nothing and change how a terminal or a page shows the rest.
+
+    >>> control_characters("a\x1b[2J"), control_characters("\U0001f469\u200d\U0001f469\u200d\U0001f467")
+    (['U+001B'], [])
+    """
+    found = [
+        c for c in name if unicodedata.category(c) in ("Cc", "Cf", "Cs") and c not in _JOINERS and ord(c) not in _TAGS
+    ]
+    return [f"U+{ord(c):04X} {unicodedata.name(c, '')}".strip() for c in dict.fromkeys(found)]
+
+
 def check(labels: Sequence[str], source: str, *, id_column: str | None = None) -> None:
     """Raise UserError for label names that cannot name columns of a prediction file beside its column of ids."""
     if not labels:
         raise UserError(f"{source} has no labels.")
+    known = set(labels)
     for name, count in Counter(labels).items():
+        if controls := control_characters(name):
+            raise UserError(
+                f"{source} has a label {ascii(name[:50])} with the control character {', '.join(controls[:3])}; "
+                "take it out of the name."
+            )
         if count > 1:
             raise UserError(f"{source} names the label {name} {count} times; label names must differ.")
-        if not name.strip():
+        if not name.strip(" " + _JOINERS):
             raise UserError(f"{source} has a label with an empty name; give it a name.")
         if name in ("row", "text"):
             raise UserError(f"{source} has a label named {name}, as a column of prediction files is; rename it.")
@@ -61,7 +121,7 @@ def check(labels: Sequence[str], source: str, *, id_column: str | None = None) -
             raise UserError(
                 f"{source} has a label whose name has {len(name):,} letters: {name[:50]} …; that is no label."
             )
-        if f"p_{name}" in labels:
+        if f"p_{name}" in known:
             raise UserError(
                 f"{source} has labels {name} and p_{name}; prediction files hold the probability of {name} under "
                 f"p_{name}, so rename one."

@@ -41,6 +41,8 @@ def as_user_error(command: str, error: BaseException, arguments: list[str]) -> U
         return _from_hydra(command, error, arguments)
     if isinstance(error, RuntimeError) and 'detect "srun"' in str(error):
         return UserError(NO_SLURM)
+    if isinstance(error, RecursionError) and (nested := [a for a in arguments if a.count("[") + a.count("{") > 50]):
+        return UserError(f"{nested[0][:40]}… holds more brackets than can be read; settings are lists of plain values.")
     return _of_system(error)
 
 

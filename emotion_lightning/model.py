@@ -436,6 +436,7 @@ def _kept(base_folder: Path, write: Callable[[Path], object]) -> str:
                 shutil.rmtree(part, ignore_errors=True)
                 try:
                     write(part)
+                    run_folder.follow_umask(*(file for file in part.iterdir() if file.is_file()))
                     manifest.write(part)
                     part.rename(base_folder)
                 finally:

@@ -22,6 +22,7 @@ from emotion_lightning import (
     redaction,
     run_folder,
     stored_settings,
+    terminal,
 )
 from emotion_lightning.errors import UserError
 
@@ -369,17 +370,18 @@ _STYLES = {FINISHED: "", FAILED: "red", STOPPED: "yellow", RUNNING: "yellow", NO
 
 def show(multirun: Multirun) -> None:
     """Print the table, and the command that predicts with the best job."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(width=None if Console().is_terminal else 140)
+    console = terminal.console(140)
     rows = ranked(multirun)
     names = list(dict.fromkeys(name for job in multirun.jobs for name in job.differs))
     tests = any("test/f1_macro" in values for *_, values in rows)
     shown = [f"validation/{multirun.metric}", *([f"test/{score}" for score in _by(multirun.metric)] if tests else [])]
     # Not as the table's title, which would be broken to its width.
-    print(f"{len(rows)} jobs, best first by {_TITLES[multirun.metric]} on validation (validation/{multirun.metric})")
+    terminal.say(
+        f"{len(rows)} jobs, best first by {_TITLES[multirun.metric]} on validation (validation/{multirun.metric})"
+    )
     table = Table()
     table.add_column("job", justify="right")
     for name in names:
@@ -399,8 +401,8 @@ def show(multirun: Multirun) -> None:
         if (multirun.at(best) / run_folder.MODEL).is_dir():
             words = [f"run={multirun.at(best)}", "input=FILE", "output=labelled.csv"]
             # Never broken over two lines: it is there to be copied.
-            print(f"Predict with it: {grammar.shell_line('predict', words)}")
-    print(f"Table: {multirun.folder / TABLE}", flush=True)
+            terminal.say(f"Predict with it: {grammar.shell_line('predict', words)}")
+    terminal.say(f"Table: {multirun.folder / TABLE}")
 
 
 # ------------------------------------------------------------------------------------------------------------- failures

@@ -113,7 +113,7 @@ class _CSV:
     def __init__(self, file: Any, table: _Table) -> None:
         self._writer = csv.writer(_UnixLines(file))
         self._table = table
-        self._writer.writerow(table.names)
+        self._writer.writerow([_safe_in_spreadsheets(name) for name in table.names] if table.safe else table.names)
 
     def write(self, rows: Predicted) -> None:
         for row in self._table.rows(rows):

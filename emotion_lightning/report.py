@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from emotion_lightning import terminal
 from emotion_lightning.pages import Section, printable
 
 PROTOCOL_METRICS = {
@@ -23,7 +23,7 @@ def show(split: str, scores: dict[str, Any], *, protocol: str, floors: dict[str,
     """Print the scores of a split: a line for each emotion, then one for each threshold protocol and each floor."""
     from emotion_lightning.thresholds import ORACLE  # late: a study's table needs no torch
 
-    console = _console(100)
+    console = terminal.console(100)
     emotions = Table(title=f"{split}, {scores['rows']:,} texts, {protocol} thresholds", title_justify="left")
     emotions.add_column("emotion")
     for name in ("support", "precision", "recall", "F1", "threshold"):
@@ -67,7 +67,7 @@ def markdown(split: str, scores: dict[str, Any]) -> str:
 
 def show_data(sections: list[Section], findings: list[str], examples: dict[str, list[tuple[str, list[str]]]]) -> None:
     """Print a data card: its tables, an example for each label, and what to see to."""
-    console = _console(140)
+    console = terminal.console(140)
     _print_tables(console, sections)
     for label, texts in examples.items():
         line = printable(texts[0][0])
@@ -78,7 +78,7 @@ def show_data(sections: list[Section], findings: list[str], examples: dict[str, 
 
 def show_comparison(sections: list[Section], sentences: list[str], notes: list[str]) -> None:
     """Print a comparison of runs: its tables, what they say, and how to read them."""
-    console = _console(140)
+    console = terminal.console(140)
     _print_tables(console, sections)
     for sentence in sentences:
         console.print(f"- {sentence}", markup=False, highlight=False)
@@ -88,7 +88,7 @@ def show_comparison(sections: list[Section], sentences: list[str], notes: list[s
 
 def show_export(found: dict[str, Any]) -> None:
     """Print what the checks of an export found, as export.json has it."""
-    console = _console(100)
+    console = terminal.console(100)
     table = Table(title=f"{found['rows']}, {found['texts']:,} texts", title_justify="left")
     table.add_column("answers of")
     for name in ("MB", "texts/s", "off the run by", "macro F1", "micro F1", "Jaccard"):
@@ -117,10 +117,10 @@ def show_export(found: dict[str, Any]) -> None:
 
 def show_study(trials: Section) -> None:
     """Print the trials of a study."""
-    _print_tables(_console(140), [trials])
+    _print_tables(terminal.console(140), [trials])
 
 
-def _print_tables(console: Console, sections: list[Section]) -> None:
+def _print_tables(console: Any, sections: list[Section]) -> None:
     for section in sections:
         if section.rows:
             table = Table(title=escape(section.title), title_justify="left")
@@ -131,18 +131,15 @@ def _print_tables(console: Console, sections: list[Section]) -> None:
             console.print(table)
 
 
-def _console(width: int) -> Console:
-    """A console as wide as the terminal; of this width where the output is no terminal."""
-    return Console(width=None if Console().is_terminal else width)
-
-
 def show_text(text: str, labels: list[str], probabilities: dict[str, float], cuts: dict[str, float]) -> None:
     """Print one answer: a bar for each emotion, the likeliest first, those found marked."""
-    console = Console(highlight=False)
-    console.print(text, markup=False)
+    console = terminal.console(80)
+    console.print(text, markup=False, highlight=False)
     width = max(len(name) for name in probabilities)
     for name, share in sorted(probabilities.items(), key=lambda item: -item[1]):
         bar = "█" * round(share * 30)
         mark = "●" if name in labels else " "
-        console.print(f"{mark} {name:<{width}} {share:.3f} {bar:<30} (threshold {cuts[name]:.2f})", markup=False)
-    console.print(f"Emotions: {', '.join(labels) or 'none'}", markup=False)
+        console.print(
+            f"{mark} {name:<{width}} {share:.3f} {bar:<30} (threshold {cuts[name]:.2f})", markup=False, highlight=False
+        )
+    console.print(f"Emotions: {', '.join(labels) or 'none'}", markup=False, highlight=False)

@@ -1,6 +1,7 @@
 """Where a run keeps what: names of its files, its settings written and read back, files replaced in one step."""
 
 import csv
+import fcntl
 import io
 import json
 import logging
@@ -10,7 +11,7 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -76,10 +77,25 @@ def several(run: str) -> list[str]:
 
 
 def listed(run: str) -> list[str]:
-    """The parts of a list `[A,B,C]`; a text that is none, or the name of a folder, is a list of one."""
+    r"""The parts of a list `[A,B,C]`; a text that is none, or the name of a folder, is a list of one.
+
+    A part that holds a comma stands in quotes.
+
+    >>> listed("[outputs/a, 'b, c',\"d's\"]")
+    ['outputs/a', 'b, c', "d's"]
+    """
     if Path(run).expanduser().exists() or not (run.startswith("[") and run.endswith("]")):
         return [run]
-    return [part for part in (part.strip().strip("'\"") for part in run[1:-1].split(",")) if part]
+    parts = (found[1] or found[2] or found[3].strip() for found in _PART.finditer(run[1:-1]))
+    return [part for part in parts if part]
+
+
+_PART = re.compile(r"""\s*(?:'([^']*)'|"([^"]*)"|([^,]*))\s*(?:,|$)""")
+
+
+def as_list(runs: Sequence[str]) -> str:
+    """Several runs as one setting, from which `listed` reads them again."""
+    return "[" + ",".join(run if "," not in run else f'"{run}"' if "'" in run else f"'{run}'" for run in runs) + "]"
 
 
 def by_number(job: Path) -> tuple[int, str]:
@@ -132,7 +148,7 @@ def to_keep(settings: Any, options: dict[str, str]) -> dict[str, Any]:
         tree["distill"]["answers"] = _absolute(tree["distill"]["answers"])
     if tree.get("distill", {}).get("runs"):
         named = [_absolute(run) for run in listed(tree["distill"]["runs"])]
-        tree["distill"]["runs"] = named[0] if len(named) == 1 else f"[{','.join(named)}]"
+        tree["distill"]["runs"] = named[0] if len(named) == 1 else as_list(named)
     return tree
 
 
@@ -214,26 +230,32 @@ def read_history(file: Path) -> list[dict[str, float]]:
 
 def write_json(file: Path, content: Any) -> None:
     """Write JSON in one step, without secrets: readers see the old file or the whole new one."""
+    write_bytes(file, as_json(content))
+
+
+def as_json(content: Any) -> bytes:
+    """JSON as a file holds it, without secrets."""
     content = redaction.tree(content)
-    with replacing(file) as temporary:
-        temporary.write_text(
-            json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-        )
+    return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def write_report(folder: Path, page: str, pictures: dict[str, bytes]) -> dict[str, Path]:
     """Write pictures/ and report.html; the files of the pictures by name."""
     files = {name: folder / PICTURES / f"{name}.png" for name in pictures}
-    for name, file in files.items():
-        write_bytes(file, pictures[name])
-    write_text(folder / REPORT, page)
+    report = {folder / REPORT: as_text(page)}
+    write_together({file: pictures[name] for name, file in files.items()} | report)
     return files
 
 
 def write_text(file: Path, text: str) -> None:
     """Write a file of text in one step, without the values of secret variables."""
-    # A text may hold half of a surrogate pair, which UTF-8 has no bytes for.
-    write_bytes(file, redaction.values_of_environment(text).encode(errors="replace"))
+    write_bytes(file, as_text(text))
+
+
+def as_text(text: str) -> bytes:
+    """Text as a file holds it, without the values of secret variables."""
+    # It may hold half of a surrogate pair, which UTF-8 has no bytes for.
+    return redaction.values_of_environment(text).encode(errors="replace")
 
 
 def write_bytes(file: Path, content: bytes) -> None:
@@ -242,10 +264,34 @@ def write_bytes(file: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def write_together(files: dict[Path, bytes]) -> None:
+    """Write files, none of which appears unless there is room for all."""
+    with ExitStack() as open_files:
+        for file, content in files.items():
+            open_files.enter_context(replacing(file)).write_bytes(content)
+
+
 def sweep(folder: Path) -> None:
-    """Remove what `replacing` left of files that a kill kept it from finishing."""
+    """Remove what `replacing` left there of files that a kill kept it from finishing."""
     for part in folder.glob(".*.part"):
-        part.unlink(missing_ok=True)
+        if not _PART_NAME.fullmatch(part.name) or not part.is_file() or part.is_symlink():
+            continue
+        with suppress(OSError), part.open("r+b") as opened:
+            # Whoever still writes it holds the lock; the system takes it from a dead process.
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink(missing_ok=True)
+
+
+_PART_NAME = re.compile(r"\..+\.[a-z0-9_]{8}\.part")
+"""What `replacing` names its files."""
+
+
+def follow_umask(*files: Path) -> None:
+    """Give files the permissions of any new file: some libraries keep what they write to its owner."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for file in files:
+        file.chmod(0o666 & ~umask)
 
 
 @contextmanager
@@ -273,11 +319,7 @@ def making(folder: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)  # of one that was killed
         part.mkdir()
         yield part
-        umask = os.umask(0)
-        os.umask(umask)
-        for file in part.rglob("*"):
-            if file.is_file():
-                file.chmod(0o666 & ~umask)  # safetensors keeps its files to their owner
+        follow_umask(*(file for file in part.rglob("*") if file.is_file()))
         os.replace(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -289,23 +331,38 @@ def making(folder: Path) -> Iterator[Path]:
 def replacing(file: Path) -> Iterator[Path]:
     """A path to write to, which takes the place of `file` at the end, and is removed on an error.
 
-    It lies beside `file`: a rename is one step within a file system only.
+    It lies beside `file`: a rename is one step within a file system only. What a killed process left there, of this or
+    another file, is removed.
     """
+    made = [parent for parent in file.parents if not parent.exists()]
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".part")
+        sweep(file.parent)
+        handle, temporary = _locked_part(file)
     except OSError as error:
         raise UserError(f"{file} cannot be written ({error.strerror}); choose another place.") from error
-    os.close(handle)
-    temporary = Path(name)
     try:
         yield temporary
         with temporary.open("r+b") as written:
             os.fsync(written.fileno())
-        # mkstemp keeps its file to its owner; results follow the umask as any new file does.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        follow_umask(temporary)  # mkstemp keeps its file to its owner
         os.replace(temporary, file)
-    finally:
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            for parent in made:
+                parent.rmdir()  # no empty folder stays behind, and one that holds something does
+        raise
+    finally:
+        os.close(handle)
+
+
+def _locked_part(file: Path) -> tuple[int, Path]:
+    """A new file beside another, opened, with the lock that keeps `sweep` from it until it is closed."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".part")
+        with suppress(OSError):  # a file system without locks, on which nothing is swept either
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)  # swept before it was locked

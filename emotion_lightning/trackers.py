@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import os
+import re
 import socket
 import urllib.parse
 import warnings
@@ -12,7 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from emotion_lightning import config, redaction, schema
+from emotion_lightning import (
+    config,
+    pages,
+    redaction,
+    schema,
+)
 from emotion_lightning import multirun as jobs
 from emotion_lightning.errors import UserError
 from emotion_lightning.run_card import RunCard
@@ -114,7 +120,20 @@ def group_and_name(settings: config.WandB | config.MLflow, folder: Path, *, mult
     found = jobs.name(folder)
     group = found[0] if found else folder.parent.name if multirun else None
     name = found[1] if found else f"{folder.parent.name}/{folder.name}"
-    return settings.group or group, settings.name or name
+    # Folders may be named by others.
+    return settings.group or (group and pages.printable(group)), settings.name or pages.printable(name)
+
+
+def _mlflow_name(name: str) -> str:
+    """A name of a number that MLflow takes: letters, digits and _-.: with spaces, and a label as one part of a path.
+
+    >>> _mlflow_name("test/f1/joy"), _mlflow_name("test/f1/a/b & c")
+    ('test/f1/joy', 'test/f1/a_2F_b _26_ c')
+    """
+    parts = name.split("/", 2)
+    found = [re.sub(r"[^\w.\- ]", lambda other: f"_{ord(other[0]):X}_", part) for part in parts]
+    # The longest that MLflow takes.
+    return "/".join("_2E_" + part[1:] if part in (".", "..") else part for part in found)[:250]
 
 
 class _MLflowRun(Run):
@@ -124,7 +143,7 @@ class _MLflowRun(Run):
         self._log_model = log_model
 
     def summary(self, values: dict[str, Any]) -> None:
-        super().summary({name: value for name, value in values.items() if isinstance(value, int | float)})
+        super().summary({_mlflow_name(name): value for name, value in values.items() if isinstance(value, int | float)})
 
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
         columned = {column: [row[i] for row in rows] for i, column in enumerate(columns)}
@@ -200,8 +219,8 @@ class _TensorBoardRun(Run):
 
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
         lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-        lines += ["| " + " | ".join(f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row) + " |"
-                  for row in rows]  # fmt: skip
+        shown = [[f"{cell:.4f}" if isinstance(cell, float) else pages.cell(cell) for cell in row] for row in rows]
+        lines += ["| " + " | ".join(cells) + " |" for cells in shown]
         self.lightning_logger.experiment.add_text(name, "\n".join(lines))
 
     def media(self, pictures: dict[str, Path], page: str, card: RunCard) -> None:

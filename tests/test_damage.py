@@ -90,7 +90,7 @@ def test_metrics_csv_goes_on_without_lost_or_doubled_rows(
 
 def test_leavings_of_a_killed_save_are_swept(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped(run, "parts", in_step(4), monkeypatch, *SMALL, "trainer.max_epochs=2")
-    left = tmp_path / "parts" / "checkpoints" / ".last.ckpt.abc.part"
+    left = tmp_path / "parts" / "checkpoints" / ".last.ckpt.abcd_123.part"
     left.write_bytes(b"half")
     assert run("train", "resume=parts") == 0
     assert not left.exists()

@@ -116,7 +116,7 @@ ADAPTER: dict[str, tuple[Callable[[Path], None], str]] = {
     "label with an escape": (
         lambda m: m.joinpath(checkpoint.CARD).write_text(
             m.joinpath(checkpoint.CARD).read_text().replace('"joy"', '"joy\\u001b[2J"')),
-        "is damaged: labels"),
+        "has a label 'joy\\x1b[2J' with the control character U+001B"),
     "labels of another head": (two_more_labels, "names 13 labels, its head has 11 outputs"),
     "threshold above 1": (lambda m: change_card(m, "thresholds", "global", "joy", value=1.5), "not a number of 0 to 1"),
     "threshold in words": (lambda m: change_card(m, "thresholds", "global", "joy", value="0.5"), "not a number"),

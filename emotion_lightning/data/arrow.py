@@ -10,6 +10,7 @@ from emotion_lightning.data.delimited import refuse_repeated
 from emotion_lightning.data.encoding import unreadable
 from emotion_lightning.data.rows import Chunk, Problems
 from emotion_lightning.errors import UserError
+from emotion_lightning.labels import normalised
 
 ROWS_AT_ONCE = 4096
 
@@ -58,7 +59,9 @@ def class_names(path: Path) -> dict[str, list[str]]:
             with pyarrow.memory_map(str(path)) as mapped:
                 features = _features(_open(mapped).schema)
         kinds = {name: feature.get("feature", feature) for name, feature in features.items()}
-        return {name: list(kind["names"]) for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"}
+        return {
+            normalised(name): list(kind["names"]) for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"
+        }
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError):
         return {}  # a file of other origin, or a damaged one, which reading its rows will report
 
@@ -72,7 +75,7 @@ def parquet_chunks(path: Path, problems: Problems) -> Iterator[Chunk]:
     import pyarrow.parquet
 
     with _reading(path), pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
-        refuse_repeated(path, list(file.schema_arrow.names))
+        refuse_repeated(path, list(map(normalised, file.schema_arrow.names)))
         yield from _chunks(path, problems, file.iter_batches(batch_size=ROWS_AT_ONCE))
 
 
@@ -112,7 +115,7 @@ def _batches(file: Path, mapped: Any) -> Iterator[Any]:
     opened = _open(mapped)
     whole = hasattr(opened, "num_record_batches")
     batches = (opened.get_batch(i) for i in range(opened.num_record_batches)) if whole else iter(opened)
-    refuse_repeated(file, list(opened.schema.names))
+    refuse_repeated(file, list(map(normalised, opened.schema.names)))
     for batch in batches:
         batch.validate(full=True)  # offsets of a damaged file may point anywhere
         for offset in range(0, len(batch), ROWS_AT_ONCE):
@@ -124,7 +127,7 @@ def _chunks(path: Path, problems: Problems, batches: Iterable[Any], *, start: in
         if not len(batch):
             continue
         rows = range(start + 1, start + len(batch) + 1)
-        names = batch.schema.names
+        names = map(normalised, batch.schema.names)
         yield Chunk(rows, {name: _cells(path, problems, rows, name, batch.column(i)) for i, name in enumerate(names)})
         start += len(batch)
 

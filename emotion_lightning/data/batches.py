@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, Sampler
 
 from emotion_lightning import config
 from emotion_lightning.data.cleaning import cleaner
+from emotion_lightning.errors import UserError
 from emotion_lightning.labels import Targets
 from emotion_lightning.pooling import Batch
 
@@ -53,9 +54,15 @@ def tokenize(
     lengths = [np.zeros(1, np.int64)]
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
         some = [cleaned(text) for text in texts[start : start + _TEXTS_AT_ONCE]]
-        ids = tokenizer(some, return_attention_mask=False, return_token_type_ids=False, verbose=False, **cut)[
-            "input_ids"
-        ]
+        try:
+            ids = tokenizer(some, return_attention_mask=False, return_token_type_ids=False, verbose=False, **cut)[
+                "input_ids"
+            ]
+        except TypeError as error:  # the tokenizer's word for half a character (a lone surrogate), which UTF-8 lacks
+            for number, text in enumerate(some, start=start + 1):
+                if not isinstance(text, str) or text != text.encode(errors="replace").decode():
+                    raise UserError(f"Text {number} is {ascii(text)[:60]}, which is no text in UTF-8.") from error
+            raise
         lengths.append(np.fromiter(map(len, ids), np.int64, len(ids)))
         pieces.append(np.fromiter(chain.from_iterable(ids), np.int32))
     return Tokens(ids=np.concatenate(pieces), starts=np.cumsum(np.concatenate(lengths)))

@@ -6,6 +6,8 @@ import math
 import re
 from typing import Any
 
+from emotion_lightning.labels import normalised
+
 _BINARY = {"0": 0, "1": 1, "true": 1, "false": 0}
 _ZEROS = re.compile(r"([01])\.0+")
 
@@ -71,7 +73,7 @@ def split_labels(cell: Any, separator: str) -> list[str]:
     if isinstance(cell, str):
         printed = _printed_list(cell.strip())
         if printed is None:
-            return [part.strip() for part in cell.split(separator) if part.strip()]
+            return [normalised(part) for part in cell.split(separator) if part.strip()]
         cell = printed
     return [_name(part) for part in (cell if isinstance(cell, list | tuple) else [cell]) if str(part).strip()]
 
@@ -82,7 +84,7 @@ def _name(part: Any) -> str:
     if isinstance(part, list | tuple | dict):
         raise ValueError("has a list among its labels")
     whole = isinstance(part, bool) or (isinstance(part, float) and part.is_integer())
-    return str(int(part)) if whole else str(part).strip()
+    return str(int(part)) if whole else normalised(str(part))
 
 
 def is_odd(name: str) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning import config
+from emotion_lightning import config, labels
 from emotion_lightning.data import files
 from emotion_lightning.data.cells import binary, is_blank, is_odd, shown, split_labels
 from emotion_lightning.data.rows import Chunk, Problems, Source
@@ -138,6 +138,15 @@ def _hashable(cell: Any) -> Any:
     return None if isinstance(cell, dict) else cell
 
 
+def normalised(settings: Any) -> Any:
+    """Settings of a table whose names of columns and labels are spelled as the readers spell those of files."""
+    one = {name: getattr(settings, name, None) for name in ("text", "id_column", "labels_column")}
+    changed: dict[str, Any] = {name: labels.normalised(value) for name, value in one.items() if value}
+    if getattr(settings, "labels", None):
+        changed["labels"] = [labels.normalised(name) for name in settings.labels]
+    return dataclasses.replace(settings, **changed)
+
+
 def find_columns(source: Source, settings: config.Table, seen: Survey) -> Columns:
     """Decide the columns from the settings and, for what they leave open, from the survey of the first source."""
     path, names = source.path, seen.names
@@ -203,7 +212,8 @@ def _what_they_hold(seen: Survey, names: list[str]) -> str:
 def _list_column(
     source: Source, settings: config.Table, seen: Survey, column: str, text: str, identifier: str | None
 ) -> Columns:
-    path, given = source.path, settings.labels or source.class_names.get(column)
+    path = source.path
+    given = settings.labels or [labels.normalised(name) for name in source.class_names.get(column, [])] or None
     if column not in seen.lists:
         raise UserError(
             f"{path}, column {column}: more than {_DIFFERENT:,} different cells; that is no column of labels. Name the "

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 from emotion_lightning.data.encoding import Lines, decoded, open_text, wrong_bytes
 from emotion_lightning.data.rows import Chunk, Problems
 from emotion_lightning.errors import UserError
+from emotion_lightning.labels import normalised
 
 ROWS_AT_ONCE = 512
 
@@ -81,7 +82,7 @@ def _chunks(path: Path, problems: Problems, dialect: Dialect, lines: Lines, enco
     numbers: list[int] = []
     table: list[list[str]] = []
     try:
-        header = [name.strip() for name in next(reader, [])]
+        header = [normalised(name) for name in next(reader, [])]
         if lines.suspicious:
             _refuse_header(path, header, encoding)
         if not any(header):

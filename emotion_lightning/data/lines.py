@@ -10,6 +10,7 @@ from emotion_lightning.data.delimited import ROWS_AT_ONCE
 from emotion_lightning.data.encoding import Lines, decoded, open_text, wrong_bytes
 from emotion_lightning.data.rows import Chunk, Problems
 from emotion_lightning.errors import UserError
+from emotion_lightning.labels import normalised
 
 _OBJECT_BYTES = 12
 """Bytes of memory that Python takes for each byte of JSON, about."""
@@ -101,9 +102,9 @@ class _Repeated(ValueError):
 
 
 def _record(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(pairs)
+    names = [normalised(name) for name, _ in pairs]
+    record = dict(zip(names, (value for _, value in pairs), strict=True))
     if len(record) < len(pairs):
-        names = [name for name, _ in pairs]
         raise _Repeated(f"the key {next(name for name in names if names.count(name) > 1)} stands in it twice")
     return record
 

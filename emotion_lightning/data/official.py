@@ -54,7 +54,7 @@ def _semeval_file(file: Path) -> tuple[list[str], Rows]:
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not UTF-8 (byte {error.start}); take the official file.") from error
     header = lines[0].rstrip("\r").split("\t")
-    names = header[2:]
+    names = [labels.normalised(name) for name in header[2:]]
     if header[:2] != ["ID", "Tweet"] or not names:
         raise UserError(f"{file}: its first line is not the official header, ID and Tweet and the labels with tabs.")
     ids, texts, cells, numbers = [], [], [], []
@@ -76,6 +76,7 @@ def _semeval_file(file: Path) -> tuple[list[str], Rows]:
     if any(unlabelled) and not all(unlabelled):
         problems.add(file, "NONE for a label in a file with labels.", row=numbers[unlabelled.index(True)])
     problems.raise_any()
+    labels.check(names, str(file))
     if not ids:
         raise UserError(f"{file} has a header and no rows.")
     targets = None if any(unlabelled) else np.array(cells, dtype=np.float32).reshape(len(cells), len(names))
@@ -86,7 +87,7 @@ def goemotions(path: str | None) -> Corpus:
     """GoEmotions from the folder of its files."""
     folder = _data_folder(path)
     names_file = _find(folder, ["labels.txt", "emotions.txt"])
-    names = names_file.read_text(encoding="utf-8-sig").split()
+    names = [labels.normalised(name) for name in names_file.read_text(encoding="utf-8-sig").split()]
     labels.check(names, str(names_file))
     splits: dict[str, Rows] = {}
     paths: dict[str, Path] = {}

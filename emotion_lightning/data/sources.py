@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from emotion_lightning import config, labels
-from emotion_lightning.data import arrow, files, official, overlap, splitting, tables
-from emotion_lightning.data.columns import Columns, Survey, find_columns, survey, unlabelled
+from emotion_lightning.data import arrow, delimited, files, official, overlap, splitting, tables
+from emotion_lightning.data.columns import Columns, Survey, find_columns, normalised, survey, unlabelled
 from emotion_lightning.data.rows import SPLITS, WHOLE, Chunk, Corpus, Problems, Rows, Source
 from emotion_lightning.errors import UserError
 
@@ -124,6 +124,7 @@ def _given(settings: config.File) -> dict[str, Path]:
 
 def _read_tables(settings: config.Table, sources: dict[str, Source]) -> Corpus:
     """Survey every source, decide on the columns by the first, gather the rows; all problems in one error."""
+    settings = normalised(settings)
     problems = Problems()
     surveys: dict[str, Survey] = {}
     for name, source in sources.items():
@@ -143,6 +144,7 @@ def _read_tables(settings: config.Table, sources: dict[str, Source]) -> Corpus:
     try:
         columns = find_columns(source, settings, surveys[first])
         labels.check(columns.labels, str(source.path), id_column=columns.id)
+        labels.tell_respelled(columns.labels)
     except UserError as error:
         problems.note(source.path, str(error))
         problems.raise_any()
@@ -228,8 +230,9 @@ def _hub(settings: config.Hub) -> Corpus:
     if unused := sorted(set(loaded) - set(wanted.values())):
         log.warning("Splits of %s left aside: %s (see data.validation and data.test).", place, ", ".join(unused))
     sources = {
-        name: Source(Path(f"{settings.path}[{wanted[name]}]"), partial(_dataset_chunks, table), _class_names(table))
+        name: Source(path, partial(_dataset_chunks, path, table), _class_names(table))
         for name, table in given.items()
+        for path in [Path(f"{settings.path}[{wanted[name]}]")]
     }
     corpus = _read_tables(settings, sources)
     return dataclasses.replace(corpus, hashes={place: str(given["train"]._fingerprint)})
@@ -257,15 +260,16 @@ def _place(settings: config.Hub) -> str:
     return f"{settings.path}{f' ({settings.name})' if settings.name else ''}"
 
 
-def _dataset_chunks(table: Any, problems: Problems) -> Iterator[Chunk]:
+def _dataset_chunks(path: Path, table: Any, problems: Problems) -> Iterator[Chunk]:
     start = 1
+    delimited.refuse_repeated(path, list(map(labels.normalised, table.column_names)))
     for columns in table.iter(batch_size=arrow.ROWS_AT_ONCE):
         count = len(next(iter(columns.values())))
-        yield Chunk(range(start, start + count), columns)
+        yield Chunk(range(start, start + count), {labels.normalised(name): cells for name, cells in columns.items()})
         start += count
 
 
 def _class_names(table: Any) -> dict[str, list[str]]:
     """Names of the ids in columns of class labels."""
     kinds = {name: getattr(feature, "feature", feature) for name, feature in table.features.items()}
-    return {name: list(kind.names) for name, kind in kinds.items() if getattr(kind, "names", None)}
+    return {labels.normalised(name): list(kind.names) for name, kind in kinds.items() if getattr(kind, "names", None)}

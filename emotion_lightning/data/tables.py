@@ -17,7 +17,7 @@ from emotion_lightning import config, labels
 from emotion_lightning.config import EmptyTexts
 from emotion_lightning.data import files, memory
 from emotion_lightning.data.cells import as_text, binary, is_blank, shown, spelled, split_labels
-from emotion_lightning.data.columns import LIST_COLUMNS, Columns, survey
+from emotion_lightning.data.columns import LIST_COLUMNS, Columns, normalised, survey
 from emotion_lightning.data.rows import Chunk, Problems, Rows, Source
 from emotion_lightning.errors import UserError
 
@@ -281,6 +281,7 @@ def texts(source: Source, settings: config.Columns, *, usual: tuple[str | None, 
 
     `usual` are the columns of texts and ids that are taken, where there are such, before those with usual names.
     """
+    settings = normalised(settings)
     problems = Problems()
     try:
         seen = survey(source, problems)
@@ -292,7 +293,7 @@ def texts(source: Source, settings: config.Columns, *, usual: tuple[str | None, 
     if not seen.rows:
         raise UserError(files.no_rows(source.path))
     wanted = [settings.text, settings.id_column]
-    for i, name in enumerate(usual):
+    for i, name in enumerate(name and labels.normalised(name) for name in usual):
         if wanted[i] is None and name in (*seen.names, files.ROW):
             wanted[i] = name
     text = files.text_column(source.path, seen.names, wanted[0])
