@@ -121,5 +121,6 @@ def test_a_damaged_calibration_is_refused(finished: Path, tmp_path: Path, run: A
     file = tmp_path / "copy" / "model" / checkpoint.CARD
     content = json.loads(file.read_text())
     file.write_text(json.dumps(content | {"calibration": damage}))
+    file.with_name("SHA256SUMS").unlink(missing_ok=True)
     assert run("predict", "run=copy", "text=hello") == 2
     assert "is damaged or of another version" in capfd.readouterr().err

@@ -130,6 +130,7 @@ def test_weights_that_are_not_finite_predict_nothing(finished: Path, tmp_path: P
 def test_a_card_with_an_impossible_length_is_refused(finished: Path, tmp_path: Path, run: Any, capfd: Any) -> None:
     file = copy(finished, tmp_path) / checkpoint.CARD
     file.write_text(json.dumps(json.loads(file.read_text()) | {"max_tokens": -4}))
+    file.with_name("SHA256SUMS").unlink(missing_ok=True)
     assert run("predict", "run=copy", "text=hello") == 2
     assert "is damaged: max_tokens" in capfd.readouterr().err
 
@@ -139,6 +140,7 @@ def test_a_threshold_that_is_no_number_is_refused(finished: Path, tmp_path: Path
     content = json.loads(file.read_text())
     content["thresholds"]["global"]["joy"] = float("nan")
     file.write_text(json.dumps(content))
+    file.with_name("SHA256SUMS").unlink(missing_ok=True)
     assert run("predict", "run=copy", "text=hello") == 2
     assert "the global threshold of joy is nan" in capfd.readouterr().err
 

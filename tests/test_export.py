@@ -246,9 +246,11 @@ def test_what_cannot_be_exported_is_told_and_nothing_is_left(
     card = json.loads((lost / checkpoint.CARD).read_text())
     card["base"]["path"] = str(tmp_path / "nowhere")
     (lost / checkpoint.CARD).write_text(json.dumps(card))
+    (lost / checkpoint.CARD).with_name("SHA256SUMS").unlink(missing_ok=True)
     hub = Path(shutil.copytree(lost, tmp_path / "hub" / "model"))
     card["base"] |= {"path": "nobody/nothing", "local": False, "pretrained": True}
     (hub / checkpoint.CARD).write_text(json.dumps(card))
+    (hub / checkpoint.CARD).with_name("SHA256SUMS").unlink(missing_ok=True)
     before = sorted(path.name for path in tmp_path.iterdir())
     for arguments, message in [
         ([f"run={finished}", "output=used", "format=merged"], "used stands already and is not empty"),
@@ -309,6 +311,7 @@ def test_without_the_runs_data_answers_are_compared_on_bundled_texts(
         "option": "file", "empty_texts": "refuse", "validation_share": 0.1, "test_share": 0.1, "split_seed": 1,
     }  # fmt: skip
     file.write_text(json.dumps(card))
+    file.with_name("SHA256SUMS").unlink(missing_ok=True)
     found = export(run, run_copy, "merged")
     told = capfd.readouterr()
     assert "validation rows are not at hand" in told.err and found["rows"] == "bundled sample"

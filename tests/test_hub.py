@@ -111,7 +111,9 @@ def test_a_revision_is_what_it_was(run: Any, pushed: Hub, finished: Path, tmp_pa
     before = probabilities(run, f"run={finished}")
     card = json.loads(repository.files["emotion_lightning.json"])
     card["max_tokens"] = 4
-    repository.commits.append({**repository.files, "emotion_lightning.json": json.dumps(card).encode()})
+    changed = {**repository.files, "emotion_lightning.json": json.dumps(card).encode()}
+    del changed["SHA256SUMS"]  # of the card as it was
+    repository.commits.append(changed)
     assert probabilities(run, f"run=hf:{NAME}@v1") == before
     assert probabilities(run, f"run=hf:{NAME}@{repository.sha(1)}") == before
     assert probabilities(run, f"run=hf:{NAME}") != before
@@ -129,7 +131,11 @@ def test_what_is_no_data_is_not_fetched(run: Any, pushed: Hub) -> None:
     }
     repository.commits.append({**repository.files, **hostile})
     folder = Path(hub.fetch(f"hf:{NAME}"))
-    assert {file.suffix for file in folder.rglob("*") if file.is_file()} == {".json", ".safetensors"}
+    assert {file.suffix or file.name for file in folder.rglob("*") if file.is_file()} == {
+        ".json",
+        ".safetensors",
+        "SHA256SUMS",
+    }
     assert not any(path in line for path in hostile for line in pushed.asked)
 
 
@@ -207,6 +213,7 @@ def test_nothing_that_is_uploaded_tells_of_this_machine(server: Hub, finished: P
     card["data"] |= {"option": "file", "path": "/home/jane/clients/acme/my.csv", "cache_dir": "~/cache"}
     card["data_hashes"] = {"/home/jane/clients/acme/my.csv": "0" * 64}
     (run / "model" / "emotion_lightning.json").write_text(json.dumps(card))
+    (run / "model" / "SHA256SUMS").unlink()  # of the card as it was
     settings = yaml.safe_load((run / "settings.yaml").read_text())
     settings["data"]["path"] = "C:\\Users\\jane\\my.csv"
     settings["logger"] |= {"entity": "janes-team", "project": "secret-project"}
@@ -385,6 +392,7 @@ def test_a_second_push_is_a_new_commit_and_leaves_files_of_others(pushed: Hub, f
     card = json.loads((run / "model" / "emotion_lightning.json").read_text())
     card["thresholds"]["global"]["joy"] = 0.123
     (run / "model" / "emotion_lightning.json").write_text(json.dumps(card))
+    (run / "model" / "SHA256SUMS").unlink()
     hub.upload(run, NAME)
     assert len(repository.commits) == 4
     assert repository.files["notes.md"] == b"mine" and "sub/chart.png" in repository.files

@@ -155,6 +155,7 @@ def test_weights_that_do_not_fit_their_config_are_named(
     shutil.copytree(model.BUNDLED, tmp_path / "odd")
     told = json.loads((tmp_path / "odd" / "config.json").read_text())
     (tmp_path / "odd" / "config.json").write_text(json.dumps(told | {"intermediate_size": 512}))
+    (tmp_path / "odd" / "config.json").with_name("SHA256SUMS").unlink(missing_ok=True)
     assert run("train", "model.path=odd", f"model.quantization={quantization}", "trainer=debug", "logger=none",
                "data.max_rows=64") == 2  # fmt: skip
     assert re.search(r"model odd cannot be loaded: .*mlp\.\w+_proj\.weight is \(", capfd.readouterr().err)

@@ -108,6 +108,7 @@ def test_runs_that_cannot_be_averaged_are_refused(
     shutil.copytree(seeds / "1", other)
     file = other / "model" / checkpoint.CARD
     file.write_text(file.read_text().replace('"trust"', '"hope"'))
+    file.with_name("SHA256SUMS").unlink(missing_ok=True)
     with pytest.raises(UserError, match="they cannot be averaged"):
         average.card([str(seeds / "0"), str(other)])
     assert run("predict", f"run=[{seeds / '0'},nowhere]", "text=hello") == 2

@@ -300,6 +300,7 @@ def test_moved_run_folder_still_predicts(finished: Path, run: Any, tmp_path: Pat
     card = json.loads((moved / "model" / "emotion_lightning.json").read_text())
     card["base"]["path"] = "/gone/base"
     (moved / "model" / "emotion_lightning.json").write_text(json.dumps(card))
+    (moved / "model" / "emotion_lightning.json").with_name("SHA256SUMS").unlink(missing_ok=True)
     assert load(moved).predict(["We won!"])[0] == before
 
 

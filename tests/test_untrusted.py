@@ -17,7 +17,7 @@ import yaml
 from conftest import SMALL, run_in_process
 from safetensors.torch import load_file, save_file
 
-from emotion_lightning import checkpoint, command, config, model, multirun, run_folder, schema, untrusted
+from emotion_lightning import checkpoint, command, config, manifest, model, multirun, run_folder, schema, untrusted
 from emotion_lightning.errors import UserError
 
 MARKER = "was_here"
@@ -37,11 +37,13 @@ CODE = (
 
 
 def change(file: Path, **entries: Any) -> None:
+    (file.parent / manifest.NAME).unlink(missing_ok=True)  # somebody hostile would bring a list that fits
     file.write_text(json.dumps(json.loads(file.read_text()) | entries))
 
 
 def change_card(folder: Path, *path: str, value: Any) -> None:
     file = folder / checkpoint.CARD
+    (folder / manifest.NAME).unlink(missing_ok=True)
     content = part = json.loads(file.read_text())
     for name in path[:-1]:
         part = part[name]
