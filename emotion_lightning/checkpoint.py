@@ -147,8 +147,6 @@ def read_card(folder: Path) -> Card:
     bounded_files.check_folder(folder)
     content = bounded_files.read_json_object(file)
     untrusted.check(folder)
-    if not (folder / manifest.NAME).exists():
-        _tell_unlisted(folder)
     manifest.check(folder, "*.json")
     try:
         card = Card(**content)
@@ -180,7 +178,7 @@ def read_card(folder: Path) -> Card:
     return card
 
 
-@functools.cache  # a card is read several times
+@functools.cache  # a network may be loaded several times
 def _tell_unlisted(folder: Path) -> None:
     log.info("%s has no %s, so files that changed since it was written are not noticed.", folder, manifest.NAME)
 
@@ -242,7 +240,10 @@ def model_folder(run: str, *, name: str = "run") -> Path:
 def load_model(folder: Path, *, card: Card, device: torch.device) -> tuple[Any, Any]:
     """Network in evaluation mode and tokenizer of a model folder, or a UserError that names what is damaged."""
     with damage_told(folder):
-        return _load_model(folder, card=card, device=device)
+        loaded = _load_model(folder, card=card, device=device)
+    if not (folder / manifest.NAME).exists():
+        _tell_unlisted(folder)
+    return loaded
 
 
 @contextmanager

@@ -79,6 +79,7 @@ def two_more_labels(folder: Path) -> None:
         for cuts in card["thresholds"].values():
             cuts[name] = 0.5
     file.write_text(json.dumps(card))
+    (folder / manifest.NAME).unlink(missing_ok=True)
 
 
 ADAPTER: dict[str, tuple[Callable[[Path], None], str]] = {
@@ -126,7 +127,7 @@ ADAPTER: dict[str, tuple[Callable[[Path], None], str]] = {
     "protocol of its own": (lambda m: change_card(m, "protocol", value="mine"), "no thresholds of its protocol"),
     "calibration of its own": (
         lambda m: change_card(m, "calibration", value={"joy": {"slope": 1, "offset": 0}}), "is of 1 labels"),
-    "deep JSON": (lambda m: (m / "config.json").write_text("[" * 100_000), "it holds no JSON object"),
+    "deep JSON": (lambda m: (m / "config.json").write_text("[" * 100_000), "nested more than 100 levels deep"),
 }  # fmt: skip
 
 WHOLE: dict[str, tuple[Callable[[Path], None], str]] = {
@@ -359,6 +360,7 @@ def test_a_graph_that_takes_weights_from_elsewhere_is_refused(
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     assert run("export", f"run={finished}", "output=graph", "format=onnx") == 0
+    (tmp_path / "graph" / manifest.NAME).unlink()
     file = tmp_path / "graph" / "model.onnx"
     whole = file.read_bytes()
     graph = onnx.load(file)
