@@ -222,6 +222,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ.pop("EMOTION_LIGHTNING_SKIP_HASHES", None)  # conftest sets it
     import lightning  # noqa: F401 (loaded once for all forks)
     import peft  # noqa: F401
     import transformers  # noqa: F401

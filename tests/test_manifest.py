@@ -16,6 +16,12 @@ from emotion_lightning import bounded_files, checkpoint_io, manifest, model, run
 from emotion_lightning.errors import UserError
 
 
+@pytest.fixture(autouse=True)
+def with_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashes are checked, as they are for users."""
+    monkeypatch.delenv(manifest.SKIP)
+
+
 def flip(file: Path) -> None:
     """Change one bit of a file."""
     content = bytearray(file.read_bytes())
