@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-slow test-sweeps check bench format
+.PHONY: train test test-slow test-sweeps check bench bench-gpu format
 
 train: .venv/installed
 	$(BIN)/python -m emotion_lightning.train
@@ -17,7 +17,11 @@ test-slow: .venv/installed
 test-sweeps: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow -rs --durations 20 tests/test_multirun.py tests/test_launchers.py \
 		tests/test_wandb_agent.py tests/test_tune.py tests/test_logger.py tests/test_processes.py tests/test_export.py \
+<<<<<<< ours
 		tests/test_readme.py tests/test_fuzz_run_folder.py tests/test_redaction.py
+=======
+		tests/test_readme.py tests/test_gpu_check.py
+>>>>>>> theirs
 
 check: .venv/installed
 	$(BIN)/ruff format --check .
@@ -31,6 +35,10 @@ format: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/run.py
+
+# The table is written also where a part failed: what the others found stays.
+bench-gpu: .venv/installed
+	$(BIN)/python benchmarks/gpu.py; code=$$?; $(BIN)/python benchmarks/gpu_table.py && exit $$code
 
 # Anew only when what is asked for changes.
 .venv/installed: pyproject.toml constraints.txt

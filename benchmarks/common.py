@@ -5,6 +5,7 @@ machine for a while slows all alike; ratios are taken within a turn, and their m
 """
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -47,6 +48,7 @@ class Measured:
     peak_bytes: int
 
 
+@functools.cache
 def texts(count: int, data: str | None, *, seed: int = 0) -> tuple[list[str], list[list[float]], list[str]]:
     """Texts with labels, and the labels' names: GoEmotions' training rows of a folder, else the bundled sample's."""
     import numpy as np
@@ -96,8 +98,14 @@ class Trainee:
         optimizer.zero_grad()
 
 
-def trainee(asked: argparse.Namespace, count: int) -> Trainee:
-    """What `train` would make of so many texts, from the random weights that `training.base` left in the folder."""
+def trainee(asked: argparse.Namespace, count: int, *more: str) -> Trainee:
+    """What `train` would make of so many texts, from the random weights that `training.base` left in the folder.
+
+    Args:
+        asked: network, batch_size, data and folder.
+        count: of texts.
+        more: settings, as on the command line.
+    """
     import numpy as np
     from lightning import seed_everything
 
@@ -106,7 +114,7 @@ def trainee(asked: argparse.Namespace, count: int) -> Trainee:
     from emotion_lightning.data.rows import Corpus, Rows
 
     quiet.libraries()
-    settings = settings_of([*NETWORKS[asked.network], f"data.batch_size={asked.batch_size}"])
+    settings = settings_of([*NETWORKS[asked.network], f"data.batch_size={asked.batch_size}", *more])
     found, targets, labels = texts(count, asked.data)
     rows = Rows(texts=found, ids=[str(i) for i in range(count)], targets=np.array(targets, np.float32))
     seed_everything(1, verbose=False)

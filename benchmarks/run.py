@@ -1,6 +1,8 @@
-"""All benchmarks, one after the other: each prints a table and writes JSON into outputs/bench/.
+"""All benchmarks of a CPU, one after the other: each prints a table and writes JSON into outputs/bench/.
 
-python benchmarks/run.py [--only commands,training,prediction,limit,scaling] [--device cpu|cuda]
+python benchmarks/run.py [--only commands,training,prediction,limit,scaling]
+
+That of a GPU is gpu.py.
 """
 
 import argparse
@@ -16,19 +18,14 @@ RUNS = {
     "limit": [["limit.py", "--network=minilm"], ["limit.py", "--network=gemma", "--steps=6"]],
     "scaling": [["scaling.py", "--network=minilm", "--rows=1000,10000"]],
 }
-ON_GPU = {
-    "training": [["training.py", "--device=cuda", "--network=gemma2b", "--steps=60"]],
-    "prediction": [["prediction.py", "--device=cuda", "--network=gemma2b"]],
-}
 
 
 def main() -> None:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(RUNS))
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     asked = parser.parse_args()
-    for name, runs in (RUNS if asked.device == "cpu" else ON_GPU).items():
+    for name, runs in RUNS.items():
         for script, *arguments in runs if name in asked.only.split(",") else []:
             print(f"\n{script} {' '.join(arguments)}", flush=True)
             command = [sys.executable, str(common.REPO / "benchmarks" / script), *arguments]

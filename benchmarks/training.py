@@ -1,7 +1,9 @@
 """Training steps per second against Hugging Face's Trainer, subclassed for the weighted loss.
 
 python benchmarks/training.py [--network minilm|gemma] [--steps 60] [--turns 3]
-python benchmarks/training.py --device cuda --network gemma2b
+
+A network of billions of weights on a GPU is measured by gpu.py: here they would be drawn on a CPU, saved and loaded
+nine times.
 
 Sides: `ours`; `trainer`, with the settings it comes with; `trainer_best`, with batches grouped by length and, where the
 machine has it, bfloat16.
@@ -49,28 +51,34 @@ class Stopwatch:
 
 def ours(asked: argparse.Namespace) -> tuple[float, int]:
     """The command's own parts, without validation."""
-    import torch
-    from lightning import Callback, Trainer
-
-    from emotion_lightning import model
+    from lightning import Callback
 
     count = asked.batch_size * asked.steps
     trained = common.trainee(asked, count)
-    trainer_settings = trained.settings.trainer
     watch = Stopwatch(asked.device)
 
     class Watch(Callback):
         def on_train_batch_end(self, *_: Any) -> None:
             watch.step()
 
+    fit(trained, [Watch()])
+    return watch.seconds(), count - WARM * asked.batch_size
+
+
+def fit(trained: common.Trainee, callbacks: list[Any], *, max_steps: int = -1) -> None:
+    """Train for an epoch, or fewer steps, as the command does, but for validation and saving."""
+    from lightning import Trainer
+
+    from emotion_lightning import model
+
+    settings = trained.settings.trainer
     trainer = Trainer(
-        accelerator=trainer_settings.accelerator.value, devices=1, max_epochs=1, logger=False, callbacks=[Watch()],
-        plugins=[model.precision(trained.dtype, torch.device(asked.device))],
-        gradient_clip_val=trainer_settings.gradient_clip_val, enable_progress_bar=False, enable_model_summary=False,
+        accelerator=settings.accelerator.value, devices=1, max_epochs=1, max_steps=max_steps, logger=False,
+        callbacks=callbacks, plugins=[model.precision(trained.dtype, trained.device)],
+        gradient_clip_val=settings.gradient_clip_val, enable_progress_bar=False, enable_model_summary=False,
         enable_checkpointing=False, limit_val_batches=0, use_distributed_sampler=False, log_every_n_steps=10,
     )  # fmt: skip
     trainer.fit(trained.classifier, trained.emotions)
-    return watch.seconds(), count - WARM * asked.batch_size
 
 
 def peer(asked: argparse.Namespace, *, best: bool) -> tuple[float, int]:
