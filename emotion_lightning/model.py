@@ -154,7 +154,9 @@ def build(
     )
     keep_in_range(network, compute)
     if settings.activation_checkpointing:
-        network.activation_checkpointing_enable()
+        # transformers 5.17 and older know it by another name.
+        enable = getattr(network, "activation_checkpointing_enable", None) or network.gradient_checkpointing_enable
+        enable()
     return network
 
 
