@@ -95,6 +95,18 @@ def test_network_is_in_training_mode_throughout(settings: Any, tmp_path: Path) -
     assert all(module.training for module in network.modules())
 
 
+def test_activation_checkpointing_of_older_transformers_has_another_name(
+    settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import PreTrainedModel
+
+    enabled: list[Any] = []
+    monkeypatch.delattr(PreTrainedModel, "activation_checkpointing_enable")
+    monkeypatch.setattr(PreTrainedModel, "gradient_checkpointing_enable", lambda self: enabled.append(self))
+    build(settings, tmp_path, "model.activation_checkpointing=true")
+    assert len(enabled) == 1
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_activation_checkpointing_gives_the_same_gradients(settings: Any, tmp_path: Path, dtype: str) -> None:
     gradients = []
@@ -219,12 +231,19 @@ def test_label_without_positives_has_a_finite_weight(settings: Any) -> None:
 
 
 @pytest.mark.gpu
-def test_gemma_shape_trains_a_step_in_4_bit_on_a_gpu(settings: Any, tmp_path: Path) -> None:
+def test_gemma_shape_trains_a_step_in_4_bit_on_a_gpu(
+    settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parent.parent / "benchmarks"))
+    from gpu_parts import base
+
     chosen = settings("model=gemma", "model.pretrained=false")
     tokenizer = model.load_tokenizer(chosen.model)
     device = torch.device("cuda", 0)
-    network = model.build(chosen.model, LABELS, tokenizer=tokenizer, full=False, device=device, seed=1,
-                          base_folder=tmp_path / "base")  # fmt: skip
+    torch.cuda.reset_peak_memory_stats()
+    with base.drawn_weights(device):
+        network = model.build(chosen.model, LABELS, tokenizer=tokenizer, full=False, device=device, seed=1,
+                              base_folder=tmp_path / "base")  # fmt: skip
     network = adapter.attach(network, chosen.peft, roles=chosen.model.roles, head=chosen.model.head, seed=1)
     dataset = EmotionRows(tokenize(TEXTS, tokenizer, max_tokens=64), None)
     collated = Collate(dataset, tokenizer.pad_token_id)([0, 1, 2])
