@@ -40,6 +40,8 @@ def check(tree: Any, file: Path) -> None:
         if not isinstance(option, str) or not re.fullmatch(r"\w[\w-]*", option):
             raise UserError(f"{file} sets {group}={option!r}, which is no name of an option; it is not opened.")
     for name, value in leaves({name: value for name, value in tree.items() if name != "options"}):
+        if name not in hints and value is None and re.fullmatch(r"\w+(\.\w+)*", name):
+            continue  # of another version, and unset
         if name not in hints:
             raise UserError(f"{file} sets {name}, which is no setting of a run.")
         if not any(_fits(hint, value) for hint in hints[name]):
