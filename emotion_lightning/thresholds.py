@@ -3,7 +3,7 @@
 A label is predicted where its probability is greater than its threshold. Thresholds are fitted on validation.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -88,9 +88,51 @@ def global_threshold(
 ) -> float:
     """The cut, of 0.01 to 0.99, with the highest score; of equals the one nearest to 0.5."""
     truth = targets.bool()
-    scores = torch.stack([_SCORES[metric](decide(probabilities, cut), truth) for cut in _GRID])
+    # How many cuts lie below a probability: it is predicted at these, and at no other.
+    passed = torch.searchsorted(_GRID.to(probabilities.device), probabilities.double())
+    if metric is config.ThresholdMetric.jaccard:
+        scores = _jaccard_of_cuts(passed, truth)
+    else:
+        found, predicted = _above(passed, truth), _above(passed, torch.ones_like(truth))
+        total = predicted + truth.sum(0)
+        if metric is config.ThresholdMetric.micro:
+            found, total = found.sum(1), total.sum(1)
+            scores = _f1(found, total)
+        else:
+            scores = torch.stack([scores.mean() for scores in _f1(found, total)])
     best = (scores >= scores.max() - 1e-12).nonzero().flatten()
     return float(_GRID[best[(_GRID[best] - 0.5).abs().argmin()]])
+
+
+def _above(passed: Tensor, counted: Tensor) -> Tensor:
+    """Cells that are predicted at each cut of the grid, of those that are `counted`, [cut, label], int64.
+
+    Args:
+        passed: how many cuts each probability is above, [row, label].
+        counted: bool, [row, label].
+    """
+    labels, cuts = passed.shape[1], len(_GRID)
+    cells = torch.arange(labels, device=passed.device) * (cuts + 1) + passed
+    histogram = torch.bincount(cells[counted], minlength=labels * (cuts + 1)).view(labels, cuts + 1)
+    return histogram.flip(1).cumsum(1).flip(1)[:, 1:].T
+
+
+def _jaccard_of_cuts(passed: Tensor, truth: Tensor) -> Tensor:
+    """The mean over the rows of their Jaccard index at each cut of the grid, [cut], float64."""
+    rows, labels = passed.shape
+    passed, order = passed.sort(dim=1, descending=True)
+    gold = truth.sum(1)
+    hits, index = torch.zeros_like(gold), torch.where(gold > 0, 0.0, 1.0).double()  # where nothing is predicted
+    # A row's index changes at a label's probability and is the same in between; `changes` holds by how much, at the
+    # last cut below that probability. Summed from the highest cut down, they give the sum over rows at each cut.
+    changes = torch.zeros(len(_GRID) + 1, dtype=torch.float64, device=passed.device)
+    start = index.sum()
+    for place in range(labels):
+        hits = hits + truth.gather(1, order[:, place : place + 1]).squeeze(1)
+        after = hits.double() / (gold + place + 1 - hits)
+        changes += torch.bincount(passed[:, place], weights=after - index, minlength=len(_GRID) + 1)
+        index = after
+    return (start + changes.flip(0).cumsum(0).flip(0)[1:]) / rows
 
 
 def per_label_thresholds(probabilities: Tensor, targets: Tensor, *, fallback: float) -> Tensor:
@@ -134,43 +176,58 @@ def _middles(ordered: Tensor) -> tuple[Tensor, Tensor]:
 def _ascend(probabilities: Tensor, targets: Tensor, *, start: float, metric: config.ThresholdMetric) -> Tensor:
     """Cuts that no change of a single one betters, from a common one: coordinate ascent, [label]."""
     probabilities, truth = probabilities.double(), targets.bool()
-    cuts = torch.full((probabilities.shape[1],), start, dtype=torch.float64)
-    value = float(_SCORES[metric](decide(probabilities, cuts), truth))
+    labels = probabilities.shape[1]
+    cuts = torch.full((labels,), start, dtype=torch.float64)
+    decisions = decide(probabilities, cuts)
+    value = float(_SCORES[metric](decisions, truth))
+    # Labels of each row that are decided and true, and those that are decided or true.
+    both, either = (decisions & truth).sum(1), (decisions | truth).sum(1)
+    sorts = [probabilities[:, label].sort(descending=True) for label in range(labels)]
     for _ in range(_ROUNDS):
         before = value
-        for label in range(len(cuts)):
-            middle, scores = _scores_of_cuts(probabilities, truth, cuts, label, metric)
+        for label in range(labels):
+            gold = truth[:, label]
+            ordered, order = sorts[label]
+            decided = decide(probabilities[:, label], cuts[label])
+            others = both - (decided & gold).long(), either - (decided | gold).long()
+            middle, scores = _scores_of_cuts(ordered, gold[order], [part[order] for part in others], metric)
             best = (scores >= scores.max() - 1e-12).nonzero().flatten()
             if float(scores.max()) > value + 1e-12:
                 cuts[label] = middle[best[(middle[best] - 0.5).abs().argmin()]]
                 value = float(scores.max())
+                decided = decide(probabilities[:, label], cuts[label])
+                both, either = others[0] + (decided & gold), others[1] + (decided | gold)
         if value <= before + 1e-12:
             break
     return cuts
 
 
 def _scores_of_cuts(
-    probabilities: Tensor, truth: Tensor, cuts: Tensor, label: int, metric: config.ThresholdMetric
+    ordered: Tensor, gold: Tensor, others: Sequence[Tensor], metric: config.ThresholdMetric
 ) -> tuple[Tensor, Tensor]:
-    """Every cut of one label, and the score that each brings while the other labels keep theirs."""
-    ordered, order = probabilities[:, label].sort(descending=True)
-    middle, possible = _middles(ordered)
-    decisions = decide(probabilities, cuts)
-    yes, no = decisions.clone(), decisions.clone()
-    yes[:, label], no[:, label] = True, False
+    """Every cut of one label, and the score that each brings while the other labels keep theirs.
 
-    def summed(part: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    Args:
+        ordered: the label's probabilities from high to low, [row].
+        gold: whether those rows have the label.
+        others: how many of the rows' other labels are decided and true, and how many are decided or true.
+        metric: what is scored.
+    """
+    middle, possible = _middles(ordered)
+    both, either = others
+
+    def summed(yes: Tensor, no: Tensor) -> Tensor:
         # The first k rows say yes, the others no: for every k at once, k from 0.
-        with_label, without = part(yes, truth)[order], part(no, truth)[order]
-        zero = with_label.new_zeros(1)
-        return torch.cat([zero, with_label.cumsum(0)]) + without.sum() - torch.cat([zero, without.cumsum(0)])
+        zero = yes.new_zeros(1)
+        return torch.cat([zero, yes.cumsum(0)]) + no.sum() - torch.cat([zero, no.cumsum(0)])
 
     if metric is config.ThresholdMetric.jaccard:
-        scores = summed(row_jaccard) / len(truth)
+        scores = summed(_index(both + gold, either + 1), _index(both, either + gold)) / len(gold)
     else:
-        both = summed(lambda decided, gold: (decided & gold).sum(1).double())
-        sizes = summed(lambda decided, gold: (decided.sum(1) + gold.sum(1)).double())
-        scores = torch.where(sizes > 0, 2 * both / sizes.clamp(min=1), 0.0)
+        # What is decided and what is true, counted together, is the sum of both kinds.
+        hits = summed((both + gold).double(), both.double())
+        sizes = summed((both + gold + either + 1).double(), (both + either + gold).double())
+        scores = torch.where(sizes > 0, 2 * hits / sizes.clamp(min=1), 0.0)
     # Above the highest probability the label is never predicted.
     highest = (1 + ordered[:1]) / 2
     middle = torch.cat([highest, middle])
@@ -180,8 +237,11 @@ def _scores_of_cuts(
 
 def row_jaccard(decisions: Tensor, truth: Tensor) -> Tensor:
     """Jaccard index of each row, [row], float64; 1 where neither has a label. Both bool, [row, label]."""
-    both, either = (decisions & truth).sum(1).double(), (decisions | truth).sum(1)
-    return torch.where(either > 0, both / either.clamp(min=1), 1.0)
+    return _index((decisions & truth).sum(1), (decisions | truth).sum(1))
+
+
+def _index(both: Tensor, either: Tensor) -> Tensor:
+    return torch.where(either > 0, both.double() / either.clamp(min=1), 1.0)
 
 
 def _f1(found: Tensor, total: Tensor) -> Tensor:

@@ -210,3 +210,37 @@ def test_the_oracle_is_fitted_on_the_rows_it_scores_and_cannot_be_chosen(setting
     assert "oracle" not in thresholds.PROTOCOLS
     with pytest.raises(Exception, match="oracle"):
         settings("thresholds=oracle")
+
+
+@pytest.mark.parametrize("metric", ThresholdMetric)
+@given(
+    seed=st.integers(0, 10**6), rows=st.integers(1, 40), labels=st.integers(1, 6),
+    steps=st.sampled_from([None, 4, 50, 100]),
+)  # fmt: skip
+def test_the_common_cut_is_that_of_a_pass_over_the_data_for_each_cut(metric, seed, rows, labels, steps):
+    probabilities, targets = case(rows, labels, seed)
+    if steps is not None:  # many equal probabilities, on the cuts themselves
+        probabilities = (probabilities * steps).round() / steps
+    truth = targets.bool()
+    grid = torch.arange(1, 100, dtype=torch.float64) / 100
+    score = {
+        ThresholdMetric.macro: lambda decided: (
+            sum(f1(*columns) for columns in zip(decided.T, truth.T, strict=True)) / labels
+        ),
+        ThresholdMetric.micro: lambda decided: f1(decided, truth),
+        ThresholdMetric.jaccard: lambda decided: thresholds.row_jaccard(decided, truth).mean(),
+    }[metric]
+    scores = torch.tensor([float(score(thresholds.decide(probabilities, cut))) for cut in grid])
+    best = (scores >= scores.max() - 1e-12).nonzero().flatten()
+    expected = grid[best[(grid[best] - 0.5).abs().argmin()]]
+    assert thresholds.global_threshold(probabilities, targets, metric=metric) == float(expected)
+
+
+@pytest.mark.parametrize("metric", ThresholdMetric)
+def test_fitting_passes_over_the_data_once_and_not_for_each_cut(metric, monkeypatch):
+    decided = []
+    decide = thresholds.decide
+    monkeypatch.setattr(thresholds, "decide", lambda p, cut: decided.append(p.numel()) or decide(p, cut))
+    probabilities, targets = case(500, 5)
+    thresholds.global_threshold(probabilities, targets, metric=metric)
+    assert not decided
