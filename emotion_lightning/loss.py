@@ -37,10 +37,12 @@ def build(settings: config.Loss, *, label_counts: np.ndarray, rows: int) -> nn.M
 def positive_weights(settings: config.WeightedBCE, *, label_counts: np.ndarray, rows: int) -> Tensor:
     """How much a positive of each label counts against a negative, [label].
 
-    A label without positives in train gets weight 1: it has nothing to weigh.
+    A label that no row or every row of train has gets weight 1: there is nothing to weigh one kind of row against. By
+    the formulas, one that every row has would weigh 0: it would have no gradient, and its output would stay random.
     """
     positives = torch.as_tensor(np.asarray(label_counts), dtype=torch.float64)
-    ratio = torch.where(positives > 0, (rows - positives) / positives.clamp(min=1), torch.ones_like(positives))
+    both = (positives > 0) & (positives < rows)
+    ratio = (rows - positives) / positives.clamp(min=1)
     match settings.weights:
         case config.PositiveWeights.none:
             weights = torch.ones_like(ratio)
@@ -50,7 +52,7 @@ def positive_weights(settings: config.WeightedBCE, *, label_counts: np.ndarray, 
             weights = ratio.sqrt()
         case config.PositiveWeights.effective_number:
             weights = _effective_number(rows - positives, settings.beta) / _effective_number(positives, settings.beta)
-            weights = torch.where(positives > 0, weights, 1.0)
+    weights = torch.where(both, weights, 1.0)
     if settings.clip is not None:
         weights = weights.clamp(max=settings.clip)
     return weights.float()

@@ -57,6 +57,17 @@ def test_positives_weigh_by_how_rare_their_label_is(kind, clip, expected):
     assert weights(kind, clip).tolist() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("kind", config.PositiveWeights)
+@pytest.mark.parametrize("clip", [None, 10])
+def test_a_label_that_every_row_has_keeps_a_gradient(kind, clip):
+    settings = config.WeightedBCE(kind, clip, 0.99)
+    module = loss.build(settings, label_counts=np.array([0, 6, 3]), rows=6)
+    assert module.weights is None or module.weights[:2].tolist() == [1, 1]
+    logits = torch.zeros(6, 3, requires_grad=True)
+    module(logits, torch.tensor([[0.0, 1.0, row % 2] for row in range(6)])).backward()
+    assert (logits.grad[:, 1] < -0.01).all()
+
+
 def test_weighted_bce_counts_positives_by_their_weight():
     weighted = np.array([1.0, 10.0, 3.0, 1.0])
     found = build(config.WeightedBCE(config.PositiveWeights.neg_pos, 10, beta=0.99))(*batch())
