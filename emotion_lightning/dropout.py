@@ -1,5 +1,6 @@
 """Dropout that costs little on a CPU."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 _LEVELS = 1 << 16
 _KERNEL = "eager_with_quick_dropout"
 """Name under which transformers finds `_attention`."""
+_LEARNED = ("s_aux", "sinks", "position_bias")
+"""What some networks add to the scores of attention: they keep the function of their own file."""
 
 
 def quicken(network: nn.Module, *, kernels: Sequence[str] = ("eager",)) -> None:
@@ -66,13 +69,19 @@ def _attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    **_: Any,
+    softcap: float | None = None,
+    **others: Any,
 ) -> tuple[Tensor, Tensor]:
     """Attention as transformers' eager kernels compute it, [batch, token, head, size], and its weights."""
+    if any(others.get(name) is not None for name in _LEARNED):
+        own = sys.modules[type(module).__module__].eager_attention_forward
+        return own(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **others)
     groups = getattr(module, "num_key_value_groups", 1)
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scores = torch.matmul(query, key.transpose(2, 3)) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if softcap is not None:  # Gemma 2
+        scores = (scores / softcap).tanh() * softcap
     if attention_mask is not None:
         scores = scores + attention_mask
     weights = thinned(scores.softmax(dim=-1).to(query.dtype), dropout if module.training else 0.0)

@@ -72,8 +72,18 @@ SIZES = {
     [
         {"model_type": "bert", "attention_probs_dropout_prob": 0.3, "hidden_dropout_prob": 0.0},
         {"model_type": "gemma", "attention_dropout": 0.3, "num_key_value_heads": 1, "head_dim": 8},
+        # The soft cap is low, so that the small scores of random weights feel it.
+        {
+            "model_type": "gemma2",
+            "attention_dropout": 0.3,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "query_pre_attn_scalar": 8,
+            "attn_logit_softcapping": 1e-3,
+            "initializer_range": 0.5,
+        },
     ],
-    ids=["bert", "gemma"],
+    ids=["bert", "gemma", "gemma2"],
 )
 def test_attention_is_that_of_transformers_but_for_what_it_drops(
     architecture: dict[str, Any], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
@@ -104,6 +114,19 @@ def test_attention_is_that_of_transformers_but_for_what_it_drops(
         patch.setattr(dropout, "thinned", lambda values, rate: values)
         for ours, theirs in zip(run(), stock, strict=True):
             torch.testing.assert_close(ours, theirs, atol=2e-5 if dtype is torch.float32 else 0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("name", ["s_aux", "sinks", "position_bias"])
+def test_attention_with_learned_scores_is_left_to_the_network_s_own_function(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.models.gemma import modeling_gemma
+
+    monkeypatch.setattr(modeling_gemma, "eager_attention_forward", lambda *_, **given: (given["dropout"], given[name]))
+    module = modeling_gemma.GemmaAttention.__new__(modeling_gemma.GemmaAttention)
+    nothing = torch.zeros(1, 1, 1, 1)
+    found = dropout._attention(module, nothing, nothing, nothing, None, dropout=0.25, **{name: 7})
+    assert found == (0.25, 7)
 
 
 @pytest.mark.parametrize(("rate", "kernel", "kept"), [(0.0, "eager", True), (0.1, "sdpa", False), (0.1, "flex", True)])
