@@ -28,6 +28,7 @@ class EmotionClassifier(lightning.LightningModule):
         method: whose rates are taken where `optimizer` leaves them open.
         head: modules that learn at the head's rate.
         pooling: what the head sees of a text.
+        head_factor: what the method's rate of the head is multiplied by, by the scale of the head's inputs.
         identity: what a checkpoint must have in common with this run to be loaded: base, labels, method …
     """
 
@@ -46,6 +47,7 @@ class EmotionClassifier(lightning.LightningModule):
         head: list[str],
         pooling: config.Pooling,
         identity: dict[str, Any],
+        head_factor: float = 1.0,
     ) -> None:
         super().__init__()
         self.network = network
@@ -56,6 +58,7 @@ class EmotionClassifier(lightning.LightningModule):
         self.method = method
         self.head = head
         self.pooling = pooling
+        self.head_factor = head_factor
         self.identity = identity
         self.outcomes = metrics.Outcomes()
         self.batch_shape: tuple[int, ...] = (0, 0)
@@ -128,6 +131,7 @@ class EmotionClassifier(lightning.LightningModule):
             self.method,
             self.network,
             head=self.head,
+            head_factor=self.head_factor,
             steps=int(self.trainer.estimated_stepping_batches),
             fused=not self._scales_gradients(),
         )
@@ -189,7 +193,7 @@ class EmotionClassifier(lightning.LightningModule):
         state = {
             "python": random.getstate(),
             "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state().clone() if torch.cuda.is_available() else None,
+            "cuda": torch.cuda.get_rng_state(self.device).clone() if self.device.type == "cuda" else None,
         }
         states: list[Any] = [state]
         if self.trainer.world_size > 1:
@@ -218,8 +222,8 @@ class EmotionClassifier(lightning.LightningModule):
             return
         random.setstate(self._random_state["python"])
         torch.set_rng_state(self._random_state["torch"].cpu())
-        if torch.cuda.is_available() and self._random_state["cuda"] is not None:
-            torch.cuda.set_rng_state(self._random_state["cuda"].cpu())
+        if self.device.type == "cuda" and self._random_state["cuda"] is not None:
+            torch.cuda.set_rng_state(self._random_state["cuda"].cpu(), self.device)
         self._random_state = None
 
 

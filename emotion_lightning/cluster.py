@@ -41,6 +41,40 @@ def processes() -> int:
     return int(os.environ.get("SUBMITIT_LOCAL_NTASKS") or os.environ.get("SLURM_NTASKS") or 1) if in_submitit() else 1
 
 
+def local_rank() -> int:
+    """Number of this process among those of its node, as Lightning sees it: the GPU that it is to use."""
+    if not any(name in os.environ for name in _OF_LAUNCHERS):  # Lightning takes seconds to import
+        return int(os.environ.get("LOCAL_RANK", "0"))
+    try:
+        return int(_environment()().local_rank())
+    except (KeyError, RuntimeError):  # a shell that has only a part of a job's variables
+        return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def set_local_rank(number: int) -> None:
+    """Make this process, which the program started by itself, one that no launcher has numbered."""
+    for name in _OF_LAUNCHERS:
+        os.environ.pop(name, None)
+    os.environ["LOCAL_RANK"] = str(number)
+
+
+_OF_LAUNCHERS = ("SLURM_NTASKS", "JSM_NAMESPACE_LOCAL_RANK", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+"""Variables by which Lightning knows that SLURM, LSF or MPI started a process."""
+
+
+def _environment() -> Any:
+    """The class of Lightning's that says which process this is, chosen in the order in which Lightning chooses."""
+    from lightning.pytorch.plugins import environments
+
+    kinds = (
+        environments.TorchElasticEnvironment,
+        environments.SLURMEnvironment,
+        environments.LSFEnvironment,
+        environments.MPIEnvironment,
+    )
+    return next((kind for kind in kinds if kind.detect()), environments.LightningEnvironment)
+
+
 def is_first_process() -> bool:
     """Whether this is the one of a job's processes that writes."""
     names = ["LOCAL_RANK", "RANK", "SUBMITIT_LOCAL_GLOBALID", *(["SLURM_PROCID"] if job() or in_submitit() else [])]
@@ -107,4 +141,5 @@ def lightning_plugins() -> list[Any]:
     """What keeps Lightning from requeueing jobs by itself: it would train on, and look for its checkpoint elsewhere."""
     from lightning.pytorch.plugins.environments import SLURMEnvironment
 
-    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+    # torchrun may be at work inside a SLURM job: its numbers come first, as in Lightning.
+    return [SLURMEnvironment(auto_requeue=False)] if _environment() is SLURMEnvironment else []

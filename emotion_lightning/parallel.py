@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from emotion_lightning import predictor
+from emotion_lightning import cluster, predictor
 from emotion_lightning.errors import UserError
 
 _AHEAD = 2
@@ -101,7 +101,7 @@ def _start(numbers: Any, runs: Sequence[str], accelerator: str, devices: int) ->
     global _loaded
     # Ctrl-C reaches the whole group; the first process ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ["LOCAL_RANK"] = str(numbers.get())
+    cluster.set_local_rank(numbers.get())
     if not torch.cuda.is_available():
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // devices))
     _loaded = (runs, accelerator)

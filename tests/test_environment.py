@@ -3,13 +3,16 @@
 import importlib.metadata
 import json
 import subprocess
+import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from emotion_lightning import environment, redaction
+from emotion_lightning import cluster, config, environment, model, redaction
+from emotion_lightning.data.batches import EmotionRows, Tokens
 
 
 def test_a_run_folder_tells_what_it_was_made_with(finished: Path) -> None:
@@ -68,3 +71,81 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(run: Any, 
     }
     assert all(torch.equal(value, kept["same"][name]) for name, value in kept["one"].items())
     assert not all(torch.equal(value, kept["other"][name]) for name, value in kept["one"].items())
+
+
+class _Trainer:
+    """What a part asks Lightning's trainer for, where the machine has a GPU and the CPU is trained on."""
+
+    global_rank, world_size = 0, 1
+
+    def __init__(self, device: str) -> None:
+        self.strategy = types.SimpleNamespace(root_device=torch.device(device))
+
+
+@pytest.fixture
+def with_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine of four GPUs, as far as torch tells; whoever asks one for more gets an error."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    for name in ("get_rng_state", "max_memory_allocated", "synchronize"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: pytest.fail("the GPU was asked"))
+
+
+def test_training_on_the_cpu_of_a_machine_with_a_gpu_measures_and_uses_the_cpu(
+    with_gpus: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from emotion_lightning.callbacks import Clock
+    from emotion_lightning.classifier import EmotionClassifier
+    from emotion_lightning.data.module import EmotionData
+
+    clock = Clock()
+    clock.setup(_Trainer("cpu"), None, "fit")
+    clock._since = 0.0
+    assert clock.cost(1)["peak_memory_bytes"] > 10**6 and clock.state_dict()["seconds"] > 0
+
+    class Data(EmotionData):
+        def __init__(self, device: str) -> None:
+            self.settings = types.SimpleNamespace(packing=False, workers=0)
+            self.tokenizer, self.seed = types.SimpleNamespace(pad_token_id=0), 1
+            self.trainer = _Trainer(device)
+
+    rows = EmotionRows(Tokens(np.zeros(4, np.int32), np.arange(5)), np.zeros((4, 1), np.float32))
+    for device, pinned in (("cpu", False), ("cuda:0", True)):
+        assert Data(device)._loader(rows, [[0, 1]]).pin_memory is pinned
+
+    class Classifier(EmotionClassifier):
+        device, trainer, identity, global_step = torch.device("cpu"), _Trainer("cpu"), {}, 0  # type: ignore[assignment]
+
+        def __init__(self) -> None:
+            torch.nn.Module.__init__(self)
+
+    checkpoint: dict[str, Any] = {"state_dict": {}}
+    Classifier().on_save_checkpoint(checkpoint)
+    assert checkpoint["random"][0]["cuda"] is None
+
+
+@pytest.mark.parametrize(
+    ("variables", "device", "plugins"),
+    [
+        ({}, 0, 0),
+        ({"LOCAL_RANK": "2"}, 2, 0),
+        ({"SLURM_LOCALID": "3"}, 3, 1),
+        ({"SLURM_LOCALID": "6"}, 2, 1),  # each process of a node may see some of its GPUs only
+        ({"SLURM_LOCALID": "3", "LOCAL_RANK": "1", "SUBMITIT_EXECUTOR": "slurm"}, 3, 1),
+        ({"SLURM_LOCALID": "0", "LOCAL_RANK": "1", "TORCHELASTIC_RUN_ID": "7"}, 1, 0),  # torchrun in a SLURM job
+        ({"SLURM_LOCALID": "3", "SLURM_JOB_NAME": "bash"}, 0, 0),
+        ({"SLURM_NTASKS": "1"}, 0, 1),  # a part of the variables
+    ],
+)
+def test_each_process_of_a_node_has_the_gpu_that_lightning_gives_it(
+    with_gpus: None, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], device: int, plugins: int
+) -> None:
+    job = {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "4", "SLURM_JOB_NAME": "emotions", "SLURM_PROCID": "7"}
+    for name in (*job, "SLURM_LOCALID", "SLURM_JOB_ID", "LOCAL_RANK", "TORCHELASTIC_RUN_ID", "SUBMITIT_EXECUTOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in ((job if "SLURM_LOCALID" in variables else {}) | variables).items():
+        monkeypatch.setenv(name, value)
+    assert model.device_for(config.Accelerator.gpu) == torch.device("cuda", device)
+    assert len(cluster.lightning_plugins()) == plugins
+    cluster.set_local_rank(1)  # as the processes of `predict devices=` do
+    assert model.device_for(config.Accelerator.gpu) == torch.device("cuda", 1)

@@ -23,6 +23,11 @@ class Clock(Callback):
         self.rows = 0
         self.tokens = 0
         self._since: float | None = None
+        self._device = torch.device("cpu")
+
+    def setup(self, trainer: Any, module: Any, stage: str) -> None:
+        """Take the device that is trained on: a machine with a GPU may train on its CPU."""
+        self._device = trainer.strategy.root_device
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_index: int) -> None:
         """Run from the first step on."""
@@ -56,27 +61,27 @@ class Clock(Callback):
         self.seconds, self.rows, self.tokens = state_dict["seconds"], state_dict["rows"], state_dict["tokens"]
 
     def cost(self, trained_parameters: int) -> dict[str, Any]:
-        """The `cost` part of metrics.json; memory is of the GPU where there is one, else of the process."""
+        """The `cost` part of metrics.json; memory is of the GPU that was trained on, else of the process."""
         seconds = max(self.seconds, 1e-9)
         return {
             "trainable_parameters": trained_parameters,
             "train_seconds": self.seconds,
             "samples_per_second": self.rows / seconds,
             "tokens_per_second": self.tokens / seconds,
-            "peak_memory_bytes": peak_memory(),
+            "peak_memory_bytes": peak_memory(self._device),
         }
 
     def _stop(self) -> None:
         if self._since is None:
             return
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()  # steps may still be under way
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)  # steps may still be under way
         self.seconds += time.perf_counter() - self._since
         self._since = None
 
 
-def peak_memory() -> int:
-    """Most bytes held at once: on the GPU, else in main memory."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+def peak_memory(device: torch.device) -> int:
+    """Most bytes held at once: on a GPU, else in main memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     return environment.peak_main_memory()

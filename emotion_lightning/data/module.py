@@ -12,6 +12,7 @@ from emotion_lightning.data import cache
 from emotion_lightning.data.batches import Collate, EmotionRows, ShuffledByLength, SortedByLength
 from emotion_lightning.data.rows import Corpus
 from emotion_lightning.labels import Targets
+from emotion_lightning.pooling import Batch
 
 
 class EmotionData(lightning.LightningDataModule):
@@ -52,6 +53,11 @@ class EmotionData(lightning.LightningDataModule):
     def train_rows(self) -> int:
         """Rows of the training split."""
         return len(self._datasets["train"])
+
+    def first_batch(self, rows: int) -> Batch:
+        """The first training rows as a padded batch, in the order of the data."""
+        dataset = self._datasets["train"]
+        return Collate(dataset, self.tokenizer.pad_token_id)(range(min(rows, len(dataset))))
 
     @property
     def batches_in_epoch(self) -> int:
@@ -121,7 +127,8 @@ class EmotionData(lightning.LightningDataModule):
             collate_fn=Collate(dataset, self.tokenizer.pad_token_id, packed=self.settings.packing, mean_rows=mean_rows),
             num_workers=self.settings.workers,
             persistent_workers=self.settings.workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            # Not by whether there is a GPU: on the CPU, pinned memory would open a CUDA context for nothing.
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             # A loader draws a seed for its workers; from the global generator it would disturb dropout.
             generator=torch.Generator().manual_seed(self.seed),
         )
