@@ -284,7 +284,8 @@ class Model:
     """What the head sees of a text: the first token's vector, the last one's, or the mean of all. Stock loading of the
     adapter gives the same probabilities with the first two where they are the model's own."""
     head: list[str]
-    """Modules that are trained in full with every `peft` option and never quantised; the last of them classifies."""
+    """Modules that are trained in full with every `peft` option and never quantised; the last of them classifies.
+    Every module that is not in the pretrained checkpoint has to be among them."""
     pooler: str | None
     """Module between the first token and the head, trained with it; pooling=last and mean pass it by."""
     roles: dict[str, str]
@@ -449,7 +450,8 @@ class AdamW:
     lr: Annotated[float | None, Bounds(above=0)]
     """Peak learning rate; null takes the `peft` option's own. IA3 wants 10 to 100 times that of full fine-tuning."""
     head_lr: Annotated[float | None, Bounds(above=0)]
-    """Peak learning rate of the classification head; null takes the `peft` option's own."""
+    """Peak learning rate of the classification head; null takes the `peft` option's own, divided by a power of two
+    where the head is given vectors of an RMS above 2."""
     layer_decay: Annotated[float, Bounds(above=0, at_most=1)]
     """Each layer learns at this share of the rate of the layer above it, the embeddings last (Howard and Ruder, 2018);
     1: all at the same rate. The head keeps its own."""

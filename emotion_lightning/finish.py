@@ -15,6 +15,7 @@ from emotion_lightning import (
     environment,
     model,
     pooling,
+    read_back,
     redaction,
     report,
     run_folder,
@@ -96,6 +97,12 @@ def finish(
         card=_card(settings, folder, emotions, scores.cuts, scores.scaling, network),
         method=method,
         scores=report.markdown(shown, content[shown]),
+    )
+    del network
+    read_back.release(trainer, classifier)
+    validation = splits["validation"]
+    read_back.check(
+        folder / run_folder.MODEL, validation.rows.texts, validation.logits, accelerator=settings.trainer.accelerator
     )
     run.model(folder / run_folder.MODEL)
     run.summary(_summary(content, protocol))

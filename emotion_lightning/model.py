@@ -5,7 +5,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emotion_lightning import config, half, manifest, pooling, run_folder, untrusted
+from emotion_lightning import cluster, config, first_token, half, manifest, pooling, run_folder, untrusted, weights
 from emotion_lightning.errors import LOG_IN, UserError, first_line, no_access
 
 log = logging.getLogger(__name__)
@@ -80,8 +80,10 @@ def load_tokenizer(settings: config.Model) -> Any:
     from transformers import AutoTokenizer
 
     if settings.pretrained:
-        tokenizer = AutoTokenizer.from_pretrained(
-            local(settings.path), revision=settings.revision or "main", trust_remote_code=False
+        path, revision = local(settings.path), settings.revision or "main"
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
+        first_token.ensure(
+            tokenizer, path, revision=revision, model_type=str(settings.architecture.get("model_type", ""))
         )
     else:
         tokenizer = AutoTokenizer.from_pretrained(BUNDLED)
@@ -151,6 +153,7 @@ def build(
         labels=labels,
         pad_token_id=tokenizer.pad_token_id,
         device=device,
+        full=full,
     )
     keep_in_range(network, compute)
     if settings.activation_checkpointing:
@@ -190,6 +193,7 @@ def load(
     labels: Sequence[str],
     pad_token_id: int,
     device: torch.device,
+    full: bool = False,
 ) -> Any:
     """A network for sequence classification.
 
@@ -205,6 +209,10 @@ def load(
         labels: names of the outputs.
         pad_token_id: of the tokenizer.
         device: where the network goes.
+        full: every weight will be trained and stored.
+
+    Raises:
+        UserError: the weights cannot be read, are not whole, or are of another network than their config.json.
     """
     from transformers import AutoConfig, AutoModelForSequenceClassification
     from transformers.utils import logging as transformers_logging
@@ -231,7 +239,8 @@ def load(
             revision=revision or "main",
         )
         untrusted.check_architecture(architecture, path)
-        network, found = AutoModelForSequenceClassification.from_pretrained(
+        read = partial(
+            AutoModelForSequenceClassification.from_pretrained,
             path,
             config=architecture,
             ignore_mismatched_sizes=True,  # a head for other labels gives way to a fresh one
@@ -243,34 +252,27 @@ def load(
             revision=revision or "main",
             **extra,
         )
+        network, found = read()
+        if prefix := weights.prefix(network, found):
+            log.warning("The weights of %s stand behind %s in its checkpoint; they are taken without it.", path, prefix)
+            del network  # a large one has no room beside its like
+            network, found = read(key_mapping={f"^{re.escape(prefix)}": ""})
     except (OSError, ValueError, ImportError) as error:
         hint = "" if attn_implementation is config.AttentionKernel.auto else " Try model.attn_implementation=auto."
         raise UserError(f"The model {path} cannot be loaded: {first_line(error)}{hint}") from error
     finally:
         transformers_logging.set_verbosity(level)
-    _check_shapes(network, found["mismatched_keys"], head=head, path=path)
+    weights.check_shapes(network, found["mismatched_keys"], head=head[-1], path=path)
+    # Besides what is trained, a pooler that the pooling passes by may be new: it is among those never quantised.
+    new = [*head, *(name.rpartition(".")[2] for name in kept)]
+    network.fresh_head = any(head[-1] in name.split(".") for name in weights.made_up(found))
+    weights.check(network, found, new=new, full=full, head=list(head), path=path)
     _set_attention(network, attention)
     network.config.use_cache = False  # else each forward pass builds a cache that nothing reads
     network.config.pad_token_id = pad_token_id
     _keep_gradients_on_cpu(network)
     _float32_head(network, head)
     return network if quantization is not config.Quantization.none else network.to(device)
-
-
-def _check_shapes(network: Any, mismatched: Iterable[tuple[str, Any, Any]], *, head: Sequence[str], path: str) -> None:
-    """Raise UserError for weights of another shape than their config.json says; a head may be for other labels."""
-    wrong = [(name, there, here) for name, there, here in sorted(mismatched) if head[-1] not in name.split(".")]
-    for name, part in network.named_modules():
-        # transformers does not look at what it quantises.
-        if (state := getattr(getattr(part, "weight", None), "quant_state", None)) is not None:
-            here = (part.out_features, part.in_features)
-            if tuple(state.shape) != here:
-                wrong.append((f"{name}.weight", state.shape, here))
-    for name, there, here in wrong[:1]:
-        raise UserError(
-            f"The model {path} cannot be loaded: {name} is {tuple(there)} in its weights and {tuple(here)} by its "
-            "config.json."
-        )
 
 
 def keep_in_range(network: Any, compute: torch.dtype) -> None:
@@ -348,7 +350,8 @@ def device_for(accelerator: config.Accelerator) -> torch.device:
         return torch.device("mps")
     if accelerator == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    # A launcher may show each process its own GPU alone.
+    return torch.device("cuda", cluster.local_rank() % torch.cuda.device_count())
 
 
 def compute_dtype(dtype: config.Dtype, device: torch.device) -> torch.dtype:

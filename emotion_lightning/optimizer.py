@@ -14,7 +14,14 @@ from emotion_lightning import config
 
 
 def build(
-    settings: config.AdamW, method: config.Peft, network: nn.Module, *, head: list[str], steps: int, fused: bool = True
+    settings: config.AdamW,
+    method: config.Peft,
+    network: nn.Module,
+    *,
+    head: list[str],
+    steps: int,
+    fused: bool = True,
+    head_factor: float = 1.0,
 ) -> tuple[Optimizer, LambdaLR]:
     """AdamW over the trained parameters, and its schedule.
 
@@ -26,12 +33,13 @@ def build(
         steps: optimizer steps of the whole training.
         fused: update all parameters in one kernel. On a CPU the plain loop takes a third of a step of MiniLM's full
             fine-tuning.
+        head_factor: what the method's rate of the head is multiplied by; a rate in `settings` is taken as it is.
     """
     groups = parameter_groups(
         network,
         head=head,
         lr=method.lr if settings.lr is None else settings.lr,
-        head_lr=method.head_lr if settings.head_lr is None else settings.head_lr,
+        head_lr=method.head_lr * head_factor if settings.head_lr is None else settings.head_lr,
         weight_decay=settings.weight_decay,
         layer_decay=settings.layer_decay,
     )

@@ -162,7 +162,7 @@ def build_classifier(
         method: name of the PEFT option, to be told.
         starts: no checkpoint will be loaded.
     """
-    from emotion_lightning import adapter, dropout, finish, loss, model, warm_start
+    from emotion_lightning import adapter, dropout, finish, head_start, loss, model, warm_start
     from emotion_lightning.classifier import EmotionClassifier
 
     network = model.build(
@@ -184,6 +184,15 @@ def build_classifier(
         seed=settings.seed,
         unused=model.unused_module(settings.model),
     )
+    # Before an earlier run's values are taken over: a run that goes on does not take them again.
+    start = head_start.measure(
+        network,
+        emotions.first_batch(min(8, emotions.settings.batch_size)),
+        head=head,
+        way=settings.model.pooling,
+        dtype=model.compute_dtype(settings.model.dtype, device),
+    )
+    head_factor = head_start.apply(start, fresh=network.fresh_head)
     if settings.init_from is not None and starts:
         warm_start.apply(
             network, settings.init_from, settings=settings, labels=emotions.labels, base_folder=base_folder
@@ -211,6 +220,7 @@ def build_classifier(
         head=head,
         pooling=settings.model.pooling,
         identity=finish.identity(settings, emotions),
+        head_factor=head_factor,
     )
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from emotion_lightning import model
+from emotion_lightning import first_token, model
 from emotion_lightning.config import AttentionKernel
 from emotion_lightning.errors import UserError
 
@@ -146,6 +146,45 @@ def test_a_model_that_was_trained_for_other_labels_gets_a_fresh_head(
     assert run("train", "model.path=trained", f"model.quantization={quantization}", "trainer=debug", "logger=none",
                "data.max_rows=64", "hydra.run.dir=out") == 0  # fmt: skip
     assert run("predict", "run=out", "text=We won!") == 0
+
+
+@pytest.mark.parametrize("name", ["GemmaTokenizer", "TokenizersBackend"])
+@pytest.mark.parametrize(
+    ("add", "post", "option", "begins"),
+    [
+        (True, False, "tiny", True),
+        (None, False, "tiny", True),  # Gemma's, whatever its files say
+        (False, False, "tiny", False),
+        (True, True, "tiny", True),
+        (True, False, "bert", True),  # the file says so
+        (None, False, "bert", "Gemma"),
+    ],
+)
+def test_a_tokenizer_of_a_decoder_begins_every_text_as_its_model_was_trained(
+    settings: Any, tmp_path: Path, name: str, add: bool | None, post: bool, option: str, begins: bool | str
+) -> None:
+    content = json.loads((model.BUNDLED / "tokenizer.json").read_text())
+    said = json.loads((model.BUNDLED / "tokenizer_config.json").read_text()) | {"tokenizer_class": name}
+    shutil.copy(model.BUNDLED / "config.json", tmp_path)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content | ({} if post else {"post_processor": None})))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(said | ({} if add is None else {"add_bos_token": add})))
+    tokenizer = model.load_tokenizer(settings(f"model={option}", f"model.path={tmp_path}").model)
+    expected = name.startswith("Gemma") if begins == "Gemma" else begins
+    assert (tokenizer("joy")["input_ids"][0] == tokenizer.bos_token_id) is expected
+    tokenizer.save_pretrained(tmp_path / "kept")  # as a run's model folder does
+    kept = AutoTokenizer.from_pretrained(tmp_path / "kept")
+    assert kept("joy fear")["input_ids"] == tokenizer("joy fear")["input_ids"]
+
+
+def test_a_tokenizer_that_cannot_begin_texts_as_its_model_wants_is_refused() -> None:
+    class Stubborn:
+        bos_token, bos_token_id, cls_token_id, add_bos_token = "<bos>", 2, None, False
+
+        def __call__(self, text: str) -> dict[str, list[int]]:
+            return {"input_ids": [7]}
+
+    with pytest.raises(UserError, match="<bos> before a text"):
+        first_token.ensure(Stubborn(), str(model.BUNDLED), revision="main", model_type="gemma2")
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
