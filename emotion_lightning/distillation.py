@@ -9,7 +9,7 @@ from textwrap import shorten
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion_lightning import average, checkpoint, config, predictor
+from emotion_lightning import average, checkpoint, config, manifest, predictor, run_folder
 from emotion_lightning.data import cache, files
 from emotion_lightning.data.rows import Rows
 from emotion_lightning.errors import UserError
@@ -126,6 +126,8 @@ _SETTING = "distill.runs"
 
 
 def _print_of(run: str) -> list[str]:
-    """What tells a trained model from another one: its weights and its card."""
+    """What tells a trained model from another one: its weights, its card, and the list of its base's files."""
     folder = checkpoint.model_folder(run, name=_SETTING)
-    return [files.sha256(file) for file in sorted([*folder.glob("*.safetensors"), folder / checkpoint.CARD])]
+    bases = [place / run_folder.BASE / manifest.NAME for place in (folder, folder.parent)]
+    known = [folder / checkpoint.CARD, *(file for file in bases if file.is_file())]
+    return [files.sha256(file) for file in sorted([*folder.glob("*.safetensors"), *known])]

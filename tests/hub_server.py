@@ -9,8 +9,10 @@ import json
 import logging
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from flask import Flask, Response, jsonify, redirect, request
 from werkzeug.exceptions import HTTPException
@@ -94,6 +96,25 @@ class Hub:
     def sent(self) -> list[str]:
         """Requests that change something."""
         return [line for line in self.asked if line.split()[0] in ("POST", "PUT", "DELETE") and "validate" not in line]
+
+
+def log_in(server: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch, token: str | None = TOKEN) -> None:
+    """Let the hub's client in this process ask the stand-in, with an empty cache of its own."""
+    from huggingface_hub import constants
+
+    # What the client reads from the environment when it is loaded, which in this process was long ago.
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "token"))
+    monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    if token is not None:
+        monkeypatch.setenv("HF_TOKEN", token)
 
 
 def _application(hub: Hub) -> Flask:

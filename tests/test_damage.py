@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 import torch
 from conftest import SMALL
+from endings import same_end
 from safetensors.torch import load_file, save_file
-from test_stopping import LORA, at_epoch, in_step, same_end, stopped
+from test_stopping import LORA, at_epoch, in_step, stopped
 
 from emotion_lightning import checkpoint, command, mistakes, model, multirun, parallel
 from emotion_lightning.callbacks import Clock

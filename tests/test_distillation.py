@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -96,6 +97,13 @@ def test_answers_are_kept_until_a_teacher_changes(
     assert not asked
     other = learned(settings, f"distill.runs={second}", kept)
     assert len(asked) == 1 and not np.array_equal(first.targets, other.targets)
+    moved = Path(shutil.copytree(finished, tmp_path / "moved"))
+    learned(settings, f"distill.runs={moved}", kept)
+    assert len(asked) == 1
+    with (moved / "base" / "SHA256SUMS").open("a") as listed:
+        listed.write(f"{'0' * 64}  another.safetensors\n")
+    learned(settings, f"distill.runs={moved}", kept)
+    assert len(asked) == 2  # the adapter and the card are the same, the network below is not
 
 
 def test_labels_go_by_name(run: Any, finished: Path, settings: Any, tmp_path: Path) -> None:

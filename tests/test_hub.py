@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import SMALL
-from hub_server import OWNER, READING, TOKEN, Hub, Repository
+from hub_server import OWNER, READING, TOKEN, Hub, Repository, log_in
 
 from emotion_lightning import hub, hub_card, run_folder
 from emotion_lightning.errors import UserError
@@ -26,24 +26,6 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with Hub() as found:
         log_in(found, tmp_path, monkeypatch)
         yield found
-
-
-def log_in(server: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch, token: str | None = TOKEN) -> None:
-    from huggingface_hub import constants
-
-    # What the client reads from the environment when it is loaded, which in this process was long ago.
-    monkeypatch.setattr(constants, "ENDPOINT", server.url)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
-    )
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache / "hub"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "token"))
-    monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    if token is not None:
-        monkeypatch.setenv("HF_TOKEN", token)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import SMALL
+from endings import same_end
 from servers import PATIENCE
 
 from emotion_lightning import checkpoint, checkpoint_io, cluster
@@ -26,23 +27,6 @@ from emotion_lightning.errors import UserError
 
 LORA = [*SMALL, "peft=lora", "optimizer.lr=0.01"]
 """With dropout, whose random numbers must go on too."""
-
-
-def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
-    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
-
-
-def same_end(whole: Path, parts: Path) -> None:
-    """Bit by bit: the last and the best parameters, the metrics, the predictions."""
-    for name in ("last", "best"):
-        one, other = weights(whole, name), weights(parts, name)
-        assert one.keys() == other.keys()
-        assert [key for key, value in one.items() if not torch.equal(value, other[key])] == [], name
-    first, second = (json.loads((folder / "metrics.json").read_text()) for folder in (whole, parts))
-    assert first["validation"] == second["validation"] and first["test"] == second["test"]
-    for split in ("validation", "test"):
-        files = [folder / "predictions" / f"{split}.csv" for folder in (whole, parts)]
-        assert files[0].read_bytes() == files[1].read_bytes()
 
 
 class Killed(Exception):
@@ -566,53 +550,3 @@ def test_out_of_memory_names_the_batch_and_the_settings_that_help(
         assert run("train", *SMALL, "data.batch_size=16", "trainer=debug", "hydra.run.dir=smaller") == 0
         with pytest.raises(UserError, match=r"with a batch of 20 texts of \d+ tokens\. Try data\.batch_size=10\."):
             load(tmp_path / "smaller").predict(["so happy"] * 20)
-
-
-# ------------------------------------------------------------------------------------------------------- stress, slowly
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["plain", "average, workers, accumulation"])
-def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path, kind: str) -> None:
-    import random
-
-    asked = [*SMALL[:-1], "peft=lora", "data.max_rows=400", "trainer.checkpoint_every=3", "trainer.max_epochs=20",
-             "callbacks=no_early_stopping", "optimizer.lr=0.003"]  # fmt: skip
-    if kind != "plain":
-        asked += [
-            "callbacks.ema_decay=0.95",
-            "data.workers=2",
-            "data.batch_size=8",
-            "trainer.accumulate_grad_batches=3",
-        ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-    def go(*line: str, seconds: float | None = None) -> bool:
-        """Run to the end, or be killed after this time; whether it was killed."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "emotion_lightning.train", *line], cwd=tmp_path, env=environment,
-            stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-        try:
-            assert process.wait(timeout=seconds) == 0
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            return True
-        return False
-
-    began = time.monotonic()
-    go(*asked, "hydra.run.dir=whole")
-    length = time.monotonic() - began
-    chance = random.Random(kind)
-    kills = runs = 0
-    while kills < 20:
-        runs += 1
-        name = f"parts{runs}"
-        # Several lives a run; when one has come to its end, the next run is killed at other moments.
-        while not (tmp_path / name / "metrics.json").exists():
-            begun = (tmp_path / name / "settings.yaml").exists()
-            line = [f"resume={name}"] if begun else [*asked, f"hydra.run.dir={name}"]
-            kills += go(*line, seconds=chance.uniform(0.2, 1.0) * length if kills < 20 else None)
-        same_end(tmp_path / "whole", tmp_path / name)
-    print(f"{kills} kills of {runs} runs of {length:.0f} s")
