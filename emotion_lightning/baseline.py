@@ -30,7 +30,7 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits
 
-    from emotion_lightning import environment, ngrams, report, scoring, thresholds
+    from emotion_lightning import environment, manifest, ngrams, report, scoring, thresholds
     from emotion_lightning.data import cleaning, sources, splitting
 
     assert isinstance(settings.data, config.Batches)  # schema.load refuses the one that is not
@@ -72,7 +72,7 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
         "samples_per_second": len(train) / seconds,
         "peak_memory_bytes": environment.peak_main_memory(),
     }
-    run_folder.write_json(folder / run_folder.METRICS, {**scores.splits, "floors": floors, "cost": cost})
+    manifest.finish_run(folder, {**scores.splits, "floors": floors, "cost": cost})
     protocol = thresholds.protocol(settings.thresholds)
     shown = "test" if "test" in scores.splits else "validation"
     report.show(

@@ -1,6 +1,5 @@
 """What is kept of a trained network: a model folder that stock PEFT loads."""
 
-import functools
 import logging
 import math
 from collections.abc import Iterator
@@ -178,11 +177,6 @@ def read_card(folder: Path) -> Card:
     return card
 
 
-@functools.cache  # a network may be loaded several times
-def _tell_unlisted(folder: Path) -> None:
-    log.info("%s has no %s, so files that changed since it was written are not noticed.", folder, manifest.NAME)
-
-
 def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(part, str) for part in value)
 
@@ -241,8 +235,7 @@ def load_model(folder: Path, *, card: Card, device: torch.device) -> tuple[Any, 
     """Network in evaluation mode and tokenizer of a model folder, or a UserError that names what is damaged."""
     with damage_told(folder):
         loaded = _load_model(folder, card=card, device=device)
-    if not (folder / manifest.NAME).exists():
-        _tell_unlisted(folder)
+    manifest.tell_unlisted(folder)
     return loaded
 
 

@@ -35,6 +35,7 @@ from emotion_lightning import (
     config,
     grammar,
     help,
+    manifest,
     mistakes,
     multirun,
     redaction,
@@ -342,6 +343,7 @@ def _with_run(command: str, arguments: list[str], *, multirun: bool) -> list[str
         arguments += [f"resume={grammar.quote_path(str(folder))}", f"hydra.run.dir={grammar.quote_path(str(folder))}"]
     else:
         folder = _folder(str(source))
+    manifest.check_run(folder, run_folder.SETTINGS, run_folder.SPLITS)
     stored = run_folder.settings_as_overrides(folder, changed=sorted(given))
     stored_settings.check_options(stored, folder / run_folder.SETTINGS, command, _option_folders(arguments))
     options = schema.groups(command)

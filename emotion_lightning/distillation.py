@@ -94,6 +94,8 @@ def _of_file(name: str, rows: Rows, labels: Sequence[str]) -> NDArray[np.float32
     wanted = {text: i for i, text in enumerate(dict.fromkeys(rows.texts))}
     found = np.full((len(wanted), len(labels)), np.nan, dtype=np.float32)
     column: str | None = None
+    if path.parent.name == run_folder.PREDICTIONS:
+        manifest.check_run(path.parent.parent, f"{run_folder.PREDICTIONS}/{path.name}")
     for row, record in files.records(path):
         if column is None:
             column = files.text_column(path, list(record), None)

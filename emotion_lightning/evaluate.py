@@ -22,7 +22,17 @@ log = logging.getLogger(__name__)
 
 def evaluate(settings: config.Evaluate, folder: Path) -> None:
     """Write metrics.json and predictions, and print the table; thresholds stay those of the run."""
-    from emotion_lightning import average, checkpoint, metrics, outcomes, predictions, predictor, report, run_rows
+    from emotion_lightning import (
+        average,
+        checkpoint,
+        manifest,
+        metrics,
+        outcomes,
+        predictions,
+        predictor,
+        report,
+        run_rows,
+    )
 
     runs = average.members(settings.run)
     card = average.card(runs)
@@ -66,7 +76,7 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
     scores = metrics.report(probabilities[:, ours], targets, cuts, shared, calibrated=card.scaling() is not None)
     outcomes.write(folder, split, outcomes.RowOutcomes(rows.ids, shared, probabilities[:, ours], targets))
     scores["loss"] = float(run_loss(card, ours)(logits[:, ours], targets))
-    run_folder.write_json(folder / run_folder.METRICS, {split: scores, "run": str(settings.run)})
+    manifest.finish_run(folder, {split: scores, "run": str(settings.run)})
     report.show(split, scores, protocol=card.protocol)
     log.info("Results: %s", folder)
 

@@ -13,6 +13,7 @@ from emotion_lightning import (
     checkpoint_io,
     config,
     environment,
+    manifest,
     model,
     pooling,
     read_back,
@@ -112,7 +113,7 @@ def finish(
         probabilities=scores.probabilities[shown], cut=scores.cuts[protocol],
         protocol=protocol, labels=emotions.labels, metrics=content, run=run,
     )  # fmt: skip
-    run_folder.write_json(folder / run_folder.METRICS, content)
+    manifest.finish_run(folder, content)
     report.show(shown, content[shown], protocol=protocol)
     log.info("Run folder: %s", folder)
     return float(content["validation"][protocol]["f1_macro"])

@@ -11,6 +11,7 @@ import yaml
 from emotion_lightning import (
     bounded_files,
     checkpoint,
+    manifest,
     pages,
     redaction,
     report,
@@ -90,6 +91,7 @@ class _Data:
 
 def scores_and_settings(run: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """What a run folder says of its scores and its settings; nothing where it is no run folder."""
+    manifest.check_run(run, run_folder.METRICS, run_folder.SETTINGS)
     scores = bounded_files.read_json(run / run_folder.METRICS) if (run / run_folder.METRICS).is_file() else None
     try:
         settings = run_folder.read_settings(run)

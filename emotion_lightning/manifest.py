@@ -4,18 +4,36 @@ The list lies beside the files as SHA256SUMS, in the form that `sha256sum --chec
 (a flipped bit, a copy that was cut), not of somebody who changes a file and the list with it.
 """
 
+import functools
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from emotion_lightning import bounded_files, run_folder
 from emotion_lightning.errors import UserError
 
+log = logging.getLogger(__name__)
+
 NAME = "SHA256SUMS"
 SKIP = "EMOTION_LIGHTNING_SKIP_HASHES"
 """Variable of the environment that leaves out the check when it is 1."""
+
+_OF_RUN = (
+    run_folder.SETTINGS,
+    run_folder.ENVIRONMENT,
+    run_folder.HISTORY,
+    run_folder.SPLITS,
+    run_folder.REPORT,
+    f"{run_folder.OUTCOMES}/*",
+    f"{run_folder.PICTURES}/*",
+    f"{run_folder.PREDICTIONS}/*",
+)
+"""Files in a run's root that its list holds beside metrics.json. Left out are the logs and what a logger writes, which
+grow after the list is written, and checkpoints, which hold checksums of their own; model/ and base/ have own lists."""
 
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](\S.*)")
 
@@ -34,6 +52,20 @@ def write(folder: Path, files: Iterable[str] | None = None, *, coming: dict[str,
     sums = {name: digest(folder / name) for name in files if name != NAME}
     sums |= {name: hashlib.sha256(content).hexdigest() for name, content in (coming or {}).items()}
     run_folder.write_bytes(folder / NAME, text(sums).encode())
+
+
+def finish_run(folder: Path, metrics: Any) -> None:
+    """Write the list of a run's root, and then metrics.json, which marks a finished run.
+
+    Args:
+        folder: the run folder, which holds everything else.
+        metrics: the content of metrics.json.
+    """
+    content = run_folder.as_json(metrics)
+    files = [file for pattern in _OF_RUN for file in folder.glob(pattern) if file.is_file() and file.name[0] != "."]
+    places = [file.relative_to(folder).as_posix() for file in files]
+    write(folder, places, coming={run_folder.METRICS: content})
+    run_folder.write_bytes(folder / run_folder.METRICS, content)
 
 
 def text(sums: dict[str, str]) -> str:
@@ -69,6 +101,27 @@ def check(folder: Path, *patterns: str) -> None:
                     f"{file} is not as it was written: its SHA-256 is not the one in {folder / NAME}. Put back a copy "
                     f"of the file; if you changed it on purpose, take its line out of {NAME}."
                 )
+
+
+def check_run(folder: Path, *patterns: str) -> None:
+    """The same of files in a run's root; of a finished run from before there was such a list it is told once.
+
+    What is not finished, or no run, is let pass: its files still change.
+    """
+    if (folder / run_folder.METRICS).is_file():
+        check(folder, *patterns)
+        tell_unlisted(folder)
+
+
+def tell_unlisted(folder: Path) -> None:
+    """Say, once for each run, that a folder has no list."""
+    if not (folder / NAME).exists():
+        _tell_unlisted((folder.parent if folder.name == run_folder.MODEL else folder).resolve())
+
+
+@functools.cache
+def _tell_unlisted(folder: Path) -> None:
+    log.info("%s has no %s, so files that changed since it was written are not noticed.", folder, NAME)
 
 
 def read(file: Path) -> dict[str, str]:

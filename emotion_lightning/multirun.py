@@ -6,6 +6,7 @@ says what is to be run and with which settings, the folder of a job what became 
 
 import csv
 import dataclasses
+import functools
 import logging
 import re
 import shlex
@@ -19,6 +20,7 @@ from emotion_lightning import (
     bounded_files,
     config,
     grammar,
+    manifest,
     redaction,
     run_folder,
     stored_settings,
@@ -352,6 +354,11 @@ def _by(metric: str) -> list[str]:
 
 
 def _scores(folder: Path, protocol: str) -> dict[str, float]:
+    try:
+        manifest.check_run(folder, run_folder.METRICS)
+    except UserError as error:
+        _tell(str(error))
+        return {}
     with suppress(UserError, KeyError, TypeError):
         content = bounded_files.read_json(folder / run_folder.METRICS)
         scores = {
@@ -362,6 +369,11 @@ def _scores(folder: Path, protocol: str) -> dict[str, float]:
         }
         return {**scores, "train_seconds": round(content["cost"]["train_seconds"], 1)}
     return {}
+
+
+@functools.cache  # the table is written after each job
+def _tell(message: str) -> None:
+    log.warning("%s", message)
 
 
 _TITLES = {"f1_macro": "macro F1", "f1_micro": "micro F1", "jaccard": "Jaccard"}

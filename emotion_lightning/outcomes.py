@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emotion_lightning import run_folder
+from emotion_lightning import manifest, run_folder
 from emotion_lightning.errors import UserError, first_line
 
 
@@ -48,13 +48,14 @@ def read(folder: Path, split: str, labels: Sequence[str]) -> RowOutcomes | None:
     """The outcomes of a split, or None where the run has none.
 
     Raises:
-        UserError: the file is damaged, or of other labels.
+        UserError: the file is damaged or changed, or of other labels.
     """
     import pyarrow.parquet
 
     file = folder / run_folder.OUTCOMES / f"{split}.parquet"
     if not file.is_file():
         return None
+    manifest.check_run(folder, f"{run_folder.OUTCOMES}/{split}.parquet")
     try:
         table = pyarrow.parquet.read_table(file)
     except (pyarrow.ArrowException, OSError) as error:

@@ -402,6 +402,7 @@ def _save_words(job: _Job, tokenizer: Any = None) -> None:
     readme = source / "README.md"
     old = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
     if not stands_alone and (run / run_folder.METRICS).is_file():
+        manifest.check_run(run, run_folder.METRICS, run_folder.SETTINGS)
         content = bounded_files.read_json(run / run_folder.METRICS)
         split = "test" if "test" in content else "validation"
         scores = report.markdown(split, content[split])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from emotion_lightning import bounded_files, comparison, outcomes, run_folder, stored_settings, thresholds
+from emotion_lightning import bounded_files, comparison, manifest, outcomes, run_folder, stored_settings, thresholds
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -128,6 +128,7 @@ def read(folders: Sequence[Path], *, split: str, protocol: str | None) -> list[F
 
 
 def _read(folder: Path, *, split: str, protocol: str | None, like: list[str] | None) -> FinishedRun:
+    manifest.check_run(folder, run_folder.SETTINGS, run_folder.METRICS)
     tree = run_folder.read_settings(folder)
     content = bounded_files.read_json(folder / run_folder.METRICS)
     if split not in content:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from emotion_lightning import config, run_folder, schema
+from emotion_lightning import config, manifest, run_folder, schema
 from emotion_lightning.checkpoint import CARD, Card
 from emotion_lightning.data import sources
 from emotion_lightning.data.rows import WHOLE, Corpus
@@ -21,6 +21,7 @@ def data(card: Card, folder: Path) -> config.Batches:
     if card.format and issubclass(node, config.File) and not any(places):
         raise UserError("An export does not know where the data of its run lies; name data with data=.")
     if not card.format and issubclass(node, config.Table) and (folder / run_folder.SPLITS).is_file():
+        manifest.check_run(folder, run_folder.SPLITS)
         values["splits"] = str(folder / run_folder.SPLITS)
     try:
         settings: config.Batches = schema.from_plain(node, values)

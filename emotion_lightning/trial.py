@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from emotion_lightning import bounded_files, config, run_folder
+from emotion_lightning import bounded_files, config, manifest, run_folder
 from emotion_lightning.errors import UserError
 
 TRAIN = [sys.executable, "-m", "emotion_lightning.train"]
@@ -111,6 +111,7 @@ def _end_with_parent() -> Callable[[], None] | None:
 
 def measure(folder: Path, protocol: str) -> dict[config.Objective, float]:
     """Every objective of a finished run; a value that is no number is a UserError, as it fails the trial only."""
+    manifest.check_run(folder, run_folder.METRICS)
     metrics = bounded_files.read_json(folder / run_folder.METRICS)
     scores = metrics["validation"]
     found = {}

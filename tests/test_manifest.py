@@ -8,11 +8,12 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from emotion_lightning import bounded_files, checkpoint_io, manifest, model, run_folder, untrusted
+from emotion_lightning import bounded_files, checkpoint_io, manifest, model, multirun, run_folder, trial, untrusted
 from emotion_lightning.errors import UserError
 
 
@@ -85,6 +86,118 @@ def test_an_older_run_without_a_list_is_read_with_one_line(
         file.unlink()
     assert run("predict", "run=run", "text=We won!") == 0
     assert "has no SHA256SUMS" in caplog.text + capfd.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------------- a run's root
+
+
+def other_loss(file: Path) -> None:
+    content = json.loads(file.read_text())
+    content["validation"]["loss"] += 1
+    file.write_text(json.dumps(content))
+
+
+def other_compression(file: Path) -> None:
+    """The same rows in other bytes: nothing but the hash tells."""
+    pyarrow.parquet.write_table(pyarrow.parquet.read_table(file), file, compression="gzip")
+
+
+def other_digit(file: Path) -> None:
+    head, _, rest = file.read_text().partition(",0.")
+    assert rest
+    file.write_text(f"{head},0.0{rest}")
+
+
+def one_more_line(file: Path) -> None:
+    file.write_bytes(file.read_bytes() + b"\n")
+
+
+def test_a_finished_run_lists_the_files_in_its_root(finished: Path) -> None:
+    listed = manifest.read(finished / manifest.NAME)
+    assert {
+        "settings.yaml", "environment.json", "history.csv", "metrics.json", "report.html", "outcomes/test.parquet",
+        "outcomes/validation.parquet", "predictions/test.csv", "predictions/validation.csv",
+    } <= listed.keys()  # fmt: skip
+    assert not [name for name in listed if name.startswith(("model/", "base/", "checkpoints/", "train.log", "wandb"))]
+    manifest.check(finished, "*")
+
+
+COMPARED = ["compare", "runs=[run,other]", "split=validation"]
+TRAINED = ["train", "logger=none", "trainer=debug"]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "line"),
+    [
+        ("metrics.json", other_loss, COMPARED),
+        ("settings.yaml", one_more_line, COMPARED),
+        ("outcomes/validation.parquet", other_compression, COMPARED),
+        ("outcomes/validation.parquet", other_compression, ["evaluate", "run=[run,other]"]),
+        ("metrics.json", other_loss, ["export", "run=run", "output=out", "format=adapter"]),
+        ("settings.yaml", one_more_line, ["train", "from_run=run", "trainer=debug"]),
+        ("settings.yaml", one_more_line, ["train", "resume=run"]),
+        ("predictions/test.csv", other_digit, [*TRAINED, "distill.answers=run/predictions/test.csv"]),
+    ],
+)
+def test_a_changed_file_of_a_runs_root_is_named(
+    run: Any, finished: Path, tmp_path: Path, capfd: Any, name: str, change: Any, line: list[str]
+) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    shutil.copytree(finished, tmp_path / "other")
+    change(folder / name)
+    place = [] if "export" in line or "resume=run" in line else ["hydra.run.dir=out"]
+    assert run(*line, *place) == 2
+    assert f"{name} is not as it was written: its SHA-256" in capfd.readouterr().err
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_a_study_and_a_table_of_jobs_take_no_changed_scores(
+    finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    assert trial.measure(folder, "global") and multirun._scores(folder, "global")
+    other_loss(folder / "metrics.json")
+    with pytest.raises(UserError, match=r"metrics\.json is not as it was written"):
+        trial.measure(folder, "global")
+    assert multirun._scores(folder, "global") == {}
+    assert "metrics.json is not as it was written" in caplog.text
+
+
+def test_an_older_run_whose_root_has_no_list_is_read_with_one_line(
+    run: Any, finished: Path, tmp_path: Path, capfd: Any
+) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    (folder / manifest.NAME).unlink()
+    other_compression(folder / "outcomes" / "test.parquet")
+    assert run("compare", f"runs=[run,{finished}]", "hydra.run.dir=out") == 0
+    assert capfd.readouterr().err.count("has no SHA256SUMS") == 1
+
+
+def test_what_is_written_again_is_listed_again(run: Any, finished: Path, tmp_path: Path) -> None:
+    for split in ("validation", "test"):
+        assert run("evaluate", f"run={finished}", f"split={split}", "hydra.run.dir=out") == 0
+        listed = manifest.read(tmp_path / "out" / manifest.NAME)
+        assert {"metrics.json", f"predictions/{split}.csv", f"outcomes/{split}.parquet"} <= listed.keys()
+        manifest.check(tmp_path / "out", "*")
+
+
+def test_scores_that_were_not_written_mark_no_run_as_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "settings.yaml").write_text("options: {}\n")
+    write = run_folder.write_bytes
+
+    def full(file: Path, content: bytes) -> None:
+        if file.name == "metrics.json":
+            raise UserError("the disk is full")
+        write(file, content)
+
+    monkeypatch.setattr(run_folder, "write_bytes", full)
+    with pytest.raises(UserError, match="full"):
+        manifest.finish_run(tmp_path, {"validation": {}})
+    (tmp_path / "settings.yaml").write_text("options: {a: b}\n")
+    manifest.check_run(tmp_path, "*")  # of a run that goes on
+    monkeypatch.undo()
+    manifest.finish_run(tmp_path, {"validation": {}})
+    manifest.check(tmp_path, "*")
 
 
 def test_a_changed_checkpoint_is_noticed(tmp_path: Path) -> None:
