@@ -76,8 +76,6 @@ class Batches(Data):
     sort_window: Annotated[int, Bounds(at_least=1)]
     """Batches of shuffled training texts that are sorted by length together, to pad less: 1 sorts none; with more,
     texts of one length meet more often."""
-    packing: bool
-    """Put the texts of a batch in one line, without padding. For Gemma with model.attention=causal."""
     max_rows: Annotated[int | None, Bounds(at_least=1)]
     """Keep only the first rows of each split; null keeps all. For a quick look, not for results."""
     workers: Annotated[int, Bounds(at_least=0)]
@@ -92,10 +90,6 @@ class Batches(Data):
     """Which of the parts is the validation split, counted from 1; the others are train. -m sweep=folds runs all."""
     drop_leaks: bool
     """Leave out of train the texts that stand in validation or test too; their number is told in any case."""
-    cache_dir: str | None
-    """Where tokens are kept for the next run on the same texts; null is the user's cache folder."""
-    cache_gb: Annotated[float, Bounds(at_least=0)]
-    """Size at which the longest unused tokens are removed from there; 0 keeps none."""
 
 
 @dataclass

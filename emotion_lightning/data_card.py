@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from emotion_lightning import config, labels, loss
-from emotion_lightning.data import cache, overlap
+from emotion_lightning.data import overlap
+from emotion_lightning.data.batches import tokenize
 from emotion_lightning.data.cleaning import cleaner
 from emotion_lightning.data.rows import Corpus, Rows
 
@@ -245,7 +246,7 @@ def build(
     Args:
         corpus: with a labelled split train.
         tokenizer: whose tokens are counted.
-        data: length, cleaning and cache of tokens.
+        data: length and cleaning.
         weighted: the loss whose weights are shown beside the others.
         shown: the data settings, as the card names them.
         examples: texts for each label.
@@ -276,7 +277,7 @@ def _split(name: str, rows: Rows, tokenizer: Any, data: config.Batches) -> Split
         name=name,
         rows=len(rows),
         hash=rows.sha256(),
-        lengths=cache.tokens(rows.texts, tokenizer, settings=data, max_tokens=None).lengths,
+        lengths=tokenize(rows.texts, tokenizer, max_tokens=None, clean=data.clean).lengths,
         duplicates=again,
         conflicting=conflicting,
         counts=None if rows.targets is None else rows.targets.sum(axis=0).round().astype(int),

@@ -1,8 +1,9 @@
 """Learning from probabilities: what finished runs, or a file, say of the training texts stands beside the labels."""
 
+import hashlib
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from textwrap import shorten
 
@@ -10,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion_lightning import average, checkpoint, config, manifest, predictor, run_folder
-from emotion_lightning.data import cache, files
+from emotion_lightning.data import files
 from emotion_lightning.data.rows import Rows
 from emotion_lightning.errors import UserError
 from emotion_lightning.labels import Targets
 
 log = logging.getLogger(__name__)
 
-_VERSION = "1"
-"""Changes with what an entry of the cache holds."""
+_KEPT = 20
+"""Sets of answers that stay in the user's cache; the longest unused go first."""
 
 
 def targets(
@@ -26,7 +27,6 @@ def targets(
     labels: Sequence[str],
     settings: config.Distillation,
     *,
-    data: config.Batches,
     accelerator: config.Accelerator,
 ) -> Targets:
     """What the network learns of each text, [row, label], float32.
@@ -39,7 +39,6 @@ def targets(
         rows: of the training split.
         labels: of this run.
         settings: who teaches, and how much it counts.
-        data: where the teachers' answers are kept for the next run on the same texts.
         accelerator: what the teachers run on.
 
     Raises:
@@ -50,7 +49,7 @@ def targets(
     if settings.answers is not None:
         taught = _of_file(settings.answers, rows, labels)
     else:
-        taught = _of_runs(settings, rows, labels, data=data, accelerator=accelerator)
+        taught = _of_runs(settings, rows, labels, accelerator=accelerator)
     mixed = (1 - settings.weight) * rows.targets + settings.weight * taught
     return np.asarray(mixed, dtype=np.float32)
 
@@ -60,7 +59,6 @@ def _of_runs(
     rows: Rows,
     labels: Sequence[str],
     *,
-    data: config.Batches,
     accelerator: config.Accelerator,
 ) -> NDArray[np.float32]:
     """The mean probability that the runs give, [row, label]."""
@@ -74,18 +72,57 @@ def _of_runs(
         )
     own = [card.labels.index(name) for name in labels]
 
-    def ask() -> cache.Arrays:
+    def ask() -> NDArray[np.float32]:
         log.info(
             "%d run%s the %s training texts.", len(runs), " labels" if len(runs) == 1 else "s label", f"{len(rows):,}"
         )
         teacher = predictor.open_runs(runs, card, accelerator=accelerator.value)
-        return {"probabilities": teacher.probabilities(rows.texts).numpy()}
+        answers: NDArray[np.float32] = teacher.probabilities(rows.texts).numpy()
+        return answers
 
-    def fits(found: cache.Arrays) -> bool:
-        return found["probabilities"].shape == (len(rows), len(card.labels))
+    return _kept_answers(_fingerprint(rows.texts, runs), ask, shape=(len(rows), len(card.labels)))[:, own]
 
-    name = cache.name_of(rows.texts, "teachers", _VERSION, *map(_print_of, runs))
-    return cache.arrays(name, ask, settings=data, fits=fits)["probabilities"][:, own]
+
+def _kept_answers(name: str, ask: Callable[[], NDArray[np.float32]], *, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """What `ask` gives, from the user's cache where it is there: seeds of one student need not ask again.
+
+    Processes that start together wait for the first of them, then read what it wrote. A cache that cannot be written
+    to is a warning.
+    """
+    from filelock import FileLock
+    from platformdirs import user_cache_path
+
+    folder = user_cache_path("emotion_lightning") / "teachers"
+    entry = folder / f"{name}.npy"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(entry.with_suffix(".lock")):
+            if (found := _read_answers(entry, shape)) is not None:
+                return found
+            answers = ask()
+            with run_folder.replacing(entry) as temporary, temporary.open("wb") as file:
+                np.save(file, answers)
+            for old in sorted(folder.glob("*.npy"), key=lambda file: file.stat().st_mtime)[:-_KEPT]:
+                old.unlink(missing_ok=True)
+                old.with_suffix(".lock").unlink(missing_ok=True)
+            return answers
+    except (OSError, NotImplementedError) as error:  # a file system without locks raises the latter
+        log.warning("The teachers' answers are not kept in %s: %s", folder, error)
+        return ask()
+
+
+def _read_answers(entry: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:
+    try:
+        found: NDArray[np.float32] = np.load(entry, allow_pickle=False)
+        if found.shape != shape or found.dtype != np.float32:
+            raise ValueError("other answers")
+        entry.touch()  # what was used last goes last
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, EOFError):
+        log.warning("%s is damaged; the teachers are asked again.", entry)
+        return None
+    return found
 
 
 def _of_file(name: str, rows: Rows, labels: Sequence[str]) -> NDArray[np.float32]:
@@ -127,8 +164,14 @@ def _share(cell: object, path: Path, row: int, column: str) -> float:
 _SETTING = "distill.runs"
 
 
-def _print_of(run: str) -> list[str]:
-    """What tells a trained model from another one: its weights, its card, and the list of its base's files."""
+def _fingerprint(texts: Sequence[str], runs: Sequence[str]) -> str:
+    """A name that no other texts and no other teachers have."""
+    parts = [*(part for run in runs for part in _files_of(run)), "", *texts]
+    return hashlib.sha256("".join(f"{len(part)}:{part}" for part in parts).encode()).hexdigest()
+
+
+def _files_of(run: str) -> list[str]:
+    """What tells a trained model from another one: its weights, its card, and the list of its base's files, hashed."""
     folder = checkpoint.model_folder(run, name=_SETTING)
     bases = [place / run_folder.BASE / manifest.NAME for place in (folder, folder.parent)]
     known = [folder / checkpoint.CARD, *(file for file in bases if file.is_file())]

@@ -208,7 +208,6 @@ def _settings(story: Story) -> str | None:
         return None
     told = ("options", "seed", "data", "model", "peft", "loss", "optimizer", "thresholds", "callbacks", "trainer")
     kept = {name: story.settings[name] for name in told if name in story.settings}
-    kept["data"] = {name: value for name, value in kept["data"].items() if name not in ("cache_dir", "cache_gb")}
     plain = run_folder.without_places(redaction.settings(kept))
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110).rstrip()
 

@@ -198,7 +198,7 @@ def _check(multirun: Multirun) -> None:
     if multirun.metric not in _SCORES or not all(isinstance(text, str) for text in texts):
         raise UserError(f"{file} is damaged: a text or the name of a score is due where it holds something else.")
     for job in multirun.jobs:
-        stored_settings.check(job.settings, file)
+        job.settings = stored_settings.checked(job.settings, file)
         place = Path(job.folder)
         if type(job.number) is not int or place.is_absolute() or ".." in place.parts or not place.parts:
             raise UserError(f"{file} puts a job into {job.folder!r}, which lies outside its folder; it is not opened.")

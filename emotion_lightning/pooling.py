@@ -16,7 +16,7 @@ def logits(network: Any, batch: Batch, *, pooling: Pooling) -> Tensor:
 
     Args:
         network: for sequence classification, with or without an adapter.
-        batch: as `data.batches.Collate` makes it: padded on the right, or packed.
+        batch: as `data.batches.Collate` makes it: padded on the right.
         pooling: what the head sees. `first` of an encoder goes through the model's own pooler.
 
     Returns:
@@ -25,10 +25,6 @@ def logits(network: Any, batch: Batch, *, pooling: Pooling) -> Tensor:
     own = unwrapped(network)
     backbone = backbone_of(own)
     ids, mask = batch["input_ids"], batch.get("attention_mask")
-    if "ends" in batch:
-        # The texts of the one line are told apart by positions that start again from 0.
-        hidden = backbone(input_ids=ids, position_ids=batch["position_ids"]).last_hidden_state
-        return _classify(own, _pool_packed(hidden[0], batch["position_ids"][0], batch["ends"], pooling)).float()
     if pooling is Pooling.first and not is_decoder(own):
         return network(input_ids=ids, attention_mask=mask).logits.float()
     # Stock decoders put the head on every token and then pick one: with many labels and long texts that is work.
@@ -62,18 +58,6 @@ def pool(hidden: Tensor, attention_mask: Tensor | None, pooling: Pooling) -> Ten
     # In float32: a sum of many bfloat16 vectors loses the last of them.
     weights = present.unsqueeze(-1).float()
     return (hidden.float() * weights).sum(dim=1) / weights.sum(dim=1)
-
-
-def _pool_packed(hidden: Tensor, position_ids: Tensor, ends: Tensor, pooling: Pooling) -> Tensor:
-    """One vector for each text, [batch, hidden], of texts in one line: `hidden` is [token, hidden]."""
-    if pooling is Pooling.last:
-        return hidden[ends - 1]
-    starts = torch.nn.functional.pad(ends[:-1], (1, 0))
-    if pooling is Pooling.first:
-        return hidden[starts]
-    text = (position_ids == 0).cumsum(0) - 1
-    sums = hidden.new_zeros(len(ends), hidden.shape[-1], dtype=torch.float32).index_add(0, text, hidden.float())
-    return sums / (ends - starts).unsqueeze(-1)
 
 
 def unwrapped(network: Any) -> Any:

@@ -41,13 +41,13 @@ PICTURES = "pictures"
 SPLITS = "splits.csv"
 ENVIRONMENT = "environment.json"
 
-PATHS = {"dir", "path", "train", "validation", "test", "splits", "cache_dir"}
+PATHS = {"dir", "path", "train", "validation", "test", "splits"}
 """Data settings that name a place."""
 
 _CHOOSE_ROWS = {"data"} | {
     f"data.{name}"
     for name in (
-        *PATHS - {"cache_dir"},
+        *PATHS,
         "name",
         "revision",
         "id_column",
@@ -189,9 +189,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     file = folder / SETTINGS
     if not file.exists():
         raise UserError(f"{folder} is not a run folder: it holds no {SETTINGS}.")
-    tree = bounded_files.read_yaml(file)
-    stored_settings.check(tree, file)
-    return tree
+    return stored_settings.checked(bounded_files.read_yaml(file), file)
 
 
 def settings_as_overrides(folder: Path, changed: list[str]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 _DEPTH = 4
 _IMMATERIAL = re.compile(
-    r"seed|resume|from_run|logger(\..+)?|predict\..+|data\.(fold|splits|workers|cache_.+)"
+    r"seed|resume|from_run|logger(\..+)?|predict\..+|data\.(fold|splits|workers)"
     r"|trainer\.(checkpoint_.+|progress_bar)"
 )
 """Settings that runs of one group may differ in: what is averaged over, and what changes no result. data.splits is the

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from emotion_lightning import config, manifest, run_folder, schema
+from emotion_lightning import config, manifest, run_folder, schema, stored_settings
 from emotion_lightning.checkpoint import CARD, Card
 from emotion_lightning.data import sources
 from emotion_lightning.data.rows import WHOLE, Corpus
@@ -15,7 +15,7 @@ def data(card: Card, folder: Path) -> config.Batches:
     Raises:
         UserError: the card is of an export, which knows no places of the machine that trained it.
     """
-    values = dict(card.data)
+    values = {name: value for name, value in card.data.items() if f"data.{name}" not in stored_settings.GONE}
     node = config.SCHEMAS[f"data/{values.pop('option')}"]
     places = [values.get(name) for name in ("path", "train", "dir")]
     if card.format and issubclass(node, config.File) and not any(places):

@@ -237,11 +237,6 @@ def _check_relations(settings: config.Train) -> None:
             "model.pooling=first with model.attention=causal: the first token sees none of the others. Set "
             "model.pooling=last, or model.attention=bidirectional."
         )
-    if isinstance(settings.data, config.Batches) and settings.data.packing and not causal:
-        raise UserError(
-            "data.packing=true needs model.attention=causal (model=gemma and its like): in one line, texts are told "
-            "apart by their positions. Set data.packing=false."
-        )
     if not settings.model.head:
         raise UserError("model.head=[] leaves no module to classify with; name the model's own, such as [score].")
     targets = getattr(settings.peft, "targets", [])

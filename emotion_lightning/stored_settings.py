@@ -5,6 +5,7 @@ So a file may name only settings of this program, options by their plain names, 
 """
 
 import functools
+import logging
 import re
 import types
 import typing
@@ -17,17 +18,24 @@ from typing import Any
 from emotion_lightning import config, schema
 from emotion_lightning.errors import UserError
 
+log = logging.getLogger(__name__)
+
 _NAME = re.compile(r"\w[\w.-]*")
+GONE = {"data.packing", "data.cache_dir", "data.cache_gb"}
+"""Settings of earlier versions that no result hangs on: those of a run made then are passed over."""
 OPEN_MAPPINGS = ("model.roles", "model.architecture")
 """Settings whose value is a mapping with keys of its own."""
 
 
-def check(tree: Any, file: Path) -> None:
-    """Raise UserError for settings, as `run_folder.to_keep` has them, that hold anything but settings of a run.
+def checked(tree: Any, file: Path) -> dict[str, Any]:
+    """Settings, as `run_folder.to_keep` has them, without those that are gone since.
 
     Args:
         tree: what the file holds.
         file: to be named in the message.
+
+    Raises:
+        UserError: it holds anything but settings of a run.
     """
     if not isinstance(tree, dict) or not isinstance(tree.get("options"), dict):
         raise UserError(f"{file} is not a settings file of a run.")
@@ -40,8 +48,8 @@ def check(tree: Any, file: Path) -> None:
         if not isinstance(option, str) or not re.fullmatch(r"\w[\w-]*", option):
             raise UserError(f"{file} sets {group}={option!r}, which is no name of an option; it is not opened.")
     for name, value in leaves({name: value for name, value in tree.items() if name != "options"}):
-        if name not in hints and value is None and re.fullmatch(r"\w+(\.\w+)*", name):
-            continue  # of another version, and unset
+        if name in GONE or name not in hints and value is None and re.fullmatch(r"\w+(\.\w+)*", name):
+            continue  # of another version, and told below or unset
         if name not in hints:
             raise UserError(f"{file} sets {name}, which is no setting of a run.")
         if not any(_fits(hint, value) for hint in hints[name]):
@@ -50,6 +58,16 @@ def check(tree: Any, file: Path) -> None:
                 f"{file} sets {name}={shown[:80]}{'…' if len(shown) > 80 else ''}, where "
                 f"{' or '.join(sorted({schema.describe(hint) for hint in hints[name]}))} is due."
             )
+
+    if gone := sorted(GONE & {f"data.{name}" for name in tree.get("data", {})}):
+        _tell_gone(f"{file} sets {', '.join(gone)}, which this version no longer has; passed over.")
+        tree = tree | {"data": {name: value for name, value in tree["data"].items() if f"data.{name}" not in GONE}}
+    return tree
+
+
+@functools.cache  # a run's settings are read several times
+def _tell_gone(message: str) -> None:
+    log.warning("%s", message)  # Hydra has not set up logging yet where a run goes on
 
 
 def check_options(options: dict[str, Any], file: Path, command: str, folders: Sequence[Path]) -> None:

@@ -48,7 +48,6 @@ _SAME_RESULT = (
     "trainer.checkpoint",
     "data.dir",
     "data.workers",
-    "data.cache",
 )
 """Settings in which the workers of a study may differ; of paths to files they share the last part."""
 

@@ -72,7 +72,7 @@ def train(settings: config.Train, folder: Path) -> float | None:
         emotions.learn(
             distillation.targets(
                 corpus.splits["train"], corpus.labels, settings.distill,
-                data=settings.data, accelerator=settings.trainer.accelerator,
+                accelerator=settings.trainer.accelerator,
             )
         )  # fmt: skip
     last = folder / run_folder.CHECKPOINTS / "last.ckpt"

@@ -105,20 +105,9 @@ def test_a_batch_of_one_length_has_no_mask() -> None:
     assert "attention_mask" not in batch
 
 
-def test_a_packed_batch_is_one_line_with_a_count_in_each_text() -> None:
-    dataset = EmotionRows(tokens_of([5, 6], [7], [8, 9, 10, 11]), np.eye(3, dtype=np.float32))
-    batch = Collate(dataset, pad_token_id=99, packed=True)([2, 0, 1])
-    assert batch["input_ids"].tolist() == [[8, 9, 10, 11, 5, 6, 7]]
-    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1, 0]]
-    assert batch["ends"].tolist() == [4, 6, 7]
-    assert batch["targets"].argmax(1).tolist() == [2, 0, 1]
-    assert "attention_mask" not in batch
-
-
-@pytest.mark.parametrize("packed", [False, True])
-def test_a_batch_tells_its_tokens_without_padding(packed: bool) -> None:
+def test_a_batch_tells_its_tokens_without_padding() -> None:
     dataset = EmotionRows(tokens_of([5, 6], [7], [8, 9, 10, 11]), None)
-    assert Collate(dataset, pad_token_id=99, packed=packed)([2, 0, 1])["tokens"] == 7
+    assert Collate(dataset, pad_token_id=99)([2, 0, 1])["tokens"] == 7
 
 
 def test_a_token_that_equals_the_padding_is_no_padding() -> None:

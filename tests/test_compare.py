@@ -60,7 +60,7 @@ def invented(
         "options": {"data": "file", "model": "tiny", "peft": "ia3", "thresholds": "global", "logger": "none"},
         "seed": seed,
         "optimizer": {"lr": 0.01},
-        "data": {"path": "x.csv", "fold": None, "cache_dir": None},
+        "data": {"path": "x.csv", "fold": None},
         "trainer": {"max_epochs": 3, "checkpoint_every": 0},
     }
     for name, value in changed.items():
@@ -216,7 +216,9 @@ def test_groups_are_named_by_what_differs_and_not_by_what_follows_from_it() -> N
 def test_seed_fold_and_what_changes_no_result_do_not_part_a_group(tmp_path: Path) -> None:
     same = [
         invented(tmp_path / "a"),
-        invented(tmp_path / "b", seed=2, data__fold=3, data__cache_dir="c", trainer__checkpoint_every=7),
+        invented(
+            tmp_path / "b", seed=2, data__fold=3, data__cache_dir="c", data__packing=True, trainer__checkpoint_every=7
+        ),
         invented(tmp_path / "c", seed=3, data__splits="a/splits.csv", from_run="a", resume="b", data__new=None),
     ]
     other = invented(tmp_path / "d", trainer__max_epochs=4)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from conftest import SMALL
 from endings import same_end
 from safetensors.torch import load_file, save_file
@@ -38,6 +39,29 @@ def test_a_moved_run_remembers_its_best_epoch(run: Any, tmp_path: Path, monkeypa
     assert run("train", f"resume={moved}") == 0
     same_end(tmp_path / "whole", moved)
     assert torch.load(moved / "checkpoints" / "best.ckpt", weights_only=True)["epoch"] == 0
+
+
+def test_a_run_whose_settings_are_gone_resumes_evaluates_and_predicts(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    stopped(run, "old", at_epoch(Clock, "on_train_epoch_start", 1), monkeypatch, *SMALL, "trainer.max_epochs=2")
+    written = tmp_path / "old" / "settings.yaml"
+    settings = yaml.safe_load(written.read_text())
+    settings["data"] |= {"packing": False, "cache_dir": None, "cache_gb": 2.0}
+    written.write_text(yaml.safe_dump(settings))
+    capfd.readouterr()
+    assert run("train", "resume=old") == 0
+    told = capfd.readouterr()
+    line = "settings.yaml sets data.cache_dir, data.cache_gb, data.packing, which this version no longer has"
+    assert (told.out + told.err).count(line) == 1
+    card = json.loads((tmp_path / "old" / "model" / "emotion_lightning.json").read_text())
+    card["data"] |= {"packing": False, "cache_dir": None, "cache_gb": 2.0}
+    (tmp_path / "old" / "model" / "emotion_lightning.json").write_text(json.dumps(card))
+    assert run("evaluate", "run=old", "hydra.run.dir=scored") == 0
+    assert run("predict", "run=old", "text=We won!") == 0
+    assert run("train", "from_run=old", "hydra.run.dir=again") == 0
+    same_end(tmp_path / "old", tmp_path / "again")
+    assert "packing" not in yaml.safe_load((tmp_path / "again" / "settings.yaml").read_text())["data"]
 
 
 @pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt"])

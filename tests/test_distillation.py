@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,9 +33,7 @@ def learned(settings: Any, *overrides: str) -> Any:
     chosen = settings(*QUICK, *overrides)
     corpus = sources.split(sources.read(chosen.data), chosen.data)
     rows = corpus.splits["train"]
-    found = distillation.targets(
-        rows, corpus.labels, chosen.distill, data=chosen.data, accelerator=chosen.trainer.accelerator
-    )
+    found = distillation.targets(rows, corpus.labels, chosen.distill, accelerator=chosen.trainer.accelerator)
     return SimpleNamespace(rows=rows, labels=corpus.labels, targets=found)
 
 
@@ -87,23 +86,66 @@ def test_training_sees_the_targets_and_nothing_else_does(
 def test_answers_are_kept_until_a_teacher_changes(
     settings: Any, finished: Path, second: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = f"data.cache_dir={tmp_path / 'cache'}"
-    first = learned(settings, f"distill.runs={finished}", kept)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    first = learned(settings, f"distill.runs={finished}")
     asked: list[Any] = []
     open_runs = predictor.open_runs
     monkeypatch.setattr(predictor, "open_runs", lambda *a, **k: asked.append(a) or open_runs(*a, **k))
-    again = learned(settings, f"distill.runs={finished}", kept)
+    again = learned(settings, f"distill.runs={finished}")
     np.testing.assert_array_equal(first.targets, again.targets)
     assert not asked
-    other = learned(settings, f"distill.runs={second}", kept)
+    other = learned(settings, f"distill.runs={second}")
     assert len(asked) == 1 and not np.array_equal(first.targets, other.targets)
     moved = Path(shutil.copytree(finished, tmp_path / "moved"))
-    learned(settings, f"distill.runs={moved}", kept)
+    learned(settings, f"distill.runs={moved}")
     assert len(asked) == 1
     with (moved / "base" / "SHA256SUMS").open("a") as listed:
         listed.write(f"{'0' * 64}  another.safetensors\n")
-    learned(settings, f"distill.runs={moved}", kept)
+    learned(settings, f"distill.runs={moved}")
     assert len(asked) == 2  # the adapter and the card are the same, the network below is not
+
+
+def test_damaged_answers_are_asked_for_again(
+    settings: Any, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    first = learned(settings, f"distill.runs={finished}")
+    (kept,) = (tmp_path / "cache").rglob("*.npy")
+    kept.write_bytes(kept.read_bytes()[:200])
+    again = learned(settings, f"distill.runs={finished}")
+    np.testing.assert_array_equal(first.targets, again.targets)
+    assert f"{kept} is damaged" in caplog.text
+    learned(settings, f"distill.runs={finished}")
+    assert caplog.text.count("is damaged") == 1
+
+
+def test_a_cache_that_cannot_be_written_to_costs_nothing_else(
+    settings: Any, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert learned(settings, f"distill.runs={finished}").targets.shape[0] > 0
+    assert "The teachers' answers are not kept" in caplog.text
+
+
+def test_the_cache_keeps_the_answers_that_were_used_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(distillation, "_KEPT", 2)
+    clock = iter(range(1_000_000, 2_000_000, 10))
+    asked: list[str] = []
+
+    def answers(name: str) -> None:
+        def ask() -> Any:
+            asked.append(name)
+            return np.zeros((2, 3), np.float32)
+
+        distillation._kept_answers(name, ask, shape=(2, 3))
+        moment = next(clock)  # file systems tell times by ticks
+        os.utime(tmp_path / "emotion_lightning" / "teachers" / f"{name}.npy", (moment, moment))
+
+    for name in ("a", "b", "a", "c", "a", "b"):
+        answers(name)
+    assert asked == ["a", "b", "c", "b"]
 
 
 def test_labels_go_by_name(run: Any, finished: Path, settings: Any, tmp_path: Path) -> None:
@@ -113,9 +155,7 @@ def test_labels_go_by_name(run: Any, finished: Path, settings: Any, tmp_path: Pa
     chosen = settings(*few, f"distill.runs={finished}", "distill.weight=1")
     corpus = sources.split(sources.read(chosen.data), chosen.data)
     rows = corpus.splits["train"]
-    found = distillation.targets(
-        rows, corpus.labels, chosen.distill, data=chosen.data, accelerator=config.Accelerator.auto
-    )
+    found = distillation.targets(rows, corpus.labels, chosen.distill, accelerator=config.Accelerator.auto)
     teacher = predictor.load(finished)
     answers = teacher.probabilities(rows.texts).numpy()
     order = [teacher.card.labels.index(name) for name in corpus.labels]

@@ -105,7 +105,7 @@ def test_training_on_the_cpu_of_a_machine_with_a_gpu_measures_and_uses_the_cpu(
 
     class Data(EmotionData):
         def __init__(self, device: str) -> None:
-            self.settings = types.SimpleNamespace(packing=False, workers=0)
+            self.settings = types.SimpleNamespace(workers=0)
             self.tokenizer, self.seed = types.SimpleNamespace(pad_token_id=0), 1
             self.trainer = _Trainer(device)
 

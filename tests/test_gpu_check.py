@@ -119,8 +119,8 @@ INVENTED = [
     {"run": "1", "part": "ratio", "turns": 2, "over_trainer_best": 1.75, "memory_over_trainer_best": 0.75,
      "over_trainer": 3.5, "memory_over_trainer": 0.9},
     {"run": "1", "part": "graph", "batch": 32, "tokens": 1024, "eager_ms": 37.25, "graph_ms": 20.5},
-    {"run": "1", "part": "sweep", "batch": 64, "more": ["data.packing=true"], "samples_s": 1500.0, "tokens_s": 30000,
-     "peak_gib": 7.0},
+    {"run": "1", "part": "sweep", "batch": 64, "more": ["data.batch_tokens=4096"], "samples_s": 1500.0,
+     "tokens_s": 30000, "peak_gib": 7.0},
     {"run": "1", "part": "profile", "batch": 32, "ms_step": 37.2, "gap_share": 0.31, "launches_step": 4100,
      "shares": {"products": 0.6, "elementwise": 0.395, "other": 0.005}, "products_alone_ms": 12.0,
      "products_tflops": 410.0, "dequantising_alone_ms": 3.0},
@@ -154,7 +154,7 @@ def test_the_table_tells_the_newest_finished_run_of_each_part(tmp_path: Path) ->
     assert table["training, the Trainer as QLoRA has it"] == "200 texts/s, 20,000 tokens/s, 5.00 GiB"
     assert table["ours over the Trainer at its best"] == "1.75 x, with 0.75 of the memory"
     assert table["forward and backward, 32 texts"] == "30.0 ms" and table["the same as a CUDA graph"] == "19.0 ms"
-    assert table["ours, `data.batch_size=64`, `data.packing=true`"] == "1,500 texts/s, 30,000 tokens/s, 7.00 GiB"
+    assert table["ours, `data.batch_size=64`, `data.batch_tokens=4096`"] == "1,500 texts/s, 30,000 tokens/s, 7.00 GiB"
     assert table["a step of 32 texts"] == "37 ms, of which gaps 31%"
     assert table["its kernels (32 texts)"] == "4,100: products 60%, elementwise 40%"
     assert table["float16"] == "500 steps, 2 skipped, 51 ms each, 5.50 GiB"

@@ -52,7 +52,7 @@ def corpus(*, test_labels: bool = True) -> Corpus:
 
 
 def build(found: Corpus, tokenizer: Any, *, examples: int = 10, **chosen: Any) -> DataCard:
-    data = data_settings("sample", cache_gb=0, **chosen)
+    data = data_settings("sample", **chosen)
     weighted = config.WeightedBCE(weights=config.PositiveWeights.neg_pos, clip=10, beta=0.99)
     return data_card.build(
         found, tokenizer, data=data, weighted=weighted, shown={"option": "sample", "max_tokens": data.max_tokens},

@@ -295,45 +295,6 @@ def test_rows_of_one_length_need_no_mask(
     assert torch.allclose(without, with_mask, atol=5e-6)
 
 
-PACKED = [
-    pytest.param(family, kernel, way, marks=_marks(family, kernel))
-    for family in FAMILIES
-    if "gemma" in family
-    for kernel in KERNELS[family]
-    for way in ("last", "mean")
-]
-
-
-@pytest.mark.parametrize(("family", "kernel", "way"), PACKED)
-def test_texts_in_one_line_have_the_logits_of_padded_ones(
-    settings: Any, tmp_path: Path, family: str, kernel: str, way: str
-) -> None:
-    chosen, network, padded = build(
-        settings, tmp_path, *FAMILIES[family], "peft=ia3", "model.quantization=none",
-        f"model.attn_implementation={kernel}", f"model.pooling={way}",
-    )  # fmt: skip
-    lengths = padded["attention_mask"].sum(1)
-    rows = [ids[:length] for ids, length in zip(padded["input_ids"], lengths, strict=True)]
-    packed = {
-        "input_ids": torch.cat(rows)[None],
-        "position_ids": torch.cat([torch.arange(len(row)) for row in rows])[None],
-        "ends": lengths.cumsum(0),
-    }
-    with torch.set_grad_enabled(kernel != "flex_attention"):  # which has no backward on a CPU
-        found = [logits(chosen, network.eval(), batch) for batch in (padded, packed)]
-    assert torch.allclose(*found, atol=1e-5)
-    if kernel == "flex_attention":
-        return
-    gradients: list[dict[str, Tensor]] = []
-    for out in found:
-        network.zero_grad()
-        out.square().sum().backward()
-        gradients.append({n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None})
-    assert gradients[0].keys() == gradients[1].keys()
-    for name, gradient in gradients[0].items():
-        assert torch.allclose(gradient, gradients[1][name], atol=1e-4), name
-
-
 @pytest.mark.parametrize(
     ("asked", "message"),
     [

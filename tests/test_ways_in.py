@@ -156,11 +156,11 @@ WAYS: dict[str, tuple[list[str], list[str]]] = {
     "resume": (["train", "resume=foreign"], [*SETTINGS, "an unseen pickled base", "a checkpoint with code"]),
     "sweep.resume": (["train", "-m", "sweep.resume=foreign"], [*SETTINGS, *JOBS]),
     "init_from": (["train", *TRAIN, "init_from=foreign"], MODEL),
-    "distill.runs": (["train", *TRAIN, "data.cache_dir=cache", "distill.runs=foreign"], MODEL),
-    "distill.runs, several": (["train", *TRAIN, "data.cache_dir=cache", "distill.runs=[own,foreign]"], MODEL),
+    "distill.runs": (["train", *TRAIN, "distill.runs=foreign"], MODEL),
+    "distill.runs, several": (["train", *TRAIN, "distill.runs=[own,foreign]"], MODEL),
     "hf: of predict": (["predict", f"run={HF}", "text=hi"], HUB),
     "hf: of init_from": (["train", *TRAIN, f"init_from={HF}"], HUB),
-    "hf: of distill.runs": (["train", *TRAIN, "data.cache_dir=cache", f"distill.runs={HF}"], HUB),
+    "hf: of distill.runs": (["train", *TRAIN, f"distill.runs={HF}"], HUB),
 }
 """A command line, and the attacks on what it reads."""
 

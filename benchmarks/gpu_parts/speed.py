@@ -173,13 +173,13 @@ def peer(asked: argparse.Namespace, side: str) -> dict[str, Any]:
 
 
 def sweep(asked: argparse.Namespace, told: log.Log) -> None:
-    """Ours with larger batches, token budgets, weights in bfloat16, activations computed again, and packed texts."""
+    """Ours with larger batches, token budgets, weights in bfloat16, and activations computed again."""
     few, batch = max(training.WARM + 3, asked.steps // 3), asked.batch_size
     plans: list[tuple[int, list[str]]] = [
         (2 * batch, []), (4 * batch, []), (8 * batch, []),
         (batch, [f"data.batch_tokens={128 * batch}"]), (batch, [f"data.batch_tokens={512 * batch}"]),
         (batch, ["model.quantization=none"]), (8 * batch, ["model.quantization=none"]),
-        (8 * batch, ["model.activation_checkpointing=true"]), (8 * batch, ["data.packing=true"]),
+        (8 * batch, ["model.activation_checkpointing=true"]),
     ]  # fmt: skip
     longest = 0.0
     for size, more in plans:

@@ -84,27 +84,22 @@ class EmotionRows(Dataset[int]):
 
 @dataclass
 class Collate:
-    """Makes a batch of rows: each padded to the longest among them, or all in one line, one after the other.
+    """Makes a batch of rows, each padded to the longest among them.
 
     A batch holds `input_ids`, [batch, token], int64, padded on the right; `attention_mask`, the same shape, only where
     something is padded; `rows`, [batch]; `tokens`, how many there are, an int; and, where the texts are labelled,
     `targets`, [batch, label], float32.
-
-    Packed, `input_ids` is [1, token], without padding; `position_ids`, the same shape, count from 0 in each text, and
-    `ends`, [batch], tell where each text stops.
 
     With batches of unlike size, `weight` is the batch's rows over those of a mean batch, so that each row counts alike.
 
     Args:
         dataset: whose rows.
         pad_token_id: of the tokenizer.
-        packed: whether texts stand in one line.
         mean_rows: rows of a mean batch, in training with a token budget.
     """
 
     dataset: EmotionRows
     pad_token_id: int
-    packed: bool = False
     mean_rows: float | None = None
 
     def __call__(self, rows: Sequence[int]) -> Batch:
@@ -117,17 +112,12 @@ class Collate:
         places = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
         flat = tokens.ids[np.repeat(tokens.starts[numbers], lengths) + places].astype(np.int64)
         batch: Batch = {"rows": torch.from_numpy(numbers.astype(np.int64)), "tokens": len(flat)}
-        if self.packed:
-            batch["input_ids"] = torch.from_numpy(flat)[None]
-            batch["position_ids"] = torch.from_numpy(places)[None]
-            batch["ends"] = torch.from_numpy(ends)
-        else:
-            present = np.arange(lengths.max()) < lengths[:, None]
-            ids = np.full(present.shape, self.pad_token_id, dtype=np.int64)
-            ids[present] = flat
-            batch["input_ids"] = torch.from_numpy(ids)
-            if not present.all():
-                batch["attention_mask"] = torch.from_numpy(present.astype(np.int64))
+        present = np.arange(lengths.max()) < lengths[:, None]
+        ids = np.full(present.shape, self.pad_token_id, dtype=np.int64)
+        ids[present] = flat
+        batch["input_ids"] = torch.from_numpy(ids)
+        if not present.all():
+            batch["attention_mask"] = torch.from_numpy(present.astype(np.int64))
         if self.dataset.targets is not None:
             batch["targets"] = torch.from_numpy(self.dataset.targets[numbers])
         if self.mean_rows is not None:

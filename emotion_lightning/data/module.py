@@ -8,8 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from emotion_lightning import config
-from emotion_lightning.data import cache
-from emotion_lightning.data.batches import Collate, EmotionRows, ShuffledByLength, SortedByLength
+from emotion_lightning.data.batches import Collate, EmotionRows, ShuffledByLength, SortedByLength, tokenize
 from emotion_lightning.data.rows import Corpus
 from emotion_lightning.labels import Targets
 from emotion_lightning.pooling import Batch
@@ -37,7 +36,7 @@ class EmotionData(lightning.LightningDataModule):
         self.seed = seed
         self._datasets = {
             name: EmotionRows(
-                cache.tokens(rows.texts, tokenizer, settings=settings, max_tokens=settings.max_tokens),
+                tokenize(rows.texts, tokenizer, max_tokens=settings.max_tokens, clean=settings.clean),
                 rows.targets,
             )
             for name, rows in corpus.splits.items()
@@ -124,7 +123,7 @@ class EmotionData(lightning.LightningDataModule):
         return DataLoader(
             dataset,
             batch_sampler=batches,
-            collate_fn=Collate(dataset, self.tokenizer.pad_token_id, packed=self.settings.packing, mean_rows=mean_rows),
+            collate_fn=Collate(dataset, self.tokenizer.pad_token_id, mean_rows=mean_rows),
             num_workers=self.settings.workers,
             persistent_workers=self.settings.workers > 0,
             # Not by whether there is a GPU: on the CPU, pinned memory would open a CUDA context for nothing.
