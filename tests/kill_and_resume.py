@@ -5,7 +5,7 @@
 A training is killed (SIGKILL) or stopped (SIGTERM and SIGINT in turn) at a moment drawn from its whole length, goes on
 with `resume=` and is stopped again, until it has come to its end. The end must be that of a training which nothing
 stopped, bit by bit: parameters, model, thresholds, predictions, metrics without the cost. A signal must leave with the
-exit code 128 + its number, and without a traceback. Each training is a fork of one process that has loaded the libraries.
+exit code 128 + its number, and without a traceback. Each training is a fork of a process that has loaded the libraries.
 """
 
 import argparse
@@ -164,7 +164,7 @@ def _faults_of_a_stop(number: signal.Signals, code: int, said: str) -> list[str]
         return []
     # Until the command has its handlers, the system's own answer to a signal holds; a run may also have ended.
     loading = not re.search(r"parameters are trained|Stopped by", said)
-    allowed = {128 + number, *((-number, 1) if loading else ()), *((0,) if "Run folder" in said else ())}
+    allowed = {128 + number, *((-number,) if loading else ()), *((0,) if "Run folder" in said else ())}
     faults = [] if code in allowed else [f"{number.name} ended with {code}:\n{said}"]
     return faults + ([f"{number.name}, a traceback:\n{said}"] if "Traceback" in said and not loading else [])
 
