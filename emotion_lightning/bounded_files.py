@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from emotion_lightning import terminal
 from emotion_lightning.errors import UserError
 
 JSON_BYTES = 64 * 2**20
@@ -65,6 +66,7 @@ def check_folder(folder: Path) -> None:
     seen = 0
     for place, folders, files in os.walk(folder):
         seen += len(folders) + len(files)
+        terminal.know_names(*folders, *files)
         if seen > ENTRIES:
             raise UserError(f"{folder} holds more than {ENTRIES:,} files and folders; it is no folder of a run.")
         for name in files:

@@ -1,5 +1,6 @@
 """What is kept of a trained network: a model folder that stock PEFT loads."""
 
+import dataclasses
 import logging
 import math
 from collections.abc import Iterator
@@ -32,6 +33,8 @@ from emotion_lightning.errors import UserError, first_line
 log = logging.getLogger(__name__)
 
 CARD = "emotion_lightning.json"
+LABELS = 100_000
+"""The most labels of a card; those of a million take longer to check than anybody waits for."""
 
 
 @dataclass
@@ -145,10 +148,12 @@ def read_card(folder: Path) -> Card:
     file = folder / CARD
     bounded_files.check_folder(folder)
     content = bounded_files.read_json_object(file)
+    if isinstance(named := content.get("labels"), list) and len(named) > LABELS:
+        raise UserError(f"{file} is damaged: it names {len(named):,} labels, where {LABELS:,} are the most.")
     untrusted.check(folder)
     manifest.check(folder, "*.json")
     try:
-        card = Card(**content)
+        card = _spelled(Card(**content))
         labels.check(card.labels, str(file))
         _check_numbers(card)
         config.Quantization(card.base["quantization"])
@@ -175,6 +180,23 @@ def read_card(folder: Path) -> Card:
         raise UserError(f"{file} is damaged: {', '.join(wrong)}.")
     _check_paths(card, file)
     return card
+
+
+def _spelled(card: Card) -> Card:
+    """The card with its labels as they are spelled everywhere: one from before there was a rule has them as its data.
+
+    What is no text, or names one label twice, is left to the checks.
+    """
+
+    def by_label(values: dict[str, Any]) -> dict[str, Any]:
+        return {labels.normalised(label): value for label, value in values.items()}
+
+    return dataclasses.replace(
+        card,
+        labels=[labels.normalised(label) for label in card.labels],
+        thresholds={protocol: by_label(cuts) for protocol, cuts in card.thresholds.items()},
+        calibration=by_label(card.calibration),
+    )
 
 
 def _is_texts(value: Any) -> bool:

@@ -12,7 +12,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -80,6 +80,7 @@ def run(command: str, work: Callable[[Any, Path], Any]) -> None:
     terminal.prepare()
     try:
         arguments = sys.argv[1:] = [grammar.as_text(argument) for argument in arguments]
+        _know_names(arguments)
         with _stop_on_signals():
             _run(command, work, arguments)
     except SystemExit as stop:
@@ -100,6 +101,14 @@ def run(command: str, work: Callable[[Any, Path], Any]) -> None:
         terminal.say(redaction.text(told), error=True)
         code = 2 if mistake else 1
     sys.exit(code)
+
+
+def _know_names(arguments: list[str]) -> None:
+    """Show names of files that the line gives on one line each, and those of the folders that it is given in."""
+    given = [argument.partition("=") for argument in arguments]
+    terminal.know_names(*(value for name, _, value in given if name != "text"))
+    with suppress(FileNotFoundError):  # somebody removed it
+        terminal.know_names(Path.cwd())
 
 
 def _leave_to_the_first() -> None:

@@ -18,7 +18,10 @@ log = logging.getLogger(__name__)
 
 _USUAL = 2.0
 """RMS up to which nothing changes. The bundled network has 1.0; vectors behind a tanh, such as those of BERT's pooler
-and of RoBERTa's head, cannot have more than 1."""
+and of RoBERTa's head, cannot have more than 1.
+
+Measured on the bundled network with the weights of its last norm times 5 (RMS 5.1), two seeds, mAP on validation after
+epochs 1 to 5: .667 .696 .705 .706 .705 with the factor of 1/4, .652 .686 .699 .701 .702 without it."""
 
 
 @dataclass

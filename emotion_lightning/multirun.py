@@ -200,6 +200,7 @@ def _check(multirun: Multirun) -> None:
     for job in multirun.jobs:
         job.settings = stored_settings.checked(job.settings, file)
         place = Path(job.folder)
+        terminal.know_names(job.folder)
         if type(job.number) is not int or place.is_absolute() or ".." in place.parts or not place.parts:
             raise UserError(f"{file} puts a job into {job.folder!r}, which lies outside its folder; it is not opened.")
 
@@ -229,6 +230,7 @@ def kept_hydra_settings(multirun: Multirun, typed: Sequence[str]) -> list[str]:
             )
         )
         if not plain:
+            override = terminal.one_line(override)
             folder = re.fullmatch(r"hydra\.searchpath=\['?file://([^,\]']+)'?\]", override)
             again = f"--config-dir {folder[1]}" if folder else override
             raise UserError(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from emotion_lightning import manifest, run_folder
 from emotion_lightning.errors import UserError, first_line
+from emotion_lightning.labels import normalised
 
 
 @dataclass
@@ -60,6 +61,8 @@ def read(folder: Path, split: str, labels: Sequence[str]) -> RowOutcomes | None:
         table = pyarrow.parquet.read_table(file)
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{file} cannot be read: {first_line(error)}") from error
+    # A run from before names were spelled by one rule has them as its data did.
+    table = table.rename_columns([normalised(name) for name in table.column_names])
     wanted = [f"p_{name}" for name in labels]
     if missing := [name for name in ("id", *wanted) if name not in table.column_names]:
         raise UserError(f"{file} has no column {missing[0]}: it is not of a run with the labels {', '.join(labels)}.")

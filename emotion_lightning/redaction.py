@@ -14,6 +14,8 @@ import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
+from emotion_lightning import terminal
+
 HIDDEN = "<redacted>"
 
 _WORDS = r"token|key|secret|password|passwd|passphrase|pwd|credentials?|signature|sig|jwt|auth|authorization"
@@ -28,8 +30,9 @@ _SHORTEST = 8
 # pathlib makes one slash of two. What follows three is a path, without a host.
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)(?P<slashes>:/{1,2})(?=[^\s/])", re.IGNORECASE)
 _USER_AND_PASSWORD = re.compile(r"[^\s/?#:@'\"<>]*:\S*@")
-# A password may hold a space. Words behind a port, as in `http://host:80 refused a@b`, are none.
-_WITH_SPACES = re.compile(r"[^\s/?#:@'\"<>]*:(?!\d+(?:\W|$))(?=\S)[^\n@]*@(?:\S*@)?")
+# A password may hold spaces and @, so that among words it ends at the last @ of the line, which may hide a few of them.
+# Words behind a port, as in `http://host:80 refused a@b`, are none.
+_WITH_SPACES = re.compile(rf"[^\s/?#:@'\"<>]*:(?:{HIDDEN}@|(?!\d+(?:\W|$))(?=\S)[^\n]*@)")
 _IN_QUERY = rf"(?P<name>[?&;#](?:[\w.-]|%[0-9A-Fa-f]{{2}})*(?:{_WORDS})=)"
 _PARAMETER = re.compile(_IN_QUERY + r"[^&#\s'\"<>]+", re.IGNORECASE)
 _PARAMETER_OF_VALUE = re.compile(_IN_QUERY + r"[^&#]+", re.IGNORECASE)
@@ -107,13 +110,16 @@ def value(name: str, given: str) -> str:
 
 
 def in_logs() -> None:
-    """From now on every record of this process is without secrets, whichever library made it and whoever writes it."""
+    """From now on every record of this process is without secrets and control characters.
+
+    Whichever library made it and whoever writes it: a handler that a library adds has a formatter of its own.
+    """
     if not isinstance(made := logging.getLogRecordFactory(), _Records):
         logging.setLogRecordFactory(_Records(made))
 
 
 class _Records:
-    """Makes records of logging, without secrets in message, traceback and stack."""
+    """Makes records of logging, without secrets and control characters in message, traceback and stack."""
 
     def __init__(self, made: Any) -> None:
         self._made = made
@@ -124,13 +130,14 @@ class _Records:
             said = record.getMessage()
         except (TypeError, ValueError, KeyError):  # words that do not fit their arguments: logging tells of it
             return record
-        if (kept := text(said)) != said:
+        if (kept := terminal.safe(text(said))) != said:
             record.msg, record.args = kept, ()
         if record.exc_info and record.exc_info[0] is not None:
             # What a formatter finds here it does not make again.
-            record.exc_text = text("".join(traceback.format_exception(*record.exc_info)).rstrip("\n"))
+            told = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
+            record.exc_text = terminal.safe(text(told))
         if record.stack_info:
-            record.stack_info = text(record.stack_info)
+            record.stack_info = terminal.safe(text(record.stack_info))
         return record
 
 
@@ -179,7 +186,11 @@ def _spelled(secret: str) -> Iterator[str]:
 def _without_passwords(said: str, *, is_url: bool) -> str:
     kept, at = [], 0
     while found := _URL.search(said, at):
-        user = _user(said[found.end() :], is_url=is_url)
+        rest = said[found.end() :]
+        # What stands in quotes is a URL to the closing one.
+        quote = said[found.start() - 1 : found.start()]
+        end = re.search(rf"{quote}(?=[\s,;:.)\]}}]|$)", rest) if quote in ("'", '"') else None
+        user = _user(rest[: end.start()] if end else rest, is_url=is_url or end is not None)
         kept += [said[at : found.end()], _hidden_user(found["scheme"], user) if user else ""]
         at = found.end() + len(user)
     return "".join(kept) + said[at:]

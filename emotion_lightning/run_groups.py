@@ -11,8 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from emotion_lightning import bounded_files, comparison, manifest, outcomes, run_folder, stored_settings, thresholds
+from emotion_lightning import (
+    bounded_files,
+    comparison,
+    manifest,
+    outcomes,
+    run_folder,
+    stored_settings,
+    terminal,
+    thresholds,
+)
 from emotion_lightning.errors import UserError
+from emotion_lightning.labels import normalised
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +101,7 @@ def _candidates(folder: Path, depth: int) -> Iterator[Path]:
         yield folder
     elif depth:
         for below in sorted((below for below in folder.iterdir() if below.is_dir()), key=run_folder.by_number):
+            terminal.know_names(below.name)
             yield from _candidates(below, depth - 1)
 
 
@@ -136,7 +147,7 @@ def _read(folder: Path, *, split: str, protocol: str | None, like: list[str] | N
     protocol = protocol or _own_protocol(folder, tree)
     try:
         scores = content[split][protocol]
-        cuts = {name: float(values["threshold"]) for name, values in scores["labels"].items()}
+        cuts = {normalised(name): float(values["threshold"]) for name, values in scores["labels"].items()}
         told = np.array([float(scores[metric.value]) for metric in comparison.METRICS])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{folder / run_folder.METRICS} is damaged or of another version ({error!r}).") from error

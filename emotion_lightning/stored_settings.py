@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning import config, schema
+from emotion_lightning import config, schema, terminal
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def checked(tree: Any, file: Path) -> dict[str, Any]:
         raise UserError(f"{file} is not a settings file of a run.")
     groups, hints = _groups(), _hints()
     if foreign := sorted(map(str, tree.keys() - {name.partition(".")[0] for name in hints} - {"options"} - groups)):
-        raise UserError(f"{file} sets {foreign[0]}, which is no setting of a run.")
+        raise UserError(f"{file} sets {terminal.one_line(foreign[0])}, which is no setting of a run.")
     for group, option in tree["options"].items():
         if group not in groups:
             raise UserError(f"{file} sets {group!r}, which is no setting of a run.")
@@ -51,9 +51,9 @@ def checked(tree: Any, file: Path) -> dict[str, Any]:
         if name in GONE or name not in hints and value is None and re.fullmatch(r"\w+(\.\w+)*", name):
             continue  # of another version, and told below or unset
         if name not in hints:
-            raise UserError(f"{file} sets {name}, which is no setting of a run.")
+            raise UserError(f"{file} sets {terminal.one_line(name)}, which is no setting of a run.")
         if not any(_fits(hint, value) for hint in hints[name]):
-            shown = str(value)
+            shown = terminal.one_line(str(value))
             raise UserError(
                 f"{file} sets {name}={shown[:80]}{'…' if len(shown) > 80 else ''}, where "
                 f"{' or '.join(sorted({schema.describe(hint) for hint in hints[name]}))} is due."

@@ -19,13 +19,42 @@ _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u206
 """Control characters but tab and line feed, what turns the direction of a line, and bytes that are no text."""
 
 
+_SPACING = re.compile("[\t\n]")
+
+_odd_names: dict[str, str] = {}
+"""Names of files with tabs and line feeds, and how they are shown."""
+
+
 def safe(text: str) -> str:
-    r"""Text in which no character controls a terminal; tabs and line feeds stay.
+    r"""Text in which no character controls a terminal; tabs and line feeds stay, but for those in names of files.
 
     >>> print(safe("joy\x1b[2J\r\udcff"))
     joy\x1b[2J\r\udcff
     """
+    for name, shown in _odd_names.items():
+        text = text.replace(name, shown)
     return _OBEYED.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def one_line(text: str) -> str:
+    r"""The same of what is a name: tabs and line feeds do not stay.
+
+    >>> print(one_line("joy\n\x1b[2J"))
+    joy\n\x1b[2J
+    """
+    return safe(_SPACING.sub(lambda found: ascii(found[0])[1:-1], text))
+
+
+def know_names(*places: object) -> None:
+    """From now on show the names in these paths on one line, in whatever message they stand.
+
+    A message has lines and may have tabs; the name of a file that has some would put lines of its own among them.
+    """
+    for name in (name for place in places for name in str(place).split("/")):
+        if _SPACING.search(name):
+            # What begins or ends with a line feed is found below a folder only: `a` and the end of a line is no name.
+            found = name if name == name.strip() else f"/{name}"
+            _odd_names[found] = _SPACING.sub(lambda found: ascii(found[0])[1:-1], found)
 
 
 class Formatter(logging.Formatter):

@@ -181,7 +181,7 @@ def mlflow_run(settings: config.MLflow, folder: Path, *, resolved: dict[str, Any
     uri = _tracking_uri(settings)
     group, name = group_and_name(settings, folder, multirun=multirun)
     named = MLFlowLogger(
-        experiment_name=settings.experiment,
+        experiment_name=redaction.text(settings.experiment),
         run_name=redaction.text(name),
         tracking_uri=uri,
         tags={"group": redaction.text(group)} if group else None,

@@ -12,7 +12,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from emotion_lightning import bounded_files, quiet
+from emotion_lightning import bounded_files, quiet, terminal
 from emotion_lightning.errors import UserError, first_line
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -81,7 +81,10 @@ def check_architecture(architecture: Any, path: str) -> None:
     for name in ("attn_implementation", "experts_implementation"):
         kernel = getattr(architecture, f"_{name}", None)
         if kernel is not None and not re.fullmatch(r"\w+", str(kernel)):
-            raise UserError(f"{path} asks for the kernel {kernel} ({name}), which would be downloaded and run.")
+            raise UserError(
+                f"{path} asks for the kernel {terminal.one_line(str(kernel))} ({name}), which would be downloaded and "
+                "run."
+            )
 
 
 def check_place(folder: Path, base: Path) -> None:
@@ -151,7 +154,8 @@ def parts(index: Path) -> set[str]:
     for part in found:
         if not re.fullmatch(r"[\w-]+\.safetensors", part):
             raise UserError(
-                f"{index} names {part or 'no file'} as part of the weights; parts are safetensors beside it."
+                f"{index} names {terminal.one_line(part) or 'no file'} as part of the weights; parts are safetensors "
+                "beside it."
             )
     return found
 
@@ -199,7 +203,7 @@ def _check_config(file: Path, content: dict[str, Any]) -> None:
 def _check_tokenizer(file: Path, content: dict[str, Any]) -> None:
     for key, value in content.items():
         if key.endswith("_file") and value and Path(str(value)).name != value:
-            raise UserError(f"{file} names a file elsewhere ({key}={value}).")
+            raise UserError(f"{file} names a file elsewhere ({terminal.one_line(f'{key}={value}')}).")
 
 
 def _check_adapter(file: Path, content: dict[str, Any]) -> None:

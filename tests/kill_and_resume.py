@@ -5,7 +5,7 @@
 A training is killed (SIGKILL) or stopped (SIGTERM and SIGINT in turn) at a moment drawn from its whole length, goes on
 with `resume=` and is stopped again, until it has come to its end. The end must be that of a training which nothing
 stopped, bit by bit: parameters, model, thresholds, predictions, metrics without the cost. A signal must leave with the
-exit code 128 + its number, and without a traceback.
+exit code 128 + its number, and without a traceback. Each training is a fork of a process that has loaded the libraries.
 """
 
 import argparse
@@ -15,22 +15,22 @@ import os
 import random
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from conftest import SMALL
+from conftest import SMALL, run_in_process
 from endings import differences
 from servers import PATIENCE
 
 ROWS = [option for option in SMALL if not option.startswith("data.max_rows")]
 PLAIN = [
-    *ROWS, "peft=lora", "data.max_rows=400", "trainer.checkpoint_every=3", "trainer.max_epochs=20",
+    *ROWS, "peft=lora", "data.max_rows=200", "trainer.checkpoint_every=3", "trainer.max_epochs=8",
     "callbacks=no_early_stopping", "optimizer.lr=0.003",
 ]  # fmt: skip
 SETTINGS = {
@@ -114,20 +114,38 @@ def _train(
 ) -> tuple[int, str, bool]:
     """Exit code and output of a training, and whether it was stopped after so many seconds."""
     log = work / "output.txt"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "emotion_lightning.train", *line], cwd=work, stdout=output, stderr=output,
-            env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True,
-        )  # fmt: skip
-        stopped = False
-        try:
-            process.wait(timeout=after or PATIENCE)
-        except subprocess.TimeoutExpired:
+    child = os.fork()
+    if child == 0:
+        _be_a_training(work, line, log)
+    began, limit = time.monotonic(), after or PATIENCE
+    stopped = False
+    while not (found := os.waitpid(child, os.WNOHANG))[0]:
+        if not stopped and time.monotonic() - began > limit:
             stopped = True
             # Ctrl-C reaches every process of a terminal's group, and whoever kills one leaves none of them.
-            process.send_signal(by) if by is signal.SIGTERM else os.killpg(process.pid, by)
-            process.wait(timeout=PATIENCE)
-    return process.returncode, log.read_text(errors="replace"), stopped and after is not None
+            os.kill(child, by) if by is signal.SIGTERM else os.killpg(child, by)
+        if time.monotonic() - began > limit + PATIENCE:
+            os.killpg(child, signal.SIGKILL)
+        time.sleep(0.01)
+    return os.waitstatus_to_exitcode(found[1]), log.read_text(errors="replace"), stopped and after is not None
+
+
+def _be_a_training(work: Path, line: list[str], log: Path) -> NoReturn:
+    """Become a process of its own that trains, in which the libraries are loaded already."""
+    code = 70
+    try:
+        os.setsid()
+        opened = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(opened, 1)
+        os.dup2(opened, 2)
+        os.chdir(work)
+        code = run_in_process("train", *line)
+    except KeyboardInterrupt:  # before the command has its handlers
+        code = 128 + signal.SIGINT
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _stage(folder: Path) -> str:
@@ -144,9 +162,9 @@ def _stage(folder: Path) -> str:
 def _faults_of_a_stop(number: signal.Signals, code: int, said: str) -> list[str]:
     if number is signal.SIGKILL:
         return []
-    # While Python and its libraries are loaded, the system's own answer to a signal holds; a run may also have ended.
+    # Until the command has its handlers, the system's own answer to a signal holds; a run may also have ended.
     loading = not re.search(r"parameters are trained|Stopped by", said)
-    allowed = {128 + number, *((-number, 1) if loading else ()), *((0,) if "Run folder" in said else ())}
+    allowed = {128 + number, *((-number,) if loading else ()), *((0,) if "Run folder" in said else ())}
     faults = [] if code in allowed else [f"{number.name} ended with {code}:\n{said}"]
     return faults + ([f"{number.name}, a traceback:\n{said}"] if "Traceback" in said and not loading else [])
 
@@ -160,7 +178,6 @@ def main() -> None:
     parser.add_argument("--settings", choices=SETTINGS, default="plain")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    os.environ.pop("EMOTION_LIGHTNING_SKIP_HASHES", None)  # conftest sets it
     given.work.mkdir(parents=True, exist_ok=True)
     counts = torment(
         given.work.resolve(), kills=given.kills, signals=given.signals, settings=given.settings, seed=given.seed
@@ -176,4 +193,13 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ.pop("EMOTION_LIGHTNING_SKIP_HASHES", None)  # conftest sets it
+    import bitsandbytes  # noqa: F401 (loaded once for all forks)
+    import lightning  # noqa: F401
+    import peft  # noqa: F401
+    import transformers  # noqa: F401
+
+    from emotion_lightning import finish, train  # noqa: F401
+
     main()

@@ -4,10 +4,13 @@ import csv
 import json
 import logging
 import os
+import shutil
+import time
 import unicodedata
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 from conftest import SMALL
 from tables import data_settings, write_csv, write_jsonl, write_parquet
@@ -122,6 +125,21 @@ def test_many_labels_are_checked_at_once() -> None:
     labels.check([f"label {i}" for i in range(30_000)], "file")  # took minutes while each was looked for in a list
 
 
+def test_a_card_of_a_million_labels_is_refused_in_seconds(run: Any, finished: Path, tmp_path: Path, capfd: Any) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    file = folder / "model" / "emotion_lightning.json"
+    card = json.loads(file.read_text())
+    for count, message in ((1_000_000, "where 100,000 are the most"), (100_000, "its head has 11 outputs")):
+        names = [f"l{i}" for i in range(count)]
+        cuts = dict.fromkeys(names, 0.5)
+        file.write_text(json.dumps(card | {"labels": names, "thresholds": dict.fromkeys(card["thresholds"], cuts)}))
+        since = time.process_time()
+        assert run("predict", "run=run", "text=hi") == 2
+        told = capfd.readouterr().err
+        assert message in told and len(told.splitlines()) == 1 and len(told) < 1000
+        assert time.process_time() - since < 10
+
+
 def test_the_header_is_safe_in_spreadsheets_too(tmp_path: Path) -> None:
     chosen = config.Predictions(text=False, columns=config.PredictionColumns.decisions, csv_safe=True)
     with predictions.writer(tmp_path / "p.csv", ["=1+1", "joy"], chosen, id_column="row"):
@@ -157,6 +175,30 @@ def test_a_run_takes_every_printable_label_to_the_end(run: Any, tmp_path: Path) 
     assert list(json.loads((tmp_path / "scored2/metrics.json").read_text())["test"]["fixed"]["labels"]) == SPELLED
     assert run("export", "run=out", "output=away", "format=adapter") == 0
     assert run("predict", "run=away", "text=hello") == 0
+
+
+def test_a_run_from_before_the_rule_is_read_by_it(run: Any, tmp_path: Path, capfd: Any) -> None:
+    path = write(tmp_path / "odd.csv", [COMPOSED, "joy"])
+    asked = [*SMALL, "data=file", f"data.path={path}", "thresholds.calibration=per_label", "trainer.max_epochs=1"]
+    assert run("train", *asked, "hydra.run.dir=new") == 0
+    old = Path(shutil.copytree("new", "old"))
+    for name in ("model/emotion_lightning.json", "metrics.json"):
+        text = (old / name).read_text()
+        assert COMPOSED in text
+        (old / name).write_text(text.replace(COMPOSED, DECOMPOSED))
+    for file in (old / "outcomes").iterdir():
+        table = pyarrow.parquet.read_table(file)
+        names = [name.replace(COMPOSED, DECOMPOSED) for name in table.column_names]
+        pyarrow.parquet.write_table(table.rename_columns(names), file)
+    for file in old.rglob("SHA256SUMS"):
+        file.unlink()
+    for name in ("new", "old"):
+        assert run("evaluate", f"run={name}", "hydra.run.dir=scored_" + name) == 0
+    scores = [json.loads(Path(f"scored_{name}/metrics.json").read_text())["test"] for name in ("new", "old")]
+    assert scores[0] == scores[1] and COMPOSED in scores[0]["fixed"]["labels"]
+    assert "are not scored" not in capfd.readouterr().err
+    assert run("evaluate", "run=[new,old]", "hydra.run.dir=both") == 0
+    assert run("compare", "runs=[new,old]", "hydra.run.dir=compared") == 0
 
 
 def _new_mode() -> int:

@@ -25,6 +25,15 @@ from emotion_lightning import redaction, trial
         ("http://h/?password=a&page=2", "http://h/?password=<redacted>&page=2"),
         ("http://h/x.csv?X-Amz-Signature=a%20b&sig=c", "http://h/x.csv?X-Amz-Signature=<redacted>&sig=<redacted>"),
         ("http://h/#access_token=abc", "http://h/#access_token=<redacted>"),
+        # Passwords with spaces and @ among words: words that may be a part of one go with it.
+        ("postgresql://me:p@ss w@rd@host/db is down", "postgresql://me:<redacted>@host/db is down"),
+        ("mysql://me:a@b c@host fails; ask you@there", "mysql://me:<redacted>@there"),
+        (
+            "'https://me:a@b c@host/x' and \"http://u:p@h\" fail, ask a@b",
+            "'https://<redacted>@host/x' and \"http://<redacted>@h\" fail, ask a@b",
+        ),
+        ("'mysql://me:it's a@b c@host/db': no route, ask a@b", "'mysql://me:<redacted>@host/db': no route, ask a@b"),
+        ("mysql://me:<redacted>@host fails; ask you@there", "mysql://me:<redacted>@host fails; ask you@there"),
         # What holds no secret stays as it is.
         ("postgresql+psycopg://user@host/studies", "postgresql+psycopg://user@host/studies"),
         ("http://127.0.0.1:5000 refused a@b.c", "http://127.0.0.1:5000 refused a@b.c"),
@@ -77,6 +86,7 @@ def test_records_of_every_logger_are_without_secrets(monkeypatch: pytest.MonkeyP
         except ValueError:
             logger.error("%s and %s", "hunter22hunter", "http://a:b@c", exc_info=True, stack_info=True)
         logger.error("%d hunter22hunter")
+        logger.error("joy\x1b[2J %s", "\u202e")
     finally:
         logging.setLogRecordFactory(before)
         logger.removeHandler(handler)
@@ -84,6 +94,8 @@ def test_records_of_every_logger_are_without_secrets(monkeypatch: pytest.MonkeyP
     told = (tmp_path / "log").read_text()
     assert "<redacted> and http://<redacted>@c" in told and "ValueError: <redacted>" in told
     assert "hunter22" not in told
+    # The handler is a library's, without our formatter.
+    assert "joy\\x1b[2J \\u202e" in told and "\x1b" not in told and "\u202e" not in told
 
 
 # ------------------------------------------------------------------------------------------------- what commands write
@@ -105,6 +117,8 @@ def test_no_byte_that_a_command_writes_holds_a_secret(
 ) -> None:
     import csv
 
+    pytest.importorskip("mlflow")
+    pytest.importorskip("tensorboard")
     data = tmp_path / IN_PATH
     data.mkdir()
     with (data / "rows.csv").open("w", newline="") as file:
@@ -127,11 +141,19 @@ def test_no_byte_that_a_command_writes_holds_a_secret(
         f"logger.job_type={urls[3]}", f"logger.name={IN_ENVIRONMENT}", "logger.log_model=true",
     ]  # fmt: skip
     rows = ["data=file", f"data.path={data / 'rows.csv'}"]
+    mlflow = [
+        *small, "logger=mlflow", f"logger.experiment={IN_ENVIRONMENT}", f"logger.group={urls[2]}",
+        f"logger.name={urls[3]}", "logger.log_model=true",
+    ]  # fmt: skip
     assert run("train", *asked, "hydra.run.dir=out", pictures=True) == 0
     assert run("predict", "run=out", f"input={data / 'rows.csv'}", "output=labelled.csv") == 0
     assert run("evaluate", "run=out", *rows, "hydra.run.dir=scores") == 0
     assert run("export", "run=out", "output=portable", "format=adapter") == 0
+    assert run("train", *mlflow, "hydra.run.dir=by_mlflow") == 0
+    assert run("train", *small, "logger=tensorboard", "hydra.run.dir=by_tensorboard", pictures=True) == 0
     # Runs that fail, and what they leave behind.
+    unreachable = "logger.tracking_uri='http://me:a@s3cret b@127.0.0.1:9/?token=s3cret'"
+    assert run("train", *mlflow, unreachable, "hydra.run.dir=not_by_mlflow") == 2
     for i, url in enumerate(urls):
         assert run("train", *small, f"data.path={url}", "logger=none", f"hydra.run.dir=failed{i}") == 2
     assert run("predict", "run=out", f"input={urls[0]}", "output=x.csv", "hydra.run.dir=failed") == 2
@@ -144,6 +166,8 @@ def test_no_byte_that_a_command_writes_holds_a_secret(
     assert "does not exist" in told and "<redacted>" in told
     shutil.rmtree(data)
     written = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
-    expected = "out/settings.yaml failed0/train.log swept/jobs.json swept/0/error.txt lost/tune.log study/report.html"
+    expected = "out/settings.yaml failed0/train.log swept/jobs.json swept/0/error.txt lost/tune.log study/report.html "
+    expected += "by_mlflow/mlflow/id.txt mlflow.db not_by_mlflow/train.log"
+    assert list((tmp_path / "by_tensorboard" / "tensorboard").glob("events.*"))
     assert set(expected.split()) <= written
     assert leaks(tmp_path, told) == []

@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,32 @@ def test_a_hostile_file_name_reaches_neither_terminal_nor_log(run: Any, tmp_path
     log = (tmp_path / "out" / "inspect.log").read_text()
     assert "a\\x1b[2Jb.csv" in printed.err and "a\\x1b[2Jb.csv" in log
     assert raw(printed.out + printed.err + log) == []
+
+
+def test_a_line_feed_in_the_name_of_a_file_begins_no_line(
+    run: Any, tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch, finished: Path
+) -> None:
+    monkeypatch.setattr(terminal, "_odd_names", {})
+    place = tmp_path / "a\nINFO b"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    write_csv(place / "in\tc\nERROR d.csv", [["text", "joy"], ["a", 1], ["b", 2]])
+    assert run("inspect", "data=file", "data.path=in\tc\nERROR d.csv", "hydra.run.dir=out\nWARN e") == 2
+    assert run("inspect", "data=file", "data.path=gone\nERROR f.csv", "hydra.run.dir=out\nWARN g") == 2
+    shutil.copytree(finished, place / "runs" / "x\nERROR h" / "y")
+    (place / "runs" / "x\nERROR h" / "y" / "metrics.json").unlink()
+    assert run("compare", "runs=runs", "hydra.run.dir=compared") == 2
+    log = (place / "out\nWARN e" / "inspect.log").read_text()
+    told = capfd.readouterr().err + log
+    assert "in\\tc\\nERROR d.csv" in told and "gone\\nERROR f.csv" in told and "x\\nERROR h" in told
+    assert not [line for line in told.splitlines() if line.startswith(("INFO b", "ERROR", "WARN"))]
+
+
+def test_names_that_are_white_space_change_no_other_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "_odd_names", {})
+    terminal.know_names("x/\n/y", "end\n", "plain", "runs/in\nside.csv")
+    assert terminal.safe("the end\nof x/\n/y") == "the end\nof x/\\n/y"
+    assert terminal.safe("in\nside.csv, in\nside") == "in\\nside.csv, in\nside"
 
 
 def test_a_terminal_that_lacks_a_character_shows_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
