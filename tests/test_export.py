@@ -217,7 +217,9 @@ def test_the_readme_of_a_graph_holds_code_that_runs(run: Any, finished: Path, mo
     export(run, finished, "onnx")
     code = Path("out/README.md").read_text().split("```python")[2].split("```")[0]
     found: dict[str, Any] = {}
-    exec(code.replace("this folder", "out"), found)
+    monkeypatch.chdir("out")
+    exec(code, found)
+    monkeypatch.chdir("..")
     np.testing.assert_allclose(found["probabilities"][0], answers("out")[0], atol=1e-5)
 
 
