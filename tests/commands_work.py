@@ -60,7 +60,9 @@ def main() -> None:
 
 def _run(folder: Path, verb: str, arguments: list[str]) -> None:
     start = time.monotonic()
-    environment = os.environ | {"WANDB_MODE": "offline", "HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": str(folder / "cache")}
+    # W&B finds by itself that there is no key: with WANDB_MODE it would not be asked, and an old one could not answer.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    environment |= {"HF_HUB_OFFLINE": "1", "HOME": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}
     done = subprocess.run(
         [sys.executable, "-m", f"emotion_lightning.{verb}", *arguments],
         cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

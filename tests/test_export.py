@@ -12,7 +12,7 @@ import torch
 from conftest import SMALL, run_in_process
 from safetensors.torch import load_file
 
-from emotion_lightning import bounded_files, checkpoint, load, onnx_graph, pooling, portable
+from emotion_lightning import bounded_files, checkpoint, extras, load, onnx_graph, pooling, portable
 from emotion_lightning.predictor import GraphPredictor
 
 TEXTS = ["I never thought they would come.", "No.", "Rain again, and the boiler is out. Lovely start, that."]
@@ -231,7 +231,7 @@ def test_a_missing_extra_is_told_before_anything_is_made(
         onnx_graph.importlib.util, "find_spec", lambda name, *a: None if name == "onnxscript" else find(name, *a)
     )
     assert run("export", f"run={finished}", "output=out", "format=onnx") == 2
-    assert "ONNX needs onnxscript: pip install 'emotion-lightning[onnx]'" in capfd.readouterr().err
+    assert f"ONNX needs onnxscript: {extras.install('onnx')}" in capfd.readouterr().err
     assert not Path("out").exists()
 
 
