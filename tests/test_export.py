@@ -55,8 +55,11 @@ def test_an_adapter_answers_without_its_run(run: Any, finished: Path, tmp_path: 
     assert answers("out").equal(before)
     assert nothing_of_this_machine(Path("out"), moved, finished)
     assert found["weights"][-1]["from_run"] < 1e-6
+    trained, base = (Path("out", f"{name}.safetensors").stat().st_size for name in ("adapter_model", "base/model"))
+    assert [form["bytes"] for form in found["weights"]] == [trained + base] * 2
     assert found["weights"][0]["f1_macro"] == pytest.approx(found["weights"][1]["f1_macro"])
     again = export(run, Path("out"), "adapter", output="again")
+    assert again["weights"][0]["bytes"] == trained + base
     assert answers("again").equal(before) and again["rows"] == "validation"  # the sample's rows are at hand anywhere
 
 
