@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-slow test-sweeps check bench bench-gpu format
+.PHONY: train test test-slow test-sweeps check check-lowest check-newest bench bench-gpu format
 
 train: .venv/installed
 	$(BIN)/python -m emotion_lightning.train
@@ -24,6 +24,18 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The commands with the lowest versions that pyproject.toml allows, and with the newest that there are; each in an
+# environment of its own, made anew.
+check-lowest:
+	$(PYTHON) -m venv --clear .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[mlflow,onnx,tensorboard,tune]'
+	.venv-lowest/bin/python tests/commands_work.py mlflow onnx tensorboard tune
+
+check-newest:
+	$(PYTHON) -m venv --clear .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --editable .
+	.venv-newest/bin/python tests/commands_work.py
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .
