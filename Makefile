@@ -17,7 +17,8 @@ test-slow: .venv/installed
 test-sweeps: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow -rs --durations 20 tests/test_multirun.py tests/test_launchers.py \
 		tests/test_wandb_agent.py tests/test_tune.py tests/test_logger.py tests/test_processes.py tests/test_export.py \
-		tests/test_readme.py tests/test_fuzz_run_folder.py tests/test_redaction.py tests/test_gpu_check.py
+		tests/test_readme.py tests/test_fuzz_run_folder.py tests/test_redaction.py tests/test_gpu_check.py \
+		tests/test_stock_code.py tests/test_printed_commands.py
 
 check: .venv/installed
 	$(BIN)/ruff format --check .
