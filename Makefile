@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-slow test-sweeps check bench bench-gpu format
+.PHONY: train test test-slow test-sweeps check check-lowest check-newest bench bench-gpu format
 
 train: .venv/installed
 	$(BIN)/python -m emotion_lightning.train
@@ -18,13 +18,25 @@ test-sweeps: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow -rs --durations 20 tests/test_multirun.py tests/test_launchers.py \
 		tests/test_wandb_agent.py tests/test_tune.py tests/test_logger.py tests/test_processes.py tests/test_export.py \
 		tests/test_readme.py tests/test_fuzz_run_folder.py tests/test_kill_and_resume.py \
-		tests/test_redaction.py tests/test_gpu_check.py
+		tests/test_redaction.py tests/test_gpu_check.py tests/test_stock_code.py tests/test_printed_commands.py
 
 check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The commands with the lowest versions that pyproject.toml allows, and with the newest that there are; each in an
+# environment of its own, made anew.
+check-lowest:
+	$(PYTHON) -m venv --clear .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[mlflow,onnx,tensorboard,tune]'
+	.venv-lowest/bin/python tests/commands_work.py mlflow onnx tensorboard tune
+
+check-newest:
+	$(PYTHON) -m venv --clear .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --editable .
+	.venv-newest/bin/python tests/commands_work.py
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

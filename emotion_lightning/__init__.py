@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 if sys.path and os.path.abspath(sys.path[0] or ".") == os.path.dirname(os.path.abspath(__file__)):
     del sys.path[0]
 
+from emotion_lightning.version import __version__  # noqa: E402  behind the lines above
+
 if TYPE_CHECKING:
     from emotion_lightning.predictor import load
 
-__version__ = "0.1.0"
-__all__ = ["load"]
+__all__ = ["__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:

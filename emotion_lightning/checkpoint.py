@@ -1,6 +1,7 @@
 """What is kept of a trained network: a model folder that stock PEFT loads."""
 
 import dataclasses
+import json
 import logging
 import math
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from emotion_lightning import (
     redaction,
     run_folder,
     schema,
+    stock_code,
     thresholds,
     untrusted,
 )
@@ -244,7 +246,8 @@ def model_folder(run: str, *, name: str = "run") -> Path:
     folder = Path(run).expanduser()
     for candidate in (folder / run_folder.MODEL, folder):
         if (candidate / CARD).is_file():
-            return candidate
+            # What lies beside it is asked for by its parent, which of "." would be "." again.
+            return candidate.resolve() if candidate.name in ("", "..") else candidate
     if not folder.is_dir():
         raise UserError(f"{name}={run} is not a folder.")
     unfinished = (folder / run_folder.SETTINGS).exists() and not (folder / run_folder.METRICS).exists()
@@ -435,7 +438,7 @@ def _readme(card: Card, method: str, scores: str) -> str:
         "```python",
         "from emotion_lightning import load",
         "",
-        'load("this folder").predict(["I never thought they would come."])',
+        f'print(load(".").predict(["{stock_code.TEXT}"]))  # "." is this folder: give its path elsewhere',
         "```",
         "",
         f"Decisions use the {card.protocol} thresholds in `{CARD}`, fitted on validation. Texts are cut to",
@@ -448,49 +451,48 @@ def _readme(card: Card, method: str, scores: str) -> str:
 
 def _without_project(card: Card) -> list[str]:
     """How a folder answers without this project, or that it does not."""
-    if card.is_graph:
-        lines = _GRAPH_LOADING
-    elif not card.base["stock"]:
+    if not card.base["stock"] and not card.is_graph:
         return _OWN_POOLING
-    elif card.base["adapter"]:
-        lines = _stock_loading(card)
-    else:
-        lines = _PIPELINE
-    after = ["It gives raw probabilities; calibration and thresholds are in `emotion_lightning.json`.", ""]
-    return lines + (after if card.format else [])
+    lines = [
+        f"Without this project, with {stock_code.needs(card.base, graph=card.is_graph)}:",
+        "",
+        *stock_block(card, folder='"."  # this folder: give its path elsewhere'),
+        "",
+        *([] if card.is_graph else [stock_code.IN_FLOAT32, ""]),
+    ]
+    if not card.is_graph and not card.base["adapter"]:
+        lines += [
+            f"Or, for raw probabilities by name{f' (calibration is in `{CARD}`)' if card.calibration else ''}:",
+            "",
+            *stock_code.pipeline('"."', max_tokens=card.max_tokens),
+            "",
+        ]
+    return lines
 
 
-_PIPELINE = [
-    "Without this project:",
-    "",
-    "```python",
-    "from transformers import pipeline",
-    "",
-    "emotions = pipeline(",
-    '    "text-classification", model="this folder", top_k=None, function_to_apply="sigmoid"',
-    ")",
-    'emotions("I never thought they would come.", truncation=True)',
-    "```",
-    "",
-]
+def stock_block(card: Card, *, folder: str) -> list[str]:
+    """Markdown lines with code that loads a model folder without this project; `folder` is the folder as Python."""
+    return stock_code.block(
+        card.base,
+        folder=folder,
+        place=_place(card) if card.base["adapter"] else None,
+        labels=len(card.labels),
+        max_tokens=card.max_tokens,
+        graph=card.is_graph,
+        calibrated=bool(card.calibration),
+    )
 
 
-_GRAPH_LOADING = [
-    "Without this project, in batches of any size and length (pooling is part of the graph):",
-    "",
-    "```python",
-    "import numpy as np, onnxruntime",
-    "from transformers import AutoTokenizer",
-    "",
-    'tokenizer = AutoTokenizer.from_pretrained("this folder", padding_side="right")',
-    'session = onnxruntime.InferenceSession("this folder/model.onnx")',
-    'texts = ["I never thought they would come."]',
-    'tokens = tokenizer(texts, padding=True, truncation=True, return_tensors="np")',
-    'inputs = {name: tokens[name] for name in ("input_ids", "attention_mask")}',
-    'probabilities = 1 / (1 + np.exp(-session.run(["logits"], inputs)[0]))',
-    "```",
-    "",
-]
+def _place(card: Card) -> str:
+    """Where the base of an adapter is, as stock code finds it: from the folder, so that both may be moved together."""
+    if not card.base["local"]:
+        revision = card.base["revision"]
+        return json.dumps(card.base["path"]) + (f", revision={json.dumps(revision)}" if revision else "")
+    if card.format:
+        return f'f"{{folder}}/{run_folder.BASE}"'
+    if card.is_tiny or not card.base["pretrained"]:
+        return f'f"{{folder}}/../{run_folder.BASE}"'
+    return json.dumps(card.base["path"], ensure_ascii=False)
 
 
 _GEMMA_NOTICE = [
@@ -512,34 +514,3 @@ _OWN_POOLING = [
     "would give other probabilities.",
     "",
 ]
-
-
-def quantization_code(card: Card) -> str:
-    """How stock transformers is told to hold the base's weights, as Python."""
-    options = {
-        "nf4": 'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, '
-        f"llm_int8_skip_modules={card.base['kept']})",
-        "int8": f"BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules={card.base['kept']})",
-        "none": "None",
-    }
-    return options[card.base["quantization"]]
-
-
-def _stock_loading(card: Card) -> list[str]:
-    base = f"this folder/{run_folder.BASE}" if card.format and card.base["local"] else card.base["path"]
-    return [
-        "Without this project (the sigmoid of the logits is the probability):",
-        "",
-        "```python",
-        "from peft import PeftModel",
-        "from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig",
-        "",
-        "base = AutoModelForSequenceClassification.from_pretrained(",
-        f'    "{base}",',
-        f"    num_labels={len(card.labels)},",
-        f"    quantization_config={quantization_code(card)},",
-        ")",
-        'model = PeftModel.from_pretrained(base, "this folder").eval()',
-        "```",
-        "",
-    ]

@@ -6,6 +6,7 @@ tracebacks.
 
 import logging
 import os
+import platform
 import re
 import shutil
 import signal
@@ -46,6 +47,7 @@ from emotion_lightning import (
     terminal,
 )
 from emotion_lightning.errors import UserError, first_line
+from emotion_lightning.version import __version__
 
 log = logging.getLogger(__name__)
 
@@ -161,6 +163,8 @@ def _run(command: str, do: Callable[[Any, Path], Any], arguments: list[str]) -> 
         arguments, key=lambda argument: bool(grammar.ARGUMENT.fullmatch(argument)) or argument.startswith("~")
     )
     several = bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
+    if "--version" in arguments:  # Hydra's flag of that name tells Hydra's
+        return terminal.say(f"emotion_lightning {__version__}, Python {platform.python_version()}")
     if {"--help", "-h"} & set(arguments):
         return _help(
             command, grammar.literal(command, [a for a in arguments if not a.startswith(_RESUME)], multirun=several)

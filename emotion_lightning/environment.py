@@ -16,9 +16,9 @@ from emotion_lightning import (
     redaction,
     run_folder,
 )
+from emotion_lightning.version import __version__
 
 LIBRARIES = (
-    "emotion-lightning",
     "torch",
     "transformers",
     "peft",
@@ -40,12 +40,13 @@ _VARIABLES = re.compile(
 
 def versions() -> dict[str, str]:
     """Versions of this package and of the libraries that decide numbers."""
-    found = {}
+    # Its own is that of the code: what is installed may be older, or nothing where a checkout runs as it lies.
+    found = {"emotion-lightning": __version__}
     for name in LIBRARIES:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            continue  # run from a checkout that is not installed
+            continue
     return found
 
 

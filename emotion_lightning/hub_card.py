@@ -1,5 +1,6 @@
 """The card of a model on the hub: what a stranger must know to use it, and the notices that go with it."""
 
+import json
 import logging
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,6 +17,7 @@ from emotion_lightning import (
     redaction,
     report,
     run_folder,
+    stock_code,
 )
 from emotion_lightning.errors import UserError
 
@@ -115,7 +117,7 @@ def files(story: Story) -> dict[str, Path | bytes]:
 
 def readme(story: Story) -> str:
     """The card in Markdown, with what the hub reads of it in front."""
-    card, data, scores = story.card, _data(story.card), story.of_split
+    card, data, scores, here = story.card, _data(story.card), story.of_split, story.repository
     by_label = scores[card.protocol]["labels"] if scores else {}
     body = pages.text(
         "model_card",
@@ -133,7 +135,10 @@ def readme(story: Story) -> str:
             "table": report.markdown(story.split, scores) if story.split and scores else None,
             "cost": (story.scores or {}).get("cost"),
             "settings": _settings(story),
-            "quantization": checkpoint.quantization_code(card),
+            "code": "\n".join(checkpoint.stock_block(card, folder=f"snapshot_download({json.dumps(here)})")),
+            "needs": stock_code.needs(card.base, graph=card.is_graph),
+            "in_float32": stock_code.IN_FLOAT32,
+            "pipeline": "\n".join(stock_code.pipeline(json.dumps(here), max_tokens=card.max_tokens)),
         },
     )
     return f"---\n{_metadata(story, data)}\n---\n\n{body}"

@@ -7,7 +7,7 @@ import re
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from emotion_lightning import schema
+from emotion_lightning import extras, schema
 from emotion_lightning.errors import UserError, first_line
 
 NO_SLURM = (
@@ -28,7 +28,8 @@ def as_user_error(command: str, error: BaseException, arguments: list[str]) -> U
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         if group == "hydra/launcher" and option.startswith("submitit_"):
             return UserError(
-                f"hydra/launcher={option} and the launchers made from it need pip install 'emotion-lightning[slurm]'."
+                f"hydra/launcher={option} and the launchers made from it need packages that are missing: "
+                + extras.install("slurm")
             )
         choices = sorted(error.options)
         return UserError(

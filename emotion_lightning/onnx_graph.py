@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emotion_lightning import config, pooling, untrusted
+from emotion_lightning import config, extras, pooling, untrusted
 from emotion_lightning.errors import UserError, first_line
 
 FILE = "model.onnx"
@@ -24,7 +24,7 @@ def check_installed() -> None:
     """Raise UserError where the packages of the extra `onnx` are missing."""
     missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(f"ONNX needs {' and '.join(missing)}: pip install 'emotion-lightning[onnx]'")
+        raise UserError(f"ONNX needs {' and '.join(missing)}: {extras.install('onnx')}")
 
 
 class _WithPooling(nn.Module):

@@ -81,7 +81,8 @@ class Answers:
         probabilities: calibrated if the run is, [row, label].
         logits: the same before that; None where they are not known.
         texts_per_second: after a first batch; None where it was not measured.
-        size: bytes of its weights; None for what lies in memory only.
+        size: bytes of its weights, and of the base below an adapter if that is on this machine as a folder; None for
+            what is only in memory.
     """
 
     name: str
@@ -326,9 +327,13 @@ def _sample(card: checkpoint.Card) -> config.Sample:
 
 def _own(source: Path, card: checkpoint.Card, rows: Rows, accelerator: config.Accelerator) -> Answers:
     """What the run says of the rows: as it keeps it, else computed again."""
+    size = _size(source)
+    if card.base["adapter"]:
+        base = Path(checkpoint.base_path(source, card))
+        size += _size(base) if base.is_dir() and source not in base.parents else 0
     if rows.answers is not None:
-        return Answers("the run", rows.answers, size=_size(source))
-    return _answer("the run", open_folder(source, card, accelerator=accelerator), rows, _size(source))
+        return Answers("the run", rows.answers, size=size)
+    return _answer("the run", open_folder(source, card, accelerator=accelerator), rows, size)
 
 
 def _answer(name: str, predictor: Predictor, rows: Rows, size: int | None = None) -> Answers:

@@ -91,12 +91,12 @@ def show_export(found: dict[str, Any]) -> None:
     console = terminal.console(100)
     table = Table(title=f"{found['rows']}, {found['texts']:,} texts", title_justify="left")
     table.add_column("answers of")
-    for name in ("MB", "texts/s", "off the run by", "macro F1", "micro F1", "Jaccard"):
+    for name in ("size", "texts/s", "off the run by", "macro F1", "micro F1", "Jaccard"):
         table.add_column(name, justify="right")
     for form in found["weights"]:
         table.add_row(
             form["name"],
-            "" if form["bytes"] is None else f"{form['bytes'] / 1e6:,.1f}",
+            "" if form["bytes"] is None else _size(form["bytes"]),
             "" if form["texts_per_second"] is None else f"{form['texts_per_second']:,.0f}",
             "" if form["from_run"] is None else f"{form['from_run']:.1g}",
             *[f"{form[name]:.3f}" if name in form else "" for name in ("f1_macro", "f1_micro", "jaccard")],
@@ -113,6 +113,16 @@ def show_export(found: dict[str, Any]) -> None:
         console.print(
             f"Thresholds are {cuts['are']}; fitted anew they move by at most {cuts['largest_shift']:.3f} ({scores})."
         )
+
+
+def _size(count: int) -> str:
+    """Bytes as people read them: an adapter may have a few thousand, a base some billions.
+
+    >>> [_size(count) for count in (0, 30_408, 23_700_000, 5_012_000_000)]
+    ['0.0 kB', '30.4 kB', '23.7 MB', '5.0 GB']
+    """
+    unit, name = next(((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB")) if count >= unit), (1e3, "kB"))
+    return f"{count / unit:,.1f} {name}"
 
 
 def show_study(trials: Section) -> None:

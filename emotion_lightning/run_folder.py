@@ -60,8 +60,8 @@ _CHOOSE_ROWS = {"data"} | {
 
 
 def resume(folder: Path) -> str:
-    """The setting that goes on with a run, ready to be pasted into a shell."""
-    return shlex.quote(f"resume={folder}")
+    """The command that goes on with a run, ready to be pasted into a shell."""
+    return shlex.join(["python", "-m", "emotion_lightning.train", f"resume={folder}"])
 
 
 def several(run: str) -> list[str]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from emotion_lightning import (
     config,
+    extras,
     pages,
     redaction,
     schema,
@@ -88,9 +89,7 @@ def check(settings: config.Logger) -> None:
     for kind, (module, package) in _MODULES.items():
         if isinstance(settings, kind) and importlib.util.find_spec(module) is None:
             option = schema.schema_of(settings)
-            raise UserError(
-                f"logger={option} needs {package}: pip install 'emotion-lightning[{option}]', or pip install {package}."
-            )
+            raise UserError(f"logger={option} needs {package}: {extras.install(option)}")
     if isinstance(settings, config.MLflow):
         _check_server(_tracking_uri(settings))
 

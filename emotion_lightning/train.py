@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emotion_lightning import cluster, command, config, hub_name, run_folder
+from emotion_lightning import cluster, command, config, extras, hub_name, run_folder
 from emotion_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -133,8 +133,9 @@ def _refuse(settings: config.Train, folder: Path, *, goes_on: bool) -> None:
         if not cluster.in_submitit():
             raise UserError(
                 f"{asked} start processes that would each begin the whole multirun again. Run the jobs one by one, or "
-                "let a launcher start them (emotion-lightning[slurm]): hydra/launcher=local or slurm with "
-                f"hydra.launcher.tasks_per_node={settings.trainer.devices}."
+                "let a launcher start them: hydra/launcher=local or slurm with "
+                f"hydra.launcher.tasks_per_node={settings.trainer.devices}; if it is not installed, "
+                + extras.install("slurm")
             )
         raise UserError(
             f"{asked} need {processes} processes, but the launcher started {cluster.processes()}; set "

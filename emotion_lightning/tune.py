@@ -9,7 +9,7 @@ import logging
 import sys
 from pathlib import Path
 
-from emotion_lightning import command, config, grammar, run_folder, schema, search_space
+from emotion_lightning import command, config, extras, grammar, run_folder, schema, search_space
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def _check_optuna() -> None:
     try:
         import optuna  # noqa: F401
     except ImportError as error:
-        raise UserError("tune needs Optuna: pip install 'emotion-lightning[tune]', or pip install optuna.") from error
+        raise UserError(f"tune needs Optuna: {extras.install('tune')}") from error
 
 
 def _of_train(typed: list[str]) -> list[str]:

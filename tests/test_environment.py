@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import platform
 import subprocess
 import types
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from emotion_lightning import cluster, config, environment, model, redaction
+from emotion_lightning import __version__, cluster, config, environment, model, redaction
 from emotion_lightning.data.batches import EmotionRows, Tokens
 
 
@@ -149,3 +150,13 @@ def test_each_process_of_a_node_has_the_gpu_that_lightning_gives_it(
     assert len(cluster.lightning_plugins()) == plugins
     cluster.set_local_rank(1)  # as the processes of `predict devices=` do
     assert model.device_for(config.Accelerator.gpu) == torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize("command", config.COMMANDS)
+def test_the_version_told_is_that_of_this_program(command: str, run: Any, capfd: Any) -> None:
+    assert run(command, "--version") == 0
+    assert capfd.readouterr().out == f"emotion_lightning {__version__}, Python {platform.python_version()}\n"
+
+
+def test_the_version_kept_is_that_of_the_code() -> None:
+    assert environment.versions()["emotion-lightning"] == __version__

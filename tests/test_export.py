@@ -12,7 +12,7 @@ import torch
 from conftest import SMALL, run_in_process
 from safetensors.torch import load_file
 
-from emotion_lightning import bounded_files, checkpoint, load, onnx_graph, pooling, portable
+from emotion_lightning import bounded_files, checkpoint, extras, load, onnx_graph, pooling, portable
 from emotion_lightning.predictor import GraphPredictor
 
 TEXTS = ["I never thought they would come.", "No.", "Rain again, and the boiler is out. Lovely start, that."]
@@ -55,8 +55,11 @@ def test_an_adapter_answers_without_its_run(run: Any, finished: Path, tmp_path: 
     assert answers("out").equal(before)
     assert nothing_of_this_machine(Path("out"), moved, finished)
     assert found["weights"][-1]["from_run"] < 1e-6
+    trained, base = (Path("out", f"{name}.safetensors").stat().st_size for name in ("adapter_model", "base/model"))
+    assert [form["bytes"] for form in found["weights"]] == [trained + base] * 2
     assert found["weights"][0]["f1_macro"] == pytest.approx(found["weights"][1]["f1_macro"])
     again = export(run, Path("out"), "adapter", output="again")
+    assert again["weights"][0]["bytes"] == trained + base
     assert answers("again").equal(before) and again["rows"] == "validation"  # the sample's rows are at hand anywhere
 
 
@@ -217,7 +220,9 @@ def test_the_readme_of_a_graph_holds_code_that_runs(run: Any, finished: Path, mo
     export(run, finished, "onnx")
     code = Path("out/README.md").read_text().split("```python")[2].split("```")[0]
     found: dict[str, Any] = {}
-    exec(code.replace("this folder", "out"), found)
+    monkeypatch.chdir("out")
+    exec(code, found)
+    monkeypatch.chdir("..")
     np.testing.assert_allclose(found["probabilities"][0], answers("out")[0], atol=1e-5)
 
 
@@ -229,7 +234,7 @@ def test_a_missing_extra_is_told_before_anything_is_made(
         onnx_graph.importlib.util, "find_spec", lambda name, *a: None if name == "onnxscript" else find(name, *a)
     )
     assert run("export", f"run={finished}", "output=out", "format=onnx") == 2
-    assert "ONNX needs onnxscript: pip install 'emotion-lightning[onnx]'" in capfd.readouterr().err
+    assert f"ONNX needs onnxscript: {extras.install('onnx')}" in capfd.readouterr().err
     assert not Path("out").exists()
 
 

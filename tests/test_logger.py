@@ -288,5 +288,5 @@ def test_a_missing_package_is_named_with_what_installs_it(
     import importlib.util
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=rf"logger={option} needs .*pip install 'emotion-lightning\[{option}\]'"):
+    with pytest.raises(UserError, match=rf"logger={option} needs .*: pip install -e .*\[{option}\]"):
         logger.check(settings(f"logger={option}").logger)

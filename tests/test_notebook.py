@@ -1,7 +1,12 @@
 """The Colab notebook runs from end to end, names settings that exist, and holds no outputs but a few pictures."""
 
 import base64
+import importlib.util
+import os
 import re
+import subprocess
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +133,24 @@ def test_only_pictures_are_kept_of_the_outputs() -> None:
     assert sum(len(base64.b64decode(output.data["image/png"])) for output in outputs) < 300_000
 
 
-def test_the_badge_opens_this_file() -> None:
-    readme = (FILE.parent.parent / "README.md").read_text(encoding="utf-8")
-    link = re.findall(r"https://colab\.research\.google\.com/github/\S+?\.ipynb", notebook().cells[0].source)
-    assert len(link) == 1 and link[0] in readme
-    assert link[0].endswith(f"/blob/main/notebooks/{FILE.name}")
+def test_nothing_in_it_needs_an_address_that_there_is_not() -> None:
+    text = FILE.read_text(encoding="utf-8") + (FILE.parent.parent / "README.md").read_text(encoding="utf-8")
+    assert "OWNER" not in text and "github.com/" not in text
+
+
+@pytest.mark.parametrize("package", ["", "git+https://example.org/mine.git"])
+def test_what_is_installed_is_what_is_uploaded_or_named(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    colab = types.ModuleType("google.colab")
+    colab.files = types.SimpleNamespace(upload=lambda: {"a wheel.whl": b""})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    started: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "run", lambda line, check: started.append(line))
+    source = cell("find_spec").source.partition("\n\ndef run")[0]
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    names = {"package": package}
+    exec(source, names)
+    assert started == [[sys.executable, "-m", "pip", "install", "--quiet", package or str(tmp_path / "a wheel.whl")]]

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,12 @@ def test_the_table_of_options_is_complete() -> None:
     for group in schema.groups("train") - {"optimizer"}:
         listed = set(re.findall(r"\w+", re.sub(r"\(.*?\)|:.*", "", rows[group])))
         assert listed == set(schema.option_files(group)), group
+
+
+def test_the_readme_names_every_script() -> None:
+    scripts = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]["scripts"]
+    assert set(re.findall(r"`(emotion-\w+)`", README)) == scripts.keys()
+    assert scripts == {f"emotion-{verb}": f"emotion_lightning.{verb}:main" for verb in config.COMMANDS}
 
 
 def test_experiments_of_the_readme_exist_and_compose() -> None:

@@ -278,7 +278,7 @@ def test_a_signal_saves_and_leaves_with_its_code(tmp_path: Path, number: signal.
     _, message = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + number
     assert f"Stopped by {number.name} at step" in message and "Traceback" not in message
-    assert f"go on with resume={tmp_path}/out" in message
+    assert f"go on with python -m emotion_lightning.train resume={tmp_path}/out" in message
     saved = torch.load(tmp_path / "out" / "checkpoints" / "last.ckpt", weights_only=True)
     assert f"at step {saved['global_step']};" in message
 

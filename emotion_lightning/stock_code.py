@@ -1,0 +1,145 @@
+"""Python code with which a model folder answers without this project, as its README and its card on the hub give it."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+TEXT = "I never thought they would come."
+"""What the code, and that with this project, is shown with."""
+
+
+IN_FLOAT32 = (
+    "This code computes in float32. Where the run computed in bfloat16 or float16, its own probabilities differ by\n"
+    "rounding, in the second or third decimal."
+)
+
+
+def needs(base: Mapping[str, Any], *, graph: bool) -> str:
+    """The packages that the code needs."""
+    names = ["onnxruntime"] if graph else ["torch"]
+    names += ["peft"] if base["adapter"] else []
+    names += ["accelerate", "bitsandbytes"] if base["adapter"] and base["quantization"] != "none" else []
+    return f"{', '.join(names)} and transformers"
+
+
+def block(
+    base: Mapping[str, Any],
+    *,
+    folder: str,
+    place: str | None,
+    labels: int,
+    max_tokens: int,
+    graph: bool,
+    calibrated: bool,
+) -> list[str]:
+    """Lines of Markdown that hold the code; it leaves `probabilities`, [text, label], and prints the labels found.
+
+    Args:
+        base: what the card says of the network.
+        folder: the model folder, as Python.
+        place: of the network below an adapter, what from_pretrained is given first, as Python; None without an adapter.
+        labels: how many there are.
+        max_tokens: texts are cut to this many tokens.
+        graph: the folder holds a graph for onnxruntime.
+        calibrated: the card holds a calibration.
+    """
+    return [
+        "```python",
+        *_imports(base, folder=folder, graph=graph),
+        "",
+        f"folder = {folder}",
+        'card = json.loads(Path(folder, "emotion_lightning.json").read_text(encoding="utf-8"))',
+        'tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right")',
+        *([] if graph else _network(base, place=place, labels=labels)),
+        f"texts = [{json.dumps(TEXT)}]",
+        "tokens = tokenizer(",
+        f"    texts, padding=True, truncation=True, max_length={max_tokens},"
+        f' return_tensors="{"np" if graph else "pt"}"',
+        ")",
+        *(_GRAPH if graph else _LOGITS),
+        *(_CALIBRATION[graph] if calibrated else []),
+        f"probabilities = {'1 / (1 + np.exp(-logits))' if graph else 'logits.sigmoid()'}",
+        'cuts = card["thresholds"][card["protocol"]]',
+        "for text, row in zip(texts, probabilities.tolist()):",
+        '    print(text, [name for name, share in zip(card["labels"], row) if share > cuts[name]])',
+        "```",
+    ]
+
+
+def pipeline(folder: str, *, max_tokens: int) -> list[str]:
+    """The same by Transformers' pipeline, of a whole network: raw probabilities, by name."""
+    return [
+        "```python",
+        "import torch",
+        "from transformers import pipeline",
+        "",
+        "emotions = pipeline(",
+        f'    "text-classification", model={folder}, dtype=torch.float32, top_k=None, function_to_apply="sigmoid"',
+        ")",
+        f"print(emotions({json.dumps(TEXT)}, truncation=True, max_length={max_tokens}))",
+        "```",
+    ]
+
+
+def _imports(base: Mapping[str, Any], *, folder: str, graph: bool) -> list[str]:
+    classes = ["AutoTokenizer"] if graph else ["AutoModelForSequenceClassification", "AutoTokenizer"]
+    if base["adapter"] and base["quantization"] != "none":
+        classes.append("BitsAndBytesConfig")
+    return [
+        "import json",
+        "from pathlib import Path",
+        "",
+        *(["import numpy as np", "import onnxruntime"] if graph else ["import torch"]),
+        *(["from huggingface_hub import snapshot_download"] if "snapshot_download" in folder else []),
+        *(["from peft import PeftModel"] if base["adapter"] else []),
+        f"from transformers import {', '.join(classes)}",
+    ]
+
+
+def _network(base: Mapping[str, Any], *, place: str | None, labels: int) -> list[str]:
+    if place is None:
+        return [
+            "# float32, in which the small parts of the network are the run's own numbers",
+            "model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()",
+        ]
+    quantization = _quantization(base)
+    return [
+        "base = AutoModelForSequenceClassification.from_pretrained(",
+        f"    {place},",
+        f"    num_labels={labels},",
+        "    pad_token_id=tokenizer.pad_token_id,",
+        "    dtype=torch.float32,  # as what was trained; PEFT's layers stop at a mixture with bfloat16",
+        *([f"    quantization_config={quantization},"] if quantization else []),
+        ")",
+        "model = PeftModel.from_pretrained(base, folder).eval()",
+    ]
+
+
+def _quantization(base: Mapping[str, Any]) -> str | None:
+    """How transformers is told to hold the base's weights, as Python."""
+    kept = json.dumps(base["kept"])
+    return {
+        "nf4": 'BitsAndBytesConfig(\n        load_in_4bit=True, bnb_4bit_quant_type="nf4", '
+        f"bnb_4bit_use_double_quant=True,\n        llm_int8_skip_modules={kept},\n    )",
+        "int8": f"BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules={kept})",
+        "none": None,
+    }[base["quantization"]]
+
+
+_LOGITS = [
+    "with torch.no_grad():",
+    "    logits = model(**tokens.to(model.device)).logits.float().cpu()",
+]
+_GRAPH = [
+    'session = onnxruntime.InferenceSession(f"{folder}/model.onnx")',
+    'inputs = {name: tokens[name] for name in ("input_ids", "attention_mask")}',
+    '(logits,) = session.run(["logits"], inputs)',
+]
+_CALIBRATION = {
+    graph: [
+        'scaling = [card["calibration"][name] for name in card["labels"]]',
+        f'slopes, offsets = ({array}([part[name] for part in scaling]) for name in ("slope", "offset"))',
+        "logits = logits * slopes + offsets",
+    ]
+    for graph, array in ((False, "torch.tensor"), (True, "np.array"))
+}
