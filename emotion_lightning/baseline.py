@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emotion_lightning import command, config, run_folder
+from emotion_lightning import command, config, run_folder, waiting
 from emotion_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
     from emotion_lightning.data import cleaning, sources, splitting
 
     assert isinstance(settings.data, config.Batches)  # schema.load refuses the one that is not
+    waiting.says("Reading the data")
     corpus = sources.split(sources.read(settings.data), settings.data)
     train = corpus.labelled("train")
     corpus.labelled("validation")
@@ -44,10 +45,12 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
 
     clean = cleaning.cleaner(settings.data.clean)
     model = ngrams.NgramClassifier(settings)
+    waiting.says(f"Fitting to {len(train):,} texts")
     since = time.perf_counter()
     model.fit([clean(text) for text in corpus.splits["train"].texts], train)
     seconds = time.perf_counter() - since
     log.info("%s weights are fitted to %s rows in %.0f s.", f"{model.parameters:,}", f"{len(train):,}", seconds)
+    waiting.says("Scoring")
     splits = {
         name: scoring.Scored(
             rows,

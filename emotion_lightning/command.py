@@ -43,6 +43,7 @@ from emotion_lightning import (
     side_by_side,
     stored_settings,
     terminal,
+    waiting,
 )
 from emotion_lightning.errors import UserError, first_line
 
@@ -98,6 +99,7 @@ def run(command: str, work: Callable[[Any, Path], Any]) -> None:
         told = str(mistake) if mistake and not full_error else traceback.format_exc().rstrip()
         terminal.say(redaction.text(told), error=True)
         code = 2 if mistake else 1
+    waiting.end()
     sys.exit(code)
 
 
@@ -115,6 +117,7 @@ def _leave_to_the_first() -> None:
 
 def _die_by(number: int) -> None:
     """End by the signal itself: to a shell the same exit code, to W&B's agent no failure; it gives up after some."""
+    waiting.end()
     sys.stdout.flush()
     sys.stderr.flush()
     signal.signal(number, signal.SIG_DFL)

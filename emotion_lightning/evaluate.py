@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emotion_lightning import command, config, run_folder, schema
+from emotion_lightning import command, config, run_folder, schema, waiting
 from emotion_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
             f"split={split}: of these folds each was trained on rows that another validated on; the average can be "
             "scored on test, or on other data."
         )
+    waiting.says("Reading the data")
     corpus, chosen = run_rows.read(data, split, own=own)
     rows = corpus.splits[chosen]
     if rows.targets is None:
@@ -50,6 +51,7 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
     import torch
 
     model = predictor.open_runs(runs, card, accelerator=settings.accelerator)
+    waiting.says(f"Labelling {len(rows):,} texts")
     logits, probabilities = model.outputs(rows.texts, batch_size=data.batch_size, batch_tokens=data.batch_tokens)
     predictions.write(
         folder / run_folder.PREDICTIONS / f"{split}.csv",

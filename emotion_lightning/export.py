@@ -9,7 +9,7 @@ python -m emotion_lightning.export run=outputs/train/DATE/TIME output=emotions f
 import logging
 from pathlib import Path
 
-from emotion_lightning import command, config, run_folder
+from emotion_lightning import command, config, run_folder, waiting
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ def write(settings: config.Export, source: Path, output: Path) -> None:
     card = checkpoint.read_card(source)
     if card.is_graph:
         raise UserError(f"run={settings.run} is a graph already, of which no other export can be made; give the run.")
+    waiting.says(f"Making the {settings.format.value} folder and comparing its answers with the run's")
     with run_folder.making(output) as part:
         found = portable.write(part, source, card, settings)
         stock = settings.format is not config.ExportFormat.merged or card.base["stock"]

@@ -7,7 +7,7 @@ python -m emotion_lightning.inspect data=goemotions data.dir=FOLDER model=gemma
 import logging
 from pathlib import Path
 
-from emotion_lightning import command, config, redaction, run_folder, schema
+from emotion_lightning import command, config, redaction, run_folder, schema, waiting
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +21,10 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
     quiet.libraries()
     model.check_access(settings.model)
     assert isinstance(settings.data, config.Batches)  # schema.load refuses the one that is not
+    waiting.says("Reading the data")
     # The card tells of leaks, but for those that were left out before it looked.
     corpus = sources.split(sources.read(settings.data), settings.data, tell=settings.data.drop_leaks)
+    waiting.says("Counting tokens and labels")
     card = data_card.build(
         corpus,
         model.load_tokenizer(settings.model),
@@ -33,6 +35,7 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
         seed=settings.seed,
         tokenizer_name=settings.model.path if settings.model.pretrained else "the bundled tokenizer",
     )
+    waiting.says("Drawing the pictures")
     pictures = {name: charts.png(figure) for name, figure in data_charts.pictures(card).items()}
     files = {folder / run_folder.PICTURES / f"{name}.png": data for name, data in pictures.items()}
     run_folder.write_together(

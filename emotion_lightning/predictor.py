@@ -25,6 +25,7 @@ from emotion_lightning import (
     pooling,
     quiet,
     thresholds,
+    waiting,
 )
 from emotion_lightning.cores import Cores
 from emotion_lightning.data.batches import WINDOW, Collate, EmotionRows, Tokens, by_length, tokenize
@@ -250,6 +251,7 @@ def load(run: str | Path | Sequence[str | Path] | None = None, *, accelerator: s
 def open_runs(runs: Sequence[str], card: checkpoint.Card, *, accelerator: str) -> Labeller:
     """What `load` gives, of runs whose common card, `average.card`, is known already."""
     quiet.libraries()
+    waiting.says("Loading the network" if len(runs) == 1 else f"Loading {len(runs)} networks")
     members = [_load(run, accelerator) for run in runs]
     return members[0] if len(members) == 1 else Average(members, card)
 
