@@ -41,6 +41,11 @@ def write(settings: config.Export, source: Path, output: Path) -> None:
 
     quiet.libraries()
     card = checkpoint.read_card(source)
+    if card.is_baseline:
+        raise UserError(
+            f"run={settings.run} is a baseline, which has no network to export. Its model folder can be copied and "
+            "asked as it is."
+        )
     if card.is_graph:
         raise UserError(f"run={settings.run} is a graph already, of which no other export can be made; give the run.")
     waiting.says(f"Making the {settings.format.value} folder and comparing its answers with the run's")

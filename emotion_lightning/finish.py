@@ -11,6 +11,7 @@ from emotion_lightning import (
     calibration,
     checkpoint,
     checkpoint_io,
+    command,
     config,
     environment,
     model,
@@ -120,6 +121,7 @@ def finish(
     waiting.end()
     report.show(shown, content[shown], protocol=protocol)
     log.info("Run folder: %s", folder)
+    command.say_next_steps(folder)
     return float(content["validation"][protocol]["f1_macro"])
 
 
