@@ -13,9 +13,10 @@ log = logging.getLogger(__name__)
 
 
 def inspect(settings: config.Inspect, folder: Path) -> None:
-    """Print the data card, and write it as Markdown, HTML and JSON."""
+    """Print what to see to in the data, and write its card as Markdown, HTML and JSON."""
     from emotion_lightning import charts, data_card, model, pages, quiet, report
     from emotion_lightning.charts import data as data_charts
+    from emotion_lightning.charts import names
     from emotion_lightning.data import sources
 
     quiet.libraries()
@@ -36,18 +37,22 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
         tokenizer_name=settings.model.path if settings.model.pretrained else "the bundled tokenizer",
     )
     waiting.says("Drawing the pictures")
-    pictures = {name: charts.png(figure) for name, figure in data_charts.pictures(card).items()}
-    files = {folder / run_folder.PICTURES / f"{name}.png": data for name, data in pictures.items()}
+    pictures = {name: charts.picture(figure) for name, figure in data_charts.pictures(card).items()}
+    numbers = names.numbers(card.labels)
+    files = {folder / run_folder.PICTURES / f"{name}.png": picture.png for name, picture in pictures.items()}
     run_folder.write_together(
         files
         | {
-            folder / "data_card.md": run_folder.as_text(pages.markdown(card)),
-            folder / "data_card.html": run_folder.as_text(pages.html(card, pictures)),
+            folder / "data_card.md": run_folder.as_text(pages.markdown(card, numbers)),
+            folder / "data_card.html": run_folder.as_text(pages.html(card, pictures, numbers)),
             folder / "data_card.json": run_folder.as_json(card.plain()),
         }
     )
-    report.show_data(pages.sections(card), card.findings(), card.examples)
-    log.info("Data card: %s", folder / "data_card.html")
+    tables, examples = (pages.sections(card), card.examples) if settings.tables else ([], {})
+    report.show_data(pages.facts(card), card.findings(), tables, examples)
+    log.info("Tables, pictures and examples: %s", folder / "data_card.html")
+    if not settings.tables:
+        log.info("The tables on the terminal: the same line with tables=true")
 
 
 def main() -> None:
