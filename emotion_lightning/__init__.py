@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 if sys.path and os.path.abspath(sys.path[0] or ".") == os.path.dirname(os.path.abspath(__file__)):
     del sys.path[0]
 
-from emotion_lightning.version import __version__  # noqa: E402  behind the lines above
+from emotion_lightning import waiting  # noqa: E402  behind the lines above
+from emotion_lightning.version import __version__  # noqa: E402
+
+waiting.begin()
 
 if TYPE_CHECKING:
     from emotion_lightning.predictor import load

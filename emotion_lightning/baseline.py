@@ -10,14 +10,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emotion_lightning import command, config, run_folder
+from emotion_lightning import command, config, redaction, run_folder, schema, waiting
 from emotion_lightning.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from emotion_lightning.checkpoint import Card
+    from emotion_lightning.data.rows import Corpus
     from emotion_lightning.labels import Targets
-    from emotion_lightning.scoring import Scored
+    from emotion_lightning.scoring import Scored, Scores
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +32,11 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits
 
-    from emotion_lightning import environment, manifest, ngrams, report, scoring, thresholds
+    from emotion_lightning import checkpoint, environment, manifest, ngrams, report, scoring, thresholds
     from emotion_lightning.data import cleaning, sources, splitting
 
     assert isinstance(settings.data, config.Batches)  # schema.load refuses the one that is not
+    waiting.says("Reading the data")
     corpus = sources.split(sources.read(settings.data), settings.data)
     train = corpus.labelled("train")
     corpus.labelled("validation")
@@ -43,11 +46,13 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
         splitting.write(folder / run_folder.SPLITS, corpus)
 
     clean = cleaning.cleaner(settings.data.clean)
-    model = ngrams.NgramClassifier(settings)
+    model = ngrams.NgramClassifier({name: getattr(settings, name) for name in ngrams.KINDS})
+    waiting.says(f"Fitting to {len(train):,} texts")
     since = time.perf_counter()
-    model.fit([clean(text) for text in corpus.splits["train"].texts], train)
+    model.fit([clean(text) for text in corpus.splits["train"].texts], train, settings)
     seconds = time.perf_counter() - since
     log.info("%s weights are fitted to %s rows in %.0f s.", f"{model.parameters:,}", f"{len(train):,}", seconds)
+    waiting.says("Scoring")
     splits = {
         name: scoring.Scored(
             rows,
@@ -65,6 +70,8 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
         predict=settings.predict,
         loss=lambda logits, targets: float(binary_cross_entropy_with_logits(logits.double(), targets.double())),
     )
+    card = _card(settings, corpus, scores, lengths=model.lengths)
+    checkpoint.save_ngrams(folder / run_folder.MODEL, model, card=card)
     floors = _floors(train, splits, labels=corpus.labels, thresholding=settings.thresholds)
     cost = {
         "trainable_parameters": model.parameters,
@@ -82,7 +89,34 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
         floors={name: floor[shown] for name, floor in floors.items()},
     )
     log.info("Run folder: %s", folder)
+    command.say_next_steps(folder)
     return float(scores.splits["validation"][protocol]["f1_macro"])
+
+
+def _card(settings: config.Baseline, corpus: "Corpus", scores: "Scores", *, lengths: dict[str, list[int]]) -> "Card":
+    """What the model folder says of itself, so that predict, evaluate and distill.runs take the baseline as any run."""
+    from emotion_lightning import checkpoint, environment, thresholds
+
+    assert isinstance(settings.data, config.Batches)
+    train = corpus.labelled("train")
+    return checkpoint.Card(
+        labels=corpus.labels,
+        protocol=thresholds.protocol(settings.thresholds),
+        thresholds={name: dict(zip(corpus.labels, cut.tolist(), strict=True)) for name, cut in scores.cuts.items()},
+        base={},
+        max_tokens=settings.data.max_tokens,
+        data={
+            "option": schema.schema_of(settings.data),
+            **run_folder.absolute(redaction.settings(schema.plain(settings.data))),
+        },
+        loss={"option": "bce", "label_counts": train.sum(axis=0).tolist(), "rows": len(train)},
+        data_hashes=corpus.hashes,
+        versions=environment.versions(),
+        clean=[step.value for step in settings.data.clean],
+        fitting={"option": schema.schema_of(settings.thresholds), **schema.plain(settings.thresholds)},
+        calibration={} if scores.scaling is None else scores.scaling.plain(corpus.labels),
+        ngrams=lengths,
+    )
 
 
 def _floors(

@@ -21,6 +21,7 @@ from emotion_lightning import (
     labels,
     manifest,
     model,
+    ngrams,
     pages,
     redaction,
     run_folder,
@@ -57,6 +58,8 @@ class Card:
         fitting: settings that the thresholds were fitted with, with the name of their schema under `option`.
         calibration: slope and offset of each label's logits, by label; empty where probabilities are not calibrated.
         format: of a folder that `export` made, one of config.ExportFormat; empty in a run folder.
+        ngrams: of a baseline, which has no network and no base: shortest and longest n-gram by setting. Its texts are
+            not cut.
     """
 
     labels: list[str]
@@ -72,11 +75,17 @@ class Card:
     fitting: dict[str, Any] = field(default_factory=dict)
     calibration: dict[str, dict[str, float]] = field(default_factory=dict)
     format: str = ""
+    ngrams: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def is_graph(self) -> bool:
         """Whether the folder holds a graph for onnxruntime instead of weights."""
         return self.format in (config.ExportFormat.onnx, config.ExportFormat.onnx_int8)
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is logistic regression on n-grams."""
+        return bool(self.ngrams)
 
     @property
     def is_tiny(self) -> bool:
@@ -86,7 +95,11 @@ class Card:
     @property
     def is_gemma(self) -> bool:
         """Whether it derives from Gemma's weights, and so comes under its terms."""
-        return self.base["pretrained"] and not self.is_tiny and str(self.base["architecture"]).startswith("gemma")
+        return (
+            bool(self.base.get("pretrained"))
+            and not self.is_tiny
+            and str(self.base["architecture"]).startswith("gemma")
+        )
 
     def cuts(self, protocol: str | None = None) -> Tensor:
         """Thresholds of a protocol, [label], float64."""
@@ -130,6 +143,14 @@ def save_model(folder: Path, network: Any, *, tokenizer: Any, card: Card, method
     run_folder.follow_umask(*(file for file in folder.iterdir() if file.is_file()))
 
 
+def save_ngrams(folder: Path, classifier: ngrams.NgramClassifier, *, card: Card) -> None:
+    """Write the model folder of a baseline: its classifier and our card."""
+    folder.mkdir(parents=True, exist_ok=True)
+    classifier.save(folder)
+    run_folder.write_json(folder / CARD, card.__dict__)
+    manifest.write(folder)
+
+
 def save_whole(folder: Path, network: Any) -> None:
     """Write config.json and weights of a whole network."""
     if hasattr(network.config, "auto_map"):
@@ -158,12 +179,15 @@ def read_card(folder: Path) -> Card:
         card = _spelled(Card(**content))
         labels.check(card.labels, str(file))
         _check_numbers(card)
-        config.Quantization(card.base["quantization"])
-        config.Dtype(card.base["dtype"])
-        config.Attention(card.base["attention"])
-        config.AttentionKernel(card.base["attn_implementation"])
+        if card.is_baseline:
+            _check_ngrams(card)
+        else:
+            config.Quantization(card.base["quantization"])
+            config.Dtype(card.base["dtype"])
+            config.Attention(card.base["attention"])
+            config.AttentionKernel(card.base["attn_implementation"])
+            card.pooling()
         card.cleaning()
-        card.pooling()
         card.scaling()
         card.threshold_settings()
         required = {
@@ -171,7 +195,8 @@ def read_card(folder: Path) -> Card:
             "data": f"data/{card.data['option']}" in config.SCHEMAS,
             "loss": f"loss/{card.loss['option']}" in config.SCHEMAS,
             "format": not card.format or config.ExportFormat(card.format),
-            "base": all(type(card.base[name]) is bool for name in ("local", "adapter", "pretrained", "stock"))
+            "base": card.is_baseline
+            or all(type(card.base[name]) is bool for name in ("local", "adapter", "pretrained", "stock"))
             and all(_is_texts(card.base[name]) for name in ("head", "kept"))
             and isinstance(card.base["revision"], str | None),
         }
@@ -227,12 +252,22 @@ def _check_numbers(card: Card) -> None:
                 raise ValueError(f"the calibration of {label} holds {part!r}, not a number")
 
 
+def _check_ngrams(card: Card) -> None:
+    """Raise ValueError for a baseline that has a base too, or lengths of n-grams that none has."""
+    if card.base or card.format:
+        raise ValueError("a baseline has neither base nor format")
+    for name, lengths in card.ngrams.items():
+        pair = isinstance(lengths, list) and len(lengths) == 2 and all(type(length) is int for length in lengths)
+        if name not in ngrams.KINDS or not pair or not 1 <= lengths[0] <= lengths[1] <= ngrams.LONGEST:
+            raise ValueError(f"its n-grams {name}={lengths} are of no baseline")
+
+
 def _check_paths(card: Card, file: Path) -> None:
     """Raise UserError for paths that leave the folder; a run's own are those of the machine that trained it."""
-    path = card.base["path"]
-    if not card.base["local"] and not untrusted.is_hub_id(path):
+    path = card.base.get("path")
+    if not card.is_baseline and not card.base["local"] and not untrusted.is_hub_id(path):
         raise UserError(f"{file} is damaged: its base {path!r} is no id of the hub.")
-    named = [path] if card.base["local"] else []
+    named = [path] if card.base.get("local") else []
     for value in [*named, *(card.data[name] for name in run_folder.PATHS if card.data.get(name))]:
         if not isinstance(value, str):
             raise UserError(f"{file} is damaged: {value!r} is no path.")

@@ -45,6 +45,7 @@ from emotion_lightning import (
     side_by_side,
     stored_settings,
     terminal,
+    waiting,
 )
 from emotion_lightning.errors import UserError, first_line
 from emotion_lightning.version import __version__
@@ -102,6 +103,7 @@ def run(command: str, work: Callable[[Any, Path], Any]) -> None:
         told = str(mistake) if mistake and not full_error else traceback.format_exc().rstrip()
         terminal.say(redaction.text(told), error=True)
         code = 2 if mistake else 1
+    waiting.end()
     sys.exit(code)
 
 
@@ -127,6 +129,7 @@ def _leave_to_the_first() -> None:
 
 def _die_by(number: int) -> None:
     """End by the signal itself: to a shell the same exit code, to W&B's agent no failure; it gives up after some."""
+    waiting.end()
     sys.stdout.flush()
     sys.stderr.flush()
     signal.signal(number, signal.SIG_DFL)
@@ -188,6 +191,8 @@ def _run(command: str, do: Callable[[Any, Path], Any], arguments: list[str]) -> 
     work = _Work(command, do, arguments, record=None, failed=[])
     if any(re.fullmatch(r"--hydra-help|--cfg|-c|--info|-i|--shell[-_]completion|-sc", a) for a in prepared):
         return _hydra(work, prepared)
+    if command == "predict" and not several:
+        prepared += _without_folder(prepared)
     typed_names = {match["name"] for a in arguments if (match := grammar.ARGUMENT.fullmatch(a))}
     plan = _check_jobs(command, prepared, typed=typed_names)
     if plan is not None and several and plan.launcher.endswith("SlurmLauncher") and not shutil.which("srun"):
@@ -209,6 +214,14 @@ def _run(command: str, do: Callable[[Any, Path], Any], arguments: list[str]) -> 
         raise _JobsFailed("Failed jobs:\n" + "\n".join(f"  {name}" for name, _ in work.failed))
     if work.failed:
         raise work.failed[0][1]
+
+
+def _without_folder(line: Sequence[str]) -> list[str]:
+    """What keeps a question, `predict text=…`, from leaving a folder with an empty log, unless a place is given."""
+    names = {match["name"] for argument in line if (match := grammar.ARGUMENT.fullmatch(argument))}
+    if "text" not in names or names & {"input", "hydra.run.dir"}:
+        return []
+    return ["hydra.run.dir=.", "hydra.job_logging.root.handlers=[console]", "~hydra.job_logging.handlers.file"]
 
 
 def _hydra(work: _Work, prepared: list[str]) -> None:
@@ -326,6 +339,18 @@ def _options(chosen: Any, command: str) -> dict[str, str]:
 def in_multirun() -> bool:
     """Whether this is a job of a multirun."""
     return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def say_next_steps(folder: Path) -> None:
+    """Tell what a finished run is for: lines to be copied. A multirun tells its own at its end, of the best job."""
+    if in_multirun():
+        return
+    if (folder / run_folder.REPORT).exists():
+        log.info("Open its report in a browser: %s", (folder / run_folder.REPORT).resolve().as_uri())
+    log.info(
+        "Predict with it: %s", grammar.shell_line("predict", [f"run={folder}", "input=FILE", "output=labelled.csv"])
+    )
+    log.info("Ask it about one text: %s", grammar.shell_line("predict", [f"run={folder}", "text=We won!"]))
 
 
 # ------------------------------------------------------------------------------------------------------- earlier runs

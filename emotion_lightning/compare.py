@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emotion_lightning import command, config, run_folder, schema
+from emotion_lightning import command, config, run_folder, schema, waiting
 
 if TYPE_CHECKING:
     from emotion_lightning.run_groups import FinishedRun
@@ -22,11 +22,13 @@ def compare(settings: config.Compare, folder: Path) -> None:
     """Print which group of runs is best and how surely; write it as Markdown, csv and JSON."""
     from emotion_lightning import report, run_groups, verdicts
 
+    waiting.says("Reading the runs")
     folders, left_out = run_groups.find(settings.runs)
     for why in left_out:
         log.warning("Left out: %s.", why)
     protocol = settings.protocol.value if settings.protocol else None
     runs = run_groups.read(folders, split=settings.split.value, protocol=protocol)
+    waiting.says(f"Comparing {len(runs)} runs by {settings.samples:,} samples of their rows")
     found = weigh(run_groups.group(runs), settings, left_out=left_out)
     run_folder.write_together(
         {

@@ -816,7 +816,9 @@ class Inspect:
     seed: Annotated[int, Bounds(at_least=0, below=2**32)]
     """Seed of the examples that are drawn."""
     examples: Annotated[int, Bounds(at_least=0)]
-    """Texts shown for each label."""
+    """Texts of each label in the data card."""
+    tables: bool
+    """Print the tables and an example of each label too, which stand in the data card anyway."""
     data: Data
     model: Model
     loss: Loss

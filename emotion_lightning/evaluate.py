@@ -6,10 +6,13 @@ python -m emotion_lightning.evaluate run=outputs/multirun/DATE/TIME
 """
 
 import logging
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emotion_lightning import command, config, run_folder, schema
+from emotion_lightning import command, config, grammar, run_folder, schema, waiting
 from emotion_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,6 +34,8 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
         predictions,
         predictor,
         report,
+        run_card,
+        run_report,
         run_rows,
     )
 
@@ -51,6 +56,7 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
             f"split={split}: of these folds each was trained on rows that another validated on; the average can be "
             "scored on test, or on other data."
         )
+    waiting.says("Reading the data")
     corpus, chosen = run_rows.read(data, split, own=own)
     rows = corpus.splits[chosen]
     if rows.targets is None:
@@ -60,6 +66,7 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
     import torch
 
     model = predictor.open_runs(runs, card, accelerator=settings.accelerator)
+    waiting.says(f"Labelling {len(rows):,} texts")
     logits, probabilities = model.outputs(rows.texts, batch_size=data.batch_size, batch_tokens=data.batch_tokens)
     predictions.write(
         folder / run_folder.PREDICTIONS / f"{split}.csv",
@@ -69,6 +76,7 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
         labels=card.labels,
         settings=settings.predict,
     )
+    decides = card.cuts()
     ours = [card.labels.index(name) for name in shared]
     theirs = [corpus.labels.index(name) for name in shared]
     targets = torch.from_numpy(rows.targets[:, theirs])
@@ -76,9 +84,31 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
     scores = metrics.report(probabilities[:, ours], targets, cuts, shared, calibrated=card.scaling() is not None)
     outcomes.write(folder, split, outcomes.RowOutcomes(rows.ids, shared, probabilities[:, ours], targets))
     scores["loss"] = float(run_loss(card, ours)(logits[:, ours], targets))
+    waiting.says("Drawing the report")
+    scored = run_card.RunCard(
+        settings=None, metrics={split: scores}, history=[], labels=shared, split=split,
+        rows=replace(rows, targets=rows.targets[:, theirs]), probabilities=probabilities[:, ours].double().numpy(),
+        thresholds=decides[ours].numpy(), protocol=card.protocol, train_rows=0,
+    )  # fmt: skip
+    option = schema.schema_of(data) if own else command.options()["data"]
+    run_report.write_scored(
+        folder, scored, title=f"{_name(runs)}, scored on {option} ({split})",
+        made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC · {', '.join(runs)}",
+        line=grammar.shell_line("evaluate", sys.argv[1:]),
+    )  # fmt: skip
     manifest.finish_run(folder, {split: scores, "run": str(settings.run)})
     report.show(split, scores, protocol=card.protocol)
     log.info("Results: %s", folder)
+    if (folder / run_folder.REPORT).exists() and not command.in_multirun():
+        log.info("Open its report in a browser: %s", (folder / run_folder.REPORT).resolve().as_uri())
+
+
+def _name(runs: list[str]) -> str:
+    if len(runs) > 1:
+        return f"the mean of {len(runs)} runs"
+    folder = Path(runs[0]).resolve()
+    folder = folder.parent if folder.name == run_folder.MODEL else folder
+    return f"{folder.parent.name}/{folder.name}"
 
 
 def run_loss(card: "Card", positions: list[int]) -> "Module":

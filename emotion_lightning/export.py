@@ -9,7 +9,7 @@ python -m emotion_lightning.export run=outputs/train/DATE/TIME output=emotions f
 import logging
 from pathlib import Path
 
-from emotion_lightning import command, config, run_folder
+from emotion_lightning import command, config, run_folder, waiting
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -41,8 +41,14 @@ def write(settings: config.Export, source: Path, output: Path) -> None:
 
     quiet.libraries()
     card = checkpoint.read_card(source)
+    if card.is_baseline:
+        raise UserError(
+            f"run={settings.run} is a baseline, which has no network to export. Its model folder can be copied and "
+            "asked as it is."
+        )
     if card.is_graph:
         raise UserError(f"run={settings.run} is a graph already, of which no other export can be made; give the run.")
+    waiting.says(f"Making the {settings.format.value} folder and comparing its answers with the run's")
     with run_folder.making(output) as part:
         found = portable.write(part, source, card, settings)
         stock = settings.format is not config.ExportFormat.merged or card.base["stock"]

@@ -11,6 +11,7 @@ from emotion_lightning import (
     calibration,
     checkpoint,
     checkpoint_io,
+    command,
     config,
     environment,
     manifest,
@@ -24,6 +25,7 @@ from emotion_lightning import (
     schema,
     scoring,
     thresholds,
+    waiting,
 )
 from emotion_lightning.callbacks import Clock
 from emotion_lightning.classifier import EmotionClassifier, refuse_not_finite
@@ -101,21 +103,26 @@ def finish(
     )
     del network
     read_back.release(trainer, classifier)
+    waiting.says("Reading the saved model back")
     validation = splits["validation"]
     read_back.check(
         folder / run_folder.MODEL, validation.rows.texts, validation.logits, accelerator=settings.trainer.accelerator
     )
+    waiting.end()
     run.model(folder / run_folder.MODEL)
     run.summary(_summary(content, protocol))
     run.table("labels", *_label_table(content[shown], protocol))
+    waiting.says("Drawing the report")
     run_report.write(
         folder, settings, emotions.rows, split=shown, scored=splits[shown].rows,
         probabilities=scores.probabilities[shown], cut=scores.cuts[protocol],
         protocol=protocol, labels=emotions.labels, metrics=content, run=run,
     )  # fmt: skip
     manifest.finish_run(folder, content)
+    waiting.end()
     report.show(shown, content[shown], protocol=protocol)
     log.info("Run folder: %s", folder)
+    command.say_next_steps(folder)
     return float(content["validation"][protocol]["f1_macro"])
 
 

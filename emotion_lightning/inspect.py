@@ -7,22 +7,25 @@ python -m emotion_lightning.inspect data=goemotions data.dir=FOLDER model=gemma
 import logging
 from pathlib import Path
 
-from emotion_lightning import command, config, redaction, run_folder, schema
+from emotion_lightning import command, config, redaction, run_folder, schema, waiting
 
 log = logging.getLogger(__name__)
 
 
 def inspect(settings: config.Inspect, folder: Path) -> None:
-    """Print the data card, and write it as Markdown, HTML and JSON."""
+    """Print what to see to in the data, and write its card as Markdown, HTML and JSON."""
     from emotion_lightning import charts, data_card, model, pages, quiet, report
     from emotion_lightning.charts import data as data_charts
+    from emotion_lightning.charts import names
     from emotion_lightning.data import sources
 
     quiet.libraries()
     model.check_access(settings.model)
     assert isinstance(settings.data, config.Batches)  # schema.load refuses the one that is not
+    waiting.says("Reading the data")
     # The card tells of leaks, but for those that were left out before it looked.
     corpus = sources.split(sources.read(settings.data), settings.data, tell=settings.data.drop_leaks)
+    waiting.says("Counting tokens and labels")
     card = data_card.build(
         corpus,
         model.load_tokenizer(settings.model),
@@ -33,18 +36,23 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
         seed=settings.seed,
         tokenizer_name=settings.model.path if settings.model.pretrained else "the bundled tokenizer",
     )
-    pictures = {name: charts.png(figure) for name, figure in data_charts.pictures(card).items()}
-    files = {folder / run_folder.PICTURES / f"{name}.png": data for name, data in pictures.items()}
+    waiting.says("Drawing the pictures")
+    pictures = {name: charts.picture(figure) for name, figure in data_charts.pictures(card).items()}
+    numbers = names.numbers(card.labels)
+    files = {folder / run_folder.PICTURES / f"{name}.png": picture.png for name, picture in pictures.items()}
     run_folder.write_together(
         files
         | {
-            folder / "data_card.md": run_folder.as_text(pages.markdown(card)),
-            folder / "data_card.html": run_folder.as_text(pages.html(card, pictures)),
+            folder / "data_card.md": run_folder.as_text(pages.markdown(card, numbers)),
+            folder / "data_card.html": run_folder.as_text(pages.html(card, pictures, numbers)),
             folder / "data_card.json": run_folder.as_json(card.plain()),
         }
     )
-    report.show_data(pages.sections(card), card.findings(), card.examples)
-    log.info("Data card: %s", folder / "data_card.html")
+    tables, examples = (pages.sections(card), card.examples) if settings.tables else ([], {})
+    report.show_data(pages.facts(card), card.findings(), tables, examples)
+    log.info("Tables, pictures and examples: %s", folder / "data_card.html")
+    if not settings.tables:
+        log.info("The tables on the terminal: the same line with tables=true")
 
 
 def main() -> None:

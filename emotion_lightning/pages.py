@@ -22,6 +22,8 @@ class Section:
         columns: heads of the table.
         rows: its cells.
         looks: classes of page.css by the row that has them.
+        warning: what must be known before anything here is believed.
+        slider: what page.js computes the table from, where one threshold can be chosen for all labels.
     """
 
     title: str
@@ -30,16 +32,50 @@ class Section:
     columns: list[str] = field(default_factory=list)
     rows: list[list[str]] = field(default_factory=list)
     looks: dict[int, str] = field(default_factory=dict)
+    warning: str = ""
+    slider: dict[str, Any] | None = None
 
 
-def markdown(card: "DataCard") -> str:
+@dataclass
+class Spot:
+    """A part of a picture that shows a value when it is pointed at.
+
+    Attributes:
+        box: left, top, width and height, as shares of the picture.
+        text: what it shows.
+    """
+
+    box: tuple[float, float, float, float]
+    text: str
+
+    @property
+    def place(self) -> str:
+        """The same as a style of HTML."""
+        names = ("left", "top", "width", "height")
+        return ";".join(f"{name}:{100 * share:.2f}%" for name, share in zip(names, self.box, strict=True))
+
+
+@dataclass
+class Picture:
+    """A picture, and what its parts say.
+
+    Attributes:
+        png: the file.
+        spots: parts with a value.
+    """
+
+    png: bytes
+    spots: list[Spot] = field(default_factory=list)
+
+
+def markdown(card: "DataCard", numbers: dict[str, str] | None = None) -> str:
     """The card as Markdown; its pictures lie beside it in pictures/."""
-    return text("data_card", _content(card))
+    return text("data_card", _content(card, numbers))
 
 
-def html(card: "DataCard", pictures: dict[str, bytes]) -> str:
+def html(card: "DataCard", pictures: dict[str, Picture], numbers: dict[str, str] | None = None) -> str:
     """The card as a page of its own, with the pictures in it."""
-    return page("data_card", _content(card), pictures)
+    return page("data_card", _content(card, numbers), pictures)
 
 
 def text(name: str, content: dict[str, Any]) -> str:
@@ -47,16 +83,38 @@ def text(name: str, content: dict[str, Any]) -> str:
     return redaction.values_of_environment(_environment(escape=False).get_template(f"{name}.md.j2").render(content))
 
 
-def page(name: str, content: dict[str, Any], pictures: dict[str, bytes]) -> str:
+def page(name: str, content: dict[str, Any], pictures: dict[str, Picture]) -> str:
     """A page of its own from the template of this name, with the pictures in it."""
-    encoded = {name: base64.b64encode(data).decode() for name, data in pictures.items()}
+    encoded = {
+        name: {"png": base64.b64encode(picture.png).decode(), "spots": picture.spots}
+        for name, picture in pictures.items()
+    }
     made = _environment(escape=True).get_template(f"{name}.html.j2").render(content, pictures=encoded)
     return redaction.values_of_environment(made)
 
 
-def sections(card: "DataCard") -> list[Section]:
-    """The tables and pictures of a card."""
-    return [_splits(card), _labels(card), *_pictures(), _weights(card)]
+def sections(card: "DataCard", numbers: dict[str, str] | None = None) -> list[Section]:
+    """The tables and pictures of a card; `numbers` are those of labels that pictures could not name."""
+    return [*by_number(numbers or {}), _splits(card), _labels(card), *_pictures(), _weights(card)]
+
+
+def facts(card: "DataCard") -> list[tuple[str, str]]:
+    """What a data set is, each part with its value."""
+    train = card.train
+    return [
+        ("rows: " + " / ".join(split.name for split in card.splits), " / ".join(f"{s.rows:,}" for s in card.splits)),
+        ("labels", f"{len(card.labels)}"),
+        ("labels in a row of train", f"{train.cardinality:.2f}"),
+        ("of train without a label", f"{train.without_label:.1%}"),
+        (f"tokens in 95 % of the texts ({card.tokenizer})", f"≤ {train.quantile(0.95)}"),
+    ]
+
+
+def by_number(numbers: dict[str, str]) -> list[Section]:
+    """The table that explains the numbers in pictures, if there are any."""
+    note = "No installed font has the letters of these labels: the pictures on this page show their numbers."
+    rows = [[number, name] for name, number in numbers.items()]
+    return [Section("Labels by number", note, columns=["number", "label"], rows=rows)] if rows else []
 
 
 def _environment(*, escape: bool) -> Any:
@@ -66,7 +124,7 @@ def _environment(*, escape: bool) -> Any:
         loader=jinja2.PackageLoader("emotion_lightning"), autoescape=escape, trim_blocks=False,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    environment.filters |= {"line": line, "cell": cell, "excerpt": excerpt}
+    environment.filters |= {"line": line, "cell": cell, "excerpt": excerpt, "anchor": anchor}
     return environment
 
 
@@ -91,21 +149,23 @@ def excerpt(text: str, letters: int = 400) -> str:
     return line if len(line) <= letters else f"{line[:letters]}… ({len(line):,} letters)"
 
 
-def _content(card: "DataCard") -> dict[str, Any]:
+def anchor(title: str) -> str:
+    """The name that a link within the page finds a heading by.
+
+    >>> anchor("Most wrong")
+    'most-wrong'
+    """
+    return re.sub(r"\W+", "-", title.lower()).strip("-")
+
+
+def _content(card: "DataCard", numbers: dict[str, str] | None) -> dict[str, Any]:
     chosen = {name: value for name, value in card.data.items() if value not in (None, [], False)}
-    train = card.train
     return {
         "title": card.data["option"],
         "settings": ", ".join(f"{name}={value}" for name, value in chosen.items() if name != "option"),
-        "facts": [
-            ("rows", " / ".join(f"{split.rows:,}" for split in card.splits)),
-            ("labels", f"{len(card.labels)}"),
-            ("labels in a row of train", f"{train.cardinality:.2f}"),
-            ("of train without a label", f"{train.without_label:.1%}"),
-            (f"tokens in 95 % of the texts ({card.tokenizer})", f"≤ {train.quantile(0.95)}"),
-        ],
+        "facts": facts(card),
         "findings": card.findings(),
-        "sections": sections(card),
+        "sections": sections(card, numbers),
         "examples": card.examples,
     }
 

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning import command, config
+from emotion_lightning import command, config, waiting
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -50,6 +50,7 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
     if output.exists() and source.exists() and output.samefile(source):
         raise UserError(f"output={output} is the input file; choose another name.")
     runs = average.members(settings.run)
+    waiting.says("Reading the texts")
     rows = tables.texts(files.source(source, settings.data.encoding), settings.data, usual=_columns_of_run(runs[0]))
 
     from rich.console import Console
@@ -58,6 +59,7 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
     from emotion_lightning.data.batches import WINDOW
 
     window = settings.data.batch_size * WINDOW
+    waiting.end()
     with (
         _answers(settings, runs) as (labels, answers),
         predictions.writer(output, labels, settings.predict, id_column=rows.id_column) as writer,

@@ -21,12 +21,15 @@ from emotion_lightning import (
     finite,
     manifest,
     model,
+    ngrams,
     onnx_graph,
     pooling,
     quiet,
     thresholds,
+    waiting,
 )
 from emotion_lightning.cores import Cores
+from emotion_lightning.data import cleaning
 from emotion_lightning.data.batches import WINDOW, Collate, EmotionRows, Tokens, by_length, tokenize
 from emotion_lightning.errors import UserError
 
@@ -203,6 +206,32 @@ class GraphPredictor(Predictor):
         return "The graph's outputs are not finite: it is damaged. Export the run again."
 
 
+class NgramPredictor(Labeller):
+    """A baseline: logistic regression on n-grams, which takes texts as they are.
+
+    Args:
+        classifier: of the n-grams.
+        card: labels and thresholds.
+    """
+
+    def __init__(self, classifier: ngrams.NgramClassifier, *, card: checkpoint.Card) -> None:
+        super().__init__(card)
+        self._classifier = classifier
+
+    def tokenize(self, texts: Sequence[str]) -> list[Any]:
+        """The texts, cleaned as in training."""
+        clean = cleaning.cleaner(self.card.cleaning())
+        return [[clean(text) for text in texts]]
+
+    def compute(
+        self, tokens: list[Any], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits, and probabilities, calibrated if the run is; [text, label] each, float32. Sizes change nothing."""
+        (texts,) = tokens
+        logits = torch.from_numpy(self._classifier.logits(texts))
+        return logits, calibration.probabilities(logits, self.card.scaling())
+
+
 class Average(Labeller):
     """The mean of several runs' probabilities, with thresholds of its own.
 
@@ -211,7 +240,7 @@ class Average(Labeller):
         card: labels and thresholds of the average, as `average.card` makes it.
     """
 
-    def __init__(self, members: Sequence[Predictor], card: checkpoint.Card) -> None:
+    def __init__(self, members: Sequence[Labeller], card: checkpoint.Card) -> None:
         super().__init__(card)
         self.members = members
 
@@ -250,13 +279,17 @@ def load(run: str | Path | Sequence[str | Path] | None = None, *, accelerator: s
 def open_runs(runs: Sequence[str], card: checkpoint.Card, *, accelerator: str) -> Labeller:
     """What `load` gives, of runs whose common card, `average.card`, is known already."""
     quiet.libraries()
+    waiting.says("Loading the network" if len(runs) == 1 else f"Loading {len(runs)} networks")
     members = [_load(run, accelerator) for run in runs]
     return members[0] if len(members) == 1 else Average(members, card)
 
 
-def _load(run: str, accelerator: str) -> Predictor:
+def _load(run: str, accelerator: str) -> Labeller:
     folder = checkpoint.model_folder(run)
-    return open_folder(folder, checkpoint.read_card(folder), accelerator=config.Accelerator(accelerator))
+    card = checkpoint.read_card(folder)
+    if card.is_baseline:
+        return NgramPredictor(ngrams.load(folder, card.ngrams, labels=len(card.labels)), card=card)
+    return open_folder(folder, card, accelerator=config.Accelerator(accelerator))
 
 
 def open_folder(folder: Path, card: checkpoint.Card, *, accelerator: config.Accelerator) -> Predictor:

@@ -30,7 +30,8 @@ def libraries() -> None:
     """Silence them; what warns of something real still comes through."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)  # it tells of its list of fonts
+    # It tells of its list of fonts, and warns of each font that has but one weight, as many for Chinese do.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_Drop())
     for message in _WARNED:
         warnings.filterwarnings("ignore", message=message)

@@ -65,15 +65,26 @@ def markdown(split: str, scores: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def show_data(sections: list[Section], findings: list[str], examples: dict[str, list[tuple[str, list[str]]]]) -> None:
-    """Print a data card: its tables, an example for each label, and what to see to."""
+def show_data(
+    facts: list[tuple[str, str]],
+    findings: list[str],
+    sections: list[Section],
+    examples: dict[str, list[tuple[str, list[str]]]],
+) -> None:
+    """Print a data card: what it is, what to see to, and, as far as they are given, its tables and examples."""
     console = terminal.console(140)
+    width = max(len(value) for _, value in facts)
+    for name, value in facts:
+        console.print(f"{value:>{width}}  {name}", markup=False, highlight=False)
+    console.print("\nFindings", markup=False, highlight=False)
+    for finding in findings:
+        console.print(f"- {finding}", markup=False, highlight=False)
+    if sections or examples:
+        console.print()
     _print_tables(console, sections)
     for label, texts in examples.items():
         line = printable(texts[0][0])
         console.print(f"{label}: {line[:100]}{'…' if len(line) > 100 else ''}", markup=False, highlight=False)
-    for finding in findings:
-        console.print(f"- {finding}", markup=False, highlight=False)
 
 
 def show_comparison(sections: list[Section], sentences: list[str], notes: list[str]) -> None:

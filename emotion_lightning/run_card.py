@@ -50,7 +50,7 @@ class RunCard:
     """A finished run, and the rows of the split that it is looked at on.
 
     Attributes:
-        settings: of the run.
+        settings: of the run; None where a finished run is scored on some rows: then `metrics` has their split only.
         metrics: what metrics.json says.
         history: a row for each validation, as in history.csv.
         labels: names, in the order of the label axes.
@@ -63,7 +63,7 @@ class RunCard:
         test_rows: how many there are, scored or not.
     """
 
-    settings: config.Train
+    settings: config.Train | None
     metrics: dict[str, Any]
     history: list[dict[str, float]]
     labels: list[str]
@@ -104,6 +104,8 @@ class RunCard:
 
     def best(self) -> dict[str, float] | None:
         """The row of the history whose epoch was kept: of equal ones the first, as ModelCheckpoint has it."""
+        if self.settings is None:
+            return None
         monitor = self.settings.callbacks.monitor
         sign = 1 if config.MONITORS[monitor] == "max" else -1
         return max(self.history, key=lambda row: sign * row[monitor], default=None)

@@ -3,17 +3,20 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import Tensor
 
 from emotion_lightning import bounded_files, config, grammar, pages, run_folder
 from emotion_lightning.data.rows import Rows
-from emotion_lightning.logger import Run
 from emotion_lightning.pages import Section
 from emotion_lightning.report import PROTOCOL_METRICS
 from emotion_lightning.run_card import RunCard
 from emotion_lightning.thresholds import ORACLE, PROTOCOLS
+
+if TYPE_CHECKING:
+    from emotion_lightning.logger import Run
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +35,7 @@ def write(
     protocol: str,
     labels: list[str],
     metrics: dict[str, Any],
-    run: Run,
+    run: "Run",
 ) -> None:
     """Write report.html and pictures/, and give them to the logger.
 
@@ -53,6 +56,7 @@ def write(
     """
     try:
         from emotion_lightning import charts
+        from emotion_lightning.charts import names
         from emotion_lightning.charts import run as run_charts
 
         card = RunCard(
@@ -68,19 +72,55 @@ def write(
             train_rows=len(rows["train"]),
             test_rows=len(rows.get("test", ())),
         )
-        pictures = {name: charts.png(figure) for name, figure in run_charts.pictures(card).items()}
-        content = _content(card, folder, list(pictures))
+        pictures = {name: charts.picture(figure) for name, figure in run_charts.pictures(card).items()}
+        content = _content(card, folder, list(pictures)) | {"numbers": names.numbers(card.labels)}
         page = pages.page("run_report", content, pictures)
         # Texts stay here unless they are asked for: many may not be passed on.
         sent = page if run.sends_texts else pages.page("run_report", content | {"mistakes": []}, pictures)
     except Exception as error:
         log.warning("%s is not written: %s: %s", run_folder.REPORT, type(error).__name__, error, exc_info=True)
         return
-    files = run_folder.write_report(folder, page, pictures)
+    files = run_folder.write_report(folder, page, {name: picture.png for name, picture in pictures.items()})
     run.media(files, sent, card)
 
 
+def write_scored(folder: Path, card: RunCard, *, title: str, made: str, line: str) -> None:
+    """Write report.html and pictures/ of a finished run that was scored on some rows.
+
+    Args:
+        folder: of the evaluation.
+        card: the rows and their scores.
+        title: which run, on what.
+        made: when, by what.
+        line: the command line.
+    """
+    try:
+        from emotion_lightning import charts
+        from emotion_lightning.charts import names
+        from emotion_lightning.charts import run as run_charts
+
+        pictures = {name: charts.picture(figure) for name, figure in run_charts.pictures(card).items()}
+        content = {
+            "title": title,
+            "made": made,
+            "facts": _facts(card),
+            "command": line,
+            "chosen": f"Thresholds and calibration are those of the run; {card.protocol} thresholds decide.",
+            "sections": [_protocols(card), _other_scores(card), *_pictures(card, list(pictures))],
+            "numbers": names.numbers(card.labels),
+            "split": card.split,
+            "mistakes": card.mistakes(),
+            "settings": "",
+        }
+        page = pages.page("run_report", content, pictures)
+    except Exception as error:
+        log.warning("%s is not written: %s: %s", run_folder.REPORT, type(error).__name__, error, exc_info=True)
+        return
+    run_folder.write_report(folder, page, {name: picture.png for name, picture in pictures.items()})
+
+
 def _content(card: RunCard, folder: Path, pictures: Sequence[str]) -> dict[str, Any]:
+    assert card.settings is not None
     tree = run_folder.read_settings(folder)
     options = tree["options"]
     environment = bounded_files.read_json(folder / run_folder.ENVIRONMENT)["starts"]
@@ -89,7 +129,7 @@ def _content(card: RunCard, folder: Path, pictures: Sequence[str]) -> dict[str, 
         "made": _made(folder, environment),
         "facts": _facts(card),
         "command": _command(environment[0]["command"]),
-        "chosen": _chosen(card, options),
+        "chosen": _chosen(card.settings, options),
         "sections": [_protocols(card), _other_scores(card), *_pictures(card, pictures)],
         "split": card.split,
         "mistakes": card.mistakes(),
@@ -116,9 +156,8 @@ def _command(arguments: list[str]) -> str:
     return grammar.shell_line("train", arguments[1:])
 
 
-def _chosen(card: RunCard, options: dict[str, str]) -> str:
+def _chosen(settings: config.Train, options: dict[str, str]) -> str:
     """The options, and the settings that change the most."""
-    settings = card.settings
     assert isinstance(settings.data, config.Batches)
     rates = {
         name: getattr(settings.peft if getattr(settings.optimizer, name) is None else settings.optimizer, name)
@@ -139,14 +178,17 @@ def _chosen(card: RunCard, options: dict[str, str]) -> str:
 
 
 def _facts(card: RunCard) -> list[tuple[str, str]]:
-    main, cost = card.scores[card.protocol], card.metrics["cost"]
+    main = card.scores[card.protocol]
+    scores = [
+        (f"{PROTOCOL_METRICS[name]}, {card.split}", f"{main[name]:.3f}") for name in ("f1_macro", "f1_micro", "jaccard")
+    ]
+    if card.settings is None:
+        return [*scores, ("rows", f"{card.scores['rows']:,}"), ("labels", f"{len(card.labels)}")]
+    cost = card.metrics["cost"]
     rows = [card.train_rows, *[card.metrics[split]["rows"] for split in SPLITS if split in card.metrics]]
     best = card.best()
     return [
-        *[
-            (f"{PROTOCOL_METRICS[name]}, {card.split}", f"{main[name]:.3f}")
-            for name in ("f1_macro", "f1_micro", "jaccard")
-        ],
+        *scores,
         ("rows: train / validation" + (" / test" if len(rows) > 2 else ""), " / ".join(f"{count:,}" for count in rows)),
         ("labels", f"{len(card.labels)}"),
         *([("best epoch", f"{best['epoch']:.0f} of {card.history[-1]['epoch']:.0f}")] if best else []),
@@ -187,8 +229,9 @@ def _protocols(card: RunCard) -> Section:
                 name += " ●"
             table.rows.append([name, *[f"{scores[protocol][metric]:.3f}" for metric in PROTOCOL_METRICS]])
     table.note = (
-        "● decides the prediction files. Global and per_label thresholds are fitted on validation, the oracle's on the "
-        "very rows that they are scored on: what perfect ones would bring, and no result. Gold labels/text: "
+        f"● decides the prediction files. Global and per_label thresholds are fitted on {_fitted_on(card)}, the "
+        "oracle's on the very rows that they are scored on: what perfect ones would bring, and no result. Gold "
+        "labels/text: "
         + ", ".join(
             f"{split} {card.metrics[split][card.protocol]['gold_cardinality']:.3f}"
             for split in SPLITS
@@ -196,12 +239,17 @@ def _protocols(card: RunCard) -> Section:
         )
         + "."
     )
-    if "test" not in card.metrics:
+    if card.settings is not None and "test" not in card.metrics:
         table.note += f" {_why_no_test(card)}"
     return table
 
 
+def _fitted_on(card: RunCard) -> str:
+    return "validation" if card.settings is not None else "the run's own validation rows"
+
+
 def _why_no_test(card: RunCard) -> str:
+    assert card.settings is not None
     if not card.test_rows:
         return "There is no test split."
     if not card.settings.score_test:
@@ -231,11 +279,12 @@ def _pictures(card: RunCard, drawn: Sequence[str]) -> list[Section]:
         for label in card.by_support()
         if (values := card.of_label(label))
     ]
+    monitor = card.settings.callbacks.monitor if card.settings else ""
     sections = [
         Section(
             "Learning curves",
-            f"The epoch with the best {card.settings.callbacks.monitor} was kept. Loss of train: the mean over the "
-            "steps of the epoch, while its weights change.",
+            f"The epoch with the best {monitor} was kept. Loss of train: the mean over the steps of the epoch, while "
+            "its weights change.",
             ["learning_curves"],
         ),
         Section(
@@ -245,6 +294,7 @@ def _pictures(card: RunCard, drawn: Sequence[str]) -> list[Section]:
             ["label_scores"],
             ["label", "support", "precision", "recall", "F1", "threshold", "average precision"],
             scored,
+            slider=_slider(card),
         ),
         Section(
             "Precision and recall",
@@ -267,3 +317,33 @@ def _pictures(card: RunCard, drawn: Sequence[str]) -> list[Section]:
         ),
     ]
     return [section for section in sections if set(section.pictures) <= set(drawn)]
+
+
+_STEPS = 100
+
+
+def _slider(card: RunCard) -> dict[str, Any]:
+    """What page.js computes the table of labels from, for one threshold of a grid from 0 to 1."""
+    right, wrong, jaccard = [], [], []
+    for step in range(_STEPS + 1):
+        decided = card.probabilities > step / _STEPS
+        both = decided & card.truth
+        right.append(both.sum(axis=0))
+        wrong.append((decided & ~card.truth).sum(axis=0))
+        shared, either = both.sum(axis=1), (decided | card.truth).sum(axis=1)
+        jaccard.append(float(np.where(either > 0, shared / np.maximum(either, 1), 1.0).mean()))
+    gold = card.truth.sum(axis=0)
+    return {
+        "steps": _STEPS,
+        "columns": [2, 3, 4, 5],
+        "rows": len(card.rows),
+        "jaccard": [round(value, 6) for value in jaccard],
+        "labels": [
+            {
+                "gold": int(gold[label]),
+                "right": [int(counts[label]) for counts in right],
+                "wrong": [int(counts[label]) for counts in wrong],
+            }
+            for label in card.by_support()
+        ],
+    }

@@ -18,6 +18,13 @@ TITLES = {
 }
 
 
+_LEAST, _FOR_EACH = 30, 10
+"""Complete trials in all, and for each parameter, from which on its share in the results is more than a guess.
+
+PED-ANOVA compares the best tenth of the trials with all of them, which of 20 would be two.
+"""
+
+
 def falls(objective: config.Objective) -> bool:
     """Whether the lower value is the better one."""
     return objective in config.COSTS or objective is config.Objective.loss
@@ -71,6 +78,17 @@ class StudyCard:
     def complete(self) -> list[Trial]:
         """Those with values."""
         return [trial for trial in self.trials if trial.values is not None]
+
+    def too_few(self) -> str:
+        """Why nothing can be said of which parameter matters; empty where there are trials enough."""
+        done, due = len(self.complete()), max(_LEAST, _FOR_EACH * len(self.parameters))
+        if done >= due:
+            return ""
+        return (
+            f"{done} complete trial{'' if done == 1 else 's'} of {len(self.parameters)} parameter"
+            f"{'' if len(self.parameters) == 1 else 's'} are too few to say what matters: about {due} are due. Take "
+            "the shares for a guess, and the order of close trials for chance."
+        )
 
     def count(self, state: str) -> int:
         """How many trials are in a state."""

@@ -146,12 +146,12 @@ def _page(folder: Path, card: StudyCard, lines: dict[int, str], typed: Sequence[
         from emotion_lightning import charts
         from emotion_lightning.charts import study as study_charts
 
-        pictures = {name: charts.png(figure) for name, figure in study_charts.pictures(card).items()}
+        pictures = {name: charts.picture(figure) for name, figure in study_charts.pictures(card).items()}
         page = pages.page("study_report", _content(card, lines, typed, list(pictures)), pictures)
     except Exception as error:
         log.warning("%s is not written: %s: %s", run_folder.REPORT, type(error).__name__, error, exc_info=True)
         return
-    run_folder.write_report(folder, page, pictures)
+    run_folder.write_report(folder, page, {name: picture.png for name, picture in pictures.items()})
 
 
 def _content(card: StudyCard, lines: dict[int, str], typed: Sequence[str], drawn: Sequence[str]) -> dict[str, Any]:
@@ -166,11 +166,12 @@ def _content(card: StudyCard, lines: dict[int, str], typed: Sequence[str], drawn
         "facts": [*first, *[fact for fact in facts if fact[1] != "0" or fact[0].startswith("complete")]],
         "command": grammar.shell_line("tune", typed),
         "best": [(f"Trial {trial.number}: {_values(card, trial)}", lines[trial.number]) for trial in best],
-        "sections": [*[section for section in _pictures() if set(section.pictures) <= set(drawn)], _trials(card)],
+        "warning": card.too_few(),
+        "sections": [*[section for section in _pictures(card) if set(section.pictures) <= set(drawn)], _trials(card)],
     }
 
 
-def _pictures() -> list[Section]:
+def _pictures(card: StudyCard) -> list[Section]:
     return [
         Section(
             "Trade-off",
@@ -180,9 +181,9 @@ def _pictures() -> list[Section]:
         Section("History", "Scores are those of the epoch that each trial kept, on validation.", ["history"]),
         Section(
             "What mattered",
-            "The share of each parameter in what sets good trials apart (PED-ANOVA; Watanabe et al., 2023). With few "
-            "trials it is a guess.",
+            "The share of each parameter in what sets good trials apart (PED-ANOVA; Watanabe et al., 2023).",
             ["importance"],
+            warning=card.too_few(),
         ),
         Section("Parameters", "The best trials are marked.", ["parameters"]),
         Section("Learning curves", "Pruned trials end where their line does.", ["curves"]),

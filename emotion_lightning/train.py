@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emotion_lightning import cluster, command, config, extras, hub_name, run_folder
+from emotion_lightning import cluster, command, config, extras, hub_name, run_folder, waiting
 from emotion_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,12 +60,14 @@ def train(settings: config.Train, folder: Path) -> float | None:
         settings = dataclasses.replace(settings, init_from=hub.pinned(settings.init_from, setting="init_from"))
     logger.check(settings.logger)
     assert isinstance(settings.data, config.Batches)  # schema.load refuses the one that is not
+    waiting.says("Reading the data")
     corpus = sources.split(sources.read(settings.data), settings.data)
     seed_everything(settings.seed, workers=True, verbose=False)
     device = model.device_for(settings.trainer.accelerator)
     if device.type == "cpu":
         environment.keep_memory()
     adapter.check(settings.peft, settings.model, device)
+    waiting.says("Loading the tokenizer and counting tokens")
     tokenizer = model.load_tokenizer(settings.model)
     emotions = EmotionData(settings.data, corpus, tokenizer=tokenizer, seed=settings.seed)
     if settings.distill.runs is not None or settings.distill.answers is not None:
@@ -79,11 +81,13 @@ def train(settings: config.Train, folder: Path) -> float | None:
     goes_on = goes_on and last.exists()
     run_folder.sweep(folder / run_folder.CHECKPOINTS)
     method = command.options()["peft"]
+    waiting.says("Loading the network")
     classifier = build_classifier(
         settings, emotions, device=device, base_folder=folder / run_folder.BASE, method=method, starts=not goes_on
     )
     resolved = _write_down(settings, folder, corpus)
     clock = callbacks.Clock()
+    waiting.end()
     with logger.run(settings.logger, folder, resolved=resolved, multirun=command.in_multirun()) as run:
         trainer = Trainer(
             **_trainer_arguments(settings.trainer),

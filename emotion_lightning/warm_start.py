@@ -31,6 +31,8 @@ def apply(network: Any, run: str, *, settings: config.Train, labels: list[str], 
     folder = checkpoint.model_folder(hub.fetch(run, setting="init_from"), name="init_from")
     card = checkpoint.read_card(folder)
     full = isinstance(settings.peft, config.Full)
+    if card.is_baseline:
+        raise UserError(f"init_from={run} is a baseline, which has no weights of a network; give a run of train.")
     if card.is_graph:
         raise UserError(
             f"init_from={run} holds a graph for onnxruntime and no weights; take another export, or the run."

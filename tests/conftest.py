@@ -54,7 +54,7 @@ def run_in_process(command: str, *arguments: str, pictures: bool = False) -> int
     """
     import importlib
 
-    if command == "train" and not pictures:
+    if command in ("train", "evaluate") and not pictures:
         with pytest.MonkeyPatch.context() as without:
             without.setattr("emotion_lightning.charts.run.pictures", lambda card: {})
             return run_in_process(command, *arguments, pictures=True)

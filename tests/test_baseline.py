@@ -2,18 +2,23 @@
 
 import csv
 import json
+import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from conftest import SMALL, run_in_process
+from safetensors.numpy import load_file, save_file
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, log_loss
 from tables import write_csv
 
-from emotion_lightning import bounded_files, config, ngrams, outcomes, run_folder
+from emotion_lightning import bounded_files, config, manifest, ngrams, outcomes, run_folder
+from emotion_lightning.data import official
 from emotion_lightning.errors import UserError
 
 TEXTS = ["joy and joy", "rain, cold rain", "joy in the rain", "cold and wet", "so much joy", "the cold wet night"]
@@ -24,11 +29,15 @@ def ngram_settings(settings: Any, *overrides: str) -> config.Baseline:
     return settings(*overrides, command="baseline")
 
 
+def fitted(settings: config.Baseline) -> ngrams.NgramClassifier:
+    model = ngrams.NgramClassifier({name: getattr(settings, name) for name in ngrams.KINDS})
+    model.fit(TEXTS, TARGETS, settings)
+    return model
+
+
 @pytest.fixture(scope="module")
 def floor(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A baseline on part of the bundled sample, calibrated."""
-    from conftest import run_in_process
-
     folder = tmp_path_factory.mktemp("runs") / "floor"
     arguments = ["data.max_rows=300", "thresholds.calibration=temperature", f"hydra.run.dir={folder}"]
     assert run_in_process("baseline", *arguments) == 0
@@ -37,8 +46,7 @@ def floor(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_probabilities_are_those_of_scikit_learn(settings: Any) -> None:
     chosen = ngram_settings(settings, "min_df=1", "char_ngrams=null", "C=3", "class_weight=balanced")
-    model = ngrams.NgramClassifier(chosen)
-    model.fit(TEXTS, TARGETS)
+    model = fitted(chosen)
     features = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     known = features.fit_transform(TEXTS)
     found = 1 / (1 + np.exp(-model.logits(["joy tonight", "rain"])))
@@ -51,8 +59,7 @@ def test_probabilities_are_those_of_scikit_learn(settings: Any) -> None:
 
 
 def test_a_label_of_no_row_or_of_every_row_keeps_one_probability(settings: Any) -> None:
-    model = ngrams.NgramClassifier(ngram_settings(settings, "min_df=1"))
-    model.fit(TEXTS, TARGETS)
+    model = fitted(ngram_settings(settings, "min_df=1"))
     found = 1 / (1 + np.exp(-model.logits([*TEXTS, "", "words never seen"])))
     np.testing.assert_allclose(found[:, 2], 1 / 8, rtol=1e-6)
     np.testing.assert_allclose(found[:, 3], 7 / 8, rtol=1e-6)
@@ -62,7 +69,7 @@ def test_a_label_of_no_row_or_of_every_row_keeps_one_probability(settings: Any) 
 def test_no_ngram_left_is_refused_by_setting(settings: Any, overrides: list[str]) -> None:
     name = "char_ngrams" if len(overrides) > 1 else "word_ngrams"
     with pytest.raises(UserError, match=rf"{name}=.* with min_df=50 leaves no n-gram of the 6 texts of train"):
-        ngrams.NgramClassifier(ngram_settings(settings, *overrides)).fit(TEXTS, TARGETS)
+        fitted(ngram_settings(settings, *overrides))
 
 
 def test_a_run_leaves_what_a_training_run_leaves(floor: Path) -> None:
@@ -168,3 +175,117 @@ def test_mistakes_are_named(run: Any, tmp_path: Path, capfd: Any, arguments: lis
     assert run("baseline", *arguments) == 2
     assert message in capfd.readouterr().err
     assert not (tmp_path / "outputs").exists()
+
+
+# ----------------------------------------------------------------------------------------------------------- asked anew
+
+
+def test_a_baseline_labels_files_as_it_labelled_its_own_rows(floor: Path, run: Any, tmp_path: Path) -> None:
+    own = list(csv.DictReader((floor / "predictions" / "test.csv").open(encoding="utf-8")))
+    rows = official.sample().splits["test"]
+    texts = dict(zip(rows.ids, rows.texts, strict=True))
+    write_csv(tmp_path / "new.csv", [["id", "text"], *([row["id"], texts[row["id"]]] for row in own)])
+    assert run("predict", f"run={floor}", "input=new.csv", "output=out.csv") == 0
+    again = list(csv.DictReader((tmp_path / "out.csv").open(encoding="utf-8")))
+    assert len(again) == len(own) > 30
+    for one, other in zip(own, again, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            if name.startswith("p_"):
+                assert float(other[name]) == pytest.approx(float(one[name]), abs=1e-5)
+            else:
+                assert other[name] == one[name]
+
+
+def test_a_baseline_answers_a_question_and_is_scored_as_any_run(
+    floor: Path, run: Any, tmp_path: Path, capfd: Any
+) -> None:
+    assert run("predict", f"run={floor}", "text=We won, what a joy!") == 0
+    assert "Emotions:" in capfd.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+    assert run("evaluate", f"run={floor / 'model'}", "hydra.run.dir=scored") == 0
+    told = bounded_files.read_json(floor / run_folder.METRICS)["test"]
+    found = bounded_files.read_json(tmp_path / "scored" / run_folder.METRICS)["test"]
+    for protocol in ("fixed", "global", "per_label"):
+        assert found[protocol]["f1_macro"] == pytest.approx(told[protocol]["f1_macro"], abs=2e-3)
+    assert found["loss"] == pytest.approx(told["loss"], rel=1e-4) and found["probabilities"] == "calibrated"
+
+
+def test_what_a_baseline_keeps_runs_no_code_and_is_watched(floor: Path, run: Any, tmp_path: Path, capfd: Any) -> None:
+    model = floor / run_folder.MODEL
+    assert {file.name for file in model.iterdir()} == {ngrams.FILE, "emotion_lightning.json", manifest.NAME}
+    assert manifest.read(model / manifest.NAME).keys() == {ngrams.FILE, "emotion_lightning.json"}
+    copy = tmp_path / "copy"
+    shutil.copytree(model, copy)
+    damaged = bytearray((copy / ngrams.FILE).read_bytes())
+    damaged[-5] ^= 1
+    (copy / ngrams.FILE).write_bytes(damaged)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(manifest.SKIP, "0")
+        assert run("predict", "run=copy", "text=rain") == 2
+    assert "is not as it was written" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weights": np.zeros((3, 11), np.float32)}, "its weights are not of"),
+        ({"weights": None}, "is damaged"),
+        ({"biases": np.full(11, np.nan, np.float32)}, "a weight is no number"),
+        ({"biases": np.zeros(11, np.int64)}, "its weights are not of"),
+        ({"word_ngrams.text": np.frombuffer(b"a\na", np.uint8)}, "is damaged"),
+        ({"word_ngrams.text": np.frombuffer(b"\xff\xfe", np.uint8)}, "is damaged"),
+        ({"char_ngrams.idf": np.zeros(2, np.float32)}, "is damaged"),
+    ],
+)
+def test_a_damaged_classifier_is_named(
+    floor: Path, run: Any, tmp_path: Path, capfd: Any, change: dict[str, Any], message: str
+) -> None:
+    shutil.copytree(floor / run_folder.MODEL, tmp_path / "copy")
+    file = tmp_path / "copy" / ngrams.FILE
+    tensors = {name: tensor for name, tensor in (load_file(file) | change).items() if tensor is not None}
+    save_file(tensors, file)
+    assert run("predict", "run=copy", "text=rain") == 2
+    printed = capfd.readouterr().err
+    assert ngrams.FILE in printed and message in printed and len(printed.splitlines()) == 1
+
+
+@pytest.mark.parametrize("lengths", [[1, 2, 3], [0, 1], [2, 1], [1, 10**9], "1", [True, 2], {}])
+def test_a_card_that_asks_for_absurd_ngrams_is_refused(
+    floor: Path, run: Any, tmp_path: Path, capfd: Any, lengths: Any
+) -> None:
+    shutil.copytree(floor / run_folder.MODEL, tmp_path / "copy")
+    card = tmp_path / "copy" / "emotion_lightning.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"ngrams": {"word_ngrams": lengths}}))
+    assert run("predict", "run=copy", "text=rain") == 2
+    assert "emotion_lightning.json is damaged" in capfd.readouterr().err
+
+
+def test_ngrams_of_any_script_are_kept_as_they_are(settings: Any, tmp_path: Path) -> None:
+    texts = [
+        f"{word} {word} {other}" for word in ("喜び", "\ud83d odd", "naïve", "a\u2028b") for other in ("x1", "\ud83d")
+    ]
+    targets = np.array([[i % 2] for i in range(len(texts))], np.float32)
+    chosen = ngram_settings(settings, "min_df=1")
+    model = ngrams.NgramClassifier({name: getattr(chosen, name) for name in ngrams.KINDS})
+    model.fit(texts, targets, chosen)
+    model.save(tmp_path)
+    again = ngrams.load(tmp_path, model.lengths, labels=1)
+    np.testing.assert_array_equal(again.logits(texts), model.logits(texts))
+    assert again.parameters == model.parameters
+
+
+def test_what_needs_a_network_refuses_a_baseline(floor: Path, run: Any, tmp_path: Path, capfd: Any) -> None:
+    assert run("export", f"run={floor}", "output=out", "format=merged") == 2
+    assert "is a baseline, which has no network to export" in capfd.readouterr().err
+    assert run("train", *SMALL, f"init_from={floor}") == 2
+    assert "is a baseline, which has no weights of a network" in capfd.readouterr().err
+
+
+def test_a_run_ends_with_the_lines_that_use_it(run: Any, tmp_path: Path, capfd: Any) -> None:
+    assert run("baseline", "data.max_rows=200", "hydra.run.dir=a place") == 0
+    lines = capfd.readouterr().err.splitlines()
+    asks = next(line.partition(": ")[2] for line in lines if line.startswith("Ask it about one text: "))
+    words = shlex.split(asks)
+    assert words[:3] == ["python", "-m", "emotion_lightning.predict"]
+    assert run("predict", *words[3:]) == 0 and "Emotions:" in capfd.readouterr().out

@@ -163,12 +163,12 @@ class _Page(HTMLParser):
 @pytest.mark.parametrize("test_labels", [True, False])
 def test_the_page_needs_no_network_and_shows_texts_as_they_are(tokenizer: Any, test_labels: bool) -> None:
     card = build(corpus(test_labels=test_labels), tokenizer)
-    drawn = {name: charts.png(figure) for name, figure in data_charts.pictures(card).items()}
+    drawn = {name: charts.picture(figure) for name, figure in data_charts.pictures(card).items()}
     page = _Page()
     page.feed(pages.html(card, drawn))
     assert page.tags.count("img") == len(drawn) == 4
-    assert all(link.startswith("data:image/png;base64,") for link in page.links)
-    assert not {"script", "link", "b"} & (set(page.tags) - {"b"}) and page.tags.count("b") == 5
+    assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.links)
+    assert "link" not in page.tags and page.tags.count("script") == 1 and page.tags.count("b") == 5
     shown = "".join(page.text)
     for text in ("<script>alert(1)</script>", "<b>fear</b>", "| a | cell |"):
         assert text in shown
@@ -224,7 +224,11 @@ def test_every_data_option_is_inspected(run: Any, tmp_path: Path, capfd: Any, op
         "data_card.md", "data_card.html", "data_card.json", "pictures", "inspect.log",
     }  # fmt: skip
     printed = capfd.readouterr().out
-    assert "Labels" in printed and "Positive weights" in printed
+    # Findings stand first, and all of them; the tables are in the card.
+    lines = printed.splitlines()
+    findings = lines[lines.index("Findings") + 1 :]
+    assert " ".join(" ".join(findings).split()) == " ".join(f"- {finding}" for finding in told["findings"])
+    assert "Positive weights" not in printed
     for picture in re.findall(r"\]\((pictures/.*?)\)", (tmp_path / "out" / "data_card.md").read_text()):
         assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
 
@@ -245,6 +249,14 @@ def test_inspect_says_what_train_will_do(run: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("width", [1200, 400])
 def test_a_browser_shows_the_page_without_sideways_scrolling(tokenizer: Any, tmp_path: Path, width: int) -> None:
     card = build(corpus(), tokenizer)
-    drawn = {name: charts.png(figure) for name, figure in data_charts.pictures(card).items()}
+    drawn = {name: charts.picture(figure) for name, figure in data_charts.pictures(card).items()}
     wide, count, loaded = laid_out(pages.html(card, drawn), tmp_path, width=width)
     assert wide <= width and (count, loaded) == (4, True)
+
+
+def test_tables_are_printed_on_request(run: Any, capfd: Any) -> None:
+    assert run("inspect", "tables=true", "data.max_rows=80", "hydra.run.dir=out") == 0
+    printed = capfd.readouterr()
+    places = [printed.out.index(text) for text in ("labels in a row", "Findings", "Splits", "Positive weights")]
+    assert places == sorted(places) and "tables=true" not in printed.err
+    assert "data_card.html" in printed.err

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from browser import laid_out
-from conftest import SMALL
+from browser import driven, laid_out
+from conftest import SMALL, run_in_process
 from sklearn.metrics import average_precision_score, f1_score
 from tables import write_csv
 
 from emotion_lightning import charts, environment, metrics, run_folder, run_report, thresholds
 from emotion_lightning.callbacks import history
+from emotion_lightning.charts import names as chart_names
 from emotion_lightning.charts import run as run_charts
 from emotion_lightning.data.rows import Rows
 from emotion_lightning.errors import UserError
@@ -296,3 +297,148 @@ def test_loggers_get_pictures_and_the_page_without_its_texts(write: Any, tmp_pat
 def test_a_browser_shows_the_report_without_sideways_scrolling(write: Any, tmp_path: Path, width: int) -> None:
     wide, count, loaded = laid_out(write().read_text(encoding="utf-8"), tmp_path, width=width)
     assert wide <= width and (count, loaded) == (len(PICTURES), True)
+
+
+# ---------------------------------------------------------------------------------------------- a finished run, scored
+
+
+def test_an_evaluation_has_a_report_of_its_own(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = [f"run={finished}", "data.max_rows=60", "data=sample", "hydra.run.dir=scored"]
+    assert run_in_process("evaluate", *arguments, pictures=True) == 0
+    told = json.loads((tmp_path / "scored" / "metrics.json").read_text())["test"]
+    page = Page(tmp_path / "scored" / "report.html")
+    assert [link for link in page.links if not link.startswith(("data:", "#"))] == []
+    cells, look = page.row("test, global ●")
+    assert look == "main" and cells[1] == f"{told['global']['f1_macro']:.3f}"
+    assert "scored on sample (test)" in page.text and "Learning curves" not in page.text
+    assert "emotion_lightning.evaluate" in page.text and "Most wrong" in page.text
+    drawn = {file.stem for file in (tmp_path / "scored" / "pictures").iterdir()}
+    assert drawn == PICTURES - {"learning_curves"}
+    # The run's own report is as it was.
+    assert "scored on" not in (finished / "report.html").read_text()
+
+
+# -------------------------------------------------------------------------------------------------- the page is worked
+
+TABLE = """
+const table = document.querySelector('.slider').parentElement.querySelector('table');
+const cells = () => [...table.tBodies[0].rows].map(row => [...row.cells].map(cell => cell.textContent));
+"""
+
+
+def test_the_slider_gives_the_scores_of_scikit_learn(write: Callable[..., Path], tmp_path: Path) -> None:
+    labels = ["fear", "joy", "rage", "none"]
+    script = """
+        const range = document.querySelector('.slider input');
+        const before = cells();
+        range.value = 30;
+        range.dispatchEvent(new Event('input'));
+        const found = {cells: cells(), told: document.querySelector('.told').textContent};
+        document.querySelector('.slider button').click();
+        found.back = JSON.stringify(cells()) === JSON.stringify(before);
+        document.title = JSON.stringify(found);
+    """
+    page = write(names=labels, count=60).read_text(encoding="utf-8")
+    found = json.loads(driven(page, TABLE + script, tmp_path))
+    own, shares = rows(60, 4)
+    decided = shares.double().numpy() > 0.3
+    truth = np.asarray(own.targets) > 0.5
+    for cells in found["cells"]:
+        place = labels.index(cells[0])
+        assert cells[4] == f"{f1_score(truth[:, place], decided[:, place], zero_division=0):.3f}"
+        assert cells[5] == "0.300"
+    union = (truth | decided).sum(1)
+    jaccard = np.where(union > 0, (truth & decided).sum(1) / np.maximum(union, 1), 1).mean()
+    assert found["told"].split("   ") == [
+        f"macro F1 {f1_score(truth, decided, average='macro', zero_division=0):.3f}",
+        f"micro F1 {f1_score(truth, decided, average='micro', zero_division=0):.3f}",
+        f"Jaccard {jaccard:.3f}",
+        f"labels/text {decided.sum(1).mean():.3f}",
+    ]
+    assert found["back"]
+
+
+def test_a_click_sorts_a_table(write: Callable[..., Path], tmp_path: Path) -> None:
+    script = """
+        const column = i => cells().map(row => row[i]);
+        const heads = table.tHead.rows[0].cells;
+        const found = [];
+        heads[4].click(); found.push(column(4));
+        heads[4].click(); found.push(column(4));
+        heads[6].click(); found.push(column(6));
+        heads[0].click(); found.push(column(0));
+        document.title = JSON.stringify(found);
+    """
+    page = write(names=["b", "a", "d", "c"], count=60).read_text(encoding="utf-8")
+    down, up, with_none, texts = json.loads(driven(page, TABLE + script, tmp_path))
+    assert [float(x) for x in down] == sorted(map(float, down), reverse=True) and up == down[::-1]
+    assert with_none[-1] == "–"  # the label that no row has
+    assert texts == ["a", "b", "c", "d"]
+
+
+def test_contents_lead_to_every_heading(write: Callable[..., Path]) -> None:
+    text = write().read_text(encoding="utf-8")
+    links = re.findall(r'<a href="#([^"]+)">', text)
+    assert links == re.findall(r'<h2 id="([^"]+)">', text) and "labels" in links and "most-wrong" in links
+    assert "http" not in text.partition("<style>")[2].partition("</style>")[0] + text.rpartition("<script>")[2]
+
+
+def test_pictures_show_values_where_they_are_pointed_at(settings: Any) -> None:
+    found = card(settings(), 80, list("abcd"))
+    drawn = {name: charts.picture(figure) for name, figure in run_charts.pictures(found).items()}
+    for name in PICTURES:
+        assert drawn[name].spots, name
+        for spot in drawn[name].spots:
+            left, top, width, height = spot.box
+            assert min(spot.box) >= 0 and left + width <= 1.001 and top + height <= 1.001
+    by_text = {spot.text.partition(":")[0]: spot for spot in drawn["label_scores"].spots}
+    values = found.of_label(1)
+    assert f"F1 {values['f1']:.3f}, precision {values['precision']:.3f}" in by_text["b"].text
+    # The first label of the picture stands above the second, and no two share a line.
+    tops = [by_text[found.labels[label]].box[1] for label in found.by_support()]
+    assert tops == sorted(tops) and len(set(tops)) == 4
+    together = [spot.text for spot in drawn["co_occurrence"].spots]
+    assert f"Of the rows with a, {100 * found.given()[0][0, 1]:.1f} % also have b" in together
+
+
+# ------------------------------------------------------------------------------------------------------ names' letters
+
+
+@pytest.fixture
+def fonts(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Matplotlib's own fonts, without those of this machine."""
+    from matplotlib import font_manager
+
+    own = [font for font in font_manager.fontManager.ttflist if "mpl-data" in font.fname]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [])
+    chart_names._ways.cache_clear()
+    yield font_manager
+    chart_names._ways.cache_clear()
+
+
+def test_letters_that_no_font_has_are_numbers_that_the_page_explains(
+    fonts: Any, write: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = ["joy", "怒り", "기쁨", "fear"]
+    page = Page(write(names=labels))
+    assert "no. 2 怒り" in page.text and "no. 3 기쁨" in page.text and "no. 1" not in page.text
+    told = [record.getMessage() for record in caplog.records if "No installed font" in record.getMessage()]
+    assert len(told) == 1 and "of 2 labels (怒り, 기쁨)" in told[0]
+    assert chart_names.shown("怒り") == "怒り"
+    with chart_names.drawn(labels):
+        assert [charts.short(label) for label in labels] == ["joy", "no. 2", "no. 3", "fear"]
+    assert not any("Glyph" in record.getMessage() for record in caplog.records)
+
+
+def test_letters_of_another_installed_font_are_drawn_by_it(fonts: Any) -> None:
+    import matplotlib
+
+    plain = chart_names._letters(fonts.findfont("DejaVu Sans"))
+    math = chart_names._letters(fonts.findfont("STIXGeneral"))
+    letter = next(letter for letter in sorted(math - plain) if letter.isprintable() and not letter.isspace())
+    assert chart_names.numbers(["joy", letter]) == {}
+    with chart_names.drawn(["joy", letter]):
+        families = matplotlib.rcParams["font.family"]
+        assert len(families) == 2 and letter in chart_names._letters(fonts.findfont(families[-1]))

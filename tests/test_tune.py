@@ -16,10 +16,11 @@ from typing import Any
 
 import optuna
 import pytest
+from browser import laid_out
 from conftest import SMALL
 from servers import PATIENCE, postgresql, postgresql_programs
 
-from emotion_lightning import command, config, schema, search_space, study, trial
+from emotion_lightning import command, config, schema, search_space, study, study_card, study_report, trial
 from emotion_lightning.errors import UserError
 
 STAND_IN = [sys.executable, str(Path(__file__).with_name("stand_in_train.py"))]
@@ -414,3 +415,23 @@ def test_a_trial_of_two_processes_has_the_same_values_in_both(tmp_path: Path) ->
     python(*shlex.split(best["command"])[2:], "hydra.run.dir=again")
     metrics = json.loads((tmp_path / "again" / "metrics.json").read_text())
     assert metrics["validation"]["global"]["f1_macro"] == best["values"]["f1_macro"]
+
+
+@pytest.mark.parametrize(("count", "few"), [(0, True), (29, True), (30, False)])
+def test_a_page_says_at_its_top_when_trials_are_too_few(tmp_path: Path, count: int, few: bool) -> None:
+    trials = [
+        study_card.Trial(i, "complete", {"optimizer.lr": 0.001 * (i + 1)}, [0.4 + 0.001 * i]) for i in range(count)
+    ]
+    card = study_card.StudyCard(
+        "mine", [config.Objective.f1_macro], trials, [count - 1] if count else [],
+        {config.Objective.f1_macro: {"optimizer.lr": 1.0} if count else {}}, ["optimizer.lr"],
+    )  # fmt: skip
+    study_report._page(tmp_path, card, {count - 1: "python -m emotion_lightning.train"}, ["space=learning_rate"])
+    page = (tmp_path / "report.html").read_text()
+    said = f"{count} complete trials of 1 parameter are too few to say what matters: about 30 are due"
+    assert (said in page) == few
+    if few:
+        assert page.index(said) < page.index("<nav")
+        assert page.count(said) == (2 if count else 1)  # beside the picture too, where there is one
+    wide, pictures, loaded = laid_out(page, tmp_path, width=390)
+    assert wide <= 390 and loaded

@@ -11,7 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from emotion_lightning.pages import printable
+from emotion_lightning.charts.names import shown
+from emotion_lightning.pages import Picture, Spot, printable
 
 BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
 """Okabe and Ito's, told apart by colour-blind readers too."""
@@ -36,6 +37,10 @@ _STYLE: Any = {
 }
 
 
+_SPOTS = "emotion_lightning_spots"
+"""Attribute of a figure: axes, corners and text of each part that shows a value."""
+
+
 def png(figure: Figure) -> bytes:
     """A picture as a PNG file, sharp on a screen of high resolution."""
     buffer = io.BytesIO()
@@ -43,6 +48,26 @@ def png(figure: Figure) -> bytes:
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box stands in its place
         figure.savefig(buffer, format="png", dpi=160)
     return buffer.getvalue()
+
+
+def picture(figure: Figure) -> Picture:
+    """A picture as a page shows it, with the values that were given to its parts."""
+    data = png(figure)  # before the spots: drawing finds out where everything stands
+    spots = []
+    for axes, corners, text in vars(figure).get(_SPOTS, []):
+        inside = axes.bbox
+        (x0, y0), (x1, y1) = np.clip(axes.transData.transform(corners), inside.min, inside.max)
+        left, right, low, high = min(x0, x1), max(x0, x1), min(y0, y1), max(y0, y1)
+        if right > left and high > low:
+            width, height = figure.bbox.width, figure.bbox.height
+            box = (left / width, 1 - high / height, (right - left) / width, (high - low) / height)
+            spots.append(Spot(box, printable(text)))
+    return Picture(data, spots)
+
+
+def spot(axes: Axes, x: tuple[float, float], y: tuple[float, float], text: str) -> None:
+    """Let a rectangle, given from corner to corner in the numbers of the axes, show a text when it is pointed at."""
+    vars(axes.figure).setdefault(_SPOTS, []).append((axes, np.array([(x[0], y[0]), (x[1], y[1])], dtype=float), text))
 
 
 @contextmanager
@@ -93,6 +118,8 @@ def heat_map(axes: Axes, shares: np.ndarray, names: Sequence[str], *, most: floa
     axes.grid(visible=False)
     for row, column in np.argwhere(np.isfinite(shares)):
         value = shares[row, column]
+        told = f"Of the rows with {names[row]}, {value:.1f} % also have {names[column]}"
+        spot(axes, (column - 0.5, column + 0.5), (row - 0.5, row + 0.5), told)
         if value >= 0.5:
             colour = "white" if value > 0.6 * most else "#333333"
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=min(7.0, 32 * cell), color=colour)
@@ -100,6 +127,6 @@ def heat_map(axes: Axes, shares: np.ndarray, names: Sequence[str], *, most: floa
 
 
 def short(name: str, letters: int = 24) -> str:
-    """A name as one line that leaves room for the picture."""
-    name = printable(name)
+    """A name as one line that leaves room for the picture; its number where no font can draw it."""
+    name = printable(shown(name))
     return name if len(name) <= letters else name[: letters - 1] + "…"

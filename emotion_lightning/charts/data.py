@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from matplotlib.figure import Figure
 
-from emotion_lightning.charts import COLOURS, WIDTH, beside_line, heat_map, legend, one, short
+from emotion_lightning.charts import COLOURS, WIDTH, beside_line, heat_map, legend, names, one, short, spot
 from emotion_lightning.data_card import DataCard
 
 
@@ -17,7 +17,8 @@ def pictures(card: DataCard) -> dict[str, Figure]:
         "token_lengths": token_lengths,
         "co_occurrence": co_occurrence,
     }
-    return {name: draw(card) for name, draw in drawn.items()}
+    with names.drawn(card.labels):
+        return {name: draw(card) for name, draw in drawn.items()}
 
 
 def label_rates(card: DataCard) -> Figure:
@@ -30,6 +31,10 @@ def label_rates(card: DataCard) -> Figure:
             offset = (i - (len(card.labelled) - 1) / 2) * height
             axes.barh(places + offset, 100 * split.rates[order], height, label=split.name, color=COLOURS[split.name])
         axes.set_yticks(places, [short(card.labels[i]) for i in order])
+        most = max(100 * float(split.rates.max()) for split in card.labelled) * 1.05
+        for place, i in zip(places, order, strict=True):
+            rates = ", ".join(f"{split.name} {100 * split.rates[i]:.2f} %" for split in card.labelled)
+            spot(axes, (0, most), (place - 0.5, place + 0.5), f"{card.labels[i]}: {rates} of the rows")
         axes.set_ylim(len(order) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("rows that have the label, %")
@@ -50,6 +55,13 @@ def labels_per_row(card: DataCard) -> Figure:
             name = f"{split.name} (mean {split.cardinality:.2f})"
             axes.bar(np.arange(most) + offset, 100 * shares, width, label=name, color=COLOURS[split.name])
         axes.set_xticks(range(most))
+        for labels in range(most):
+            told = ", ".join(
+                f"{split.name} {100 * split.cardinalities[labels] / split.rows:.2f} %"
+                for split in card.labelled
+                if split.cardinalities is not None and labels < len(split.cardinalities)
+            )
+            spot(axes, (labels - 0.5, labels + 0.5), axes.get_ylim(), f"{labels} labels in a row: {told}")
         axes.grid(axis="x", visible=False)
         axes.set_xlabel("labels in a row")
         axes.set_ylabel("rows, %")

@@ -22,8 +22,10 @@ from emotion_lightning.charts import (
     beside_line,
     heat_map,
     legend,
+    names,
     one,
     short,
+    spot,
     styled,
 )
 from emotion_lightning.run_card import RunCard
@@ -45,7 +47,8 @@ def pictures(card: RunCard) -> dict[str, Figure]:
     }
     if card.history:
         drawn = {"learning_curves": learning_curves} | drawn
-    return {name: draw(card) for name, draw in drawn.items()}
+    with names.drawn(card.labels):
+        return {name: draw(card) for name, draw in drawn.items()}
 
 
 def learning_curves(card: RunCard) -> Figure:
@@ -90,6 +93,11 @@ def _lines(axes: Axes, card: RunCard, named: dict[str, tuple[str, str]]) -> None
             text, (1.03, height), xycoords="axes fraction", xytext=(6, 0), textcoords="offset points", va="center",
             fontsize=8,
         )  # fmt: skip
+    for row in card.history:
+        values = [f"{title} {row[name]:.4f}" for name, (title, _) in named.items() if name in row]
+        if values:
+            span = (row["epoch"] - 0.5, row["epoch"] + 0.5)
+            spot(axes, span, axes.get_ylim(), f"Epoch {row['epoch']:g}: {', '.join(values)}")
     best = card.best()
     if best is not None:
         axes.axvline(best["epoch"], color=_GREY, linestyle="--", linewidth=1, zorder=1)
@@ -134,12 +142,20 @@ def label_scores(card: RunCard) -> Figure:
         for name, look in looks.items():
             numbers = [values[name] for values in found]
             marks += axes.plot(numbers, places, linestyle="", label=name, **({"markersize": 5} | look))
-        names = [
+        ticks = [
             f"{short(card.labels[label])}  {values['support']:,}" for label, values in zip(order, found, strict=True)
         ]
-        axes.set_yticks(places, names)
+        axes.set_yticks(places, ticks)
         axes.set_ylim(len(order) - 0.4, -0.6)
         axes.set_xlim(-0.015, 1.015)
+        for place, label, values in zip(places, order, found, strict=True):
+            shares = ", ".join(
+                f"{title} {values[name]:.3f}"
+                for name, title in (("f1", "F1"), ("precision", "precision"), ("recall", "recall"),
+                                    ("threshold", "threshold"))
+            )  # fmt: skip
+            told = f"{card.labels[label]}: {shares}, in {values['support']:,} rows"
+            spot(axes, (-0.015, 1.015), (place - 0.5, place + 0.5), told)
         axes.grid(axis="y", visible=False)
         axes.set_title(f"Scores by label ({card.split})")
         legend(figure, handles=marks, ncols=4)
@@ -191,6 +207,10 @@ def _precision_recall(axes: Axes, card: RunCard, label: int, *, letters: int) ->
         axes.text(0.5, 0.5, "no row has it", ha="center", va="center", color=_GREY, fontsize=8)
         return
     axes.set_title(f"AP {curve.average:.2f}", fontsize=8, loc="right", weight="normal", pad=3)
+    for point in _spread(len(curve.recall), 20):
+        left = curve.recall[point[0] - 1] if point[0] else 0.0
+        told = f"{card.labels[label]}: recall {curve.recall[point[-1]]:.2f}, precision {curve.precision[point[-1]]:.2f}"
+        spot(axes, (left, curve.recall[point[-1]]), (0, 1), told)
     axes.axhline(float(card.truth[:, label].mean()), color=_GREY, linestyle=":", linewidth=1)
     axes.step(
         np.append(0, curve.recall),
@@ -209,6 +229,11 @@ def _precision_recall(axes: Axes, card: RunCard, label: int, *, letters: int) ->
         axes.text(0.97, 0.95, "never predicted", ha="right", va="top", color=_GREY, fontsize=7)
 
 
+def _spread(count: int, parts: int) -> list[np.ndarray]:
+    """Places from 0 in at most so many parts of about equal length."""
+    return np.array_split(np.arange(count), min(count, parts))
+
+
 def reliability(card: RunCard) -> Figure:
     """Whether probabilities are shares: of the rows that were given 30 %, do 30 % have the label?"""
     count, mean, positive = card.bins()
@@ -224,6 +249,12 @@ def reliability(card: RunCard) -> Figure:
         above.plot(mean[some], positive[some], "o", color=BLUE, markersize=5)
         above.set_xlim(0, 1)
         above.set_ylim(0, 1)
+        for place in np.flatnonzero(some):
+            told = (
+                f"Probability {mean[place]:.3f} on average: {positive[place]:.3f} have the label, of {count[place]:,}"
+            )
+            for axes, most in ((above, 1.0), (below, 2.0 * count.max())):
+                spot(axes, (place / BINS, (place + 1) / BINS), (0.5 if axes is below else 0.0, most), told)
         above.set_ylabel("share that has the label")
         scores = card.scores
         above.set_title(
@@ -267,6 +298,14 @@ def probabilities(card: RunCard) -> Figure:
         axes.set_yticks(places, [short(card.labels[label]) for label in order])
         axes.set_ylim(len(order) - 0.4, -0.6)
         axes.set_xlim(-0.015, 1.015)
+        for place, label in enumerate(order):
+            told = f"{card.labels[label]}: threshold {card.thresholds[label]:.3f}"
+            for have, name in ((True, "with it"), (False, "without it")):
+                group = card.probabilities[card.truth[:, label] == have, label]
+                if len(group):
+                    lower, middle, upper = np.quantile(group, [0.25, 0.5, 0.75])
+                    told += f"; rows {name}: median {middle:.3f}, middle half {lower:.3f} to {upper:.3f}"
+            spot(axes, (-0.015, 1.015), (place - 0.5, place + 0.5), told)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(
             "probability (bar: the middle half of the rows, dot: the median, line: all but 5 % at either end)"

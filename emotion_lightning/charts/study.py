@@ -6,9 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from emotion_lightning.charts import BLUE, GREEN, ORANGE, SKY, VERMILLION, WIDTH, legend, one, short, styled
+from emotion_lightning.charts import BLUE, GREEN, ORANGE, SKY, VERMILLION, WIDTH, legend, one, short, spot, styled
 from emotion_lightning.config import Objective
-from emotion_lightning.study_card import TITLES, StudyCard, Trial, falls, plain
+from emotion_lightning.study_card import TITLES, StudyCard, Trial, falls, plain, shown
 
 _GREY, _DARK = "#9a9a9a", "#222222"
 _CURVES = 200
@@ -49,6 +49,10 @@ def history(card: StudyCard) -> Figure:
             axes.step([*numbers, card.trials[-1].number], [*values, values[-1]], where="post", color=ORANGE,
                       linewidth=1.6, label="best so far", zorder=1)  # fmt: skip
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        for trial in card.complete():
+            assert trial.values is not None
+            told = f"Trial {trial.number}: {TITLES[objective]} {shown(objective, trial.values[0])}"
+            spot(axes, (trial.number - 0.5, trial.number + 0.5), axes.get_ylim(), told)
         axes.set_xlabel("trial")
         axes.set_ylabel(_title(objective))
         axes.set_title("Trials")
