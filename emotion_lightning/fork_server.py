@@ -47,15 +47,22 @@ class Server:
         libraries: modules that it imports.
         read_late: whether a variable of the environment is read by nothing while the libraries are imported, so that a
             command may have its own value.
+        forks: False starts all commands as fresh processes, to compare with.
     """
 
-    def __init__(self, libraries: Sequence[str], *, read_late: Callable[[str], bool] = lambda name: False) -> None:
+    def __init__(
+        self,
+        libraries: Sequence[str],
+        *,
+        read_late: Callable[[str], bool] = lambda name: False,
+        forks: bool = True,
+    ) -> None:
         self._libraries = libraries
         self._read_late = read_late
         self._control: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._loaded_with: dict[str, str] = {}
-        self._is_possible = sys.platform == "linux"
+        self._is_possible = forks and sys.platform == "linux"
         self._has_started = False
 
     def start(

@@ -15,14 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning import fork_server
+from emotion_lightning import fork_server, trial
 
-LIBRARIES = (
-    "lightning", "transformers", "peft", "bitsandbytes", "matplotlib.pyplot", "sklearn.metrics", "datasets",
-    "transformers.models.gemma.modeling_gemma", "transformers.models.bert.modeling_bert", "emotion_lightning.finish",
-    "emotion_lightning.distillation", "emotion_lightning.warm_start", "emotion_lightning.data.module",
-    "emotion_lightning.data.sources", "emotion_lightning.classifier", "emotion_lightning.charts.run",
-)  # fmt: skip
+LIBRARIES = (*trial.LIBRARIES, "transformers.models.bert.modeling_bert", "emotion_lightning.predictor")
 PIPE, STDOUT, DEVNULL = subprocess.PIPE, subprocess.STDOUT, subprocess.DEVNULL
 _READ_LATE = re.compile(
     "PYTEST_CURRENT_TEST|EMOTION_LIGHTNING_.*|HYDRA_FULL_ERROR|STAND_IN_.*"
