@@ -1,6 +1,6 @@
 """Time and memory of the commands a newcomer types, as whole processes: a table, and JSON in outputs/bench/.
 
-python benchmarks/commands.py [--runs 3] [--only help,mistake,first_step,train,predict]
+python benchmarks/commands.py [--runs 3] [--only help,mistake,first_step,train,predict,trial]
 """
 
 import argparse
@@ -13,6 +13,8 @@ import tempfile
 import time
 from datetime import datetime
 from pathlib import Path
+
+from emotion_lightning import fork_server, trial
 
 REPO = Path(__file__).resolve().parent.parent
 EXPECTED_CODE = {"mistake": 2}
@@ -56,11 +58,42 @@ def measure_first_step(command: list[str]) -> tuple[float, int, int]:
         return seconds, usage.ru_maxrss * 1024, 0 if process.returncode in (None, 0) else 1
 
 
+def measure_trials(runs: int) -> dict[str, list[float]]:
+    """Seconds of a trial of `tune` of one epoch on 96 rows: in fresh processes and forked, in turns.
+
+    The import of the libraries before the first fork is told apart: a study pays it once.
+    """
+    asked = ["score_test=false", "logger=none", "data.max_rows=96", "trainer.max_epochs=1"]
+    found: dict[str, list[float]] = {"fresh": [], "forked": [], "libraries": []}
+
+    def taken(server: fork_server.Server, folder: Path) -> tuple[float, float]:
+        start = time.perf_counter()
+        running = trial.Training(asked, folder, server)
+        began = time.perf_counter()
+        while (code := running.wait(3600)) is None:
+            pass
+        if code != 0:
+            sys.exit(f"the trial ended with {code}: {running.failure(code)}")
+        return began - start, time.perf_counter() - start
+
+    with tempfile.TemporaryDirectory() as name, fork_server.Server(trial.LIBRARIES) as server:
+        folder = Path(name)
+        fresh = fork_server.Server([], forks=False)
+        begin, whole = taken(server, folder / "first")
+        found["libraries"].append(begin)
+        found["first"] = [whole]
+        for turn in range(runs):
+            sides = [("fresh", fresh), ("forked", server)]
+            for side, starts in sides if turn % 2 == 0 else reversed(sides):
+                found[side].append(taken(starts, folder / f"{side}{turn}")[1])
+    return found
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--only", default="help,mistake,first_step,train,predict")
+    parser.add_argument("--only", default="help,mistake,first_step,train,predict,trial")
     asked = parser.parse_args()
     results: dict[str, dict[str, object]] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -78,6 +111,15 @@ def main() -> None:
             results[what] = {"seconds": seconds, "peak_bytes": peak}
             spread = f"{min(seconds):.2f} to {max(seconds):.2f}"
             print(f"{what:10} median {statistics.median(seconds):7.2f} s ({spread}), peak {peak / 2**20:7.0f} MiB")
+    if "trial" in asked.only.split(","):
+        trials = measure_trials(asked.runs)
+        ratios = [fresh / forked for fresh, forked in zip(trials["fresh"], trials["forked"], strict=True)]
+        results["trial"] = {"seconds": trials, "ratios": ratios}
+        print(
+            f"trial      fresh median {statistics.median(trials['fresh']):.2f} s, forked "
+            f"{statistics.median(trials['forked']):.2f} s, fresh / forked {statistics.median(ratios):.2f} "
+            f"({min(ratios):.2f} to {max(ratios):.2f}); once a study {trials['libraries'][0]:.2f} s for the libraries"
+        )
     output = REPO / "outputs" / "bench" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}.json"
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps({"cpus": os.cpu_count(), "results": results}, indent=2) + "\n")

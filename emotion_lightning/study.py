@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from emotion_lightning import (
     cluster,
     config,
+    fork_server,
     redaction,
     run_folder,
     schema,
@@ -253,6 +254,7 @@ class Worker:
         folder: of this worker; its trials lie below.
         arguments: gives those of `train` for the values of a trial and its number.
         protocol: name of the thresholds that decide.
+        server: what starts the trials.
     """
 
     def __init__(
@@ -264,6 +266,7 @@ class Worker:
         folder: Path,
         arguments: Callable[[dict[str, Any], int], list[str]],
         protocol: str,
+        server: fork_server.Server,
     ) -> None:
         self.study = study
         self.settings = settings
@@ -271,6 +274,7 @@ class Worker:
         self.folder = folder
         self.arguments = arguments
         self.protocol = protocol
+        self.server = server
         self.failures: list[str] = []
         """Those in a row, the last ones."""
         self._signals = _Signals()
@@ -336,7 +340,7 @@ class Worker:
         trial.set_user_attr("worker", f"{socket.gethostname()}:{os.getpid()}")
         shown = "  ".join(f"{name}={study_card.plain(value)}" for name, value in values.items())
         log.info("trial %d: %s", trial.number, shown)
-        training = Training(self.arguments(values, trial.number), folder)
+        training = Training(self.arguments(values, trial.number), folder, self.server)
         try:
             code = self._watch(trial, training)
             if code != 0:

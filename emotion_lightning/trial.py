@@ -2,23 +2,40 @@
 
 A process of its own: a trial that runs out of memory or crashes in a library does not take the study with it, the next
 one finds the GPU empty, and one that trains with several processes (DDP) starts them by its own command line, on which
-the values stand, so that all have the same.
+the values stand, so that all have the same. On Linux the processes of a study are forked from one that has loaded the
+libraries: loading them takes longer than many a trial.
 """
 
-import ctypes
 import math
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from emotion_lightning import bounded_files, config, manifest, run_folder
+from emotion_lightning import bounded_files, config, fork_server, manifest, run_folder
 from emotion_lightning.errors import UserError
 
-TRAIN = [sys.executable, "-m", "emotion_lightning.train"]
+TRAIN = "emotion_lightning.train"
+LIBRARIES = (
+    "lightning",
+    "peft",
+    "bitsandbytes",
+    "datasets",
+    "sklearn.metrics",
+    "matplotlib.backends.backend_agg",
+    "transformers.models.gemma.modeling_gemma",
+    "emotion_lightning.dropout",
+    "emotion_lightning.finish",
+    "emotion_lightning.head_start",
+    "emotion_lightning.loss",
+    "emotion_lightning.warm_start",
+    "emotion_lightning.data.module",
+    "emotion_lightning.data.sources",
+    "emotion_lightning.charts.run",
+)
+"""What a trial imports, directly or not: libraries of this list and its own parts, but not the command itself."""
 OUTPUT = "output.txt"
 """What the process printed, in its folder."""
 
@@ -32,20 +49,20 @@ class Training:
     Args:
         arguments: of `train`.
         folder: its run folder.
+        server: what starts it.
     """
 
-    def __init__(self, arguments: Sequence[str], folder: Path) -> None:
+    def __init__(self, arguments: Sequence[str], folder: Path, server: fork_server.Server) -> None:
         self.folder = folder
         self._seen = 0
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / OUTPUT).open("wb") as output:
-            self._process = subprocess.Popen(
-                [*TRAIN, *arguments, f"hydra.run.dir={folder}"],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for the study, which ends its trial then
-                preexec_fn=_end_with_parent(),
+        with (folder / OUTPUT).open("wb") as output, open(os.devnull, "rb") as nothing:
+            self._process = server.start(
+                [TRAIN, *arguments, f"hydra.run.dir={folder}"],
+                stdin=nothing.fileno(),
+                stdout=output.fileno(),
+                stderr=output.fileno(),
+                new_session=True,  # Ctrl-C is for the study, which ends its trial then
             )
 
     def wait(self, seconds: float) -> int | None:
@@ -92,21 +109,6 @@ class Training:
         text = (self.folder / OUTPUT).read_text(encoding="utf-8", errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         return lines[-1] if lines else f"exit code {code}, without a word"
-
-
-def _end_with_parent() -> Callable[[], None] | None:
-    """For Linux: a process whose study was killed is stopped too, for another worker runs its trial again."""
-    if sys.platform != "linux":
-        return None
-    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
-    set_death_signal = 1
-
-    def ask() -> None:
-        prctl(set_death_signal, signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(1)  # it was killed between the two
-
-    return ask
 
 
 def measure(folder: Path, protocol: str) -> dict[config.Objective, float]:

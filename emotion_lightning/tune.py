@@ -9,7 +9,7 @@ import logging
 import sys
 from pathlib import Path
 
-from emotion_lightning import command, config, extras, grammar, run_folder, schema, search_space
+from emotion_lightning import command, config, extras, fork_server, grammar, run_folder, schema, search_space, trial
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,10 @@ def tune(settings: config.Tune, folder: Path) -> None:
 
     epochs = int(max(base.trainer.max_epochs, *space.ends("trainer.max_epochs")))
     shared = study.identity(settings, base)
-    with study.opened(settings.study, folder, shared=shared, epochs=epochs) as opened:
+    with (
+        study.opened(settings.study, folder, shared=shared, epochs=epochs) as opened,
+        fork_server.Server(trial.LIBRARIES) as server,
+    ):
         run_folder.write_settings(folder, settings, command.options())
         worker = study.Worker(
             opened,
@@ -43,6 +46,7 @@ def tune(settings: config.Tune, folder: Path) -> None:
                 *_named(base.logger, arguments, study=opened.study_name, number=number),
             ],
             protocol=schema.schema_of(base.thresholds),
+            server=server,
         )
         go_on = _go_on(typed, folder, storage=settings.study.storage)
         try:

@@ -1,8 +1,8 @@
 """Nothing secret is written: what is found in a text, and that every file of every command is without it."""
 
 import logging
+import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +160,9 @@ def test_no_byte_that_a_command_writes_holds_a_secret(
     swept = f"data.path={','.join(urls)},{IN_PATH}/gone.csv"
     assert run("train", "-m", *small, swept, "logger=none", "hydra.sweep.dir=swept") == 1
     assert run("tune", *small, f"data.path={urls[0]}", *TUNE, "study.max_failures=1", "hydra.run.dir=lost") == 2
-    monkeypatch.setattr(trial, "TRAIN", [sys.executable, str(Path(__file__).with_name("stand_in_train.py"))])
+    monkeypatch.setattr(trial, "TRAIN", "stand_in_train")
+    monkeypatch.setattr(trial, "LIBRARIES", ())
+    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     assert run("tune", *asked, *TUNE, "hydra.run.dir=study") == 0
     told = "".join(capfd.readouterr())
     assert "does not exist" in told and "<redacted>" in told

@@ -1,6 +1,8 @@
 """Studies: what is searched is checked early, trials that fail or are killed cost nothing but themselves."""
 
+import contextlib
 import csv
+import importlib
 import json
 import os
 import re
@@ -20,10 +22,22 @@ from browser import laid_out
 from conftest import SMALL
 from servers import PATIENCE, postgresql, postgresql_programs
 
-from emotion_lightning import command, config, schema, search_space, study, study_card, study_report, trial
+from emotion_lightning import (
+    command,
+    config,
+    fork_server,
+    schema,
+    search_space,
+    study,
+    study_card,
+    study_report,
+    trial,
+)
 from emotion_lightning.errors import UserError
 
-STAND_IN = [sys.executable, str(Path(__file__).with_name("stand_in_train.py"))]
+STAND_IN = "stand_in_train"
+IMPORTABLE = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+"""PYTHONPATH with which processes find the stand-in."""
 FAST = ["logger=none", "study.storage=memory", "study.pruner=none", "hydra.run.dir=out"]
 
 
@@ -37,6 +51,8 @@ def searched(**parameters: Any) -> str:
 def tune(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
     """Run a study of stand-ins over this space; its exit code."""
     monkeypatch.setattr(trial, "TRAIN", STAND_IN)
+    monkeypatch.setattr(trial, "LIBRARIES", ())
+    monkeypatch.setenv("PYTHONPATH", IMPORTABLE)
     monkeypatch.setattr(study, "_POLL", 0.02)
 
     def start(*arguments: str, **parameters: Any) -> int:
@@ -269,7 +285,7 @@ def test_several_objectives_give_the_trials_that_nothing_beats(tune: Any, tmp_pa
 
 # ------------------------------------------------------------------------------------------------------------ the stops
 
-_DRIVER = "from emotion_lightning import trial, tune; trial.TRAIN = {train!r}; tune.main()"
+_DRIVER = f"from emotion_lightning import trial, tune; trial.TRAIN, trial.LIBRARIES = {STAND_IN!r}, (); tune.main()"
 
 
 Worker = Callable[..., subprocess.Popen[str]]
@@ -283,10 +299,10 @@ def worker(tmp_path: Path) -> Iterator[Worker]:
     started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: str, pause: float = 0.3) -> subprocess.Popen[str]:
-        line = [sys.executable, "-c", _DRIVER.format(train=STAND_IN), "--config-dir", "mine", "space=mine"]
+        line = [sys.executable, "-c", _DRIVER, "--config-dir", "mine", "space=mine"]
         # Signs of life so far apart that a busy machine is not taken for a dead worker.
         line += ["logger=none", "study.heartbeat=3", *arguments]
-        environment = {**os.environ, "STAND_IN_PAUSE": str(pause), "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "STAND_IN_PAUSE": str(pause), "OMP_NUM_THREADS": "1", "PYTHONPATH": IMPORTABLE}
         started.append(subprocess.Popen(line, cwd=tmp_path, env=environment, stderr=subprocess.PIPE,
                                         stdout=subprocess.PIPE, text=True))  # fmt: skip
         return started[-1]
@@ -325,10 +341,13 @@ def test_a_stopped_study_says_how_it_goes_on(tmp_path: Path, worker: Worker, num
 
 
 def stand_ins_in(folder: Path) -> list[int]:
-    import psutil
-
-    found = [process for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"]]
-    return [process.pid for process in found if f"hydra.run.dir={folder}" in " ".join(process.info["cmdline"])]
+    # By what they write to: a forked process has the command line of the one that forked it.
+    found = []
+    for link in Path("/proc").glob("[0-9]*/fd/1"):
+        with contextlib.suppress(OSError):
+            if Path(os.readlink(link)).is_relative_to(folder):
+                found.append(int(link.parts[2]))
+    return found
 
 
 @pytest.fixture
@@ -380,13 +399,30 @@ def test_workers_at_the_same_moment_make_exactly_as_many_trials_as_asked(
 # ------------------------------------------------------------------------------------------------------- real trainings
 
 
+@pytest.mark.parametrize("name", trial.LIBRARIES)
+def test_what_trials_are_forked_with_can_be_imported(name: str) -> None:
+    importlib.import_module(name)  # else each trial would quietly be a fresh process
+
+
 @pytest.mark.slow
-def test_a_real_trial_gives_the_number_that_its_command_gives(run: Any, capfd: Any, tmp_path: Path) -> None:
+def test_a_real_trial_gives_the_number_that_its_command_gives(
+    run: Any, capfd: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Any] = []
+    start = fork_server.Server.start
+    monkeypatch.setattr(
+        fork_server.Server, "start", lambda *given, **named: started.append(start(*given, **named)) or started[-1]
+    )
     assert run("tune", *SMALL, "trainer.max_epochs=1", "study.trials=1", "hydra.run.dir=out") == 0
     (best,) = json.loads((tmp_path / "out" / "study.json").read_text())["best"]
     assert run("train", *shlex.split(best["command"])[3:], "hydra.run.dir=again") == 0
     metrics = json.loads((tmp_path / "again" / "metrics.json").read_text())
     assert metrics["validation"]["global"]["f1_macro"] == best["values"]["f1_macro"]
+    # Forked or not, to the last bit.
+    if sys.platform == "linux":
+        assert [process.is_forked for process in started] == [True]
+    for file in ("history.csv", "predictions/validation.csv", "model/adapter_model.safetensors"):
+        assert (tmp_path / best["folder"] / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
     # What is chosen must not hang on test: a trial has not looked at it, and is scored on it when asked for.
     kept = tmp_path / best["folder"]
     assert "test" not in json.loads((kept / "metrics.json").read_text())
