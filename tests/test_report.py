@@ -316,7 +316,7 @@ def test_an_evaluation_has_a_report_of_its_own(finished: Path, tmp_path: Path, m
     drawn = {file.stem for file in (tmp_path / "scored" / "pictures").iterdir()}
     assert drawn == PICTURES - {"learning_curves"}
     # The run's own report is as it was.
-    assert "scored on" not in (finished / "report.html").read_text()
+    assert "scored on sample" not in (finished / "report.html").read_text()
 
 
 # -------------------------------------------------------------------------------------------------- the page is worked
