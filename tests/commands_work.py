@@ -39,7 +39,7 @@ def main() -> None:
         ["export", "run=run", "output=merged", "format=merged"],
         ["predict", "run=merged", "input=texts.csv", "output=by_merged.csv"],
         ["inspect", "hydra.run.dir=card"],
-        ["baseline", "hydra.run.dir=floor"],
+        ["baseline", "data.max_rows=200", "hydra.run.dir=floor"],
         ["compare", "runs=[run,floor]"],
         *(line for extra in sys.argv[1:] for line in EXTRAS[extra]),
     ]
