@@ -113,11 +113,14 @@ def finish(
     run.summary(_summary(content, protocol))
     run.table("labels", *_label_table(content[shown], protocol))
     waiting.says("Drawing the report")
-    run_report.write(
+    drawn = run_report.write(
         folder, settings, emotions.rows, split=shown, scored=splits[shown].rows,
         probabilities=scores.probabilities[shown], cut=scores.cuts[protocol],
-        protocol=protocol, labels=emotions.labels, metrics=content, run=run,
+        protocol=protocol, labels=emotions.labels, metrics=content,
+        sends_texts=run.sends_texts,
     )  # fmt: skip
+    if drawn is not None:
+        run.media(drawn.pictures, drawn.page, drawn.card)
     manifest.finish_run(folder, content)
     waiting.end()
     report.show(shown, content[shown], protocol=protocol)

@@ -2,8 +2,9 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -15,12 +16,24 @@ from emotion_lightning.report import PROTOCOL_METRICS
 from emotion_lightning.run_card import RunCard
 from emotion_lightning.thresholds import ORACLE, PROTOCOLS
 
-if TYPE_CHECKING:
-    from emotion_lightning.logger import Run
-
 log = logging.getLogger(__name__)
 
 SPLITS = ("validation", "test")
+
+
+@dataclass
+class Report:
+    """What a logger may keep of a report that was written.
+
+    Attributes:
+        pictures: files by name.
+        page: HTML, without texts unless they were asked for.
+        card: what it tells, in numbers.
+    """
+
+    pictures: dict[str, Path]
+    page: str
+    card: RunCard
 
 
 def write(
@@ -35,9 +48,9 @@ def write(
     protocol: str,
     labels: list[str],
     metrics: dict[str, Any],
-    run: "Run",
-) -> None:
-    """Write report.html and pictures/, and give them to the logger.
+    sends_texts: bool,
+) -> Report | None:
+    """Write report.html and pictures/.
 
     What goes wrong in drawing is a warning: a run is worth more than its pictures.
 
@@ -52,7 +65,10 @@ def write(
         protocol: its name.
         labels: names.
         metrics: what metrics.json is going to say.
-        run: where metrics go besides the folder.
+        sends_texts: whether the page for the logger holds texts.
+
+    Returns:
+        What the logger may keep; None where drawing failed.
     """
     try:
         from emotion_lightning import charts
@@ -76,12 +92,12 @@ def write(
         content = _content(card, folder, list(pictures)) | {"numbers": names.numbers(card.labels)}
         page = pages.page("run_report", content, pictures)
         # Texts stay here unless they are asked for: many may not be passed on.
-        sent = page if run.sends_texts else pages.page("run_report", content | {"mistakes": []}, pictures)
+        sent = page if sends_texts else pages.page("run_report", content | {"mistakes": []}, pictures)
     except Exception as error:
         log.warning("%s is not written: %s: %s", run_folder.REPORT, type(error).__name__, error, exc_info=True)
-        return
+        return None
     files = run_folder.write_report(folder, page, {name: picture.png for name, picture in pictures.items()})
-    run.media(files, sent, card)
+    return Report(files, sent, card)
 
 
 def write_scored(folder: Path, card: RunCard, *, title: str, made: str, line: str) -> None:

@@ -85,10 +85,14 @@ def write(settings: Callable[..., Any], tmp_path: Path) -> Callable[..., Path]:
         run_folder.write_settings(tmp_path, typed, {"model": "tiny", "peft": "ia3", "data": "sample"})
         environment.record(tmp_path, arguments=["train.py", "seed=2"], data_hashes={})
         history.write(tmp_path / "history.csv", HISTORY)
-        run_report.write(
+        drawn = run_report.write(
             tmp_path, typed, {"train": found, "validation": found, "test": found}, split="test", scored=found,
-            probabilities=shares, cut=cut, protocol="global", labels=names, metrics=told, run=run or Run(False),
+            probabilities=shares, cut=cut, protocol="global", labels=names, metrics=told,
+            sends_texts=run is not None and run.sends_texts,
         )  # fmt: skip
+        assert drawn is not None
+        if run is not None:
+            run.media(drawn.pictures, drawn.page, drawn.card)
         return tmp_path / "report.html"
 
     return write
