@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+import warm
 from conftest import SMALL
 from servers import PATIENCE
 
@@ -266,18 +267,17 @@ def test_the_wandb_run_goes_on_under_its_id(run: Any, tmp_path: Path, monkeypatc
 # ------------------------------------------------------------------------------------------------------------- signals
 
 
-def start(folder: Path, *asked: str, **variables: str) -> subprocess.Popen[str]:
-    arguments = [sys.executable, "-m", "emotion_lightning.train", *LORA, "callbacks=no_early_stopping", *asked]
-    return subprocess.Popen(
-        arguments,
+def start(folder: Path, *asked: str, **variables: str) -> warm.Popen:
+    return warm.Popen(
+        ["emotion_lightning.train", *LORA, "callbacks=no_early_stopping", *asked],
         cwd=folder,
-        stderr=subprocess.PIPE,
+        stderr=warm.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
     )
 
 
-def after_first_save(folder: Path, process: subprocess.Popen[str]) -> None:
+def after_first_save(folder: Path, process: warm.Popen) -> None:
     last = folder / "checkpoints" / "last.ckpt"
     deadline = time.monotonic() + PATIENCE
     while not last.exists() and process.poll() is None and time.monotonic() < deadline:
@@ -587,23 +587,21 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path, kind: str
         ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
-    def go(*line: str, seconds: float | None = None) -> bool:
-        """Run to the end, or be killed after this time; whether it was killed."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "emotion_lightning.train", *line], cwd=tmp_path, env=environment,
-            stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+    def go(*line: str, seconds: float | None = None) -> float | None:
+        """Run to the end, or be killed after this time; the seconds to the end, None of one that was killed."""
+        process = warm.Popen(["emotion_lightning.train", *line], cwd=tmp_path, env=environment, stderr=warm.DEVNULL,
+                             start_new_session=True)  # fmt: skip
+        began = time.monotonic()
         try:
             assert process.wait(timeout=seconds) == 0
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            return True
-        return False
+            return None
+        return time.monotonic() - began
 
-    began = time.monotonic()
-    go(*asked, "hydra.run.dir=whole")
-    length = time.monotonic() - began
+    length = go(*asked, "hydra.run.dir=whole")
+    assert length is not None
     chance = random.Random(kind)
     kills = runs = 0
     while kills < 20:
@@ -613,6 +611,6 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path, kind: str
         while not (tmp_path / name / "metrics.json").exists():
             begun = (tmp_path / name / "settings.yaml").exists()
             line = [f"resume={name}"] if begun else [*asked, f"hydra.run.dir={name}"]
-            kills += go(*line, seconds=chance.uniform(0.2, 1.0) * length if kills < 20 else None)
+            kills += go(*line, seconds=chance.uniform(0.2, 1.0) * length if kills < 20 else None) is None
         same_end(tmp_path / "whole", tmp_path / name)
     print(f"{kills} kills of {runs} runs of {length:.0f} s")
