@@ -47,6 +47,7 @@ class Server:
         libraries: modules that it imports.
         read_late: whether a variable of the environment is read by nothing while the libraries are imported, so that a
             command may have its own value.
+        environment: in which the libraries are imported; None: that of this process at the first command.
         forks: False starts all commands as fresh processes, to compare with.
     """
 
@@ -55,8 +56,10 @@ class Server:
         libraries: Sequence[str],
         *,
         read_late: Callable[[str], bool] = lambda name: False,
+        environment: Mapping[str, str] | None = None,
         forks: bool = True,
     ) -> None:
+        self._environment = environment
         self._libraries = libraries
         self._read_late = read_late
         self._control: socket.socket | None = None
@@ -117,12 +120,13 @@ class Server:
         if self._process is not None and self._process.poll() is None:
             return
         self.close()
-        self._loaded_with = dict(os.environ)
+        self._loaded_with = dict(os.environ if self._environment is None else self._environment)
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "emotion_lightning.fork_server", *self._libraries],
                 stdin=theirs.fileno(),
+                env=self._loaded_with,
                 # What they say while they are imported would be said at no command's time.
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -223,10 +223,12 @@ def main() -> None:
 if __name__ == "__main__":
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ.pop("EMOTION_LIGHTNING_SKIP_HASHES", None)  # conftest sets it
-    import lightning  # noqa: F401 (loaded once for all forks)
-    import peft  # noqa: F401
-    import transformers  # noqa: F401
+    import importlib
 
+    import warm
+
+    for library in warm.LIBRARIES:  # loaded once for all forks
+        importlib.import_module(library)
     from emotion_lightning import baseline, compare, evaluate, export, predict, train  # noqa: F401
 
     main()

@@ -7,7 +7,6 @@ import re
 import resource
 import signal
 import stat
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+import warm
 from conftest import SMALL
 from endings import same_end
 from servers import PATIENCE
@@ -250,18 +250,17 @@ def test_the_wandb_run_goes_on_under_its_id(run: Any, tmp_path: Path, monkeypatc
 # ------------------------------------------------------------------------------------------------------------- signals
 
 
-def start(folder: Path, *asked: str, **variables: str) -> subprocess.Popen[str]:
-    arguments = [sys.executable, "-m", "emotion_lightning.train", *LORA, "callbacks=no_early_stopping", *asked]
-    return subprocess.Popen(
-        arguments,
+def start(folder: Path, *asked: str, **variables: str) -> warm.Popen:
+    return warm.Popen(
+        ["emotion_lightning.train", *LORA, "callbacks=no_early_stopping", *asked],
         cwd=folder,
-        stderr=subprocess.PIPE,
+        stderr=warm.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
     )
 
 
-def after_first_save(folder: Path, process: subprocess.Popen[str]) -> None:
+def after_first_save(folder: Path, process: warm.Popen) -> None:
     last = folder / "checkpoints" / "last.ckpt"
     deadline = time.monotonic() + PATIENCE
     while not last.exists() and process.poll() is None and time.monotonic() < deadline:
