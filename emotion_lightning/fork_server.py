@@ -101,7 +101,7 @@ class Server:
                 "environment": given,
                 "folder": str(place),
                 "group": None if new_session else os.getpgrp(),
-                "fresh": not all(map(self._read_late, names)),
+                "read_early": [name for name in names if not self._read_late(name)],
             }
             if (process := self._ask(request, [stdin, stdout, stderr])) is not None:
                 return process
@@ -306,6 +306,8 @@ def _serve(libraries: Sequence[str]) -> str:
                     commands[pid] = None
         if control in ready:
             message, streams, _, _ = socket.recv_fds(control, 16, 4)
+            for stream in streams:
+                os.set_inheritable(stream, False)  # recv_fds (Python 3.11) takes flags and ignores them
             if not message:
                 for pid in set(commands) - told:
                     os.kill(pid, signal.SIGTERM)
@@ -381,7 +383,9 @@ def _become(
         os._exit(1)
     module, *arguments = request["line"]
     environment: dict[str, str] = request["environment"]
-    if request["fresh"] or not is_fit or _touched_gpu():
+    # What a library has set is the same where the owner has imported that library too.
+    differs = any(environment.get(name) != os.environ.get(name) for name in request["read_early"])
+    if differs or not is_fit or _touched_gpu():
         report.sendall(b"fresh %d\n" % os.getpid())
         os.execve(sys.executable, [sys.executable, "-m", module, *arguments], environment)
     for name, (before, after) in set_by_libraries.items():
@@ -397,8 +401,11 @@ def _become(
     sys.modules["__main__"] = types.ModuleType("__main__")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())
+    # Python's own generator has a new seed after each fork; theirs would all draw the same numbers.
     if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed()  # Python's own generator has a fork's seed already
+        sys.modules["numpy"].random.seed()
+    if "torch" in sys.modules:
+        sys.modules["torch"].default_generator.seed()
     report.sendall(b"forked %d\n" % os.getpid())
     report.close()
     return str(module)

@@ -60,8 +60,11 @@ STATE = """
 
 
 @pytest.mark.parametrize("leads", [False, True])
-def test_a_command_sees_what_a_fresh_process_sees(both: Both, monkeypatch: pytest.MonkeyPatch, leads: bool) -> None:
-    monkeypatch.setenv("EMOTION_LIGHTNING_X", "1")
+@pytest.mark.parametrize("variable", ["EMOTION_LIGHTNING_X", "READ_EARLY"])
+def test_a_command_sees_what_a_fresh_process_sees(
+    both: Both, monkeypatch: pytest.MonkeyPatch, leads: bool, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "1")  # of the second kind it is a fresh process after all
     arguments = ["a=b c", "ü\n", *["leads"] * leads]
     fresh, forked = both(STATE, *arguments, input="typed\n", start_new_session=leads)
     assert fresh.stderr == forked.stderr == ""
@@ -143,7 +146,7 @@ LOADED = """
     print(loggers)
     print(sorted(set(map(str, warnings.filters))))
     print(json.dumps(dict(os.environ)))
-    print(torch.get_num_threads(), torch.initial_seed(), torch.rand(2), torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled())
+    print(torch.get_num_threads(), torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled())
     lightning.seed_everything(3, verbose=False)
     x = torch.randn(400, 400); print((x @ x).sum().item(), (x.numpy() @ x.numpy()).sum(), numpy.random.rand(), random.random())
     print(torch.cuda.is_available(), torch.cuda._is_in_bad_fork(), matplotlib.get_backend())
@@ -234,6 +237,19 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
 print("ready", flush=True)
 time.sleep(600)
 """
+
+
+def test_a_variable_that_a_library_has_set_in_the_owner_too_is_no_difference(tmp_path: Path) -> None:
+    (tmp_path / "sets_it.py").write_text("import os\nos.environ['SET_BY_LIBRARY'] = '1'")
+    loaded_with = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    with fork_server.Server(["sets_it"], environment=loaded_with) as server, open(os.devnull) as none:
+        for value, is_forked in (("1", True), ("2", False)):
+            process = server.start(
+                ["json.tool", "--help"], stdin=none.fileno(), stdout=2, stderr=2,
+                environment={**loaded_with, "SET_BY_LIBRARY": value},
+            )  # fmt: skip
+            assert process.wait(PATIENCE) == 0
+            assert isinstance(process, fork_server.Process) and process.is_forked == is_forked
 
 
 def test_several_run_at_a_time(server: fork_server.Server, tmp_path: Path) -> None:

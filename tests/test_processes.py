@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from conftest import SMALL
 from servers import PATIENCE
 
@@ -16,8 +17,8 @@ def test_two_processes_give_the_numbers_of_one_on_the_same_batches(run: Any, tmp
     # 97 rows do not divide: each must still count once.
     asked = [*(o for o in SMALL if not o.startswith("data.max_rows")), "data.max_rows=97", "trainer.max_epochs=2"]
     assert run("train", *asked, "trainer.accelerator=cpu", "data.batch_size=32", "hydra.run.dir=one") == 0
-    two = subprocess.run(
-        [sys.executable, "-m", "emotion_lightning.train", *asked, "trainer=ddp", "trainer.accelerator=cpu",
+    two = warm.run(
+        ["emotion_lightning.train", *asked, "trainer=ddp", "trainer.accelerator=cpu",
          "data.batch_size=16", "hydra.run.dir=two"],
         cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip

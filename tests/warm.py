@@ -21,7 +21,8 @@ LIBRARIES = (*trial.LIBRARIES, "transformers.models.bert.modeling_bert", "emotio
 PIPE, STDOUT, DEVNULL = subprocess.PIPE, subprocess.STDOUT, subprocess.DEVNULL
 _READ_LATE = re.compile(
     "PYTEST_CURRENT_TEST|EMOTION_LIGHTNING_.*|HYDRA_FULL_ERROR|STAND_IN_.*"
-    "|WANDB_(MODE|API_KEY|BASE_URL|SWEEP_ID|RUN_ID|DIR)|SLURM_.*|COLUMNS|CUDA_VISIBLE_DEVICES|TOKENIZERS_PARALLELISM|MLFLOW_.*"
+    "|WANDB_(MODE|API_KEY|BASE_URL|SWEEP_ID|RUN_ID|DIR)"
+    "|SLURM_.*|PL_.*|COLUMNS|CUDA_VISIBLE_DEVICES|TOKENIZERS_PARALLELISM|MLFLOW_.*"
 )
 """Variables that no library reads while it is imported. A command with others of its own runs in a fresh process."""
 
