@@ -69,8 +69,13 @@ def write(network: Any, folder: Path, *, way: config.Pooling) -> None:
 
 def quantize(folder: Path) -> None:
     """Replace model.onnx by one with 8-bit weights, whose inputs are quantised as they come."""
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    graph = onnx.load(folder / FILE, load_external_data=False)
+    # Shapes in between are inferred again, strictly: torch 2.9 keeps that of weights from before it transposes them.
+    del graph.graph.value_info[:]
+    onnx.save(graph, folder / FILE)
     large = (folder / DATA).exists()
     small = folder / "int8"
     small.mkdir()

@@ -179,6 +179,23 @@ def test_a_graph_too_large_for_one_file_has_its_weights_beside_it(
     torch.testing.assert_close(answers("out"), answers(finished), atol=0.05, rtol=0)
 
 
+def test_shapes_that_an_exporter_wrote_wrongly_do_not_stop_quantising(run: Any, finished: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    import onnx
+
+    export(run, finished, "onnx")
+    graph = onnx.load("out/model.onnx")
+    product = next(node for node in graph.graph.node if node.op_type == "MatMul")
+    kept = [value for value in graph.graph.value_info if value.name != product.output[0]]
+    del graph.graph.value_info[:]
+    wrong = onnx.helper.make_tensor_value_info(product.output[0], onnx.TensorProto.FLOAT, [7])
+    graph.graph.value_info.extend([*kept, wrong])
+    onnx.save(graph, "out/model.onnx")
+    onnx_graph.quantize(Path("out"))
+    Path("out/SHA256SUMS").unlink()
+    torch.testing.assert_close(answers("out"), answers(finished), atol=0.05, rtol=0)
+
+
 EXACT = ["model.quantization=none", "model.dtype=float32"]
 
 
