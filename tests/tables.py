@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from conftest import SMALL
 
 from emotion_lightning import config, schema
 
@@ -51,3 +52,19 @@ def data_settings(option: str = "file", **chosen: Any) -> Any:
         values = yaml.safe_load((schema.conf_folder() / f"{name[1:]}.yaml").read_text()) | values
     values |= {name: str(value) if isinstance(value, Path) else value for name, value in chosen.items()}
     return schema.from_plain(config.SCHEMAS[f"data/{option}"], values)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a file, by column."""
+    with path.open(encoding="utf-8", newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+def other_labels(file: Path) -> list[str]:
+    """A file whose labels are three of the sample's, in another order, and a new one; settings that read it."""
+    names = ["trust", "calm", "anger", "joy"]
+    with file.open("w", newline="") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(["text", *names])
+        writer.writerows([f"text {i}", *(int(i % (j + 2) == 0) for j in range(4))] for i in range(60))
+    return ["data=file", f"data.path={file.name}", *(o for o in SMALL if "max_rows" not in o)]

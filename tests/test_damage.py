@@ -20,7 +20,7 @@ import yaml
 from conftest import SMALL
 from endings import same_end
 from safetensors.torch import load_file, save_file
-from test_stopping import LORA, at_epoch, in_step, stopped
+from stops import LORA, at_epoch, in_step, stopped
 
 from emotion_lightning import checkpoint, command, mistakes, model, multirun, parallel
 from emotion_lightning.callbacks import Clock

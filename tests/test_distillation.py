@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL
-from test_warm_start import other_labels
+from tables import other_labels
 
 from emotion_lightning import config, distillation, predictor, run_folder
 from emotion_lightning.data import sources

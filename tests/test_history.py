@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import SMALL
-from test_stopping import Kill, at_epoch, at_the_end, in_step, stopped
+from stops import Kill, at_epoch, at_the_end, in_step, stopped
 
 from emotion_lightning import run_folder
 from emotion_lightning.callbacks import EpochLines, history

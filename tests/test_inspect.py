@@ -235,7 +235,7 @@ def test_every_data_option_is_inspected(run: Any, tmp_path: Path, capfd: Any, op
 
 def test_inspect_says_what_train_will_do(run: Any, tmp_path: Path) -> None:
     """The same rows in the same splits, so that what was looked at is what is trained on."""
-    from test_train import rows
+    from tables import read_csv
 
     write_csv(tmp_path / "a.csv", [["id", "text", "joy"], *([f"r{i}", f"text {i}", i % 2] for i in range(60))])
     from conftest import SMALL
@@ -243,7 +243,7 @@ def test_inspect_says_what_train_will_do(run: Any, tmp_path: Path) -> None:
     assert run("inspect", "data=file", "data.path=a.csv", "hydra.run.dir=look") == 0
     assert run("train", *SMALL[:-1], "data=file", "data.path=a.csv", "trainer=debug", "hydra.run.dir=out") == 0
     told = json.loads((tmp_path / "look" / "data_card.json").read_text())
-    assert told["splits"]["test"]["rows"] == len(rows(tmp_path / "out" / "predictions" / "test.csv")) == 6
+    assert told["splits"]["test"]["rows"] == len(read_csv(tmp_path / "out" / "predictions" / "test.csv")) == 6
 
 
 @pytest.mark.parametrize("width", [1200, 400])

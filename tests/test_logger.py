@@ -202,7 +202,7 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 def stopped_and_resumed(run: Any, monkeypatch: pytest.MonkeyPatch, *asked: str) -> None:
     """A run of two epochs that is killed in the second, and goes on."""
-    from test_stopping import in_step, stopped
+    from stops import in_step, stopped
 
     stopped(run, "out", in_step(5), monkeypatch, *ASKED, "trainer.max_epochs=2", "trainer.checkpoint_every=1", *asked)
     assert run("train", "resume=out", pictures=True) == 0

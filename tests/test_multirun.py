@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import SMALL, run_in_process
 from servers import PATIENCE
-from test_stopping import stand_in_for_scontrol
+from stops import stand_in_for_scontrol
 
 from emotion_lightning import multirun
 from emotion_lightning.classifier import EmotionClassifier

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import SMALL
-from tables import data_settings, emotions, write_csv
-from test_train import rows
+from tables import data_settings, emotions, read_csv, write_csv
 
 from emotion_lightning.data import sources, splitting
 from emotion_lightning.data.rows import Corpus
@@ -140,7 +139,7 @@ def test_a_run_is_scored_and_repeated_on_its_splits_though_the_splitter_changes(
     assert run("train", *asked, "hydra.run.dir=first") == 0
     with (tmp_path / "first" / "splits.csv").open(newline="") as file:
         written = {row["id"]: row["split"] for row in csv.DictReader(file)}
-    tested = [row["row"] for row in rows(tmp_path / "first" / "predictions" / "test.csv")]
+    tested = [row["row"] for row in read_csv(tmp_path / "first" / "predictions" / "test.csv")]
     assert tested == [identifier for identifier, name in written.items() if name == "test"]
     assert len(written) == 80 and len(tested) == 8
 
@@ -160,7 +159,7 @@ def test_a_run_is_scored_and_repeated_on_its_splits_though_the_splitter_changes(
     monkeypatch.chdir(tmp_path)
     assert (tmp_path / "elsewhere" / "splits.csv").read_bytes() == (tmp_path / "moved" / "splits.csv").read_bytes()
     assert run("train", "from_run=moved", "data.split_seed=5", "hydra.run.dir=anew") == 0
-    assert len(rows(tmp_path / "anew" / "predictions" / "test.csv")) == 20
+    assert len(read_csv(tmp_path / "anew" / "predictions" / "test.csv")) == 20
 
 
 def test_folds_are_stratified_cut_once_and_leave_the_test_split_alone(tmp_path: Path) -> None:

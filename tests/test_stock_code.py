@@ -159,7 +159,7 @@ def test_the_code_finds_the_base_after_the_run_has_moved(default: Path, tmp_path
 def test_the_code_of_a_card_on_the_hub_gives_the_run_s_answers(
     default: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    from test_hub import log_in
+    from hub_server import log_in
 
     output = tmp_path / "out"
     assert run_in_process("export", f"run={default}", f"output={output}", f"format={form}") == 0

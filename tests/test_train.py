@@ -1,6 +1,5 @@
 """The main job from end to end, on a small network."""
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -10,16 +9,12 @@ import pytest
 import torch
 import yaml
 from conftest import SMALL
+from tables import read_csv
 
 METRICS = {
     "f1_micro", "f1_macro", "f1_macro_supported", "jaccard", "f1_samples", "subset_accuracy", "label_accuracy",
     "predicted_cardinality", "gold_cardinality", "labels",
 }  # fmt: skip
-
-
-def rows(file: Path) -> list[dict[str, str]]:
-    with file.open(encoding="utf-8", newline="") as opened:
-        return list(csv.DictReader(opened))
 
 
 def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
@@ -58,8 +53,8 @@ def test_run_folder_holds_what_the_contract_says(finished: Path) -> None:
 def test_predictions_follow_the_input_and_its_decisions_the_thresholds(finished: Path) -> None:
     from emotion_lightning.data import official
 
-    written = rows(finished / "predictions" / "test.csv")
-    source = rows(official.SAMPLE / "test.csv")[: len(written)]
+    written = read_csv(finished / "predictions" / "test.csv")
+    source = read_csv(official.SAMPLE / "test.csv")[: len(written)]
     assert [row["id"] for row in written] == [row["id"] for row in source]
     labels = list(official.SEMEVAL_LABELS)
     assert list(written[0]) == ["id", *labels, *[f"p_{name}" for name in labels]]
@@ -99,8 +94,8 @@ def test_stock_peft_loads_the_model_and_gives_equal_probabilities(finished: Path
         if hasattr(module, "support_avx512bf16_for_cpu") and not fused:
             # bitsandbytes' own kernel for prediction on such CPUs computes in bfloat16.
             module.support_avx512bf16_for_cpu = False
-    written = rows(finished / "predictions" / "test.csv")[:8]
-    texts = [row["text"] for row in rows(official.SAMPLE / "test.csv")[:8]]
+    written = read_csv(finished / "predictions" / "test.csv")[:8]
+    texts = [row["text"] for row in read_csv(official.SAMPLE / "test.csv")[:8]]
     batch = AutoTokenizer.from_pretrained(folder)(
         texts, padding=True, truncation=True, max_length=64, return_tensors="pt"
     )
@@ -136,11 +131,11 @@ def test_predict_file_equals_the_runs_own_predictions_and_python(finished: Path,
     from emotion_lightning import load
     from emotion_lightning.data import official
 
-    source = rows(official.SAMPLE / "test.csv")[:20]
+    source = read_csv(official.SAMPLE / "test.csv")[:20]
     (tmp_path / "new.jsonl").write_text("".join(json.dumps({"id": r["id"], "text": r["text"]}) + "\n" for r in source))
     assert run("predict", f"run={finished / 'model'}", "input=new.jsonl", "output=out/labelled.csv") == 0
-    written = rows(tmp_path / "out" / "labelled.csv")
-    own = {row["id"]: row for row in rows(finished / "predictions" / "test.csv")}
+    written = read_csv(tmp_path / "out" / "labelled.csv")
+    own = {row["id"]: row for row in read_csv(finished / "predictions" / "test.csv")}
     answers = load(finished).predict([row["text"] for row in source])
     for row, answer in zip(written, answers, strict=True):
         for name, value in own[row["id"]].items():
@@ -167,7 +162,7 @@ def test_predict_reads_every_format_and_skips_no_row(finished: Path, run: Any, t
         lines = "text\n" + "".join(f'"{text}"\n' for text in texts)
         file.write_bytes(gzip.compress(lines.encode()) if suffix.endswith("gz") else lines.encode())
     assert run("predict", f"run={finished}", f"input={file}", "output=out.csv", "predict.text=true") == 0
-    written = rows(tmp_path / "out.csv")
+    written = read_csv(tmp_path / "out.csv")
     assert [row["text"] for row in written] == texts
     assert [row["row"] for row in written] == ["1", "2", "3", "4", "5"]
 
@@ -210,7 +205,7 @@ def test_predict_keeps_or_refuses_rows_without_a_text(
     assert told in capfd.readouterr().err
     assert (tmp_path / "out.csv").exists() == (code == 0)
     if code == 0:
-        assert [row["row"] for row in rows(tmp_path / "out.csv")] == ["1", "2", "3"]
+        assert [row["row"] for row in read_csv(tmp_path / "out.csv")] == ["1", "2", "3"]
 
 
 def test_predict_of_a_column_without_any_text_is_refused(finished: Path, run: Any, tmp_path: Path, capfd: Any) -> None:
@@ -225,7 +220,7 @@ def test_predict_reads_an_encoding_that_is_named(finished: Path, run: Any, tmp_p
     assert run("predict", *asked) == 2
     assert "data.encoding=cp1252" in capfd.readouterr().err
     assert run("predict", *asked, "data.encoding=cp1252") == 0
-    assert rows(tmp_path / "out.csv")[0]["text"] == "fröhlich"
+    assert read_csv(tmp_path / "out.csv")[0]["text"] == "fröhlich"
 
 
 def test_predict_takes_the_text_column_of_the_run(run: Any, tmp_path: Path) -> None:
@@ -234,11 +229,11 @@ def test_predict_takes_the_text_column_of_the_run(run: Any, tmp_path: Path) -> N
     asked = [*SMALL[:-1], "data=file", "data.path=a.csv", "data.text=body", "data.id_column=code", "trainer=debug"]
     assert run("train", *asked, "hydra.run.dir=out") == 0
     assert run("predict", "run=out", "input=a.csv", "output=all.csv", "predict.text=true") == 0
-    written = rows(tmp_path / "all.csv")
+    written = read_csv(tmp_path / "all.csv")
     assert [row["text"] for row in written] == [f"words {i}" for i in range(60)]
     assert [row["code"] for row in written] == [f"k{i}" for i in range(60)]
     assert run("predict", "run=out", "input=a.csv", "output=counted.csv", "data.id_column=row") == 0
-    assert [row["row"] for row in rows(tmp_path / "counted.csv")] == [str(i + 1) for i in range(60)]
+    assert [row["row"] for row in read_csv(tmp_path / "counted.csv")] == [str(i + 1) for i in range(60)]
 
 
 def test_label_names_that_look_like_markup_are_shown_as_they_are(run: Any, tmp_path: Path, capfd: Any) -> None:
@@ -254,7 +249,7 @@ def test_predict_reads_a_folder_that_datasets_saved(finished: Path, run: Any, tm
 
     datasets.Dataset.from_dict({"id": ["x", "y"], "text": ["a", "b"]}).save_to_disk(tmp_path / "saved")
     assert run("predict", f"run={finished}", "input=saved", "output=out.csv") == 0
-    assert [row["id"] for row in rows(tmp_path / "out.csv")] == ["x", "y"]
+    assert [row["id"] for row in read_csv(tmp_path / "out.csv")] == ["x", "y"]
 
 
 def test_texts_are_cleaned_alike_in_training_and_prediction(run: Any, tmp_path: Path, capfd: Any) -> None:
@@ -264,7 +259,7 @@ def test_texts_are_cleaned_alike_in_training_and_prediction(run: Any, tmp_path: 
     (tmp_path / "tweets.csv").write_text("id,text,joy,anger\n" + "\n".join(lines) + "\n")
     asked = [*SMALL[:-1], "data=file", "data.path=tweets.csv", "data.clean=[html,users,urls]", "trainer=debug"]
     assert run("train", *asked, "predict.text=true", "hydra.run.dir=out") == 0
-    written = rows(tmp_path / "out" / "predictions" / "test.csv")
+    written = read_csv(tmp_path / "out" / "predictions" / "test.csv")
     predictor = load(tmp_path / "out")
     assert predictor.card.clean == ["html", "users", "urls"]
     as_written = predictor.probabilities([row["text"] for row in written])
@@ -359,7 +354,7 @@ def test_tweets_without_labels_are_predicted_not_scored(run: Any, tmp_path: Path
     code = run("train", *SMALL, "data=semeval2018", "data.dir=tweets", "trainer=debug", "hydra.run.dir=out")
     assert code == 0
     assert "test" not in json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert [row["ID"] for row in rows(tmp_path / "out" / "predictions" / "test.csv")] == ["2018-En-99"]
+    assert [row["ID"] for row in read_csv(tmp_path / "out" / "predictions" / "test.csv")] == ["2018-En-99"]
     assert "no labels" in capfd.readouterr().err
 
 
@@ -397,8 +392,8 @@ def test_every_method_reloads_to_equal_probabilities(run: Any, tmp_path: Path, p
 
     asked = [*SMALL, f"peft={peft}", f"model.quantization={quantization}", "trainer=debug", "optimizer.lr=0.01"]
     assert run("train", *asked, "hydra.run.dir=out") == 0
-    written = rows(tmp_path / "out" / "predictions" / "test.csv")
-    texts = {row["id"]: row["text"] for row in rows(official.SAMPLE / "test.csv")}
+    written = read_csv(tmp_path / "out" / "predictions" / "test.csv")
+    texts = {row["id"]: row["text"] for row in read_csv(official.SAMPLE / "test.csv")}
     again = load(tmp_path / "out").probabilities([texts[row["id"]] for row in written])
     ours = torch.tensor([[float(row[f"p_{name}"]) for name in official.SEMEVAL_LABELS] for row in written])
     assert torch.allclose(again, ours, atol=1e-5)
@@ -428,7 +423,7 @@ def test_a_test_file_without_labels_is_predicted_not_scored(run: Any, tmp_path: 
     own = [f"data.{name}={name}.csv" for name in ("train", "validation", "test")]
     assert run("train", *SMALL, "data=file", *own, "trainer=debug", "hydra.run.dir=out") == 0
     assert "test" not in json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert len(rows(tmp_path / "out" / "predictions" / "test.csv")) == 2
+    assert len(read_csv(tmp_path / "out" / "predictions" / "test.csv")) == 2
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut"])

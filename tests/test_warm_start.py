@@ -1,6 +1,5 @@
 """A run that starts from what an earlier one has learned."""
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 import torch
 from conftest import SMALL
 from safetensors.torch import load_file, save_file
+from tables import other_labels
 
 from emotion_lightning import run_folder, warm_start
 
@@ -21,16 +21,6 @@ LONG = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", "optimizer.lr=1
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     adapter = folder / "model" / "adapter_model.safetensors"
     return load_file(adapter if adapter.exists() else folder / "model" / "model.safetensors")
-
-
-def other_labels(file: Path) -> list[str]:
-    """A file whose labels are three of the sample's, in another order, and a new one; settings that read it."""
-    names = ["trust", "calm", "anger", "joy"]
-    with file.open("w", newline="") as opened:
-        writer = csv.writer(opened)
-        writer.writerow(["text", *names])
-        writer.writerows([f"text {i}", *(int(i % (j + 2) == 0) for j in range(4))] for i in range(60))
-    return ["data=file", f"data.path={file.name}", *(o for o in SMALL if "max_rows" not in o)]
 
 
 @pytest.fixture(scope="module")
