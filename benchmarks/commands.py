@@ -14,7 +14,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from emotion_lightning import fork_server, trial
+from emotion_lightning.tuning import fork_server, trial
 
 REPO = Path(__file__).resolve().parent.parent
 EXPECTED_CODE = {"mistake": 2}

@@ -109,9 +109,11 @@ def trainee(asked: argparse.Namespace, count: int, *more: str) -> Trainee:
     import numpy as np
     from lightning import seed_everything
 
-    from emotion_lightning import environment, model, quiet, train
+    from emotion_lightning import train
     from emotion_lightning.data.module import EmotionData
     from emotion_lightning.data.rows import Corpus, Rows
+    from emotion_lightning.models import backbone
+    from emotion_lightning.runs import environment, quiet
 
     quiet.libraries()
     settings = settings_of([*NETWORKS[asked.network], f"data.batch_size={asked.batch_size}", *more])
@@ -119,21 +121,21 @@ def trainee(asked: argparse.Namespace, count: int, *more: str) -> Trainee:
     rows = Rows(texts=found, ids=[str(i) for i in range(count)], targets=np.array(targets, np.float32))
     seed_everything(1, verbose=False)
     corpus = Corpus(labels=labels, splits={"train": rows, "validation": rows})
-    emotions = EmotionData(settings.data, corpus, tokenizer=model.load_tokenizer(settings.model), seed=1)
-    device = model.device_for(settings.trainer.accelerator)
+    emotions = EmotionData(settings.data, corpus, tokenizer=backbone.load_tokenizer(settings.model), seed=1)
+    device = backbone.device_for(settings.trainer.accelerator)
     if device.type == "cpu":
         environment.keep_memory()
     classifier = train.build_classifier(
         settings, emotions, device=device, base_folder=asked.folder / asked.network, method=""
     )
-    return Trainee(settings, emotions, classifier, device, model.compute_dtype(settings.model.dtype, device))
+    return Trainee(settings, emotions, classifier, device, backbone.compute_dtype(settings.model.dtype, device))
 
 
 def settings_of(overrides: Sequence[str]) -> Any:
     """Typed settings, as on the command line of train."""
     from hydra import compose, initialize_config_dir
 
-    from emotion_lightning import schema
+    from emotion_lightning.config import schema
 
     schema.register()
     with initialize_config_dir(config_dir=str(schema.conf_folder()), version_base="1.3"):
@@ -144,14 +146,15 @@ def fast_dtype(device: str) -> Any:
     """What a good user of this machine computes in: bfloat16 where it has it, as our own `model.dtype=auto`."""
     import torch
 
-    from emotion_lightning import config, model
+    from emotion_lightning import config
+    from emotion_lightning.models import backbone
 
-    return model.compute_dtype(config.Dtype.auto, torch.device(device))
+    return backbone.compute_dtype(config.Dtype.auto, torch.device(device))
 
 
 def peak_bytes(device: str) -> int:
     """Most bytes held at once by this process."""
-    from emotion_lightning import environment
+    from emotion_lightning.runs import environment
 
     if device == "cuda":
         import torch

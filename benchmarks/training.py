@@ -69,12 +69,12 @@ def fit(trained: common.Trainee, callbacks: list[Any], *, max_steps: int = -1) -
     """Train for an epoch, or fewer steps, as the command does, but for validation and saving."""
     from lightning import Trainer
 
-    from emotion_lightning import model
+    from emotion_lightning.models import backbone
 
     settings = trained.settings.trainer
     trainer = Trainer(
         accelerator=settings.accelerator.value, devices=1, max_epochs=1, max_steps=max_steps, logger=False,
-        callbacks=callbacks, plugins=[model.precision(trained.dtype, trained.device)],
+        callbacks=callbacks, plugins=[backbone.precision(trained.dtype, trained.device)],
         gradient_clip_val=settings.gradient_clip_val, enable_progress_bar=False, enable_model_summary=False,
         enable_checkpointing=False, limit_val_batches=0, use_distributed_sampler=False, log_every_n_steps=10,
     )  # fmt: skip
@@ -182,11 +182,11 @@ def main() -> None:
 
 def base(folder: Path, network: str) -> None:
     """The random weights that all sides start from."""
-    from emotion_lightning import model
+    from emotion_lightning.models import backbone
 
     settings = common.settings_of(common.NETWORKS[network])
     labels = common.texts(1, None)[2]
-    model.random_base(settings.model, labels, model.load_tokenizer(settings.model), 1, folder / network)
+    backbone.random_base(settings.model, labels, backbone.load_tokenizer(settings.model), 1, folder / network)
 
 
 if __name__ == "__main__":

@@ -10,16 +10,19 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emotion_lightning import command, config, redaction, run_folder, schema, waiting
+from emotion_lightning import config
+from emotion_lightning.cli import app
+from emotion_lightning.config import redaction, schema
 from emotion_lightning.errors import UserError
+from emotion_lightning.runs import run_folder, waiting
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from emotion_lightning.checkpoint import Card
+    from emotion_lightning.data.labels import Targets
     from emotion_lightning.data.rows import Corpus
-    from emotion_lightning.labels import Targets
-    from emotion_lightning.scoring import Scored, Scores
+    from emotion_lightning.evaluation.scoring import Scored, Scores
+    from emotion_lightning.models.model_folder import Card
 
 log = logging.getLogger(__name__)
 
@@ -32,15 +35,18 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits
 
-    from emotion_lightning import checkpoint, environment, manifest, ngrams, report, scoring, thresholds
     from emotion_lightning.data import cleaning, sources, splitting
+    from emotion_lightning.evaluation import scoring, thresholds
+    from emotion_lightning.models import model_folder, ngrams
+    from emotion_lightning.reports import console
+    from emotion_lightning.runs import environment, manifest
 
     assert isinstance(settings.data, config.Batches)  # schema.load refuses the one that is not
     waiting.says("Reading the data")
     corpus = sources.split(sources.read(settings.data), settings.data)
     train = corpus.labelled("train")
     corpus.labelled("validation")
-    run_folder.write_settings(folder, settings, command.options())
+    run_folder.write_settings(folder, settings, app.options())
     environment.record(folder, arguments=sys.argv, data_hashes=corpus.hashes)
     if corpus.cut:
         splitting.write(folder / run_folder.SPLITS, corpus)
@@ -71,7 +77,7 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
         loss=lambda logits, targets: float(binary_cross_entropy_with_logits(logits.double(), targets.double())),
     )
     card = _card(settings, corpus, scores, lengths=model.lengths)
-    checkpoint.save_ngrams(folder / run_folder.MODEL, model, card=card)
+    model_folder.save_ngrams(folder / run_folder.MODEL, model, card=card)
     floors = _floors(train, splits, labels=corpus.labels, thresholding=settings.thresholds)
     cost = {
         "trainable_parameters": model.parameters,
@@ -82,24 +88,26 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
     manifest.finish_run(folder, {**scores.splits, "floors": floors, "cost": cost})
     protocol = thresholds.protocol(settings.thresholds)
     shown = "test" if "test" in scores.splits else "validation"
-    report.show(
+    console.show(
         shown,
         scores.splits[shown],
         protocol=protocol,
         floors={name: floor[shown] for name, floor in floors.items()},
     )
     log.info("Run folder: %s", folder)
-    command.say_next_steps(folder)
+    app.say_next_steps(folder)
     return float(scores.splits["validation"][protocol]["f1_macro"])
 
 
 def _card(settings: config.Baseline, corpus: "Corpus", scores: "Scores", *, lengths: dict[str, list[int]]) -> "Card":
     """What the model folder says of itself, so that predict, evaluate and distill.runs take the baseline as any run."""
-    from emotion_lightning import checkpoint, environment, thresholds
+    from emotion_lightning.evaluation import thresholds
+    from emotion_lightning.models import model_folder
+    from emotion_lightning.runs import environment
 
     assert isinstance(settings.data, config.Batches)
     train = corpus.labelled("train")
-    return checkpoint.Card(
+    return model_folder.Card(
         labels=corpus.labels,
         protocol=thresholds.protocol(settings.thresholds),
         thresholds={name: dict(zip(corpus.labels, cut.tolist(), strict=True)) for name, cut in scores.cuts.items()},
@@ -125,7 +133,7 @@ def _floors(
     """What needs no text, scored alike: `zeros` never finds a label, `prior` gives each its rate in train."""
     import torch
 
-    from emotion_lightning import metrics, thresholds
+    from emotion_lightning.evaluation import metrics, thresholds
 
     rates = {"zeros": torch.zeros(len(labels)), "prior": torch.from_numpy(train.mean(axis=0)).float()}
     scored = {name: split.targets for name, split in splits.items() if split.targets is not None}
@@ -139,7 +147,7 @@ def _floors(
 
 def main() -> None:
     """Read the command line and fit."""
-    command.run("baseline", baseline)
+    app.run("baseline", baseline)
 
 
 if __name__ == "__main__":

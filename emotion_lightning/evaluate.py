@@ -12,38 +12,33 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emotion_lightning import command, config, grammar, run_folder, schema, waiting
+from emotion_lightning import config
+from emotion_lightning.cli import app, override_grammar
+from emotion_lightning.config import schema
 from emotion_lightning.errors import UserError
+from emotion_lightning.runs import run_folder, waiting
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from emotion_lightning.checkpoint import Card
+    from emotion_lightning.models.model_folder import Card
 
 log = logging.getLogger(__name__)
 
 
 def evaluate(settings: config.Evaluate, folder: Path) -> None:
     """Write metrics.json and predictions, and print the table; thresholds stay those of the run."""
-    from emotion_lightning import (
-        average,
-        checkpoint,
-        manifest,
-        metrics,
-        outcomes,
-        predictions,
-        predictor,
-        report,
-        run_card,
-        run_report,
-        run_rows,
-    )
+    from emotion_lightning.evaluation import metrics, prediction_files, row_outcomes
+    from emotion_lightning.inference import ensemble, predictor, run_data
+    from emotion_lightning.models import model_folder
+    from emotion_lightning.reports import console, run_facts, run_page
+    from emotion_lightning.runs import manifest
 
-    runs = average.members(settings.run)
-    card = average.card(runs)
-    model_folder = checkpoint.model_folder(runs[0])
+    runs = ensemble.members(settings.run)
+    card = ensemble.card(runs)
+    model_folder = model_folder.model_folder(runs[0])
     own = isinstance(settings.data, config.SameData)
-    data = run_rows.data(card, model_folder.parent) if own else settings.data
+    data = run_data.data(card, model_folder.parent) if own else settings.data
     assert isinstance(data, config.Batches)
     if data.clean and set(data.clean) != set(card.cleaning()):
         raise UserError(
@@ -57,7 +52,7 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
             "scored on test, or on other data."
         )
     waiting.says("Reading the data")
-    corpus, chosen = run_rows.read(data, split, own=own)
+    corpus, chosen = run_data.read(data, split, own=own)
     rows = corpus.splits[chosen]
     if rows.targets is None:
         raise UserError(f"The {split} split has no labels to score; use predict for it.")
@@ -68,7 +63,7 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
     model = predictor.open_runs(runs, card, accelerator=settings.accelerator)
     waiting.says(f"Labelling {len(rows):,} texts")
     logits, probabilities = model.outputs(rows.texts, batch_size=data.batch_size, batch_tokens=data.batch_tokens)
-    predictions.write(
+    prediction_files.write(
         folder / run_folder.PREDICTIONS / f"{split}.csv",
         rows,
         probabilities,
@@ -82,24 +77,24 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
     targets = torch.from_numpy(rows.targets[:, theirs])
     cuts = {name: card.cuts(name)[ours] for name in card.thresholds}
     scores = metrics.report(probabilities[:, ours], targets, cuts, shared, calibrated=card.scaling() is not None)
-    outcomes.write(folder, split, outcomes.RowOutcomes(rows.ids, shared, probabilities[:, ours], targets))
+    row_outcomes.write(folder, split, row_outcomes.RowOutcomes(rows.ids, shared, probabilities[:, ours], targets))
     scores["loss"] = float(run_loss(card, ours)(logits[:, ours], targets))
     waiting.says("Drawing the report")
-    scored = run_card.RunCard(
+    scored = run_facts.RunCard(
         settings=None, metrics={split: scores}, history=[], labels=shared, split=split,
         rows=replace(rows, targets=rows.targets[:, theirs]), probabilities=probabilities[:, ours].double().numpy(),
         thresholds=decides[ours].numpy(), protocol=card.protocol, train_rows=0,
     )  # fmt: skip
-    option = schema.schema_of(data) if own else command.options()["data"]
-    run_report.write_scored(
+    option = schema.schema_of(data) if own else app.options()["data"]
+    run_page.write_scored(
         folder, scored, title=f"{_name(runs)}, scored on {option} ({split})",
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC · {', '.join(runs)}",
-        line=grammar.shell_line("evaluate", sys.argv[1:]),
+        line=override_grammar.shell_line("evaluate", sys.argv[1:]),
     )  # fmt: skip
     manifest.finish_run(folder, {split: scores, "run": str(settings.run)})
-    report.show(split, scores, protocol=card.protocol)
+    console.show(split, scores, protocol=card.protocol)
     log.info("Results: %s", folder)
-    if (folder / run_folder.REPORT).exists() and not command.in_multirun():
+    if (folder / run_folder.REPORT).exists() and not app.in_multirun():
         log.info("Open its report in a browser: %s", (folder / run_folder.REPORT).resolve().as_uri())
 
 
@@ -115,12 +110,12 @@ def run_loss(card: "Card", positions: list[int]) -> "Module":
     """The loss that a run was trained with, for the labels at these positions."""
     import numpy as np
 
-    from emotion_lightning import loss
+    from emotion_lightning.models import losses
 
     values = dict(card.loss)
     counts, rows = np.asarray(values.pop("label_counts")), values.pop("rows")
     settings = schema.from_plain(config.SCHEMAS[f"loss/{values.pop('option')}"], values)
-    return loss.build(settings, label_counts=counts[positions], rows=rows)
+    return losses.build(settings, label_counts=counts[positions], rows=rows)
 
 
 def shared_labels(model: list[str], data: list[str]) -> list[str]:
@@ -137,7 +132,7 @@ def shared_labels(model: list[str], data: list[str]) -> list[str]:
 
 def main() -> None:
     """Read the command line and evaluate."""
-    command.run("evaluate", evaluate)
+    app.run("evaluate", evaluate)
 
 
 if __name__ == "__main__":

@@ -7,31 +7,36 @@ python -m emotion_lightning.inspect data=goemotions data.dir=FOLDER model=gemma
 import logging
 from pathlib import Path
 
-from emotion_lightning import command, config, redaction, run_folder, schema, waiting
+from emotion_lightning import config
+from emotion_lightning.cli import app
+from emotion_lightning.config import redaction, schema
+from emotion_lightning.runs import run_folder, waiting
 
 log = logging.getLogger(__name__)
 
 
 def inspect(settings: config.Inspect, folder: Path) -> None:
     """Print what to see to in the data, and write its card as Markdown, HTML and JSON."""
-    from emotion_lightning import charts, data_card, model, pages, quiet, report
-    from emotion_lightning.charts import data as data_charts
-    from emotion_lightning.charts import names
     from emotion_lightning.data import sources
+    from emotion_lightning.models import backbone
+    from emotion_lightning.reports import charts, console, data_facts, pages
+    from emotion_lightning.reports.charts import data as data_charts
+    from emotion_lightning.reports.charts import names
+    from emotion_lightning.runs import quiet
 
     quiet.libraries()
-    model.check_access(settings.model)
+    backbone.check_access(settings.model)
     assert isinstance(settings.data, config.Batches)  # schema.load refuses the one that is not
     waiting.says("Reading the data")
     # The card tells of leaks, but for those that were left out before it looked.
     corpus = sources.split(sources.read(settings.data), settings.data, tell=settings.data.drop_leaks)
     waiting.says("Counting tokens and labels")
-    card = data_card.build(
+    card = data_facts.build(
         corpus,
-        model.load_tokenizer(settings.model),
+        backbone.load_tokenizer(settings.model),
         data=settings.data,
         weighted=settings.loss,
-        shown=redaction.settings({"option": command.options()["data"], **schema.plain(settings.data)}),
+        shown=redaction.settings({"option": app.options()["data"], **schema.plain(settings.data)}),
         examples=settings.examples,
         seed=settings.seed,
         tokenizer_name=settings.model.path if settings.model.pretrained else "the bundled tokenizer",
@@ -49,7 +54,7 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
         }
     )
     tables, examples = (pages.sections(card), card.examples) if settings.tables else ([], {})
-    report.show_data(pages.facts(card), card.findings(), tables, examples)
+    console.show_data(pages.facts(card), card.findings(), tables, examples)
     log.info("Tables, pictures and examples: %s", folder / "data_card.html")
     if not settings.tables:
         log.info("The tables on the terminal: the same line with tables=true")
@@ -57,7 +62,7 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
 
 def main() -> None:
     """Read the command line and inspect."""
-    command.run("inspect", inspect)
+    app.run("inspect", inspect)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning import command, config, waiting
+from emotion_lightning import config
+from emotion_lightning.cli import app
 from emotion_lightning.errors import UserError
+from emotion_lightning.runs import waiting
 
 log = logging.getLogger(__name__)
 
@@ -28,13 +30,14 @@ def predict(settings: config.Predict, folder: Path) -> None:
         _predict_file(settings, Path(settings.input).expanduser(), _output(settings, folder))
         return
 
-    from emotion_lightning import predictor, report
+    from emotion_lightning.inference import predictor
+    from emotion_lightning.reports import console
 
     assert settings.text is not None
     model = predictor.load(settings.run, accelerator=settings.accelerator)
     (answer,) = model.predict([settings.text])
     cuts = model.card.thresholds[model.card.protocol]
-    report.show_text(settings.text, answer.labels, answer.probabilities, cuts)
+    console.show_text(settings.text, answer.labels, answer.probabilities, cuts)
 
 
 def _output(settings: config.Predict, folder: Path) -> Path:
@@ -43,13 +46,15 @@ def _output(settings: config.Predict, folder: Path) -> Path:
 
 def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
     # The whole input is checked before a model is loaded: a broken row would else be met after hours of work.
-    from emotion_lightning import average, predictions
-    from emotion_lightning.data import files, tables
+    from emotion_lightning.data import tables
+    from emotion_lightning.data.formats import files
+    from emotion_lightning.evaluation import prediction_files
+    from emotion_lightning.inference import ensemble
 
-    predictions.check_output(output)
+    prediction_files.check_output(output)
     if output.exists() and source.exists() and output.samefile(source):
         raise UserError(f"output={output} is the input file; choose another name.")
-    runs = average.members(settings.run)
+    runs = ensemble.members(settings.run)
     waiting.says("Reading the texts")
     rows = tables.texts(files.source(source, settings.data.encoding), settings.data, usual=_columns_of_run(runs[0]))
 
@@ -62,7 +67,7 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
     waiting.end()
     with (
         _answers(settings, runs) as (labels, answers),
-        predictions.writer(output, labels, settings.predict, id_column=rows.id_column) as writer,
+        prediction_files.writer(output, labels, settings.predict, id_column=rows.id_column) as writer,
         Progress(
             TextColumn("Predicting {task.completed:,} of {task.total:,} rows"),
             console=Console(stderr=True),
@@ -76,7 +81,7 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
         found = answers([text for _, text in piece] for piece in pieces)
         for (decisions, probabilities), piece in zip(found, beside, strict=True):
             ids, texts = [identifier for identifier, _ in piece], [text for _, text in piece]
-            writer.write(predictions.Predicted(ids, texts, decisions, probabilities))
+            writer.write(prediction_files.Predicted(ids, texts, decisions, probabilities))
             progress.advance(task, len(piece))
     log.info("Wrote %s rows to %s", f"{rows.count:,}", output)
 
@@ -84,11 +89,11 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
 @contextmanager
 def _answers(settings: config.Predict, runs: list[str]) -> Iterator[tuple[list[str], Callable[..., Iterator[Any]]]]:
     """Label names, and a function from pieces of texts to their decisions and probabilities."""
-    from emotion_lightning import average, parallel, predictor
+    from emotion_lightning.inference import ensemble, parallel, predictor
 
     size, budget = settings.data.batch_size, settings.data.batch_tokens
     if settings.devices > 1:
-        labels = average.card(runs).labels
+        labels = ensemble.card(runs).labels
         with parallel.workers(runs, accelerator=settings.accelerator, devices=settings.devices) as workers:
             yield labels, partial(workers.decide, batch_size=size, batch_tokens=budget)
         return
@@ -98,9 +103,9 @@ def _answers(settings: config.Predict, runs: list[str]) -> Iterator[tuple[list[s
 
 def _columns_of_run(run: str) -> tuple[str | None, str | None]:
     """The columns of texts and ids that the run was told to take."""
-    from emotion_lightning import checkpoint
+    from emotion_lightning.models import model_folder
 
-    data = checkpoint.read_card(checkpoint.model_folder(run)).data
+    data = model_folder.read_card(model_folder.model_folder(run)).data
     return data.get("text"), data.get("id_column")
 
 
@@ -111,7 +116,7 @@ def _chunks(rows: Iterator[tuple[str, str]], size: int) -> Iterator[list[tuple[s
 
 def main() -> None:
     """Read the command line and predict."""
-    command.run("predict", predict)
+    app.run("predict", predict)
 
 
 if __name__ == "__main__":

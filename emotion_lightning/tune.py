@@ -9,8 +9,12 @@ import logging
 import sys
 from pathlib import Path
 
-from emotion_lightning import command, config, extras, fork_server, grammar, run_folder, schema, search_space, trial
+from emotion_lightning import config
+from emotion_lightning.cli import app, override_grammar
+from emotion_lightning.config import schema
 from emotion_lightning.errors import UserError
+from emotion_lightning.runs import extras, run_folder
+from emotion_lightning.tuning import fork_server, search_space, trial
 
 log = logging.getLogger(__name__)
 
@@ -19,12 +23,12 @@ def tune(settings: config.Tune, folder: Path) -> None:
     """Run trials until the study has enough; write its report and its best settings."""
     typed = sys.argv[1:]
     arguments = _of_train(typed)
-    base = command.settings_of("train", arguments)
-    space = search_space.read(settings.space, arguments, load=lambda line: command.settings_of("train", line))
+    base = app.settings_of("train", arguments)
+    space = search_space.read(settings.space, arguments, load=lambda line: app.settings_of("train", line))
     _check_optuna()
 
     # Imported late: a wrong setting is reported before the libraries have loaded.
-    from emotion_lightning import study, study_report
+    from emotion_lightning.tuning import study, study_page
 
     epochs = int(max(base.trainer.max_epochs, *space.ends("trainer.max_epochs")))
     shared = study.identity(settings, base)
@@ -32,7 +36,7 @@ def tune(settings: config.Tune, folder: Path) -> None:
         study.opened(settings.study, folder, shared=shared, epochs=epochs) as opened,
         fork_server.Server(trial.LIBRARIES) as server,
     ):
-        run_folder.write_settings(folder, settings, command.options())
+        run_folder.write_settings(folder, settings, app.options())
         worker = study.Worker(
             opened,
             settings.study,
@@ -54,13 +58,13 @@ def tune(settings: config.Tune, folder: Path) -> None:
         except UserError as error:
             raise UserError(f"{error} {go_on}") from error
         finally:
-            study_report.write(folder, study.card(opened, settings.study, space), arguments=arguments, typed=typed)
+            study_page.write(folder, study.card(opened, settings.study, space), arguments=arguments, typed=typed)
         left = study.left(opened, settings.study)
     if left:
         log.warning("%d of %d trials are left. %s", left, settings.study.trials, go_on)
     log.info("Study folder: %s", folder)
     if stopped_by is not None:
-        raise command.Stopped(stopped_by)
+        raise app.Stopped(stopped_by)
 
 
 def _go_on(typed: list[str], folder: Path, *, storage: str) -> str:
@@ -69,7 +73,7 @@ def _go_on(typed: list[str], folder: Path, *, storage: str) -> str:
         return "Its storage was memory: there is nothing to go on with."
     kept = [argument for argument in typed if storage != "file" or not argument.startswith("hydra.run.dir=")]
     place = [f"hydra.run.dir={folder}"] if storage == "file" else []
-    return f"Go on with: {grammar.shell_line('tune', [*kept, *place])}"
+    return f"Go on with: {override_grammar.shell_line('tune', [*kept, *place])}"
 
 
 def _check_optuna() -> None:
@@ -96,7 +100,7 @@ def _named(logger: config.Logger, arguments: list[str], *, study: str, number: i
 
 def main() -> None:
     """Read the command line and search."""
-    command.run("tune", tune)
+    app.run("tune", tune)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from emotion_lightning import schema
+from emotion_lightning.config import schema
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # workers side by side would fight for the cores
@@ -56,7 +56,7 @@ def run_in_process(command: str, *arguments: str, pictures: bool = False) -> int
 
     if command in ("train", "evaluate") and not pictures:
         with pytest.MonkeyPatch.context() as without:
-            without.setattr("emotion_lightning.charts.run.pictures", lambda card: {})
+            without.setattr("emotion_lightning.reports.charts.run.pictures", lambda card: {})
             return run_in_process(command, *arguments, pictures=True)
     module = importlib.import_module(f"emotion_lightning.{command}")
     before = sys.argv

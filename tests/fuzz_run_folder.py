@@ -229,6 +229,6 @@ if __name__ == "__main__":
 
     for library in warm.LIBRARIES:  # loaded once for all forks
         importlib.import_module(library)
-    from emotion_lightning import baseline, compare, evaluate, export, predict, train  # noqa: F401
+    from emotion_lightning import train  # noqa: F401
 
     main()

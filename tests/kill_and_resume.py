@@ -200,6 +200,6 @@ if __name__ == "__main__":
     import peft  # noqa: F401
     import transformers  # noqa: F401
 
-    from emotion_lightning import finish, train  # noqa: F401
+    from emotion_lightning.training import finalize  # noqa: F401
 
     main()

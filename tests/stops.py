@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from conftest import SMALL
 
-from emotion_lightning import checkpoint
-from emotion_lightning.classifier import EmotionClassifier
+from emotion_lightning.models import model_folder
+from emotion_lightning.training.classifier import EmotionClassifier
 
 LORA = [*SMALL, "peft=lora", "optimizer.lr=0.01"]
 """With dropout, whose random numbers must go on too."""
@@ -62,7 +62,7 @@ def at_the_end(patch: pytest.MonkeyPatch) -> None:
     def save_model(*_: Any, **__: Any) -> None:
         raise Killed
 
-    patch.setattr(checkpoint, "save_model", save_model)
+    patch.setattr(model_folder, "save_model", save_model)
 
 
 def stopped(run: Any, folder: str, kill: Kill, patch: pytest.MonkeyPatch, *asked: str) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 from conftest import SMALL
 
-from emotion_lightning import config, schema
+from emotion_lightning import config
+from emotion_lightning.config import schema
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[Any]], *, delimiter: str = ",", newline: str = "\n") -> Path:

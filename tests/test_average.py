@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import SMALL
 
-from emotion_lightning.callbacks import Average
+from emotion_lightning.training.callbacks import Average
 
 
 class Module:

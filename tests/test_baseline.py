@@ -17,9 +17,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, log_loss
 from tables import write_csv
 
-from emotion_lightning import bounded_files, config, manifest, ngrams, outcomes, run_folder
+from emotion_lightning import config
 from emotion_lightning.data import official
 from emotion_lightning.errors import UserError
+from emotion_lightning.evaluation import row_outcomes
+from emotion_lightning.models import ngrams
+from emotion_lightning.runs import bounded_files, manifest, run_folder
 
 TEXTS = ["joy and joy", "rain, cold rain", "joy in the rain", "cold and wet", "so much joy", "the cold wet night"]
 TARGETS = np.array([[1, 0, 0, 1], [0, 1, 0, 1], [1, 1, 0, 1], [0, 1, 0, 1], [1, 0, 0, 1], [0, 0, 0, 1]], np.float32)
@@ -94,7 +97,7 @@ def test_a_run_leaves_what_a_training_run_leaves(floor: Path) -> None:
 def test_scores_are_those_of_the_kept_outcomes(floor: Path) -> None:
     scores = bounded_files.read_json(floor / run_folder.METRICS)["test"]
     labels = scores["per_label"]["labels"]
-    kept = outcomes.read(floor, "test", list(labels))
+    kept = row_outcomes.read(floor, "test", list(labels))
     assert kept is not None and kept.targets is not None
     cuts = np.array([values["threshold"] for values in labels.values()])
     decisions = kept.probabilities.double().numpy() > cuts
@@ -106,7 +109,7 @@ def test_scores_are_those_of_the_kept_outcomes(floor: Path) -> None:
 def test_floors_need_no_text(floor: Path) -> None:
     content = bounded_files.read_json(floor / run_folder.METRICS)
     zeros, prior = content["floors"]["zeros"]["test"], content["floors"]["prior"]["test"]
-    kept = outcomes.read(floor, "test", list(content["test"]["fixed"]["labels"]))
+    kept = row_outcomes.read(floor, "test", list(content["test"]["fixed"]["labels"]))
     assert kept is not None and kept.targets is not None
     for protocol in ("fixed", "global", "per_label"):
         assert (zeros[protocol]["f1_macro"], zeros[protocol]["predicted_cardinality"]) == (0, 0)
@@ -118,7 +121,7 @@ def test_floors_need_no_text(floor: Path) -> None:
 def test_loss_is_the_log_loss_of_raw_probabilities(run: Any, tmp_path: Path) -> None:
     assert run("baseline", "data.max_rows=200", "hydra.run.dir=raw") == 0
     content = bounded_files.read_json(tmp_path / "raw" / run_folder.METRICS)["test"]
-    kept = outcomes.read(tmp_path / "raw", "test", list(content["fixed"]["labels"]))
+    kept = row_outcomes.read(tmp_path / "raw", "test", list(content["fixed"]["labels"]))
     assert kept is not None and kept.targets is not None
     expected = log_loss(kept.targets.flatten(), kept.probabilities.double().flatten())
     assert content["loss"] == pytest.approx(expected, rel=1e-5)

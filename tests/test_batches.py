@@ -17,7 +17,7 @@ from emotion_lightning.data.batches import (
 from emotion_lightning.data.module import EmotionData
 from emotion_lightning.data.rows import Corpus, Rows
 from emotion_lightning.errors import UserError
-from emotion_lightning.model import BUNDLED
+from emotion_lightning.models.backbone import BUNDLED
 
 TEXTS = [
     "so happy!",

@@ -12,7 +12,8 @@ import pytest
 from tables import data_settings, write_parquet
 
 from emotion_lightning import config
-from emotion_lightning.data import files, memory, sources, tables
+from emotion_lightning.data import memory, sources, tables
+from emotion_lightning.data.formats import files
 from emotion_lightning.errors import UserError
 
 HEADER = "id,text,joy,anger\n"

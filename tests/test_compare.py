@@ -14,19 +14,12 @@ from conftest import run_in_process
 from scipy.stats import ttest_ind
 from sklearn.metrics import f1_score, jaccard_score
 
-from emotion_lightning import (
-    bounded_files,
-    comparison,
-    config,
-    metrics,
-    outcomes,
-    run_folder,
-    run_groups,
-    thresholds,
-    verdicts,
-)
+from emotion_lightning import config
 from emotion_lightning.errors import UserError
-from emotion_lightning.outcomes import RowOutcomes
+from emotion_lightning.evaluation import bootstrap, metrics, row_outcomes, run_groups, thresholds
+from emotion_lightning.evaluation.row_outcomes import RowOutcomes
+from emotion_lightning.reports import comparison
+from emotion_lightning.runs import bounded_files, run_folder
 
 LABELS = ["joy", "anger", "rare, [x]"]
 FAST = "samples=200"
@@ -74,7 +67,7 @@ def invented(
     for split in ("validation", "test"):
         content[split] = metrics.report(probabilities, targets, cuts, LABELS)
         ids = [f"{split}{row}" for row in range(rows)]
-        outcomes.write(folder, split, RowOutcomes(ids, LABELS, probabilities, targets))
+        row_outcomes.write(folder, split, RowOutcomes(ids, LABELS, probabilities, targets))
     run_folder.write_json(folder / run_folder.METRICS, content)
     return folder
 
@@ -85,32 +78,32 @@ def invented(
 @pytest.mark.parametrize("rows", [1, 7, 200])
 def test_metrics_of_any_rows_are_those_of_scikit_learn(rows: int) -> None:
     decisions, truth = decided(rows, seed=1)
-    parts = comparison.summands(decisions, truth)
-    np.testing.assert_allclose(comparison.scores([parts])[0], plain_metrics(decisions, truth), atol=1e-12)
+    parts = bootstrap.summands(decisions, truth)
+    np.testing.assert_allclose(bootstrap.scores([parts])[0], plain_metrics(decisions, truth), atol=1e-12)
     drawn = np.random.default_rng(2).integers(rows, size=rows)
-    found = comparison.metrics(np.bincount(drawn, minlength=rows) @ parts, rows)
+    found = bootstrap.metrics(np.bincount(drawn, minlength=rows) @ parts, rows)
     np.testing.assert_allclose(found, plain_metrics(decisions[drawn], truth[drawn]), atol=1e-12)
 
 
 def test_metrics_are_those_of_a_report() -> None:
     decisions, truth = decided(200, seed=1)
     told = metrics.decisions_report(torch.tensor(decisions), torch.tensor(truth), torch.full((3,), 0.5), LABELS)
-    found = comparison.scores([comparison.summands(decisions, truth)])[0]
-    assert found.tolist() == pytest.approx([told[metric.value] for metric in comparison.METRICS], abs=1e-12)
+    found = bootstrap.scores([bootstrap.summands(decisions, truth)])[0]
+    assert found.tolist() == pytest.approx([told[metric.value] for metric in bootstrap.METRICS], abs=1e-12)
 
 
 def test_draws_are_those_of_rows_drawn_one_by_one_and_the_same_for_all_runs() -> None:
     rows, samples = 60, 300  # more than are drawn at once
     runs = [decided(rows, seed=seed) for seed in (1, 2)]
-    parts = [comparison.summands(*run) for run in runs]
-    found = comparison.draws(parts, samples=samples, seed=5)
+    parts = [bootstrap.summands(*run) for run in runs]
+    found = bootstrap.draws(parts, samples=samples, seed=5)
     random = np.random.default_rng(5)
     times = np.concatenate([random.multinomial(rows, [1 / rows] * rows, size=size) for size in (250, 50)])
     for sample in (0, 249, 250, 299):
         drawn = np.repeat(np.arange(rows), times[sample])
         expected = [plain_metrics(decisions[drawn], truth[drawn]) for decisions, truth in runs]
         np.testing.assert_allclose(found[:, sample], expected, atol=1e-12)
-    assert np.array_equal(found, comparison.draws(parts, samples=samples, seed=5))
+    assert np.array_equal(found, bootstrap.draws(parts, samples=samples, seed=5))
     # As wide as theory says: the Jaccard index is a mean over rows.
     error = parts[0][:, -1].std() / rows**0.5
     assert found[0, :, 2].std() == pytest.approx(error, rel=0.15)
@@ -119,19 +112,19 @@ def test_draws_are_those_of_rows_drawn_one_by_one_and_the_same_for_all_runs() ->
 def test_a_spread_has_the_sample_deviation_and_one_run_has_none() -> None:
     drawn = np.linspace(0.4, 0.6, 1001)
     values = np.array([0.4, 0.5, 0.9])
-    found = comparison.spread(comparison.Measured(values, drawn, [1, 2, 3]), confidence=0.9)
+    found = bootstrap.spread(bootstrap.Measured(values, drawn, [1, 2, 3]), confidence=0.9)
     assert (found.mean, found.sd) == (pytest.approx(0.6), pytest.approx(np.std(values, ddof=1)))
     assert (found.least, found.most) == (0.4, 0.9)
     assert (found.low, found.high) == (pytest.approx(0.41), pytest.approx(0.59))
-    assert comparison.spread(comparison.Measured(values[:1], drawn, [1]), confidence=0.9).sd is None
+    assert bootstrap.spread(bootstrap.Measured(values[:1], drawn, [1]), confidence=0.9).sd is None
 
 
 def test_the_interval_leaves_zero_out_where_p_is_below_the_rest() -> None:
     random = np.random.default_rng(0)
     for shift in np.linspace(-4, 4, 81):
         drawn = random.normal(size=999) + shift
-        low, high = comparison.interval(drawn, confidence=0.95)
-        p = comparison.p_value(drawn)
+        low, high = bootstrap.interval(drawn, confidence=0.95)
+        p = bootstrap.p_value(drawn)
         assert (low > 0 or high < 0) == (p < 0.05) or abs(p - 0.05) < 0.005
 
 
@@ -141,9 +134,9 @@ def test_p_values_are_uniform_where_there_is_no_difference() -> None:
     for trial in range(200):
         random = np.random.default_rng(trial)
         truth = random.random((150, 3)) < 0.4
-        runs = [comparison.summands(truth ^ (random.random(truth.shape) < 0.25), truth) for _ in range(2)]
-        drawn = comparison.draws(runs, samples=199, seed=trial)
-        chances.append(comparison.p_value(drawn[0, :, 1] - drawn[1, :, 1]))
+        runs = [bootstrap.summands(truth ^ (random.random(truth.shape) < 0.25), truth) for _ in range(2)]
+        drawn = bootstrap.draws(runs, samples=199, seed=trial)
+        chances.append(bootstrap.p_value(drawn[0, :, 1] - drawn[1, :, 1]))
     assert 0.01 <= np.mean(np.array(chances) <= 0.05) <= 0.1
     assert np.mean(chances) == pytest.approx(0.5, abs=0.07)
 
@@ -152,38 +145,38 @@ def test_differences_are_those_of_means_and_seeds_are_tested_by_welch() -> None:
     random = np.random.default_rng(1)
     ours, theirs = np.array([0.51, 0.52, 0.54]), np.array([0.45, 0.50, 0.43, 0.47])
     drawn = [random.normal(0.5, 0.01, 500), random.normal(0.46, 0.01, 500), random.normal(0.5, 0.01, 500)]
-    best = comparison.Measured(ours, drawn[0], [1, 2, 3])
+    best = bootstrap.Measured(ours, drawn[0], [1, 2, 3])
     others = [
-        comparison.Measured(theirs, drawn[1], [1, 2, 3, 4]),
-        comparison.Measured(ours[:2], drawn[2], [1, 2]),
+        bootstrap.Measured(theirs, drawn[1], [1, 2, 3, 4]),
+        bootstrap.Measured(ours[:2], drawn[2], [1, 2]),
     ]
-    found = comparison.differences(best, others, confidence=0.95)
+    found = bootstrap.differences(best, others, confidence=0.95)
     assert found[0].value == pytest.approx(ours.mean() - theirs.mean())
     assert (found[0].low, found[0].high) == pytest.approx(tuple(np.quantile(drawn[0] - drawn[1], [0.025, 0.975])))
     assert found[0].p_seeds == pytest.approx(ttest_ind(ours, theirs, equal_var=False).pvalue)
     assert found[1].p_seeds is None  # two runs
-    assert [one.p_holm for one in found] == comparison.holm([one.p for one in found])
+    assert [one.p_holm for one in found] == bootstrap.holm([one.p for one in found])
     assert found[0].p_holm == min(1, 2 * found[0].p) and found[1].p_holm == found[1].p
 
 
 def test_folds_of_a_seed_and_copies_of_a_run_are_no_seeds_of_their_own() -> None:
     values, drawn = np.array([0.5, 0.6, 0.4, 0.9]), np.zeros(9)
-    assert comparison.Measured(values, drawn, [2, 2, 1, 7]).by_seed().tolist() == pytest.approx([0.4, 0.55, 0.9])
-    assert len(comparison.Measured(values, drawn, [None] * 4).by_seed()) == 1
-    folds = [comparison.Measured(values + shift, drawn, [1, 1, 1, 1]) for shift in (0.2, 0.0)]
-    assert comparison.differences(folds[0], folds[1:], confidence=0.95)[0].p_seeds is None
+    assert bootstrap.Measured(values, drawn, [2, 2, 1, 7]).by_seed().tolist() == pytest.approx([0.4, 0.55, 0.9])
+    assert len(bootstrap.Measured(values, drawn, [None] * 4).by_seed()) == 1
+    folds = [bootstrap.Measured(values + shift, drawn, [1, 1, 1, 1]) for shift in (0.2, 0.0)]
+    assert bootstrap.differences(folds[0], folds[1:], confidence=0.95)[0].p_seeds is None
 
 
 def test_seeds_that_change_nothing_have_no_test() -> None:
     same = np.array([0.5, 0.5, 0.5])
-    assert comparison.p_between_seeds(same, same + 0.1) is None
-    assert comparison.p_between_seeds(same, np.array([0.4, 0.5, 0.6])) == pytest.approx(1)
+    assert bootstrap.p_between_seeds(same, same + 0.1) is None
+    assert bootstrap.p_between_seeds(same, np.array([0.4, 0.5, 0.6])) == pytest.approx(1)
 
 
 def test_holm_never_turns_the_order_around() -> None:
     chances = [0.03, 0.001, 0.02, 0.9, 0.04]
-    assert comparison.holm(chances) == pytest.approx([0.09, 0.005, 0.08, 0.9, 0.09])
-    assert comparison.holm([]) == [] and comparison.holm([0.3]) == [0.3]
+    assert bootstrap.holm(chances) == pytest.approx([0.09, 0.005, 0.08, 0.9, 0.09])
+    assert bootstrap.holm([]) == [] and bootstrap.holm([0.3]) == [0.3]
 
 
 # -------------------------------------------------------------------------------------------------------------- groups
@@ -265,7 +258,7 @@ def test_an_option_file_of_ones_own_tells_its_protocol_in_the_card(tmp_path: Pat
     (own / "model" / "emotion_lightning.json").write_text('{"protocol": "per_label"}')
     (run,) = run_groups.read([own], split="test", protocol=None)
     told = bounded_files.read_json(own / run_folder.METRICS)["test"]["per_label"]["f1_macro"]
-    assert comparison.scores([run.parts])[0, 0] == pytest.approx(told)
+    assert bootstrap.scores([run.parts])[0, 0] == pytest.approx(told)
 
 
 # ------------------------------------------------------------------------------------------------------------ verdicts
@@ -340,9 +333,9 @@ def test_equal_runs_differ_by_nothing_with_p_1(tmp_path: Path, run: Any) -> None
 def test_sentences(apart: tuple[Any, ...], text: str) -> None:
     value, low, high, p, seeds = apart
     metric = config.Score.f1_macro
-    below = {metric: comparison.Difference(value, low, high, p, p, seeds)}
-    best, other = (verdicts.Group(name, [], {}, {}, below) for name in "AB")
-    found = verdicts.sentence(best, other, metric, confidence=0.95)
+    below = {metric: bootstrap.Difference(value, low, high, p, p, seeds)}
+    best, other = (comparison.Group(name, [], {}, {}, below) for name in "AB")
+    found = comparison.sentence(best, other, metric, confidence=0.95)
     assert text in found
 
 

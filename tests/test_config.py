@@ -13,8 +13,11 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from emotion_lightning import command, config, grammar, help, redaction, run_folder, schema
+from emotion_lightning import config
+from emotion_lightning.cli import app, help, override_grammar
+from emotion_lightning.config import redaction, schema
 from emotion_lightning.errors import UserError
+from emotion_lightning.runs import run_folder
 
 CONF = schema.conf_folder()
 OPTIONS = sorted(
@@ -231,7 +234,7 @@ def test_shell_completion_completes_options(run: Any, capfd: Any, monkeypatch: p
 def composed(verb: str, *arguments: str, multirun: bool = False) -> Any:
     schema.register()
     with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
-        return compose(verb, grammar.literal(verb, list(arguments), multirun=multirun))
+        return compose(verb, override_grammar.literal(verb, list(arguments), multirun=multirun))
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
@@ -259,7 +262,9 @@ def test_a_path_quoted_for_hydra_and_null_keep_their_meaning() -> None:
 
 
 def test_paths_sweep_in_a_multirun() -> None:
-    assert grammar.literal("train", ["data.path=a b.csv,c.csv"], multirun=True) == ["data.path='a b.csv','c.csv'"]
+    assert override_grammar.literal("train", ["data.path=a b.csv,c.csv"], multirun=True) == [
+        "data.path='a b.csv','c.csv'"
+    ]
 
 
 def test_settings_written_and_read_back_are_the_same(settings: Any, tmp_path: Path) -> None:
@@ -268,7 +273,7 @@ def test_settings_written_and_read_back_are_the_same(settings: Any, tmp_path: Pa
     chosen = {"data": "sample", "model": "tiny", "peft": "lora"}
     run_folder.write_settings(tmp_path, before, chosen)
     stored = run_folder.settings_as_overrides(tmp_path, changed=[])
-    after = settings(*[grammar.override(name, value, set(chosen)) for name, value in stored.items()])
+    after = settings(*[override_grammar.override(name, value, set(chosen)) for name, value in stored.items()])
     assert after == before
 
 
@@ -290,10 +295,10 @@ def test_own_options_come_from_config_dir(run: Any, tmp_path: Path, capfd: Any) 
 
 
 def test_a_folder_without_a_model_is_refused_by_what_it_lacks(tmp_path: Path) -> None:
-    from emotion_lightning import checkpoint
+    from emotion_lightning.models import model_folder
 
     with pytest.raises(UserError, match="holds neither"):
-        checkpoint.model_folder(str(tmp_path))
+        model_folder.model_folder(str(tmp_path))
 
 
 def test_commands_work_from_any_folder(tmp_path: Path) -> None:
@@ -308,7 +313,7 @@ def test_commands_work_from_any_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sweep", sorted(file.stem for file in (CONF / "sweep").glob("*.yaml")))
 def test_every_sweep_preset_composes(sweep: str) -> None:
     schema.register()
-    command._check_jobs("train", ["-m", f"sweep={sweep}"], typed=set())
+    app._check_jobs("train", ["-m", f"sweep={sweep}"], typed=set())
 
 
 @pytest.mark.parametrize("file", sorted((CONF / "wandb_sweep").glob("*.yaml")), ids=lambda file: file.stem)

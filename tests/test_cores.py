@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from emotion_lightning import predictor
-from emotion_lightning.cores import Cores
 from emotion_lightning.errors import UserError
+from emotion_lightning.inference import predictor
+from emotion_lightning.inference.threads import Cores
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +47,13 @@ def test_predictions_are_the_same_on_one_core_and_on_several(finished: Path, cor
 def test_weights_cast_once_give_the_same_answers_as_those_cast_for_each_batch() -> None:
     from torch import nn
 
-    from emotion_lightning import model
+    from emotion_lightning.models import backbone
 
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), model.Float32Linear(8, 3))
+    network = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), backbone.Float32Linear(8, 3))
     values = torch.randn(5, 8)
     with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
         before = network(values)
-        model.cast_products(network, torch.bfloat16)
+        backbone.cast_products(network, torch.bfloat16)
         assert torch.equal(network(values), before)
     assert [part.weight.dtype for part in network] == [torch.bfloat16, torch.float32, torch.float32]

@@ -14,10 +14,13 @@ import torch
 from conftest import SMALL
 from tables import other_labels
 
-from emotion_lightning import config, distillation, predictor, run_folder
+from emotion_lightning import config
 from emotion_lightning.data import sources
 from emotion_lightning.data.module import EmotionData
-from emotion_lightning.loss import WeightedBCE
+from emotion_lightning.inference import predictor
+from emotion_lightning.models.losses import WeightedBCE
+from emotion_lightning.runs import run_folder
+from emotion_lightning.training import distillation
 
 QUICK = [*SMALL, "trainer=debug"]
 

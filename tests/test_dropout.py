@@ -5,7 +5,7 @@ import torch
 from conftest import SMALL
 from torch import nn
 
-from emotion_lightning import dropout
+from emotion_lightning.models import dropout
 
 
 def layer(rate: float) -> nn.Dropout:

@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from emotion_lightning import __version__, cluster, config, environment, model, redaction
+from emotion_lightning import __version__, config
+from emotion_lightning.config import redaction
 from emotion_lightning.data.batches import EmotionRows, Tokens
+from emotion_lightning.models import backbone
+from emotion_lightning.runs import environment, slurm
 
 
 def test_a_run_folder_tells_what_it_was_made_with(finished: Path) -> None:
@@ -95,9 +98,9 @@ def with_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_training_on_the_cpu_of_a_machine_with_a_gpu_measures_and_uses_the_cpu(
     with_gpus: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from emotion_lightning.callbacks import Clock
-    from emotion_lightning.classifier import EmotionClassifier
     from emotion_lightning.data.module import EmotionData
+    from emotion_lightning.training.callbacks import Clock
+    from emotion_lightning.training.classifier import EmotionClassifier
 
     clock = Clock()
     clock.setup(_Trainer("cpu"), None, "fit")
@@ -146,10 +149,10 @@ def test_each_process_of_a_node_has_the_gpu_that_lightning_gives_it(
         monkeypatch.delenv(name, raising=False)
     for name, value in ((job if "SLURM_LOCALID" in variables else {}) | variables).items():
         monkeypatch.setenv(name, value)
-    assert model.device_for(config.Accelerator.gpu) == torch.device("cuda", device)
-    assert len(cluster.lightning_plugins()) == plugins
-    cluster.set_local_rank(1)  # as the processes of `predict devices=` do
-    assert model.device_for(config.Accelerator.gpu) == torch.device("cuda", 1)
+    assert backbone.device_for(config.Accelerator.gpu) == torch.device("cuda", device)
+    assert len(slurm.lightning_plugins()) == plugins
+    slurm.set_local_rank(1)  # as the processes of `predict devices=` do
+    assert backbone.device_for(config.Accelerator.gpu) == torch.device("cuda", 1)
 
 
 @pytest.mark.parametrize("command", config.COMMANDS)

@@ -12,8 +12,11 @@ import torch
 from conftest import SMALL, run_in_process
 from safetensors.torch import load_file
 
-from emotion_lightning import bounded_files, checkpoint, extras, load, onnx_graph, pooling, portable
-from emotion_lightning.predictor import GraphPredictor
+from emotion_lightning import load
+from emotion_lightning.inference import exporter, onnx_graph
+from emotion_lightning.inference.predictor import GraphPredictor
+from emotion_lightning.models import model_folder, pooling
+from emotion_lightning.runs import bounded_files, extras
 
 TEXTS = ["I never thought they would come.", "No.", "Rain again, and the boiler is out. Lovely start, that."]
 ENCODER = [o for o in SMALL if "head_dim" not in o] + [
@@ -23,7 +26,7 @@ ENCODER = [o for o in SMALL if "head_dim" not in o] + [
 
 def export(run: Any, source: Path, form: str, *settings: str, output: str = "out") -> dict[str, Any]:
     assert run("export", f"run={source}", f"output={output}", f"format={form}", *settings) == 0
-    found: dict[str, Any] = bounded_files.read_json(Path(output) / portable.REPORT)
+    found: dict[str, Any] = bounded_files.read_json(Path(output) / exporter.REPORT)
     return found
 
 
@@ -65,7 +68,7 @@ def test_an_adapter_answers_without_its_run(run: Any, finished: Path, tmp_path: 
 
 def test_an_adapter_names_a_base_of_the_hub_instead_of_a_copy(run: Any, finished: Path) -> None:
     export(run, finished, "adapter", "base=somebody/gemma")
-    card = checkpoint.read_card(Path("out"))
+    card = model_folder.read_card(Path("out"))
     assert card.base["path"] == "somebody/gemma" and not card.base["local"] and not Path("out/base").exists()
     assert bounded_files.read_json(Path("out/adapter_config.json"))["base_model_name_or_path"] == "somebody/gemma"
 
@@ -83,7 +86,7 @@ def test_a_merged_folder_answers_in_a_stock_pipeline(run: Any, finished: Path, c
     from transformers import pipeline
 
     emotions = pipeline("text-classification", model="out", top_k=None, function_to_apply="sigmoid", device="cpu")
-    names = checkpoint.read_card(Path("out")).labels
+    names = model_folder.read_card(Path("out")).labels
     for found, own in zip(emotions(TEXTS), answers("out"), strict=True):
         stock = {answer["label"]: answer["score"] for answer in found}
         np.testing.assert_allclose([stock[name] for name in names], own, atol=1e-5)
@@ -119,7 +122,7 @@ def test_other_pooling_than_transformers_is_told(run: Any, encoder: Path, capfd:
 def test_thresholds_are_fitted_anew_where_asked(run: Any, finished: Path) -> None:
     export(run, finished, "merged", output="kept")
     found = export(run, finished, "merged", "refit=true")
-    own, kept, fitted = (checkpoint.read_card(Path(f)).thresholds for f in (finished / "model", "kept", "out"))
+    own, kept, fitted = (model_folder.read_card(Path(f)).thresholds for f in (finished / "model", "kept", "out"))
     assert kept == own and fitted["per_label"] != own["per_label"]
     assert found["thresholds"]["are"] == "fitted anew"
 
@@ -265,14 +268,14 @@ def test_what_cannot_be_exported_is_told_and_nothing_is_left(
     (tmp_path / "used" / "mine.txt").write_text("mine")
     (tmp_path / "empty").mkdir()
     lost = Path(shutil.copytree(finished / "model", tmp_path / "lost" / "model"))
-    card = json.loads((lost / checkpoint.CARD).read_text())
+    card = json.loads((lost / model_folder.CARD).read_text())
     card["base"]["path"] = str(tmp_path / "nowhere")
-    (lost / checkpoint.CARD).write_text(json.dumps(card))
-    (lost / checkpoint.CARD).with_name("SHA256SUMS").unlink(missing_ok=True)
+    (lost / model_folder.CARD).write_text(json.dumps(card))
+    (lost / model_folder.CARD).with_name("SHA256SUMS").unlink(missing_ok=True)
     hub = Path(shutil.copytree(lost, tmp_path / "hub" / "model"))
     card["base"] |= {"path": "nobody/nothing", "local": False, "pretrained": True}
-    (hub / checkpoint.CARD).write_text(json.dumps(card))
-    (hub / checkpoint.CARD).with_name("SHA256SUMS").unlink(missing_ok=True)
+    (hub / model_folder.CARD).write_text(json.dumps(card))
+    (hub / model_folder.CARD).with_name("SHA256SUMS").unlink(missing_ok=True)
     before = sorted(path.name for path in tmp_path.iterdir())
     for arguments, message in [
         ([f"run={finished}", "output=used", "format=merged"], "used stands already and is not empty"),
@@ -309,11 +312,11 @@ def test_an_export_that_fails_leaves_nothing(
         raise OSError(28, "No space left on device", "model.safetensors")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_whole", wrong)
+        patch.setattr(model_folder, "save_whole", wrong)
         assert run("export", f"run={finished}", "output=out", "format=merged") == 2
     assert "No space left" in capfd.readouterr().err
     assert not part.exists() and not Path("out").exists()
-    monkeypatch.setattr(portable, "_difference", lambda *_: 0.5)
+    monkeypatch.setattr(exporter, "_difference", lambda *_: 0.5)
     assert run("export", f"run={finished}", "output=out", "format=merged") == 1
     assert "merged and unmerged: answers differ by 0.5" in capfd.readouterr().err
     assert not [path.name for path in tmp_path.iterdir() if "out." in path.name or path.name == "out"]
@@ -323,7 +326,7 @@ def test_without_the_runs_data_answers_are_compared_on_bundled_texts(
     run: Any, finished: Path, tmp_path: Path, capfd: Any
 ) -> None:
     run_copy = Path(shutil.copytree(finished, tmp_path / "run"))
-    file = run_copy / "model" / checkpoint.CARD
+    file = run_copy / "model" / model_folder.CARD
     card = json.loads(file.read_text())
     fields = {"path": "/nowhere/my.csv"} | dict.fromkeys(
         ["text", "labels", "labels_column", "separator", "id_column", "train", "validation", "test", "splits",
@@ -357,8 +360,8 @@ def test_a_graph_is_no_start_and_no_source(run: Any, finished: Path, capfd: Any)
 
 def test_stock_is_what_transformers_computes(finished: Path, encoder: Path) -> None:
     for folder, stock in ((finished, True), (encoder, False)):
-        card = checkpoint.read_card(folder / "model")
-        network, _ = checkpoint.load_model(folder / "model", card=card, device=torch.device("cpu"))
+        card = model_folder.read_card(folder / "model")
+        network, _ = model_folder.load_model(folder / "model", card=card, device=torch.device("cpu"))
         batch = {"input_ids": torch.tensor([[2, 9, 8, 7]]), "attention_mask": torch.ones(1, 4, dtype=torch.long)}
         ours = pooling.logits(network, batch, pooling=card.pooling())
         assert torch.allclose(ours, network(**batch).logits, atol=1e-4) == stock == card.base["stock"]

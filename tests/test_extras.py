@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from emotion_lightning import extras
+from emotion_lightning.runs import extras
 
 PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
 NAMED = ["mlflow", "onnx", "slurm", "tensorboard", "tune"]

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from tables import emotions, write_csv, write_jsonl, write_parquet
 
 from emotion_lightning import config
-from emotion_lightning.data import files, tables
-from emotion_lightning.data.cells import as_text
+from emotion_lightning.data import tables
 from emotion_lightning.data.columns import survey
+from emotion_lightning.data.formats import files
+from emotion_lightning.data.formats.cells import as_text
 from emotion_lightning.data.rows import Problems
 from emotion_lightning.errors import UserError
 

@@ -15,7 +15,7 @@ import pytest
 import warm
 from servers import PATIENCE
 
-from emotion_lightning import fork_server
+from emotion_lightning.tuning import fork_server
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere all commands are fresh processes")
 

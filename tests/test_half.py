@@ -11,9 +11,10 @@ import torch
 from conftest import SMALL
 from torch import nn
 
-from emotion_lightning import finite, half, load, model
-from emotion_lightning.callbacks.scaling import SkippedSteps
+from emotion_lightning import load
 from emotion_lightning.errors import UserError
+from emotion_lightning.models import backbone, float16, nonfinite
+from emotion_lightning.training.callbacks.skipped_steps import SkippedSteps
 
 SHAPE = {
     "num_hidden_layers": 2,
@@ -60,9 +61,9 @@ def in_half(network: Any, *, wide: bool) -> Any:
 
     network = copy.deepcopy(network).half()
     network.score.float()
-    network.score.__class__ = model.Float32Linear
+    network.score.__class__ = backbone.Float32Linear
     if wide:
-        model.keep_in_range(network, torch.float16)
+        backbone.keep_in_range(network, torch.float16)
     return network
 
 
@@ -113,7 +114,7 @@ def test_gradients_are_those_of_float32_too() -> None:
 
 def test_tokens_in_range_stay_as_they_are_and_others_lose_nothing_but_a_power_of_two() -> None:
     vectors = torch.tensor([[1.0, -2.0], [3e9, 1.5e9], [0.0, 0.0]])
-    small, power = half.within_range(vectors)
+    small, power = float16.within_range(vectors)
     assert small.dtype is torch.float16
     assert power.flatten().tolist() == [1.0, 2.0**24, 1.0]
     torch.testing.assert_close(small.float() * power, vectors, rtol=2**-11, atol=0)
@@ -128,7 +129,7 @@ def beyond(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "beyond"
     gemma(feedforward=600.0, embeddings=4.0, words=8192).model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(model.BUNDLED / name, folder / name)
+        shutil.copy(backbone.BUNDLED / name, folder / name)
     return folder
 
 
@@ -160,7 +161,7 @@ def test_a_model_beyond_float16_trains_in_it_and_labels_the_same_afterwards(
 def test_plain_float16_ends_with_the_module_that_overflowed(
     run: Any, beyond: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
-    monkeypatch.setattr(model, "keep_in_range", lambda network, compute: None)
+    monkeypatch.setattr(backbone, "keep_in_range", lambda network, compute: None)
     assert run("train", *asked(beyond, "model.quantization=none")) == 2
     told = capfd.readouterr().err
     assert "The loss is nan at step 1" in told
@@ -173,7 +174,7 @@ def test_labelling_in_plain_float16_names_the_module_too(
     run: Any, beyond: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
     assert run("train", *asked(beyond, "trainer=debug", "model.quantization=none")) == 0
-    monkeypatch.setattr(model, "keep_in_range", lambda network, compute: None)
+    monkeypatch.setattr(backbone, "keep_in_range", lambda network, compute: None)
     with pytest.raises(UserError, match=r"layers\.0\.mlp\.down_proj gave infinity in float16.*; repeat the run"):
         load(tmp_path / "out", accelerator="cpu").predict(["so happy"])
 
@@ -205,21 +206,21 @@ class Wrong(nn.Module):
 )
 def test_the_first_module_is_named_and_no_hook_stays(within: bool, text: str) -> None:
     network = Wrong(within=within)
-    cause = finite.first(network, lambda: network(torch.full((1, 2), 10.0)))
+    cause = nonfinite.first(network, lambda: network(torch.full((1, 2), 10.0)))
     assert cause is not None and cause.text == text
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
     network.second.weight.data[0, 0] = torch.nan
-    cause = finite.first(network, lambda: network(torch.full((1, 2), 10.0)))
+    cause = nonfinite.first(network, lambda: network(torch.full((1, 2), 10.0)))
     assert cause is not None and cause.text == "the parameters second.weight are not finite"
     network = Wrong(within=False).double()
-    assert finite.first(network, lambda: network.first(torch.ones(1, 2).double())) is None
+    assert nonfinite.first(network, lambda: network.first(torch.ones(1, 2).double())) is None
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_a_split_that_is_not_finite_names_the_module(
     run: Any, monkeypatch: pytest.MonkeyPatch, capfd: Any, split: str
 ) -> None:
-    from emotion_lightning.classifier import EmotionClassifier
+    from emotion_lightning.training.classifier import EmotionClassifier
 
     step = getattr(EmotionClassifier, f"{split}_step")
 
@@ -256,7 +257,7 @@ def train_with_scaler(bad: list[bool]) -> SkippedSteps:
     counter = SkippedSteps()
     trainer = lightning.Trainer(
         accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, callbacks=[counter], plugins=[model.precision(torch.float16, CPU)],
+        enable_model_summary=False, callbacks=[counter], plugins=[backbone.precision(torch.float16, CPU)],
     )  # fmt: skip
     trainer.fit(Module(), torch.utils.data.DataLoader(torch.tensor(bad), batch_size=1))
     return counter
@@ -294,7 +295,7 @@ def test_gemma_in_float16_trains_without_a_storm_in_the_memory_of_a_t4(
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parent.parent / "benchmarks"))
     from gpu_parts import base
 
-    from emotion_lightning import checkpoint_io
+    from emotion_lightning.training import checkpoint_io
 
     device, steps = (CPU, 4) if shape else (torch.device("cuda", 0), 60)
     if not shape:

@@ -10,9 +10,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from emotion_lightning import checkpoint, head_start, model, optimizer
 from emotion_lightning.config import Pooling
 from emotion_lightning.errors import UserError
+from emotion_lightning.models import backbone, head_start, model_folder
+from emotion_lightning.training import optimizer
 
 
 class Network(nn.Module):
@@ -84,7 +85,7 @@ def test_a_run_on_large_hidden_vectors_goes_on_as_it_began(
     sizes = {"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
     architecture = AutoConfig.for_model("gemma", **sizes, num_key_value_heads=1, head_dim=16, vocab_size=8192)
     AutoModel.from_config(architecture).save_pretrained(tmp_path / "base")
-    AutoTokenizer.from_pretrained(model.BUNDLED).save_pretrained(tmp_path / "base")
+    AutoTokenizer.from_pretrained(backbone.BUNDLED).save_pretrained(tmp_path / "base")
     file = tmp_path / "base" / "model.safetensors"
     # Gemma multiplies by 1 + this.
     save_file(load_file(file) | {"norm.weight": torch.full((32,), 4.0)}, file, {"format": "pt"})
@@ -94,7 +95,7 @@ def test_a_run_on_large_hidden_vectors_goes_on_as_it_began(
         raise UserError("stopped here")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_model", stops)
+        patch.setattr(model_folder, "save_model", stops)
         assert run("train", "model.path=base", "logger=none", "data.max_rows=96", "trainer.max_epochs=1",
                    "hydra.run.dir=out") == 2  # fmt: skip
     first = capfd.readouterr().err

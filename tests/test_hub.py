@@ -13,8 +13,9 @@ import yaml
 from conftest import SMALL
 from hub_server import OWNER, READING, TOKEN, Hub, Repository, log_in
 
-from emotion_lightning import hub, hub_card, run_folder
 from emotion_lightning.errors import UserError
+from emotion_lightning.inference import hub_card, upload
+from emotion_lightning.runs import run_folder
 
 NAME = f"{OWNER}/emotions"
 TEXTS = ["We won!", "Rain again, and I am so tired of it.", "I never thought they would come."]
@@ -31,7 +32,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 @pytest.fixture
 def pushed(server: Hub, finished: Path) -> Hub:
     """A hub that holds the finished run."""
-    hub.upload(finished, NAME)
+    upload.upload(finished, NAME)
     return server
 
 
@@ -60,7 +61,7 @@ def test_a_pushed_run_answers_the_same_from_the_hub(run: Any, server: Hub, finis
     moved = tmp_path / "moved"
     shutil.copytree(finished, moved)
     own = probabilities(run, f"run={moved}")
-    assert hub.upload(moved, NAME) == f"{server.url}/{NAME}"
+    assert upload.upload(moved, NAME) == f"{server.url}/{NAME}"
     shutil.rmtree(moved)
     repository = server.repositories[NAME]
     assert repository.private
@@ -112,7 +113,7 @@ def test_what_is_no_data_is_not_fetched(run: Any, pushed: Hub) -> None:
         "base/a.ckpt": b"p",
     }
     repository.commits.append({**repository.files, **hostile})
-    folder = Path(hub.fetch(f"hf:{NAME}"))
+    folder = Path(upload.fetch(f"hf:{NAME}"))
     assert {file.suffix or file.name for file in folder.rglob("*") if file.is_file()} == {
         ".json",
         ".safetensors",
@@ -200,7 +201,7 @@ def test_nothing_that_is_uploaded_tells_of_this_machine(server: Hub, finished: P
     settings["data"]["path"] = "C:\\Users\\jane\\my.csv"
     settings["logger"] |= {"entity": "janes-team", "project": "secret-project"}
     (run / "settings.yaml").write_text(yaml.safe_dump(settings))
-    hub.upload(run, NAME)
+    upload.upload(run, NAME)
     for path, text in text_of(server.repositories[NAME]).items():
         for trace in (
             str(tmp_path),
@@ -218,9 +219,9 @@ def test_nothing_that_is_uploaded_tells_of_this_machine(server: Hub, finished: P
 
 
 def test_a_model_of_gemma_goes_with_its_notice(finished: Path) -> None:
-    from emotion_lightning import checkpoint
+    from emotion_lightning.models import model_folder
 
-    card = checkpoint.read_card(finished / "model")
+    card = model_folder.read_card(finished / "model")
     card.base |= {"pretrained": True, "local": False, "path": "google/gemma-1.1-2b-it", "revision": None}
     card.data |= {"option": "semeval2018", "language": "Es"}
     story = hub_card.Story(NAME, card, hub_card.Form.adapter, card.base["path"], hub_card.GEMMA_LICENCE, None, None)
@@ -244,7 +245,7 @@ def test_a_model_of_gemma_goes_with_its_notice(finished: Path) -> None:
 )
 def test_a_name_that_is_none_is_refused_before_anything_else(server: Hub, finished: Path, name: str) -> None:
     with pytest.raises(UserError, match="give user/name"):
-        hub.upload(finished, name)
+        upload.upload(finished, name)
     assert server.asked == []
 
 
@@ -264,18 +265,18 @@ def test_a_folder_without_a_whole_model_is_not_pushed(server: Hub, finished: Pat
     shutil.copytree(finished, run)
     (run / "metrics.json").rename(run / "kept.json")
     with pytest.raises(UserError, match="has not finished training"):
-        hub.upload(run, NAME)
+        upload.upload(run, NAME)
     (run / "kept.json").rename(run / "metrics.json")
     weights = run / "model" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"adapter_model\.safetensors is damaged"):
-        hub.upload(run, NAME)
+        upload.upload(run, NAME)
     weights.unlink()
     with pytest.raises(UserError, match="its weights is missing"):
-        hub.upload(run / "model", NAME)
+        upload.upload(run / "model", NAME)
     (run / "model" / "emotion_lightning.json").unlink()
     with pytest.raises(UserError, match="no trained model"):
-        hub.upload(run, NAME)
+        upload.upload(run, NAME)
     assert server.asked == []
 
 
@@ -307,7 +308,7 @@ def test_nothing_is_uploaded_from_a_folder_that_holds_a_secret(
     else:
         place.write_text(f"# notes\n{content}\n")
     with pytest.raises(UserError, match=re.escape(file)) as refused:
-        hub.upload(run, NAME)
+        upload.upload(run, NAME)
     assert content not in str(refused.value)
     assert server.sent() == [] and NAME not in server.repositories
 
@@ -323,17 +324,17 @@ def test_who_may_not_write_gets_the_steps(
     ]:
         log_in(server, tmp_path, monkeypatch, token)
         with pytest.raises(UserError) as refused:
-            hub.upload(finished, name)
+            upload.upload(finished, name)
         for words in (f"No access to {name}: ", reason, "hf auth login", "HF_TOKEN", "may write"):
             assert words in str(refused.value), (token, words)
     assert server.repositories == {}
     log_in(server, tmp_path, monkeypatch)
     server.broken = True
     with pytest.raises(UserError, match="cannot be reached, or fails"):
-        hub.upload(finished, NAME)
+        upload.upload(finished, NAME)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="HF_HUB_OFFLINE=1 forbids"):
-        hub.upload(finished, NAME)
+        upload.upload(finished, NAME)
 
 
 def test_who_may_not_read_gets_the_steps(
@@ -367,7 +368,7 @@ def test_a_second_push_is_a_new_commit_and_leaves_files_of_others(pushed: Hub, f
     repository = pushed.repositories[NAME]
     repository.commits.append({**repository.files, "notes.md": b"mine", "sub/chart.png": b"p"})
     pushed.asked.clear()
-    hub.upload(finished, NAME)
+    upload.upload(finished, NAME)
     assert len(repository.commits) == 3  # nothing has changed, so there is no fourth
     run = tmp_path / "run"
     shutil.copytree(finished, run)
@@ -375,7 +376,7 @@ def test_a_second_push_is_a_new_commit_and_leaves_files_of_others(pushed: Hub, f
     card["thresholds"]["global"]["joy"] = 0.123
     (run / "model" / "emotion_lightning.json").write_text(json.dumps(card))
     (run / "model" / "SHA256SUMS").unlink()
-    hub.upload(run, NAME)
+    upload.upload(run, NAME)
     assert len(repository.commits) == 4
     assert repository.files["notes.md"] == b"mine" and "sub/chart.png" in repository.files
     assert "0.123" in repository.files["README.md"].decode()
@@ -394,14 +395,14 @@ def test_a_place_that_is_taken_is_left_alone(server: Hub, finished: Path) -> Non
         ("me/merged", r"holds it in another form \(config.json\)"),
     ]:
         with pytest.raises(UserError, match=words):
-            hub.upload(finished, name)
+            upload.upload(finished, name)
         assert len(server.repositories[name].commits) == 1
-    hub.upload(finished, "me/public", private=False)
+    upload.upload(finished, "me/public", private=False)
     assert "README.md" in server.repositories["me/public"].files
 
 
 def test_a_new_public_repository_is_public(server: Hub, finished: Path) -> None:
-    hub.upload(finished, NAME, private=False)
+    upload.upload(finished, NAME, private=False)
     assert not server.repositories[NAME].private
 
 
@@ -437,7 +438,7 @@ def test_export_refuses_what_cannot_be_pushed_before_it_works(
 
 
 def test_large_files_that_models_of_the_cache_share_are_read(run: Any, pushed: Hub, tmp_path: Path) -> None:
-    folder = Path(hub.fetch(f"hf:{NAME}"))
+    folder = Path(upload.fetch(f"hf:{NAME}"))
     before = probabilities(run, f"run={folder}")
     # As the client lays out what comes by xet, which the stand-in does not speak.
     for weights in folder.rglob("*.safetensors"):

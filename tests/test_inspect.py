@@ -11,11 +11,13 @@ import pytest
 from browser import laid_out
 from tables import data_settings, write_csv
 
-from emotion_lightning import charts, config, data_card, loss, pages
-from emotion_lightning.charts import data as data_charts
+from emotion_lightning import config
 from emotion_lightning.data import official
 from emotion_lightning.data.rows import Corpus, Rows
-from emotion_lightning.data_card import DataCard
+from emotion_lightning.models import losses
+from emotion_lightning.reports import charts, data_facts, pages
+from emotion_lightning.reports.charts import data as data_charts
+from emotion_lightning.reports.data_facts import DataCard
 
 LABELS = ["joy", "anger|rage", "<b>fear</b>", "grief"]
 NASTY = [
@@ -32,9 +34,9 @@ NASTY = [
 def tokenizer() -> Any:
     from transformers import AutoTokenizer
 
-    from emotion_lightning import model
+    from emotion_lightning.models import backbone
 
-    return AutoTokenizer.from_pretrained(model.BUNDLED)
+    return AutoTokenizer.from_pretrained(backbone.BUNDLED)
 
 
 def corpus(*, test_labels: bool = True) -> Corpus:
@@ -54,7 +56,7 @@ def corpus(*, test_labels: bool = True) -> Corpus:
 def build(found: Corpus, tokenizer: Any, *, examples: int = 10, **chosen: Any) -> DataCard:
     data = data_settings("sample", **chosen)
     weighted = config.WeightedBCE(weights=config.PositiveWeights.neg_pos, clip=10, beta=0.99)
-    return data_card.build(
+    return data_facts.build(
         found, tokenizer, data=data, weighted=weighted, shown={"option": "sample", "max_tokens": data.max_tokens},
         examples=examples, seed=1, tokenizer_name="tiny",
     )  # fmt: skip
@@ -125,16 +127,16 @@ def test_weights_are_those_that_training_takes(tokenizer: Any) -> None:
     for name, values in weights.items():
         kind, clip = re.fullmatch(r"weights=(\w+) clip=(\w+)", name).groups()  # type: ignore[union-attr]
         settings = config.WeightedBCE(config.PositiveWeights(kind), None if clip == "null" else float(clip), 0.99)
-        assert values == loss.positive_weights(settings, label_counts=counts, rows=300).tolist()
+        assert values == losses.positive_weights(settings, label_counts=counts, rows=300).tolist()
 
 
 def test_examples_have_their_label_and_are_the_same_for_a_seed(tokenizer: Any) -> None:
     found = corpus()
     card = build(found, tokenizer, examples=7)
-    assert list(card.examples) == [*LABELS[:3], data_card.NO_LABEL]
+    assert list(card.examples) == [*LABELS[:3], data_facts.NO_LABEL]
     for label, texts in card.examples.items():
         assert len(texts) == 7 or label == LABELS[2]
-        assert all((label in labels) or (label == data_card.NO_LABEL and not labels) for _, labels in texts)
+        assert all((label in labels) or (label == data_facts.NO_LABEL and not labels) for _, labels in texts)
     assert card.examples == build(found, tokenizer, examples=7).examples
     assert build(found, tokenizer, examples=0).examples == {}
 

@@ -15,8 +15,9 @@ import pytest
 from conftest import SMALL
 from servers import PATIENCE
 
-from emotion_lightning import cluster, command, mistakes, side_by_side
+from emotion_lightning.cli import app, gpu_slots, messages
 from emotion_lightning.errors import UserError
+from emotion_lightning.runs import slurm
 
 TRAIN = [sys.executable, "-m", "emotion_lightning.train", "-m"]
 
@@ -40,38 +41,38 @@ def in_local_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "OMP_NUM_THREADS": "1",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    monkeypatch.delenv(side_by_side._DEVICES, raising=False)
-    monkeypatch.setattr(side_by_side.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr(side_by_side.os, "setpgid", lambda *_: None)
+    monkeypatch.delenv(gpu_slots._DEVICES, raising=False)
+    monkeypatch.setattr(gpu_slots.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(gpu_slots.os, "setpgid", lambda *_: None)
     return tmp_path
 
 
 def test_each_job_has_gpus_of_its_own_and_gives_them_back(in_local_job: Path) -> None:
     seen = []
-    with side_by_side.share(gpus=1, cpus=None, tasks=1):
+    with gpu_slots.share(gpus=1, cpus=None, tasks=1):
         seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
-        with side_by_side.share(gpus=1, cpus=None, tasks=1):
+        with gpu_slots.share(gpus=1, cpus=None, tasks=1):
             seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
-    with side_by_side.share(gpus=2, cpus=None, tasks=1):
+    with gpu_slots.share(gpus=2, cpus=None, tasks=1):
         seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
     assert seen == ["0", "1", "0,1"]
 
 
 def test_jobs_take_those_gpus_that_the_multirun_may_use(in_local_job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(side_by_side._DEVICES, "5,GPU-abc")
-    with side_by_side.share(gpus=1, cpus=None, tasks=1), side_by_side.share(gpus=1, cpus=None, tasks=1):
+    monkeypatch.setenv(gpu_slots._DEVICES, "5,GPU-abc")
+    with gpu_slots.share(gpus=1, cpus=None, tasks=1), gpu_slots.share(gpus=1, cpus=None, tasks=1):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-abc"
     with (
         pytest.raises(UserError, match="gpus_per_node=3, but there are 2"),
-        side_by_side.share(gpus=3, cpus=None, tasks=1),
+        gpu_slots.share(gpus=3, cpus=None, tasks=1),
     ):
         pass
 
 
 def test_a_job_waits_until_a_gpu_is_free(in_local_job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(side_by_side._DEVICES, "7")
+    monkeypatch.setenv(gpu_slots._DEVICES, "7")
     waited = []
-    holder = side_by_side.share(gpus=1, cpus=None, tasks=1)
+    holder = gpu_slots.share(gpus=1, cpus=None, tasks=1)
     holder.__enter__()
 
     def sleep(_: float) -> None:
@@ -79,15 +80,15 @@ def test_a_job_waits_until_a_gpu_is_free(in_local_job: Path, monkeypatch: pytest
         if len(waited) == 2:
             holder.__exit__(None, None, None)
 
-    monkeypatch.setattr(side_by_side.time, "sleep", sleep)
-    with side_by_side.share(gpus=1, cpus=None, tasks=1):
+    monkeypatch.setattr(gpu_slots.time, "sleep", sleep)
+    with gpu_slots.share(gpus=1, cpus=None, tasks=1):
         assert (os.environ["CUDA_VISIBLE_DEVICES"], len(waited)) == ("7", 2)
 
 
 def test_the_processes_of_one_job_share_its_place(in_local_job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with side_by_side.share(gpus=2, cpus=None, tasks=2):
+    with gpu_slots.share(gpus=2, cpus=None, tasks=2):
         monkeypatch.setenv("SUBMITIT_LOCAL_GLOBALID", "1")
-        with side_by_side.share(gpus=2, cpus=None, tasks=2):
+        with gpu_slots.share(gpus=2, cpus=None, tasks=2):
             assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
         monkeypatch.setenv("SUBMITIT_LOCAL_GLOBALID", "0")
 
@@ -96,21 +97,21 @@ def test_a_process_waits_for_the_first_of_its_own_job(in_local_job: Path, monkey
     def sleep(_: float) -> None:
         (in_local_job / "%j" / "place-12.txt").write_text("2")
 
-    monkeypatch.setattr(side_by_side.time, "sleep", sleep)
-    with side_by_side.share(gpus=1, cpus=None, tasks=2):
+    monkeypatch.setattr(gpu_slots.time, "sleep", sleep)
+    with gpu_slots.share(gpus=1, cpus=None, tasks=2):
         monkeypatch.setenv("SUBMITIT_LOCAL_JOB_ID", "12")
         monkeypatch.setenv("SUBMITIT_LOCAL_GLOBALID", "1")
-        with side_by_side.share(gpus=1, cpus=None, tasks=2):
+        with gpu_slots.share(gpus=1, cpus=None, tasks=2):
             assert os.environ["CUDA_VISIBLE_DEVICES"] == "2"  # not the place of job 11
         monkeypatch.setenv("SUBMITIT_LOCAL_JOB_ID", "11")
         monkeypatch.setenv("SUBMITIT_LOCAL_GLOBALID", "0")
 
 
 def test_without_gpus_jobs_share_the_cores(in_local_job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(side_by_side.os, "sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.setenv(side_by_side._DEVICES, "")
+    monkeypatch.setattr(gpu_slots.os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setenv(gpu_slots._DEVICES, "")
     monkeypatch.delenv("OMP_NUM_THREADS")
-    with side_by_side.share(gpus=1, cpus=4, tasks=1), side_by_side.share(gpus=1, cpus=4, tasks=1):
+    with gpu_slots.share(gpus=1, cpus=4, tasks=1), gpu_slots.share(gpus=1, cpus=4, tasks=1):
         assert os.environ["OMP_NUM_THREADS"] == "4"
     taken = sorted(file.stem for file in in_local_job.glob("emotion_lightning-*/cores*"))
     assert taken == ["cores-0", "cores-1"]
@@ -120,9 +121,9 @@ def test_a_missing_launcher_and_a_missing_slurm_are_told() -> None:
     from hydra.errors import MissingConfigException
 
     missing = MissingConfigException("", missing_cfg_file="hydra/launcher/submitit_slurm", options=["basic"])
-    told = mistakes.as_user_error("train", missing, [])
+    told = messages.as_user_error("train", missing, [])
     assert told is not None and "emotion-lightning[slurm]" in str(told)
-    told = mistakes.as_user_error(
+    told = messages.as_user_error(
         "train", RuntimeError('Could not detect "srun", are you indeed on a slurm cluster?'), []
     )
     assert told is not None and "hydra/launcher=local" in str(told)
@@ -141,7 +142,7 @@ def test_every_launcher_composes_and_jobs_of_slurm_go_on_after_their_time(launch
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     from hydra import compose, initialize_config_dir
 
-    from emotion_lightning import schema
+    from emotion_lightning.config import schema
 
     schema.register()
     with initialize_config_dir(config_dir=str(schema.conf_folder()), version_base="1.3"):
@@ -152,11 +153,11 @@ def test_every_launcher_composes_and_jobs_of_slurm_go_on_after_their_time(launch
 
 
 def test_only_the_first_process_of_a_job_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cluster.is_first_process() and cluster.processes() == 1
+    assert slurm.is_first_process() and slurm.processes() == 1
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
     monkeypatch.setenv("SLURM_NTASKS", "2")
     monkeypatch.setenv("SLURM_PROCID", "1")
-    assert not cluster.is_first_process() and cluster.processes() == 2
+    assert not slurm.is_first_process() and slurm.processes() == 2
 
 
 @pytest.mark.slow
@@ -204,7 +205,7 @@ def test_jobs_need_as_many_processes_as_the_launcher_starts(
 ) -> None:
     from emotion_lightning import train
 
-    monkeypatch.setattr(command, "in_multirun", lambda: True)
+    monkeypatch.setattr(app, "in_multirun", lambda: True)
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
     monkeypatch.setenv("SLURM_NTASKS", "2")
     train._refuse(settings("trainer=ddp"), tmp_path, goes_on=False)

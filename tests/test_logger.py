@@ -14,8 +14,10 @@ import wandb_server
 from conftest import SMALL, run_in_process
 from servers import PATIENCE, answers, free_port
 
-from emotion_lightning import logger, run_folder, schema
+from emotion_lightning.config import schema
 from emotion_lightning.errors import UserError
+from emotion_lightning.runs import run_folder
+from emotion_lightning.training.loggers import wandb_logger
 
 ASKED = [override for override in SMALL if override != "logger=none"]
 
@@ -101,11 +103,11 @@ def test_online_without_a_key_names_the_two_ways_out(settings: Any, monkeypatch:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setattr(wandb, "login", lambda **_: False)
     with pytest.raises(UserError, match=r"wandb login.*logger\.mode=offline"):
-        logger._offline(settings("logger.mode=online").logger)
+        wandb_logger._offline(settings("logger.mode=online").logger)
 
 
 def test_settings_are_dotted_so_that_a_swept_group_locks_nothing(settings: Any) -> None:
-    flat = logger.dotted(schema.plain(settings()))
+    flat = wandb_logger.dotted(schema.plain(settings()))
     assert flat["peft.lr"] == 0.01 and "peft" not in flat
 
 
@@ -117,7 +119,7 @@ def sends_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sends_all") / "out"
     asked = ["trainer=debug", "logger.log_texts=true", "logger.log_model=true", f"hydra.run.dir={folder}"]
     with pytest.MonkeyPatch.context() as quick:
-        quick.setattr("emotion_lightning.charts.run.pictures", lambda card: {"one": Figure()})
+        quick.setattr("emotion_lightning.reports.charts.run.pictures", lambda card: {"one": Figure()})
         assert run_in_process("train", *ASKED, *asked, pictures=True) == 0
     return folder
 
@@ -289,4 +291,4 @@ def test_a_missing_package_is_named_with_what_installs_it(
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=rf"logger={option} needs .*: pip install -e .*\[{option}\]"):
-        logger.check(settings(f"logger={option}").logger)
+        wandb_logger.check(settings(f"logger={option}").logger)

@@ -3,7 +3,9 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from emotion_lightning import config, loss, schema
+from emotion_lightning import config
+from emotion_lightning.config import schema
+from emotion_lightning.models import losses
 
 COUNTS, ROWS = np.array([0, 1, 50, 100]), 200
 """A label without positives, a rare one, one in four, one in two."""
@@ -31,11 +33,11 @@ def plain_bce():
 
 
 def build(settings):
-    return loss.build(settings, label_counts=COUNTS, rows=ROWS)
+    return losses.build(settings, label_counts=COUNTS, rows=ROWS)
 
 
 def weights(kind, clip=None):
-    return loss.positive_weights(
+    return losses.positive_weights(
         config.WeightedBCE(config.PositiveWeights[kind], clip, beta=0.99), label_counts=COUNTS, rows=ROWS
     )
 
@@ -61,7 +63,7 @@ def test_positives_weigh_by_how_rare_their_label_is(kind, clip, expected):
 @pytest.mark.parametrize("clip", [None, 10])
 def test_a_label_that_every_row_has_keeps_a_gradient(kind, clip):
     settings = config.WeightedBCE(kind, clip, 0.99)
-    module = loss.build(settings, label_counts=np.array([0, 6, 3]), rows=6)
+    module = losses.build(settings, label_counts=np.array([0, 6, 3]), rows=6)
     assert module.weights is None or module.weights[:2].tolist() == [1, 1]
     logits = torch.zeros(6, 3, requires_grad=True)
     module(logits, torch.tensor([[0.0, 1.0, row % 2] for row in range(6)])).backward()
@@ -161,7 +163,7 @@ def test_zlpr_is_the_paper_s_sum_over_pairs():
 
 def test_zlpr_stays_finite_at_extreme_logits_and_where_all_or_no_labels_hold():
     logits = torch.tensor([[1e4, -1e4], [300.0, 300.0], [-300.0, 5.0]], requires_grad=True)
-    found = loss.ZLPR()(logits, torch.tensor([[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]]))
+    found = losses.ZLPR()(logits, torch.tensor([[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]]))
     found.backward()
     assert torch.isfinite(found) and torch.isfinite(logits.grad).all()
 

@@ -13,8 +13,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from emotion_lightning import bounded_files, checkpoint_io, manifest, model, multirun, run_folder, trial, untrusted
+from emotion_lightning.cli import multirun
 from emotion_lightning.errors import UserError
+from emotion_lightning.models import backbone, safe_loading
+from emotion_lightning.runs import bounded_files, manifest, run_folder
+from emotion_lightning.training import checkpoint_io
+from emotion_lightning.tuning import trial
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +62,7 @@ def test_the_check_can_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_bundled_network_is_as_it_was_written() -> None:
-    for folder in (model.BUNDLED, model.BUNDLED_RUN / run_folder.MODEL):
+    for folder in (backbone.BUNDLED, backbone.BUNDLED_RUN / run_folder.MODEL):
         listed = manifest.read(folder / manifest.NAME)
         assert listed.keys() == {file.name for file in folder.iterdir()} - {manifest.NAME}
         manifest.check(folder, "*")
@@ -213,20 +217,20 @@ def test_a_changed_checkpoint_is_noticed(tmp_path: Path) -> None:
 def test_weights_of_whole_numbers_are_refused(tmp_path: Path) -> None:
     save_file({"layer.weight": torch.ones(2, 2)}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text('{"num_hidden_layers": 1}')
-    untrusted.check_base(tmp_path)
+    safe_loading.check_base(tmp_path)
     file = tmp_path / "model.safetensors"
     content = file.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     file.write_bytes(content[:8] + content[8 : 8 + length].replace(b"F32", b"I32") + content[8 + length :])
     with pytest.raises(UserError, match=r"layer\.weight holds numbers of type I32"):
-        untrusted.check_base(tmp_path)
+        safe_loading.check_base(tmp_path)
 
 
 def test_a_network_of_more_layers_than_tensors_is_refused(tmp_path: Path) -> None:
     save_file({"layer.weight": torch.ones(2, 2)}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text('{"text_config": {"num_hidden_layers": 100000}}')
     with pytest.raises(UserError, match="num_hidden_layers is 100,000, where the weights have 1 tensors"):
-        untrusted.check_base(tmp_path)
+        safe_loading.check_base(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from emotion_lightning import adapter, config, model, pooling
+from emotion_lightning import config
 from emotion_lightning.data.batches import Collate, EmotionRows, tokenize
 from emotion_lightning.errors import UserError
+from emotion_lightning.models import adapter, backbone, pooling
 
 LABELS = ["anger", "joy", "trust"]
 TEXTS = ["I never thought they would come.", "No.", "Rain again, and the boiler is out. Lovely start, that."]
@@ -62,11 +63,11 @@ Built = tuple[Any, Any, dict[str, Tensor]]
 def build(settings: Any, tmp_path: Path, *overrides: str) -> Built:
     """Settings, a small network with trained parts, and a padded batch."""
     chosen = settings("model.dtype=float32", *overrides)
-    tokenizer = model.load_tokenizer(chosen.model)
+    tokenizer = backbone.load_tokenizer(chosen.model)
     network = base(chosen, tokenizer, tmp_path)
     network = adapter.attach(
-        network, chosen.peft, roles=chosen.model.roles, head=model.head_modules(chosen.model), seed=1,
-        unused=model.unused_module(chosen.model),
+        network, chosen.peft, roles=chosen.model.roles, head=backbone.head_modules(chosen.model), seed=1,
+        unused=backbone.unused_module(chosen.model),
     )  # fmt: skip
     dataset = EmotionRows(tokenize(TEXTS, tokenizer, max_tokens=64), None)
     return chosen, network, Collate(dataset, tokenizer.pad_token_id)([0, 1, 2])
@@ -74,7 +75,7 @@ def build(settings: Any, tmp_path: Path, *overrides: str) -> Built:
 
 def base(chosen: Any, tokenizer: Any, tmp_path: Path) -> Any:
     full = isinstance(chosen.peft, config.Full)
-    return model.build(
+    return backbone.build(
         chosen.model, LABELS, tokenizer=tokenizer, full=full, device=CPU, seed=1, base_folder=tmp_path / "base"
     )
 
@@ -93,7 +94,7 @@ def expected(chosen: Any, network: Any, method: str) -> set[str]:
         return {
             name
             for name, _ in network.named_parameters()
-            if str(model.unused_module(chosen.model)) not in name.split(".")
+            if str(backbone.unused_module(chosen.model)) not in name.split(".")
         }
     own = network.get_base_model()
     modules = {name: module for name, module in own.named_modules() if not re.search(r"\.(base_layer|default)", name)}
@@ -108,7 +109,7 @@ def expected(chosen: Any, network: Any, method: str) -> set[str]:
                 names |= {f"{prefix}{name}.ln_tuning_layers.default.{part}" for part in weights}
             else:
                 names |= {f"{prefix}{name}.{part}" for part in ADDED[method]}
-    for head in model.head_modules(chosen.model):
+    for head in backbone.head_modules(chosen.model):
         (place,) = [name for name in modules if name.split(".")[-1] == head]
         parts = [part for part, _ in modules[place].original_module.named_parameters()]
         names |= {f"{prefix}{place}.modules_to_save.default.{part}" for part in parts}
@@ -155,7 +156,7 @@ def test_trains_what_it_should_in_float32_and_reloads_to_equal_logits(
         again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
     else:
         again = PeftModel.from_pretrained(
-            base(chosen, model.load_tokenizer(chosen.model), tmp_path), tmp_path / "saved"
+            base(chosen, backbone.load_tokenizer(chosen.model), tmp_path), tmp_path / "saved"
         )
         adapter.keep_dtype(again)
     with torch.no_grad():
@@ -353,7 +354,7 @@ def test_a_compiled_network_gives_the_same_logits_for_every_length_and_is_compil
     ]
     with torch.no_grad():
         before = [logits(chosen, network.eval(), one) for one in cut]
-        model.compile_(network)
+        backbone.compile_(network)
         logits(chosen, network, cut[0])
         torch._dynamo.utils.counters.clear()
         after = [logits(chosen, network, one) for one in cut]

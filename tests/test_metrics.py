@@ -6,7 +6,7 @@ import torch
 from sklearn import metrics as sklearn_metrics
 from torchmetrics.functional.classification import multilabel_f1_score
 
-from emotion_lightning import metrics, thresholds
+from emotion_lightning.evaluation import metrics, thresholds
 
 SHAPES = [(1, 2), (7, 3), (200, 11), (5427, 28)]
 """Rows and labels; the last is the test split of GoEmotions."""

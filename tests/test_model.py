@@ -14,9 +14,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from emotion_lightning import first_token, model
 from emotion_lightning.config import AttentionKernel
 from emotion_lightning.errors import UserError
+from emotion_lightning.models import backbone, first_token
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
@@ -48,14 +48,14 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def test_gemma_without_an_accepted_licence_gets_the_steps(settings: Any, hub: str) -> None:
     with pytest.raises(UserError) as error:
-        model.check_access(settings("model=gemma").model)
+        backbone.check_access(settings("model=gemma").model)
     for step in ("licence", "https://huggingface.co/google/gemma-1.1-2b-it", "hf auth login", "HF_TOKEN", "model.path"):
         assert step in str(error.value)
 
 
 def test_an_unknown_model_is_said_to_be_unknown(settings: Any, hub: str) -> None:
     with pytest.raises(UserError, match="does not know it"):
-        model.check_access(settings("model=gemma", "model.path=nobody/nothing").model)
+        backbone.check_access(settings("model=gemma", "model.path=nobody/nothing").model)
 
 
 def test_no_network_is_said_at_once(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +63,7 @@ def test_no_network_is_said_at_once(settings: Any, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     start = time.monotonic()
     with pytest.raises(UserError, match="cannot be reached"):
-        model.check_access(settings("model=gemma").model)
+        backbone.check_access(settings("model=gemma").model)
     assert time.monotonic() - start < 20  # transformers itself would try for 46 s
 
 
@@ -78,7 +78,7 @@ def test_access_is_checked_before_the_data(run: Any, capfd: Any) -> None:
 )
 def test_a_wrong_model_path_is_refused(settings: Any, path: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        model.check_access(settings("model=gemma", f"model.path='{path}'").model)
+        backbone.check_access(settings("model=gemma", f"model.path='{path}'").model)
 
 
 def test_gemma_architecture_has_the_shape_of_gemma_2b(settings: Any) -> None:
@@ -115,7 +115,7 @@ def test_a_shape_for_a_model_that_has_one_is_refused(run: Any, capfd: Any) -> No
 def test_short_texts_on_a_cpu_get_the_faster_attention(
     asked: str, device: str, dtype: torch.dtype, max_tokens: int, chosen: str
 ) -> None:
-    kernel = model.attention_kernel(AttentionKernel(asked), torch.device(device), dtype, max_tokens=max_tokens)
+    kernel = backbone.attention_kernel(AttentionKernel(asked), torch.device(device), dtype, max_tokens=max_tokens)
     assert kernel is AttentionKernel(chosen)
 
 
@@ -140,9 +140,9 @@ def test_a_model_that_was_trained_for_other_labels_gets_a_fresh_head(
 ) -> None:
     from transformers import AutoModelForSequenceClassification
 
-    labelled = AutoModelForSequenceClassification.from_pretrained(model.BUNDLED, num_labels=5)
+    labelled = AutoModelForSequenceClassification.from_pretrained(backbone.BUNDLED, num_labels=5)
     labelled.save_pretrained("trained")
-    AutoTokenizer.from_pretrained(model.BUNDLED).save_pretrained("trained")
+    AutoTokenizer.from_pretrained(backbone.BUNDLED).save_pretrained("trained")
     assert run("train", "model.path=trained", f"model.quantization={quantization}", "trainer=debug", "logger=none",
                "data.max_rows=64", "hydra.run.dir=out") == 0  # fmt: skip
     assert run("predict", "run=out", "text=We won!") == 0
@@ -163,12 +163,12 @@ def test_a_model_that_was_trained_for_other_labels_gets_a_fresh_head(
 def test_a_tokenizer_of_a_decoder_begins_every_text_as_its_model_was_trained(
     settings: Any, tmp_path: Path, name: str, add: bool | None, post: bool, option: str, begins: bool | str
 ) -> None:
-    content = json.loads((model.BUNDLED / "tokenizer.json").read_text())
-    said = json.loads((model.BUNDLED / "tokenizer_config.json").read_text()) | {"tokenizer_class": name}
-    shutil.copy(model.BUNDLED / "config.json", tmp_path)
+    content = json.loads((backbone.BUNDLED / "tokenizer.json").read_text())
+    said = json.loads((backbone.BUNDLED / "tokenizer_config.json").read_text()) | {"tokenizer_class": name}
+    shutil.copy(backbone.BUNDLED / "config.json", tmp_path)
     (tmp_path / "tokenizer.json").write_text(json.dumps(content | ({} if post else {"post_processor": None})))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(said | ({} if add is None else {"add_bos_token": add})))
-    tokenizer = model.load_tokenizer(settings(f"model={option}", f"model.path={tmp_path}").model)
+    tokenizer = backbone.load_tokenizer(settings(f"model={option}", f"model.path={tmp_path}").model)
     expected = name.startswith("Gemma") if begins == "Gemma" else begins
     assert (tokenizer("joy")["input_ids"][0] == tokenizer.bos_token_id) is expected
     tokenizer.save_pretrained(tmp_path / "kept")  # as a run's model folder does
@@ -184,14 +184,14 @@ def test_a_tokenizer_that_cannot_begin_texts_as_its_model_wants_is_refused() -> 
             return {"input_ids": [7]}
 
     with pytest.raises(UserError, match="<bos> before a text"):
-        first_token.ensure(Stubborn(), str(model.BUNDLED), revision="main", model_type="gemma2")
+        first_token.ensure(Stubborn(), str(backbone.BUNDLED), revision="main", model_type="gemma2")
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
 def test_weights_that_do_not_fit_their_config_are_named(
     run: Any, tmp_path: Path, capfd: Any, quantization: str
 ) -> None:
-    shutil.copytree(model.BUNDLED, tmp_path / "odd")
+    shutil.copytree(backbone.BUNDLED, tmp_path / "odd")
     told = json.loads((tmp_path / "odd" / "config.json").read_text())
     (tmp_path / "odd" / "config.json").write_text(json.dumps(told | {"intermediate_size": 512}))
     (tmp_path / "odd" / "config.json").with_name("SHA256SUMS").unlink(missing_ok=True)

@@ -16,9 +16,9 @@ from conftest import SMALL, run_in_process
 from servers import PATIENCE
 from stops import stand_in_for_scontrol
 
-from emotion_lightning import multirun
-from emotion_lightning.classifier import EmotionClassifier
+from emotion_lightning.cli import multirun
 from emotion_lightning.errors import UserError
+from emotion_lightning.training.classifier import EmotionClassifier
 
 ASKED = [*SMALL, "peft=lora", "trainer.max_epochs=1", "trainer.checkpoint_every=1"]
 DIVERGES = ["optimizer.warmup=0", "trainer.gradient_clip_val=null"]
@@ -195,7 +195,7 @@ def test_nothing_runs_twice_at_a_time(whole: Path, run: Any, capfd: Any) -> None
 def test_a_multirun_of_baselines_has_a_table_too_and_goes_on(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
-    from emotion_lightning import ngrams
+    from emotion_lightning.models import ngrams
 
     original = ngrams.NgramClassifier.fit
 

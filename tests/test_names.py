@@ -15,10 +15,12 @@ import pytest
 from conftest import SMALL
 from tables import data_settings, write_csv, write_jsonl, write_parquet
 
-from emotion_lightning import config, labels, predictions, trackers
-from emotion_lightning.data import batches, sources, tables
-from emotion_lightning.data.files import source
+from emotion_lightning import config
+from emotion_lightning.data import batches, labels, sources, tables
+from emotion_lightning.data.formats.files import source
 from emotion_lightning.errors import UserError
+from emotion_lightning.evaluation import prediction_files
+from emotion_lightning.training.loggers import base
 
 FAMILY = "\U0001f469\u200d\U0001f469\u200d\U0001f467"
 SCOTLAND = "\U0001f3f4" + "".join(chr(0xE0000 + ord(c)) for c in "gbsct") + "\U000e007f"
@@ -142,7 +144,7 @@ def test_a_card_of_a_million_labels_is_refused_in_seconds(run: Any, finished: Pa
 
 def test_the_header_is_safe_in_spreadsheets_too(tmp_path: Path) -> None:
     chosen = config.Predictions(text=False, columns=config.PredictionColumns.decisions, csv_safe=True)
-    with predictions.writer(tmp_path / "p.csv", ["=1+1", "joy"], chosen, id_column="row"):
+    with prediction_files.writer(tmp_path / "p.csv", ["=1+1", "joy"], chosen, id_column="row"):
         pass
     assert (tmp_path / "p.csv").read_text() == "row,'=1+1,joy\n"
 
@@ -150,7 +152,7 @@ def test_the_header_is_safe_in_spreadsheets_too(tmp_path: Path) -> None:
 def test_metric_names_are_such_as_mlflow_takes() -> None:
     check = pytest.importorskip("mlflow.utils.validation")._validate_metric_name
     for label in [*SPELLED, "joy/love", "..", ".", "/", "a//b", "\U0001f600" * 100]:
-        check(trackers._mlflow_name(f"test/f1/{label}"))
+        check(base._mlflow_name(f"test/f1/{label}"))
 
 
 def test_predict_finds_columns_by_the_rule(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import torch
 from conftest import SMALL
 from torch import nn
 
-from emotion_lightning import optimizer
+from emotion_lightning.training import optimizer
 
 STEPS = 100
 

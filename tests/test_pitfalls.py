@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from emotion_lightning import adapter, config, loss, model
+from emotion_lightning import config
 from emotion_lightning.data.batches import Collate, EmotionRows, tokenize
+from emotion_lightning.models import adapter, backbone, losses
 
 LABELS = ["anger", "joy", "trust"]
 TEXTS = [
@@ -30,8 +31,8 @@ SIZE = [
 def build(settings: Any, tmp_path: Path, *overrides: str) -> tuple[Any, dict[str, torch.Tensor]]:
     """A small network with trained parts, and a padded batch."""
     chosen = settings(*([] if any(o.startswith("model=") for o in overrides) else SIZE), *overrides)
-    tokenizer = model.load_tokenizer(chosen.model)
-    network = model.build(
+    tokenizer = backbone.load_tokenizer(chosen.model)
+    network = backbone.build(
         chosen.model,
         LABELS,
         tokenizer=tokenizer,
@@ -41,7 +42,7 @@ def build(settings: Any, tmp_path: Path, *overrides: str) -> tuple[Any, dict[str
         base_folder=tmp_path / "base",
     )
     network = adapter.attach(
-        network, chosen.peft, roles=chosen.model.roles, head=model.head_modules(chosen.model), seed=1
+        network, chosen.peft, roles=chosen.model.roles, head=backbone.head_modules(chosen.model), seed=1
     )
     dataset = EmotionRows(tokenize(TEXTS, tokenizer, max_tokens=64), None)
     return network, Collate(dataset, tokenizer.pad_token_id)([0, 1, 2])
@@ -219,13 +220,15 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_is_never_best(run: Any, tm
 
 def test_compute_dtype_follows_the_device() -> None:
     cpu = torch.device("cpu")
-    assert model.compute_dtype(config.Dtype.float16, cpu) is torch.float16
-    assert model.compute_dtype(config.Dtype.auto, cpu) in (torch.bfloat16, torch.float32)
-    assert model.precision(torch.float16, cpu).precision == "16-mixed"
+    assert backbone.compute_dtype(config.Dtype.float16, cpu) is torch.float16
+    assert backbone.compute_dtype(config.Dtype.auto, cpu) in (torch.bfloat16, torch.float32)
+    assert backbone.precision(torch.float16, cpu).precision == "16-mixed"
 
 
 def test_label_without_positives_has_a_finite_weight(settings: Any) -> None:
-    weights = loss.positive_weights(settings("loss.clip=null").loss, label_counts=torch.tensor([0, 5]).numpy(), rows=10)
+    weights = losses.positive_weights(
+        settings("loss.clip=null").loss, label_counts=torch.tensor([0, 5]).numpy(), rows=10
+    )
     assert weights.tolist() == [1.0, 1.0]
     assert all(math.isfinite(weight) for weight in weights)
 
@@ -238,17 +241,17 @@ def test_gemma_shape_trains_a_step_in_4_bit_on_a_gpu(
     from gpu_parts import base
 
     chosen = settings("model=gemma", "model.pretrained=false")
-    tokenizer = model.load_tokenizer(chosen.model)
+    tokenizer = backbone.load_tokenizer(chosen.model)
     device = torch.device("cuda", 0)
     torch.cuda.reset_peak_memory_stats()
     with base.drawn_weights(device):
-        network = model.build(chosen.model, LABELS, tokenizer=tokenizer, full=False, device=device, seed=1,
+        network = backbone.build(chosen.model, LABELS, tokenizer=tokenizer, full=False, device=device, seed=1,
                               base_folder=tmp_path / "base")  # fmt: skip
     network = adapter.attach(network, chosen.peft, roles=chosen.model.roles, head=chosen.model.head, seed=1)
     dataset = EmotionRows(tokenize(TEXTS, tokenizer, max_tokens=64), None)
     collated = Collate(dataset, tokenizer.pad_token_id)([0, 1, 2])
     batch = {name: value.to(device) for name, value in collated.items() if torch.is_tensor(value)}
-    with torch.autocast("cuda", model.compute_dtype(chosen.model.dtype, device)):
+    with torch.autocast("cuda", backbone.compute_dtype(chosen.model.dtype, device)):
         logits(network, batch).float().sum().backward()
     assert all(parameter.grad is not None for parameter in trained(network).values())
     assert torch.cuda.max_memory_allocated() < 12e9

@@ -7,13 +7,14 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from emotion_lightning import config, predictions
+from emotion_lightning import config
 from emotion_lightning.errors import UserError
+from emotion_lightning.evaluation import prediction_files
 
 LABELS = ["joy", "fear of loss"]
 AWKWARD = ["NA", "null", "", " 007 ", "1e5", "a,b", 'say "so"', "a\nb", "a\r\nb", "a\rb", "a\u2028b", "été 😀", "=1+1"]
 
-each_suffix = pytest.mark.parametrize("suffix", predictions.SUFFIXES)
+each_suffix = pytest.mark.parametrize("suffix", prediction_files.SUFFIXES)
 
 
 def options(text=False, columns="all", csv_safe=False):
@@ -24,11 +25,11 @@ def rows(ids, texts=None, first=0.25):
     """Rows whose decisions are `fear of loss` alone, with the same probabilities each."""
     count = len(ids)
     probabilities = torch.tensor([[first, 0.75]] * count).reshape(count, 2)
-    return predictions.Predicted(ids, texts or ids, probabilities > 0.5, probabilities)
+    return prediction_files.Predicted(ids, texts or ids, probabilities > 0.5, probabilities)
 
 
 def write(path, *parts, id_column="ID", **chosen):
-    with predictions.writer(path, LABELS, options(**chosen), id_column=id_column) as writer:
+    with prediction_files.writer(path, LABELS, options(**chosen), id_column=id_column) as writer:
         for part in parts:
             writer.write(part)
     return path
@@ -120,7 +121,7 @@ def test_csv_safe_leaves_harmless_cells_alone(tmp_path):
 @each_suffix
 def test_file_appears_when_all_rows_are_in(tmp_path, suffix):
     path = tmp_path / "new folder" / f"out{suffix}"
-    with predictions.writer(path, LABELS, options(), id_column="ID") as writer:
+    with prediction_files.writer(path, LABELS, options(), id_column="ID") as writer:
         writer.write(rows(["1"]))
         assert not path.exists()
     assert list(path.parent.iterdir()) == [path]
@@ -131,7 +132,7 @@ def test_file_appears_when_all_rows_are_in(tmp_path, suffix):
 def test_an_error_in_between_leaves_nothing_behind(tmp_path, suffix, error):
     with (
         pytest.raises(error),
-        predictions.writer(tmp_path / f"out{suffix}", LABELS, options(), id_column="ID") as writer,
+        prediction_files.writer(tmp_path / f"out{suffix}", LABELS, options(), id_column="ID") as writer,
     ):
         writer.write(rows(["1"]))
         raise error
@@ -142,7 +143,7 @@ def test_an_error_in_between_leaves_nothing_behind(tmp_path, suffix, error):
 def test_an_error_leaves_an_existing_file_as_it_was(tmp_path, suffix):
     path = write(tmp_path / f"out{suffix}", rows(["old"]))
     before = path.read_bytes()
-    with pytest.raises(RuntimeError), predictions.writer(path, LABELS, options(), id_column="ID") as writer:
+    with pytest.raises(RuntimeError), prediction_files.writer(path, LABELS, options(), id_column="ID") as writer:
         writer.write(rows(["new"]))
         raise RuntimeError
     assert path.read_bytes() == before
@@ -169,7 +170,7 @@ def test_upper_case_suffixes_are_taken(tmp_path):
 def test_a_folder_is_refused(tmp_path):
     (tmp_path / "out.csv").mkdir()
     with pytest.raises(UserError, match="folder"):
-        predictions.check_output(tmp_path / "out.csv")
+        prediction_files.check_output(tmp_path / "out.csv")
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from conftest import SMALL
 
-from emotion_lightning import checkpoint, hub, run_folder
 from emotion_lightning.errors import UserError
+from emotion_lightning.inference import upload
+from emotion_lightning.models import model_folder
+from emotion_lightning.runs import run_folder
 
 
 def commands(text: str) -> list[list[str]]:
@@ -49,12 +51,12 @@ def test_the_command_that_goes_on_with_an_unfinished_run_works(run: Any, tmp_pat
         part = place / name
         shutil.rmtree(part) if part.is_dir() else part.unlink()
     with pytest.raises(UserError, match="not finished training") as error:
-        checkpoint.model_folder(str(place))
+        model_folder.model_folder(str(place))
     (line,) = commands(str(error.value))
     execute(line, tmp_path)
-    assert checkpoint.model_folder(str(place)) == place / run_folder.MODEL
+    assert model_folder.model_folder(str(place)) == place / run_folder.MODEL
     # What is uploaded is asked for the same.
     (place / run_folder.METRICS).unlink()
     with pytest.raises(UserError, match="then push it") as error:
-        hub._check_whole(place / run_folder.MODEL, checkpoint.read_card(place / run_folder.MODEL), place)
+        upload._check_whole(place / run_folder.MODEL, model_folder.read_card(place / run_folder.MODEL), place)
     assert commands(str(error.value)) == [line]

@@ -156,8 +156,8 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: Any) -> None:
     import pytest
     import torch
 
-    from emotion_lightning import parallel
     from emotion_lightning.errors import UserError
+    from emotion_lightning.inference import parallel
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with (

@@ -10,8 +10,11 @@ import pytest
 from conftest import SMALL
 from safetensors.torch import load_file, save_file
 
-from emotion_lightning import checkpoint, config, load, predictor, read_back
+from emotion_lightning import config, load
 from emotion_lightning.errors import UserError
+from emotion_lightning.inference import predictor
+from emotion_lightning.models import model_folder
+from emotion_lightning.training import read_back
 
 TEXTS = ["I never thought they would come.", "No.", "Rain again, and the boiler is out."]
 CPU = config.Accelerator.cpu
@@ -43,13 +46,13 @@ def test_a_folder_that_gives_other_probabilities_is_told(finished: Path, tmp_pat
 def test_a_run_whose_folder_lost_something_is_not_finished(
     run: Any, tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save = checkpoint.save_model
+    save = model_folder.save_model
 
     def loses(folder: Path, network: Any, **others: Any) -> None:
         save(folder, network, **others)
         change(folder, score=0.0)
 
-    monkeypatch.setattr(checkpoint, "save_model", loses)
+    monkeypatch.setattr(model_folder, "save_model", loses)
     line = ["train", *SMALL, "trainer=debug", "optimizer.head_lr=0.1"]
     assert run(*line, "hydra.run.dir=out") == 2
     assert "is not finished" in capfd.readouterr().err and not (tmp_path / "out" / "metrics.json").exists()
@@ -62,7 +65,7 @@ def test_a_run_whose_folder_lost_something_is_not_finished(
 def test_a_network_is_let_go_before_it_is_read_back(
     run: Any, monkeypatch: pytest.MonkeyPatch, options: list[str]
 ) -> None:
-    save, open_folder, alive, weights = checkpoint.save_model, predictor.open_folder, [], []
+    save, open_folder, alive, weights = model_folder.save_model, predictor.open_folder, [], []
 
     def watched(folder: Path, network: Any, **others: Any) -> None:
         weights.extend(weakref.ref(parameter) for parameter in network.parameters())
@@ -73,7 +76,7 @@ def test_a_network_is_let_go_before_it_is_read_back(
         alive.append(sum(one() is not None for one in weights))
         return open_folder(*given, **others)
 
-    monkeypatch.setattr(checkpoint, "save_model", watched)
+    monkeypatch.setattr(model_folder, "save_model", watched)
     monkeypatch.setattr(predictor, "open_folder", opened)
     assert run("train", *SMALL, *options, "trainer=debug", "hydra.run.dir=out") == 0
     assert len(weights) > 10 and alive == [0]

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from conftest import SMALL
 
-from emotion_lightning import redaction, trial
+from emotion_lightning.config import redaction
+from emotion_lightning.tuning import trial
 
 
 @pytest.mark.parametrize(

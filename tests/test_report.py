@@ -15,14 +15,16 @@ from conftest import SMALL, run_in_process
 from sklearn.metrics import average_precision_score, f1_score
 from tables import write_csv
 
-from emotion_lightning import charts, environment, metrics, run_folder, run_report, thresholds
-from emotion_lightning.callbacks import history
-from emotion_lightning.charts import names as chart_names
-from emotion_lightning.charts import run as run_charts
 from emotion_lightning.data.rows import Rows
 from emotion_lightning.errors import UserError
-from emotion_lightning.logger import Run
-from emotion_lightning.run_card import RunCard
+from emotion_lightning.evaluation import metrics, thresholds
+from emotion_lightning.reports import charts, run_page
+from emotion_lightning.reports.charts import names as chart_names
+from emotion_lightning.reports.charts import run as run_charts
+from emotion_lightning.reports.run_facts import RunCard
+from emotion_lightning.runs import environment, run_folder
+from emotion_lightning.training.callbacks import history
+from emotion_lightning.training.loggers.wandb_logger import Run
 
 PICTURES = {
     "learning_curves", "label_scores", "precision_recall", "reliability", "probabilities", "co_occurrence",
@@ -85,7 +87,7 @@ def write(settings: Callable[..., Any], tmp_path: Path) -> Callable[..., Path]:
         run_folder.write_settings(tmp_path, typed, {"model": "tiny", "peft": "ia3", "data": "sample"})
         environment.record(tmp_path, arguments=["train.py", "seed=2"], data_hashes={})
         history.write(tmp_path / "history.csv", HISTORY)
-        drawn = run_report.write(
+        drawn = run_page.write(
             tmp_path, typed, {"train": found, "validation": found, "test": found}, split="test", scored=found,
             probabilities=shares, cut=cut, protocol="global", labels=names, metrics=told,
             sends_texts=run is not None and run.sends_texts,

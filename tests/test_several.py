@@ -9,8 +9,12 @@ import pytest
 import torch
 from conftest import SMALL, run_in_process
 
-from emotion_lightning import average, bounded_files, checkpoint, load, outcomes, run_folder, thresholds
+from emotion_lightning import load
 from emotion_lightning.errors import UserError
+from emotion_lightning.evaluation import row_outcomes, thresholds
+from emotion_lightning.inference import ensemble
+from emotion_lightning.models import model_folder
+from emotion_lightning.runs import bounded_files, run_folder
 
 TEXTS = ["We won!", "Rain again, and the boiler is out.", ""]
 ONE_EPOCH = [*SMALL, "trainer.max_epochs=1"]
@@ -41,8 +45,8 @@ def test_probabilities_are_the_mean_and_thresholds_those_of_the_mean_on_validati
     both = load(members(seeds))
     alone = [load(run).probabilities(TEXTS) for run in members(seeds)]
     torch.testing.assert_close(both.probabilities(TEXTS), (alone[0] + alone[1]) / 2)
-    card = checkpoint.read_card(seeds / "0" / "model")
-    kept = [outcomes.read(Path(run), "validation", card.labels) for run in members(seeds)]
+    card = model_folder.read_card(seeds / "0" / "model")
+    kept = [row_outcomes.read(Path(run), "validation", card.labels) for run in members(seeds)]
     assert kept[0] is not None and kept[1] is not None and kept[0].targets is not None
     mean = (kept[0].probabilities + kept[1].probabilities) / 2
     cuts = thresholds.fit(mean, kept[0].targets, card.threshold_settings())
@@ -54,8 +58,8 @@ def test_probabilities_are_the_mean_and_thresholds_those_of_the_mean_on_validati
 
 
 def test_of_folds_each_validation_row_counts_with_the_model_that_never_saw_it(folds: Path) -> None:
-    card = checkpoint.read_card(folds / "0" / "model")
-    kept = [outcomes.read(Path(run), "validation", card.labels) for run in members(folds)]
+    card = model_folder.read_card(folds / "0" / "model")
+    kept = [row_outcomes.read(Path(run), "validation", card.labels) for run in members(folds)]
     assert kept[0] is not None and kept[1] is not None
     assert kept[0].targets is not None and kept[1].targets is not None
     cuts = thresholds.fit(
@@ -63,17 +67,17 @@ def test_of_folds_each_validation_row_counts_with_the_model_that_never_saw_it(fo
         torch.cat([kept[0].targets, kept[1].targets]),
         card.threshold_settings(),
     )
-    torch.testing.assert_close(average.card(members(folds)).cuts("per_label"), cuts["per_label"])
+    torch.testing.assert_close(ensemble.card(members(folds)).cuts("per_label"), cuts["per_label"])
 
 
 def test_a_list_and_the_folder_of_a_multirun_name_the_same_runs(seeds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert average.members(str(seeds)) == average.members(f"[{seeds / '0'},{seeds / '1'}]") == members(seeds)
-    assert average.members(seeds / "0") == [str(seeds / "0")]
-    assert average.members(str(seeds / "0" / "model")) == [str(seeds / "0" / "model")]
+    assert ensemble.members(str(seeds)) == ensemble.members(f"[{seeds / '0'},{seeds / '1'}]") == members(seeds)
+    assert ensemble.members(seeds / "0") == [str(seeds / "0")]
+    assert ensemble.members(str(seeds / "0" / "model")) == [str(seeds / "0" / "model")]
     monkeypatch.chdir(seeds)
     shutil.copytree("0", "[a]", dirs_exist_ok=True)
     try:
-        assert average.members("[a]") == ["[a]"]  # a folder of that name is meant literally
+        assert ensemble.members("[a]") == ["[a]"]  # a folder of that name is meant literally
     finally:
         shutil.rmtree("[a]")
 
@@ -106,11 +110,11 @@ def test_runs_that_cannot_be_averaged_are_refused(
 ) -> None:
     other = tmp_path / "other"
     shutil.copytree(seeds / "1", other)
-    file = other / "model" / checkpoint.CARD
+    file = other / "model" / model_folder.CARD
     file.write_text(file.read_text().replace('"trust"', '"hope"'))
     file.with_name("SHA256SUMS").unlink(missing_ok=True)
     with pytest.raises(UserError, match="they cannot be averaged"):
-        average.card([str(seeds / "0"), str(other)])
+        ensemble.card([str(seeds / "0"), str(other)])
     assert run("predict", f"run=[{seeds / '0'},nowhere]", "text=hello") == 2
     assert "run=nowhere is not a folder" in capfd.readouterr().err
     assert run("predict", "run=[]", "text=hello") == 2
@@ -124,7 +128,7 @@ def test_without_outcomes_the_thresholds_are_averaged_and_it_is_said(seeds: Path
     for name in ("0", "1"):
         shutil.copytree(seeds / name / "model", tmp_path / name)
         copies.append(str(tmp_path / name))
-    card = average.card(copies)
-    own = [checkpoint.read_card(Path(copy)).cuts("global") for copy in copies]
+    card = ensemble.card(copies)
+    own = [model_folder.read_card(Path(copy)).cuts("global") for copy in copies]
     torch.testing.assert_close(card.cuts("global"), (own[0] + own[1]) / 2)
     assert "the mean of their thresholds" in caplog.text

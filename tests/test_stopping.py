@@ -20,10 +20,11 @@ from endings import same_end
 from servers import PATIENCE
 from stops import LORA, Kill, Killed, at_epoch, at_the_end, in_step, stand_in_for_scontrol, stopped
 
-from emotion_lightning import checkpoint_io, cluster
-from emotion_lightning.callbacks import Clock, EpochLines
-from emotion_lightning.classifier import EmotionClassifier
 from emotion_lightning.errors import UserError
+from emotion_lightning.runs import slurm
+from emotion_lightning.training import checkpoint_io
+from emotion_lightning.training.callbacks import Clock, EpochLines
+from emotion_lightning.training.classifier import EmotionClassifier
 
 # 96 rows in batches of 32: three batches an epoch.
 MOMENTS: dict[str, Kill] = {
@@ -300,11 +301,11 @@ def test_another_command_line_of_the_same_job_is_another_run(tmp_path: Path, mon
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "settings.yaml").write_text("")
-    cluster.remember(tmp_path / "run", ["seed=1"])
-    assert cluster.remembered(["seed=1"], "settings.yaml") == tmp_path / "run"
-    assert cluster.remembered(["seed=2"], "settings.yaml") is None
+    slurm.remember(tmp_path / "run", ["seed=1"])
+    assert slurm.remembered(["seed=1"], "settings.yaml") == tmp_path / "run"
+    assert slurm.remembered(["seed=2"], "settings.yaml") is None
     monkeypatch.setenv("SLURM_JOB_ID", "8")
-    assert cluster.remembered(["seed=1"], "settings.yaml") is None
+    assert slurm.remembered(["seed=1"], "settings.yaml") is None
 
 
 @pytest.mark.parametrize(
@@ -326,7 +327,7 @@ def test_jobs_and_their_signals_are_known(
             monkeypatch.delenv(name)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert (cluster.job(), cluster.preemption_signal()) == (job, number)
+    assert (slurm.job(), slurm.preemption_signal()) == (job, number)
 
 
 @pytest.mark.parametrize("code", [0, 1])
@@ -335,7 +336,7 @@ def test_a_job_that_cannot_be_requeued_is_told(
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("PATH", stand_in_for_scontrol(tmp_path, 1) if code else str(tmp_path))
-    cluster.requeue()
+    slurm.requeue()
     assert ("no such job" if code else "no scontrol") in caplog.text
 
 
@@ -457,7 +458,8 @@ def test_a_folder_that_cannot_be_written_to_is_named(run: Any, tmp_path: Path, c
 def test_out_of_memory_names_the_batch_and_the_settings_that_help(
     run: Any, tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    from emotion_lightning import load, pooling
+    from emotion_lightning import load
+    from emotion_lightning.models import pooling
 
     original = pooling.logits
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from tables import data_settings, write_jsonl
 
 from emotion_lightning.config import EmptyTexts
-from emotion_lightning.data import files, tables
-from emotion_lightning.data.cells import split_labels
+from emotion_lightning.data import tables
 from emotion_lightning.data.columns import Columns, find_columns, survey
+from emotion_lightning.data.formats import files
+from emotion_lightning.data.formats.cells import split_labels
 from emotion_lightning.data.rows import Chunk, Problems, Rows, Source
 from emotion_lightning.errors import UserError
 

@@ -14,9 +14,12 @@ from typing import Any
 import pytest
 from tables import emotions, write_csv
 
-from emotion_lightning import command, grammar, report, run_folder, terminal
+from emotion_lightning import terminal
+from emotion_lightning.cli import app, override_grammar
 from emotion_lightning.errors import UserError
-from emotion_lightning.pages import Section
+from emotion_lightning.reports import console
+from emotion_lightning.reports.pages import Section
+from emotion_lightning.runs import run_folder
 
 EVIL = "joy\x1b[2J\x07\r\x9b1m\u202e"
 
@@ -36,9 +39,9 @@ def raw(text: str) -> list[str]:
 
 
 def test_tables_and_lines_hold_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
-    report.show_study(Section(EVIL, columns=["a", EVIL], rows=[["1", EVIL]]))
-    report.show_comparison([], [EVIL], [EVIL])
-    report.show_text(EVIL, [EVIL], {EVIL: 0.5}, {EVIL: 0.5})
+    console.show_study(Section(EVIL, columns=["a", EVIL], rows=[["1", EVIL]]))
+    console.show_comparison([], [EVIL], [EVIL])
+    console.show_text(EVIL, [EVIL], {EVIL: 0.5}, {EVIL: 0.5})
     terminal.say(EVIL)
     terminal.say(EVIL, error=True)
     printed = capsys.readouterr()
@@ -47,7 +50,7 @@ def test_tables_and_lines_hold_no_control_characters(capsys: pytest.CaptureFixtu
 
 
 def test_a_label_that_names_an_emoji_stays_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    report.show_study(Section("trials", columns=[":joy:"], rows=[["[red]x"]]))
+    console.show_study(Section("trials", columns=[":joy:"], rows=[["[red]x"]]))
     assert ":joy:" in (printed := capsys.readouterr().out) and "[red]x" in printed
 
 
@@ -95,7 +98,7 @@ def test_a_terminal_that_lacks_a_character_shows_its_number(monkeypatch: pytest.
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", stream)
     terminal.prepare()
-    report.show_text("caf\u00e9", [], {"joy": 0.5}, {"joy": 0.5})
+    console.show_text("caf\u00e9", [], {"joy": 0.5}, {"joy": 0.5})
     stream.flush()
     assert b"caf\\xe9" in stream.buffer.getvalue()  # type: ignore[attr-defined]
 
@@ -103,11 +106,11 @@ def test_a_terminal_that_lacks_a_character_shows_its_number(monkeypatch: pytest.
 def test_work_goes_on_where_its_reader_has_left(closed_pipe: io.TextIOWrapper) -> None:
     terminal.say("a" * 100_000)
     terminal.say("b")
-    report.show_study(Section("trials", columns=["a"], rows=[["b"]]))
+    console.show_study(Section("trials", columns=["a"], rows=[["b"]]))
 
 
 def test_rich_tables_go_on_where_their_reader_has_left(closed_pipe: io.TextIOWrapper) -> None:
-    report.show_study(Section("trials", columns=["a"], rows=[["b"]]))
+    console.show_study(Section("trials", columns=["a"], rows=[["b"]]))
     terminal.console(80).print("still here")
 
 
@@ -143,9 +146,9 @@ def test_swept_options_are_checked_each(run: Any, capfd: Any) -> None:
 
 def test_utf8_is_read_where_python_took_it_for_ascii() -> None:
     bytes_as_ascii = "text=caf\u00e9 \u2615".encode().decode("ascii", "surrogateescape")
-    assert grammar.as_text(bytes_as_ascii) == "text=caf\u00e9 \u2615"
+    assert override_grammar.as_text(bytes_as_ascii) == "text=caf\u00e9 \u2615"
     with pytest.raises(UserError, match="not UTF-8"):
-        grammar.as_text("text=\udce9")
+        override_grammar.as_text("text=\udce9")
 
 
 def test_a_list_of_runs_may_name_a_path_with_a_comma(tmp_path: Path) -> None:
@@ -203,5 +206,5 @@ def test_a_failed_write_keeps_folders_that_were_there(tmp_path: Path) -> None:
 
 def test_the_entry_point_prepares_the_terminal(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[bool] = []
-    monkeypatch.setattr(command.terminal, "prepare", lambda: called.append(True))
+    monkeypatch.setattr(app.terminal, "prepare", lambda: called.append(True))
     assert run("predict", "--help") == 0 and called

@@ -6,8 +6,9 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from emotion_lightning import config, metrics, thresholds
+from emotion_lightning import config
 from emotion_lightning.config import Calibration, ThresholdMetric
+from emotion_lightning.evaluation import metrics, thresholds
 
 
 def tensors(probabilities, truth):

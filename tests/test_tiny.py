@@ -15,8 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from emotion_lightning import checkpoint, load, model, predictor, run_folder
+from emotion_lightning import load
 from emotion_lightning.data import official
+from emotion_lightning.inference import predictor
+from emotion_lightning.models import backbone, model_folder
+from emotion_lightning.runs import run_folder
 from emotion_lightning.tiny import __main__ as making
 from emotion_lightning.tiny import mixtures
 
@@ -28,18 +31,18 @@ QUICK = ["trainer=debug", "data.max_rows=96", "trainer.max_epochs=1"]
 def test_the_network_is_a_small_gemma_that_stock_transformers_loads_and_four_bits_can_hold() -> None:
     from transformers import AutoModel, AutoTokenizer
 
-    network, tokenizer = AutoModel.from_pretrained(model.BUNDLED), AutoTokenizer.from_pretrained(model.BUNDLED)
+    network, tokenizer = AutoModel.from_pretrained(backbone.BUNDLED), AutoTokenizer.from_pretrained(backbone.BUNDLED)
     assert network.config.model_type == "gemma"
     assert 5e6 < sum(part.numel() for part in network.parameters()) < 7e6
     assert len(tokenizer) == network.config.vocab_size == network.get_input_embeddings().weight.shape[0]
-    assert sum(file.stat().st_size for file in model.BUNDLED_RUN.rglob("*") if file.is_file()) < 14e6
+    assert sum(file.stat().st_size for file in backbone.BUNDLED_RUN.rglob("*") if file.is_file()) < 14e6
     for name, part in network.named_modules():
         if isinstance(part, torch.nn.Linear):
             assert part.in_features % 64 == 0 and part.out_features % 32 == 0, name
 
 
 def test_nothing_in_it_tells_of_the_machine_that_made_it() -> None:
-    for file in model.BUNDLED_RUN.rglob("*"):
+    for file in backbone.BUNDLED_RUN.rglob("*"):
         if file.suffix in (".json", ".md", ".py") and file.name != "tokenizer.json":
             text = file.read_text(encoding="utf-8")
             assert not re.search(r"(?<![\w:./<])/(home|root|tmp|work|Users|usr)/", text), file
@@ -71,7 +74,7 @@ def test_predict_says_nothing_but_the_answer(tmp_path: Path) -> None:
 def test_its_classifier_scores_what_its_card_says() -> None:
     """Its card gives macro F1 on the sample's test split; the answers of this version must be those."""
     told = re.search(
-        r"test macro F1 of the classifier inside: (\.\d{3})", (model.BUNDLED_RUN / "README.md").read_text()
+        r"test macro F1 of the classifier inside: (\.\d{3})", (backbone.BUNDLED_RUN / "README.md").read_text()
     )
     assert told is not None
     test = official.sample().splits["test"]
@@ -101,17 +104,17 @@ def test_a_run_keeps_its_base_and_answers_wherever_it_is_moved(tuned: Path, tmp_
     texts = ["We won!", "Rain again."]
     own = predictor.load(tuned).probabilities(texts)
     moved = Path(shutil.move(shutil.copytree(tuned, tmp_path / "copy"), tmp_path / "moved"))
-    card = json.loads((moved / "model" / checkpoint.CARD).read_text())
+    card = json.loads((moved / "model" / model_folder.CARD).read_text())
     assert card["base"]["path"] == str(tuned / "base") and card["base"]["tiny"]
     # Another version's network in the place of old must not be taken for the one that was trained on.
     card["base"]["path"] = str(tmp_path / "gone" / "base")
-    (moved / "model" / checkpoint.CARD).write_text(json.dumps(card))
-    (moved / "model" / checkpoint.CARD).with_name("SHA256SUMS").unlink(missing_ok=True)
+    (moved / "model" / model_folder.CARD).write_text(json.dumps(card))
+    (moved / "model" / model_folder.CARD).with_name("SHA256SUMS").unlink(missing_ok=True)
     assert torch.equal(predictor.load(moved).probabilities(texts), own)
 
 
 def test_its_card_claims_neither_random_weights_nor_gemmas_terms(tuned: Path) -> None:
-    card = checkpoint.read_card(tuned / "model")
+    card = model_folder.read_card(tuned / "model")
     assert card.is_tiny and not card.is_gemma
     readme = (tuned / "model" / "README.md").read_text()
     assert "CC BY 4.0" in readme and "Apache-2.0" in readme
@@ -124,7 +127,7 @@ def test_a_run_starts_from_another_one_on_it(run: Any, tuned: Path, tmp_path: Pa
         csv.writer(opened).writerows([["text", *labels], *([f"so {i}", i % 2, i % 3 % 2] for i in range(60))])
     mine = ["data=file", "data.path=my.csv", "trainer=debug"]
     assert run("train", *mine, f"init_from={tuned}", "hydra.run.dir=out") == 0
-    assert run("train", *mine, f"init_from={model.BUNDLED_RUN}", "hydra.run.dir=from_package") == 0
+    assert run("train", *mine, f"init_from={backbone.BUNDLED_RUN}", "hydra.run.dir=from_package") == 0
     assert run("train", *mine, f"init_from={tuned}", "model.pretrained=false", "hydra.run.dir=other") == 2
 
 

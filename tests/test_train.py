@@ -184,7 +184,7 @@ def test_predict_of_a_broken_file_names_the_row_and_leaves_no_output(
 def test_predict_checks_the_last_row_before_it_loads_a_model(
     finished: Path, run: Any, tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from emotion_lightning import predictor
+    from emotion_lightning.inference import predictor
 
     monkeypatch.setattr(predictor, "load", lambda *_, **__: pytest.fail("the model was loaded"))
     (tmp_path / "new.csv").write_text("text,x\n" + "fine,1\n" * 9000 + 'broken,"x\n')

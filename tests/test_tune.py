@@ -22,18 +22,11 @@ from browser import laid_out
 from conftest import SMALL
 from servers import PATIENCE, postgresql, postgresql_programs
 
-from emotion_lightning import (
-    command,
-    config,
-    fork_server,
-    schema,
-    search_space,
-    study,
-    study_card,
-    study_report,
-    trial,
-)
+from emotion_lightning import config
+from emotion_lightning.cli import app
+from emotion_lightning.config import schema
 from emotion_lightning.errors import UserError
+from emotion_lightning.tuning import fork_server, search_space, study, study_facts, study_page, trial
 
 STAND_IN = "stand_in_train"
 IMPORTABLE = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -110,24 +103,24 @@ def rows(folder: Path) -> list[dict[str, str]]:
 def test_a_wrong_space_is_refused_before_the_first_trial(parameters: dict[str, Any], message: str) -> None:
     schema.register()
     with pytest.raises(UserError, match=re.escape(message)):
-        search_space.read(config.Space(parameters), ["seed=1"], load=lambda line: command.settings_of("train", line))
+        search_space.read(config.Space(parameters), ["seed=1"], load=lambda line: app.settings_of("train", line))
 
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in (schema.conf_folder() / "space").glob("*.yaml")))
 def test_every_space_of_conf_is_possible(settings: Any, name: str) -> None:
     space = settings(f"space={name}", command="tune").space
-    found = search_space.read(space, [], load=lambda line: command.settings_of("train", line))
+    found = search_space.read(space, [], load=lambda line: app.settings_of("train", line))
     assert {parameter.name for parameter in found.parameters} == set(space.parameters)
 
 
 def test_a_setting_is_searched_only_where_the_chosen_option_has_it() -> None:
     schema.register()
     space = config.Space({"peft.r": [4, 8], "peft": ["ia3", "lora"], "data.clean": [[], ["urls"]]})
-    found = search_space.read(space, [], load=lambda line: command.settings_of("train", line))
+    found = search_space.read(space, [], load=lambda line: app.settings_of("train", line))
     values = {"peft": "ia3", "peft.r": 8, "data.clean": "['urls']"}
     assert found.suggest(optuna.trial.FixedTrial(values)) == {"peft": "ia3", "data.clean": ["urls"]}
     chosen = found.suggest(optuna.trial.FixedTrial(values | {"peft": "lora"}))
-    loaded = command.settings_of("train", search_space.overrides(chosen))
+    loaded = app.settings_of("train", search_space.overrides(chosen))
     assert (loaded.peft.r, loaded.data.clean) == (8, [config.CleaningStep.urls])
 
 
@@ -182,8 +175,8 @@ def test_a_study_ends_with_its_best_settings_ready_to_be_used(tune: Any, capfd: 
     assert len(table) == told["trials"]["complete"] == 12
     assert best["values"]["f1_macro"] == max(float(row["f1_macro"]) for row in table)
     assert best["command"] in capfd.readouterr().err
-    line = command.settings_of("train", shlex.split(best["command"])[3:])
-    file = command.settings_of("train", ["--config-dir", str(folder), "experiment=best"])
+    line = app.settings_of("train", shlex.split(best["command"])[3:])
+    file = app.settings_of("train", ["--config-dir", str(folder), "experiment=best"])
     assert line == file
     assert (line.optimizer.lr, line.data.max_rows) == (best["parameters"]["optimizer.lr"], 7)
     # The first point that the stand-in rewards is a rate of 0.01: tpe comes nearer than chance does.
@@ -456,13 +449,13 @@ def test_a_trial_of_two_processes_has_the_same_values_in_both(tmp_path: Path) ->
 @pytest.mark.parametrize(("count", "few"), [(0, True), (29, True), (30, False)])
 def test_a_page_says_at_its_top_when_trials_are_too_few(tmp_path: Path, count: int, few: bool) -> None:
     trials = [
-        study_card.Trial(i, "complete", {"optimizer.lr": 0.001 * (i + 1)}, [0.4 + 0.001 * i]) for i in range(count)
+        study_facts.Trial(i, "complete", {"optimizer.lr": 0.001 * (i + 1)}, [0.4 + 0.001 * i]) for i in range(count)
     ]
-    card = study_card.StudyCard(
+    card = study_facts.StudyCard(
         "mine", [config.Objective.f1_macro], trials, [count - 1] if count else [],
         {config.Objective.f1_macro: {"optimizer.lr": 1.0} if count else {}}, ["optimizer.lr"],
     )  # fmt: skip
-    study_report._page(tmp_path, card, {count - 1: "python -m emotion_lightning.train"}, ["space=learning_rate"])
+    study_page._page(tmp_path, card, {count - 1: "python -m emotion_lightning.train"}, ["space=learning_rate"])
     page = (tmp_path / "report.html").read_text()
     said = f"{count} complete trials of 1 parameter are too few to say what matters: about 30 are due"
     assert (said in page) == few

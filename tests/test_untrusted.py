@@ -17,8 +17,12 @@ import yaml
 from conftest import SMALL, run_in_process
 from safetensors.torch import load_file, save_file
 
-from emotion_lightning import checkpoint, command, config, manifest, model, multirun, run_folder, schema, untrusted
+from emotion_lightning import config
+from emotion_lightning.cli import app, multirun
+from emotion_lightning.config import schema
 from emotion_lightning.errors import UserError
+from emotion_lightning.models import backbone, model_folder, safe_loading
+from emotion_lightning.runs import manifest, run_folder
 
 MARKER = "was_here"
 """The file that hostile code would write into the working directory."""
@@ -42,7 +46,7 @@ def change(file: Path, **entries: Any) -> None:
 
 
 def change_card(folder: Path, *path: str, value: Any) -> None:
-    file = folder / checkpoint.CARD
+    file = folder / model_folder.CARD
     (folder / manifest.NAME).unlink(missing_ok=True)
     content = part = json.loads(file.read_text())
     for name in path[:-1]:
@@ -72,7 +76,7 @@ def linked(folder: Path, name: str) -> None:
 
 
 def two_more_labels(folder: Path) -> None:
-    file = folder / checkpoint.CARD
+    file = folder / model_folder.CARD
     card = json.loads(file.read_text())
     for name in ("calm", "awe"):
         card["labels"].append(name)
@@ -117,8 +121,8 @@ ADAPTER: dict[str, tuple[Callable[[Path], None], str]] = {
     "label twice": (lambda m: change_card(m, "labels", value=["joy", "joy"]), "names the label joy 2 times"),
     "label that is no text": (lambda m: change_card(m, "labels", value=["joy", 3]), "is damaged"),
     "label with an escape": (
-        lambda m: m.joinpath(checkpoint.CARD).write_text(
-            m.joinpath(checkpoint.CARD).read_text().replace('"joy"', '"joy\\u001b[2J"')),
+        lambda m: m.joinpath(model_folder.CARD).write_text(
+            m.joinpath(model_folder.CARD).read_text().replace('"joy"', '"joy\\u001b[2J"')),
         "has a label 'joy\\x1b[2J' with the control character U+001B"),
     "labels of another head": (two_more_labels, "names 13 labels, its head has 11 outputs"),
     "threshold above 1": (lambda m: change_card(m, "thresholds", "global", "joy", value=1.5), "not a number of 0 to 1"),
@@ -273,13 +277,13 @@ def test_an_option_of_ones_own_is_taken_from_a_folder_typed_now_only(
     assert run("train", "from_run=run", "hydra.run.dir=out") == 2
     assert "chooses loss=mine, which is no option of this program" in capfd.readouterr().err
     # The option is chosen anew, so that the run's own is not asked for.
-    assert isinstance(command.settings_of("train", ["from_run=run", "loss=bce"]).loss, config.BCE)
+    assert isinstance(app.settings_of("train", ["from_run=run", "loss=bce"]).loss, config.BCE)
     for name in [name for name in settings["loss"] if name not in schema.plain(config.BCE())]:
         del settings["loss"][name]
     settings["options"]["loss"] = "mine"
     (folder / run_folder.SETTINGS).write_text(yaml.safe_dump(settings))
     line = ["from_run=run", "--config-dir", "options"]
-    assert isinstance(command.settings_of("train", line).loss, config.BCE)
+    assert isinstance(app.settings_of("train", line).loss, config.BCE)
 
 
 def test_yaml_that_stands_for_gigabytes_is_refused(run: Any, finished: Path, tmp_path: Path, capfd: Any) -> None:
@@ -312,7 +316,7 @@ def test_yaml_that_stands_for_gigabytes_is_refused(run: Any, finished: Path, tmp
 )
 def test_a_multirun_from_elsewhere_cannot_name_code(run: Any, tmp_path: Path, capfd: Any, change: Any) -> None:
     schema.register()
-    plan = command._check_jobs("baseline", ["seed=1,2", "hydra.sweep.dir=sweep"], typed=set())
+    plan = app._check_jobs("baseline", ["seed=1,2", "hydra.sweep.dir=sweep"], typed=set())
     assert plan is not None
     multirun.write(multirun.Multirun(plan.folder, "baseline", [], [], plan.metric, plan.jobs))
     assert [job.number for job in multirun.read(plan.folder).jobs] == [0, 1]
@@ -427,24 +431,24 @@ def test_parts_of_weights_are_read(run: Any, finished: Path, tmp_path: Path) -> 
 
 
 def test_code_that_a_base_came_with_is_not_carried_on(tmp_path: Path, finished: Path) -> None:
-    card = checkpoint.read_card(finished / "model")
-    network = model.load(
-        str(finished / "base"), revision=None, quantization=model.config.Quantization.none, dtype=torch.float32,
-        head=card.base["head"], kept=card.base["kept"], attention=model.config.Attention.causal,
-        attn_implementation=model.config.AttentionKernel.auto, labels=card.labels, pad_token_id=0,
+    card = model_folder.read_card(finished / "model")
+    network = backbone.load(
+        str(finished / "base"), revision=None, quantization=backbone.config.Quantization.none, dtype=torch.float32,
+        head=card.base["head"], kept=card.base["kept"], attention=backbone.config.Attention.causal,
+        attn_implementation=backbone.config.AttentionKernel.auto, labels=card.labels, pad_token_id=0,
         device=torch.device("cpu"),
     )  # fmt: skip
     network.config.auto_map = {"AutoConfig": "evil.C"}
-    tokenizer = checkpoint.load_tokenizer(finished / "model")
+    tokenizer = model_folder.load_tokenizer(finished / "model")
     tokenizer.init_kwargs["auto_map"] = {"AutoTokenizer": "evil.T"}
-    checkpoint.save_model(tmp_path, network, tokenizer=tokenizer, card=card, method="full", scores="")
-    untrusted.check(tmp_path)
+    model_folder.save_model(tmp_path, network, tokenizer=tokenizer, card=card, method="full", scores="")
+    safe_loading.check(tmp_path)
 
 
 @pytest.mark.parametrize("path", ["../x", "a/../b", "/etc", "a/b/c", "", ".hidden/x", 3, "~/x"])
 def test_what_is_no_hub_id_is_known(path: Any) -> None:
-    assert not untrusted.is_hub_id(path)
-    assert untrusted.is_hub_id("google/gemma-1.1-2b-it") and untrusted.is_hub_id("gpt2")
+    assert not safe_loading.is_hub_id(path)
+    assert safe_loading.is_hub_id("google/gemma-1.1-2b-it") and safe_loading.is_hub_id("gpt2")
 
 
 def test_a_base_is_never_looked_for_in_the_working_directory(
@@ -453,4 +457,4 @@ def test_a_base_is_never_looked_for_in_the_working_directory(
     assert run("export", f"run={finished}", "output=out", "format=adapter") == 0
     shutil.move("out/base", "base")  # in the working directory, where the relative path of the card would lead
     with pytest.raises(UserError, match=r"out/base is damaged: config\.json is missing"):
-        checkpoint.base_path(Path("out"), checkpoint.read_card(Path("out")))
+        model_folder.base_path(Path("out"), model_folder.read_card(Path("out")))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from emotion_lightning import waiting
+from emotion_lightning.runs import waiting
 
 COMMANDS = ("train", "evaluate", "predict", "export", "inspect", "baseline", "compare", "tune")
 

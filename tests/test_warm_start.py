@@ -11,7 +11,8 @@ from conftest import SMALL
 from safetensors.torch import load_file, save_file
 from tables import other_labels
 
-from emotion_lightning import run_folder, warm_start
+from emotion_lightning.runs import run_folder
+from emotion_lightning.training import warm_start
 
 FULL = [*SMALL, "peft=full", "model.quantization=none", "trainer=debug"]
 LONG = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", "optimizer.lr=1e-12", "optimizer.head_lr=1e-12"]
@@ -62,7 +63,7 @@ def test_a_whole_network_starts_from_an_earlier_one(run: Any, full: Path, tmp_pa
 def test_a_resumed_run_goes_on_from_its_checkpoint_and_not_from_the_start(
     run: Any, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from emotion_lightning import finish
+    from emotion_lightning.training import finalize
 
     def killed(*_: Any, **__: Any) -> None:
         raise RuntimeError("killed")
@@ -70,7 +71,7 @@ def test_a_resumed_run_goes_on_from_its_checkpoint_and_not_from_the_start(
     small = [*SMALL, "trainer=debug", f"init_from={finished}"]
     assert run("train", *small, "hydra.run.dir=whole") == 0
     with monkeypatch.context() as patch:
-        patch.setattr(finish, "finish", killed)
+        patch.setattr(finalize, "finish", killed)
         assert run("train", *small, "hydra.run.dir=parts") == 1
     monkeypatch.setattr(warm_start, "apply", killed)
     assert run("train", "resume=parts") == 0

@@ -17,7 +17,11 @@ import yaml
 from conftest import SMALL, run_in_process
 from hub_server import OWNER, Hub, Repository, log_in
 
-from emotion_lightning import checkpoint, command, manifest, multirun, run_folder, schema, trial
+from emotion_lightning.cli import app, multirun
+from emotion_lightning.config import schema
+from emotion_lightning.models import model_folder
+from emotion_lightning.runs import manifest, run_folder
+from emotion_lightning.tuning import trial
 
 MARKER = "was_here"
 """The file that hostile code would write into the working directory."""
@@ -81,7 +85,7 @@ def target_of_hydra(folder: Folder) -> None:
 
 
 def target_in_card(folder: Folder) -> None:
-    file = folder.model / checkpoint.CARD
+    file = folder.model / model_folder.CARD
     card = json.loads(file.read_text())
     card["data"]["_target_"] = "os.system"
     file.write_text(json.dumps(card))
@@ -180,7 +184,7 @@ def sources(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     before = os.getcwd()
     os.chdir(place)
     try:
-        plan = command._check_jobs("train", [*SMALL, "seed=1,2", "hydra.sweep.dir=multirun"], typed=set())
+        plan = app._check_jobs("train", [*SMALL, "seed=1,2", "hydra.sweep.dir=multirun"], typed=set())
     finally:
         os.chdir(before)
     assert plan is not None

@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
-from emotion_lightning import config, model
+from emotion_lightning import config
 from emotion_lightning import load as load_run
 from emotion_lightning.errors import UserError
+from emotion_lightning.models import backbone
 
 SIZES: dict[str, Any] = {
     "num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "vocab_size": 50,
@@ -45,7 +46,7 @@ def checkpoint(folder: Path, kind: str, *, of: str = "AutoModel", changed: Calla
 def load(folder: Path, *, head: str, pooler: bool = False, nf4: bool = False, full: bool = False) -> Any:
     heads = [*(["pooler"] if pooler else []), *head.split(",")]
     kept = [*heads, *([r".*\.pooler"] if pooler else [])]
-    return model.load(
+    return backbone.load(
         str(folder), revision=None, dtype=torch.float32, head=heads, kept=kept, labels=LABELS,
         quantization=config.Quantization.nf4 if nf4 else config.Quantization.none, pad_token_id=0, full=full,
         attention=config.Attention.causal if "score" in heads else config.Attention.bidirectional,
@@ -127,7 +128,7 @@ def test_a_run_refuses_a_module_that_would_stay_random_and_keeps_one_that_is_nam
     base = checkpoint(tmp_path / "base", "deberta-v2")
     settings = json.loads((base / "config.json").read_text())
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(model.BUNDLED / name, base)
+        shutil.copy(backbone.BUNDLED / name, base)
     torch.manual_seed(0)
     AutoModel.from_config(AutoConfig.for_model(**settings | {"vocab_size": 8192})).save_pretrained(base)
     line = ["train", "model=roberta", "peft=head", "model.path=base", "trainer=debug", "logger=none",

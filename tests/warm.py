@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning import fork_server, trial
+from emotion_lightning.tuning import fork_server, trial
 
-LIBRARIES = (*trial.LIBRARIES, "transformers.models.bert.modeling_bert", "emotion_lightning.predictor")
+LIBRARIES = (*trial.LIBRARIES, "transformers.models.bert.modeling_bert", "emotion_lightning.inference.predictor")
 PIPE, STDOUT, DEVNULL = subprocess.PIPE, subprocess.STDOUT, subprocess.DEVNULL
 _READ_LATE = re.compile(
     "PYTEST_CURRENT_TEST|EMOTION_LIGHTNING_.*|HYDRA_FULL_ERROR|STAND_IN_.*"

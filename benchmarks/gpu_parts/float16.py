@@ -33,12 +33,12 @@ def fp16(asked: argparse.Namespace, told: log.Log) -> None:
 
 def _run(asked: argparse.Namespace, told: log.Log, dtype: str, number: int, *, plain: bool = False) -> np.ndarray:
     """Losses of the first steps: all runs have the same rows, order and schedule."""
-    from emotion_lightning import model
-    from emotion_lightning.callbacks import FiniteLoss
-    from emotion_lightning.callbacks.scaling import SkippedSteps
     from emotion_lightning.errors import UserError
+    from emotion_lightning.models import backbone
+    from emotion_lightning.training.callbacks import FiniteLoss
+    from emotion_lightning.training.callbacks.skipped_steps import SkippedSteps
 
-    with mock.patch.object(model, "keep_in_range", _as_it_is) if plain else contextlib.nullcontext():
+    with mock.patch.object(backbone, "keep_in_range", _as_it_is) if plain else contextlib.nullcontext():
         trained = subject.trainee(
             asked, asked.batch_size, asked.fp16_steps + 2, f"model.dtype={dtype}", outliers=True
         )  # fmt: skip

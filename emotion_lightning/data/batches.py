@@ -15,9 +15,9 @@ from torch.utils.data import Dataset, Sampler
 
 from emotion_lightning import config
 from emotion_lightning.data.cleaning import cleaner
+from emotion_lightning.data.labels import Targets
 from emotion_lightning.errors import UserError
-from emotion_lightning.labels import Targets
-from emotion_lightning.pooling import Batch
+from emotion_lightning.models.pooling import Batch
 
 WINDOW = 128
 """Batches whose texts are sorted by length together in evaluation."""

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning import config, labels
-from emotion_lightning.data import files
-from emotion_lightning.data.cells import binary, is_blank, is_odd, shown, split_labels
+from emotion_lightning import config
+from emotion_lightning.data import labels
+from emotion_lightning.data.formats import files
+from emotion_lightning.data.formats.cells import binary, is_blank, is_odd, shown, split_labels
 from emotion_lightning.data.rows import Chunk, Problems, Source
 from emotion_lightning.errors import UserError
 

@@ -9,9 +9,9 @@ from torch.utils.data import DataLoader
 
 from emotion_lightning import config
 from emotion_lightning.data.batches import Collate, EmotionRows, ShuffledByLength, SortedByLength, tokenize
+from emotion_lightning.data.labels import Targets
 from emotion_lightning.data.rows import Corpus
-from emotion_lightning.labels import Targets
-from emotion_lightning.pooling import Batch
+from emotion_lightning.models.pooling import Batch
 
 
 class EmotionData(lightning.LightningDataModule):

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from emotion_lightning import config, labels
-from emotion_lightning.data import files, tables
+from emotion_lightning import config
+from emotion_lightning.data import labels, tables
 from emotion_lightning.data.columns import Columns
+from emotion_lightning.data.formats import files
 from emotion_lightning.data.rows import SPLITS, Corpus, Problems, Rows
 from emotion_lightning.errors import UserError
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from emotion_lightning.data.labels import Targets
 from emotion_lightning.errors import UserError
-from emotion_lightning.labels import Targets
 
 SPLITS = ("train", "validation", "test")
 WHOLE = "whole"

@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning import config, labels
-from emotion_lightning.data import arrow, delimited, files, official, overlap, splitting, tables
+from emotion_lightning import config
+from emotion_lightning.data import labels, official, overlap, splitting, tables
 from emotion_lightning.data.columns import Columns, Survey, find_columns, normalised, survey, unlabelled
+from emotion_lightning.data.formats import arrow, delimited, files
 from emotion_lightning.data.rows import SPLITS, WHOLE, Chunk, Corpus, Problems, Rows, Source
 from emotion_lightning.errors import UserError
 

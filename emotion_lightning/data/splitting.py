@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from emotion_lightning import config, run_folder
-from emotion_lightning.data import files
+from emotion_lightning import config
+from emotion_lightning.data.formats import files
 from emotion_lightning.data.rows import SPLITS, WHOLE, Corpus, Rows
 from emotion_lightning.errors import UserError
+from emotion_lightning.runs import run_folder
 
 log = logging.getLogger(__name__)
 

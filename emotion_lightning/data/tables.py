@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from emotion_lightning import config, labels
+from emotion_lightning import config
 from emotion_lightning.config import EmptyTexts
-from emotion_lightning.data import files, memory
-from emotion_lightning.data.cells import as_text, binary, is_blank, shown, spelled, split_labels
+from emotion_lightning.data import labels, memory
 from emotion_lightning.data.columns import LIST_COLUMNS, Columns, normalised, survey
+from emotion_lightning.data.formats import files
+from emotion_lightning.data.formats.cells import as_text, binary, is_blank, shown, spelled, split_labels
 from emotion_lightning.data.rows import Chunk, Problems, Rows, Source
 from emotion_lightning.errors import UserError
 

@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion_lightning import bounded_files, checkpoint, manifest, model, predictor, run_folder, schema
+from emotion_lightning.config import schema
 from emotion_lightning.data import official
 from emotion_lightning.errors import UserError
+from emotion_lightning.inference import predictor
+from emotion_lightning.models import backbone, model_folder
+from emotion_lightning.runs import bounded_files, manifest, run_folder
 from emotion_lightning.tiny import mixtures, train_tokenizer
 
 _FOLDS = 3
@@ -76,7 +79,7 @@ def tokenizer(goemotions: str) -> None:
     """Train the tokenizer on the training texts of GoEmotions and of the sample."""
     corpora = [official.goemotions(goemotions), official.sample()]
     found = [text for corpus in corpora for text in corpus.splits["train"].texts]
-    train_tokenizer(found).save_pretrained(model.BUNDLED)
+    train_tokenizer(found).save_pretrained(backbone.BUNDLED)
 
 
 def folds(goemotions: str, work: Path) -> list[_Part]:
@@ -166,7 +169,7 @@ def start(encoder: str, folder: Path) -> None:
     import yaml
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-    own, theirs = AutoTokenizer.from_pretrained(model.BUNDLED), AutoTokenizer.from_pretrained(encoder)
+    own, theirs = AutoTokenizer.from_pretrained(backbone.BUNDLED), AutoTokenizer.from_pretrained(encoder)
     known = AutoModel.from_pretrained(encoder).get_input_embeddings().weight.detach().float()
     words = [own.decode([token]).strip() or theirs.unk_token for token in range(len(own))]
     pieces = theirs(words, add_special_tokens=False)["input_ids"]
@@ -193,20 +196,20 @@ def network(run: Path) -> None:
     import torch
     from transformers import AutoModel
 
-    folder = checkpoint.model_folder(str(run))
+    folder = model_folder.model_folder(str(run))
     made = AutoModel.from_pretrained(folder, dtype=torch.bfloat16)
     made.config.num_labels, made.config.problem_type = 2, None  # the head is gone, and with it its labels
-    made.save_pretrained(model.BUNDLED)
-    manifest.write(model.BUNDLED)
-    for file in model.BUNDLED.iterdir():
+    made.save_pretrained(backbone.BUNDLED)
+    manifest.write(backbone.BUNDLED)
+    for file in backbone.BUNDLED.iterdir():
         file.chmod(0o644)
 
 
 def classifier(run: Path) -> None:
     """Take the adapter of a run on that network, without what tells of the machine that trained it."""
-    folder = checkpoint.model_folder(str(run))
-    card = checkpoint.read_card(folder)
-    here = model.BUNDLED_RUN / run_folder.MODEL
+    folder = model_folder.model_folder(str(run))
+    card = model_folder.read_card(folder)
+    here = backbone.BUNDLED_RUN / run_folder.MODEL
     here.mkdir(exist_ok=True)
     for name in ("adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(folder / name, here / name)
@@ -220,7 +223,7 @@ def classifier(run: Path) -> None:
         data=run_folder.without_places(card.data),
         data_hashes=run_folder.without_places(card.data_hashes),
     )
-    run_folder.write_json(here / checkpoint.CARD, card.__dict__)
+    run_folder.write_json(here / model_folder.CARD, card.__dict__)
     manifest.write(here)
 
 

@@ -1,0 +1,85 @@
+"""What the user can mend: the words for errors of Hydra, OmegaConf and the system."""
+
+import errno
+import os
+import re
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from emotion_lightning.config import schema
+from emotion_lightning.errors import UserError, first_line
+from emotion_lightning.runs import extras
+
+NO_SLURM = (
+    "SLURM's programs (srun, sbatch) are not on this machine; start the multirun on a login node, or choose "
+    "hydra/launcher=local, or none."
+)
+_ACCESS = {
+    getattr(errno, f"E{name}")
+    for name in ["EXIST", "NOTDIR", "ISDIR", "ACCES", "PERM", "ROFS", "NOSPC", "DQUOT", "NAMETOOLONG", "FBIG"]
+}
+
+
+def as_user_error(command: str, error: BaseException, arguments: list[str]) -> UserError | None:
+    """The mistake behind an error, or None for one that is ours."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        if group == "hydra/launcher" and option.startswith("submitit_"):
+            return UserError(
+                f"hydra/launcher={option} and the launchers made from it need packages that are missing: "
+                + extras.install("slurm")
+            )
+        choices = sorted(error.options)
+        return UserError(
+            f"Unknown option {group}={option}{schema.nearest(option, set(choices))} "
+            f"Options of {group}: {', '.join(choices)}."
+        )
+    if isinstance(error, OverrideParseException):
+        return UserError(f"Cannot read {error.override!r}; settings are given as name=value, lists as name=[a,b].")
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _from_hydra(command, error, arguments)
+    if isinstance(error, RuntimeError) and 'detect "srun"' in str(error):
+        return UserError(NO_SLURM)
+    if isinstance(error, RecursionError) and (nested := [a for a in arguments if a.count("[") + a.count("{") > 50]):
+        return UserError(f"{nested[0][:40]}… holds more brackets than can be read; settings are lists of plain values.")
+    return _of_system(error)
+
+
+def _of_system(error: BaseException) -> UserError | None:
+    """The mistake where a disk is full or a folder cannot be written to, also deep in a library."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _ACCESS:
+            where = cause.filename or "A file"
+            return UserError(f"{where}: {cause.strerror}; free some space or choose another folder.")
+        # Libraries written in Rust put the system's number into their words, and shutil.Error those of each file.
+        number = re.search(r"\(os error (\d+)\)|\[Errno (\d+)\]", str(cause))
+        if number and int(number[1] or number[2]) in _ACCESS:
+            reason = os.strerror(int(number[1] or number[2]))
+            return UserError(f"A file cannot be written: {reason}; free some space or choose another folder.")
+        if str(cause).startswith("No space left on device"):
+            return UserError("A file cannot be written: the disk is full; free some space or choose another folder.")
+        cause = cause.__cause__
+    return None
+
+
+def _from_hydra(command: str, error: Exception, arguments: list[str]) -> UserError:
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    first = first_line(error)
+    merged = re.match(r"Error merging override \+*(?P<key>[^=\s]+)=", first)
+    # Of a list's item Hydra names the override alone.
+    key = str(getattr(cause, "full_key", None) or (merged["key"] if merged else "")).partition("[")[0]
+    override = re.match(r"Could not override '(?P<key>[^']*)'", first)
+    if override and not re.search(r"could not be converted|Invalid value|is not Optional", str(cause)):
+        return schema.unknown_setting(command, override["key"].partition("@")[0])
+    given = next((a for a in arguments if a.lstrip("+~").partition("=")[0] == key), None)
+    hint = schema.type_of(command, key)
+    if key and hint is not None:
+        return UserError(f"{given or key} is not possible: {key} takes {schema.describe(hint)}.")
+    if key and isinstance(cause, OmegaConfBaseException) and "not in" in str(cause):
+        return schema.unknown_setting(command, key)
+    detail = str(cause).splitlines()[0] if cause is not error and str(cause) else ""
+    return UserError(f"{first} {detail}".strip())

@@ -1,0 +1,427 @@
+"""The jobs of a multirun: which there are, how each went, what is left to do.
+
+Everything is told from files, so that jobs may run in other processes and on other machines, and be killed: jobs.json
+says what is to be run and with which settings, the folder of a job what became of it.
+"""
+
+import csv
+import dataclasses
+import functools
+import logging
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emotion_lightning import config, terminal
+from emotion_lightning.cli import override_grammar
+from emotion_lightning.config import redaction, stored_settings
+from emotion_lightning.errors import UserError
+from emotion_lightning.runs import bounded_files, manifest, run_folder
+
+log = logging.getLogger(__name__)
+
+JOBS = "jobs.json"
+TABLE = "jobs.csv"
+ERROR = "error.txt"
+_LOCK = ".lock"
+_LAUNCHERS = ("basic", "local", "slurm", "submitit_local", "submitit_slurm")
+_LAUNCHER_SETTINGS = {
+    "account",
+    "array_parallelism",
+    "comment",
+    "constraint",
+    "cpus_per_gpu",
+    "cpus_per_task",
+    "exclude",
+    "gpus_per_node",
+    "gpus_per_task",
+    "gres",
+    "max_num_timeout",
+    "mem_gb",
+    "mem_per_cpu",
+    "mem_per_gpu",
+    "name",
+    "nodes",
+    "partition",
+    "qos",
+    "signal_delay_s",
+    "stderr_to_stdout",
+    "tasks_per_node",
+    "timeout_min",
+}
+"""Of a launcher what is a plain value; its others (setup, python, srun_args, additional_parameters …) are commands."""
+_PLAIN = re.compile(r"['\"]?[\w.:,@%+-]*['\"]?")  # becomes a line of the script that sbatch runs
+_MOMENT = 1.0
+"""Seconds that a folder may be held by a process that only looks whether another holds it."""
+
+FINISHED, FAILED, STOPPED, RUNNING, NOT_STARTED = "finished", "failed", "stopped", "running", "not started"
+_SCORES = tuple(score.value for score in config.Score)
+_LONGEST_NAME = 128  # W&B takes no longer one
+
+
+@dataclass
+class Job:
+    """One job of a multirun.
+
+    Attributes:
+        number: its place in the multirun.
+        folder: the name of its folder below the multirun's.
+        differs: what sets it apart from the others, as on the command line.
+        settings: every setting that it was meant to have when the multirun began, options included.
+        protocol: whose thresholds decide.
+    """
+
+    number: int
+    folder: str
+    differs: dict[str, str]
+    settings: dict[str, Any]
+    protocol: str
+
+    @property
+    def name(self) -> str:
+        """What differs, as `peft=lora,seed=2`."""
+        return ",".join(f"{name}={value}" for name, value in self.differs.items()) or f"job {self.number}"
+
+
+@dataclass
+class Multirun:
+    """The jobs of a multirun, in the order in which they are started.
+
+    Attributes:
+        folder: of the multirun.
+        command: train or baseline.
+        arguments: the command line, as it was typed.
+        hydra: what it told Hydra itself: launcher, places of option files.
+        metric: the score on validation that puts the jobs in order.
+        jobs: all of them.
+    """
+
+    folder: Path
+    command: str
+    arguments: list[str]
+    hydra: list[str]
+    metric: str
+    jobs: list[Job]
+
+    def at(self, job: Job) -> Path:
+        """The run folder of a job."""
+        return self.folder / job.folder
+
+    def state(self, job: Job) -> str:
+        """What became of a job."""
+        folder = self.at(job)
+        if (folder / run_folder.METRICS).exists():
+            return FINISHED
+        if is_claimed(folder):
+            return RUNNING
+        if (folder / ERROR).exists():
+            return FAILED
+        return STOPPED if folder.is_dir() else NOT_STARTED
+
+    def reason(self, job: Job) -> str:
+        """The first line of why a job failed; empty where it did not."""
+        if self.state(job) != FAILED:
+            return ""
+        return next(iter((self.at(job) / ERROR).read_text(encoding="utf-8").splitlines()), "")
+
+
+def unfinished(multirun: Multirun) -> list[tuple[Job, str]]:
+    """The jobs without a result, each with why."""
+    told = {STOPPED: "was killed", RUNNING: "is still at work", NOT_STARTED: "was not started"}
+    states = [(job, multirun.state(job)) for job in multirun.jobs]
+    return [(job, told.get(state) or multirun.reason(job)) for job, state in states if state != FINISHED]
+
+
+def differences(jobs: Sequence[Sequence[str]]) -> list[dict[str, str]]:
+    """Of each job's overrides those that are not the same in all jobs.
+
+    >>> differences([["peft=ia3", "seed=1", "data.max_rows=9"], ["peft=lora", "seed=1", "data.max_rows=9"]])
+    [{'peft': 'ia3'}, {'peft': 'lora'}]
+    """
+    split = [dict(_parts(override) for override in job) for job in jobs]
+    names = [name for name in dict.fromkeys(name for job in split for name in job) if not name.startswith("hydra.")]
+    shown = [name for name in names if len({job.get(name) for job in split}) > 1]
+    return [{name: redaction.value(name, job[name]) for name in shown if name in job} for job in split]
+
+
+def _parts(override: str) -> tuple[str, str]:
+    name, _, value = override.lstrip("+").partition("=")
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        value = value[1:-1]
+    return name, value
+
+
+# ---------------------------------------------------------------------------------------------------------- kept, found
+
+
+def write(multirun: Multirun) -> None:
+    """Keep the list of jobs; a folder that holds one already is refused."""
+    if (multirun.folder / JOBS).exists():
+        raise UserError(
+            f"{multirun.folder} holds a multirun already. Go on with it by -m {resume(multirun.folder)}, or choose "
+            "another hydra.sweep.dir."
+        )
+    content = {**dataclasses.asdict(multirun), "started_in": str(Path.cwd())}
+    del content["folder"]
+    run_folder.write_json(multirun.folder / JOBS, content)
+
+
+def read(folder: Path) -> Multirun:
+    """The multirun in a folder, as it was written down at its start."""
+    if not (folder / JOBS).is_file():
+        raise UserError(f"{folder} holds no {JOBS}, so it is no folder of a multirun of train or baseline.")
+    content = bounded_files.read_json(folder / JOBS)
+    try:
+        jobs = [Job(**job) for job in content["jobs"]]
+        found = Multirun(folder, content["command"], content["arguments"], content["hydra"], content["metric"], jobs)
+        _check(found)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder / JOBS} is damaged or of another version ({error!r}).") from error
+    return found
+
+
+def _check(multirun: Multirun) -> None:
+    """Raise UserError for what no multirun writes; TypeError and its like are told by `read`."""
+    file = multirun.folder / JOBS
+    texts = [*multirun.arguments, *multirun.hydra, multirun.command, multirun.metric]
+    texts += [text for job in multirun.jobs for text in (job.folder, job.protocol, *job.differs, *job.differs.values())]
+    if multirun.metric not in _SCORES or not all(isinstance(text, str) for text in texts):
+        raise UserError(f"{file} is damaged: a text or the name of a score is due where it holds something else.")
+    for job in multirun.jobs:
+        job.settings = stored_settings.checked(job.settings, file)
+        place = Path(job.folder)
+        terminal.know_names(job.folder)
+        if type(job.number) is not int or place.is_absolute() or ".." in place.parts or not place.parts:
+            raise UserError(f"{file} puts a job into {job.folder!r}, which lies outside its folder; it is not opened.")
+
+
+def kept_hydra_settings(multirun: Multirun, typed: Sequence[str]) -> list[str]:
+    """What a multirun told Hydra and a later start tells it again, but for what was typed anew.
+
+    A launcher by name and its plain values are taken from the file. Everything else may run code (a launcher's setup,
+    option files, environment variables of the jobs) and must be typed again: the file may come from elsewhere.
+
+    Args:
+        multirun: as it was written down.
+        typed: what this line tells Hydra, as overrides.
+
+    Raises:
+        UserError: a setting that is neither plain nor typed anew.
+    """
+    anew = {_name_of(override) for override in typed}
+    kept = [override for override in multirun.hydra if _name_of(override) not in anew]
+    for override in kept:
+        name, _, value = override.lstrip("+~").partition("=")
+        group, _, setting = name.rpartition(".")
+        plain = (name == "hydra/launcher" and value in _LAUNCHERS) or (
+            bool(_PLAIN.fullmatch(value))
+            and (
+                (group == "hydra.launcher" and setting in _LAUNCHER_SETTINGS) or name == "hydra.sweeper.max_batch_size"
+            )
+        )
+        if not plain:
+            override = terminal.one_line(override)
+            folder = re.fullmatch(r"hydra\.searchpath=\['?file://([^,\]']+)'?\]", override)
+            again = f"--config-dir {folder[1]}" if folder else override
+            raise UserError(
+                f"{multirun.folder / JOBS} sets {override}, which may run code and so is not taken from a file. If it "
+                f"is yours, type it again: {shlex.quote(again) if folder is None else again}"
+            )
+    return kept
+
+
+def _name_of(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def of(job: Path) -> tuple[Multirun, Job] | None:
+    """The multirun that a run folder belongs to, and which of its jobs it is; None for a run of its own."""
+    # A job's folder may lie deeper: hydra.sweep.subdir may hold slashes.
+    for folder in list(job.parents)[:3]:
+        if (folder / JOBS).is_file():
+            multirun = read(folder)
+            found = next((one for one in multirun.jobs if multirun.at(one) == job), None)
+            return (multirun, found) if found else None
+    return None
+
+
+def name(job: Path) -> tuple[str, str] | None:
+    """What W&B may call the group of a multirun's job and the job itself; None for a run of its own."""
+    found = of(job)
+    if found is None:
+        return None
+    multirun, one = found
+    folder = multirun.folder.resolve()
+    # The time alone would be the same on another day.
+    dated = re.fullmatch(r"\d{4}-\d\d-\d\d", folder.parent.name)
+    group = f"{folder.parent.name}_{folder.name}" if dated else folder.name
+    return group[:_LONGEST_NAME], one.name[:_LONGEST_NAME]
+
+
+def newest_unfinished(outputs: Path) -> Path:
+    """The newest multirun below a folder such as outputs/multirun that has jobs left to do."""
+    found = sorted(outputs.glob(f"*/*/{JOBS}"), key=lambda jobs: jobs.stat().st_mtime, reverse=True)
+    for file in found:
+        multirun = read(file.parent)
+        if any(multirun.state(job) != FINISHED for job in multirun.jobs):
+            return file.parent
+    raise UserError(f"sweep.resume=auto found no unfinished multirun in {outputs}; name one with sweep.resume=FOLDER.")
+
+
+def resume(folder: Path) -> str:
+    """The setting that goes on with a multirun, ready to be pasted into a shell."""
+    return shlex.quote(f"sweep.resume={folder}")
+
+
+# --------------------------------------------------------------------------------------------------------------- claims
+
+
+class AtWork(UserError):
+    """Another process works in this folder."""
+
+
+@contextmanager
+def claimed(folder: Path, what: str) -> Iterator[None]:
+    """Hold a folder, so that no second process works in it; AtWork if one does. A kill lets go of it."""
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK)
+    try:
+        # `is_claimed` of another process holds it for a moment.
+        lock.acquire(timeout=_MOMENT, poll_interval=_MOMENT / 20)
+    except Timeout:
+        raise AtWork(
+            f"{what} {folder} is at work in another process; wait for its end, or stop it, or choose another folder."
+        ) from None
+    try:
+        yield
+    finally:
+        # While it is held: what is unlinked later may be another's.
+        (folder / _LOCK).unlink(missing_ok=True)
+        lock.release()
+
+
+def is_claimed(folder: Path) -> bool:
+    """Whether a process works in this folder."""
+    if not (folder / _LOCK).exists():
+        return False
+    try:
+        with claimed(folder, ""):
+            return False
+    except (UserError, OSError):
+        return True
+
+
+# ------------------------------------------------------------------------------------------------------------ the table
+
+
+def write_table(multirun: Multirun) -> None:
+    """Write jobs.csv, the best job first: what differs, state, scores, cost, and why a job failed."""
+    names = list(dict.fromkeys(name for job in multirun.jobs for name in job.differs))
+    scores = [f"{split}/{score}" for split in ("validation", "test") for score in _by(multirun.metric)]
+    columns = ["job", "state", *names, "thresholds", *scores, "train_seconds", "folder", "error"]
+    with (
+        run_folder.replacing(multirun.folder / TABLE) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as opened,
+    ):
+        table = csv.DictWriter(opened, columns, restval="")
+        table.writeheader()
+        for job, state, values in ranked(multirun):
+            table.writerow(
+                {"job": job.number, "state": state, **job.differs, "thresholds": job.protocol, **values,
+                 "folder": job.folder, "error": multirun.reason(job)}
+            )  # fmt: skip
+
+
+def ranked(multirun: Multirun) -> list[tuple[Job, str, dict[str, float]]]:
+    """Jobs with state and scores: the best on validation first, then those without scores as they were started."""
+    rows = [(job, multirun.state(job), _scores(multirun.at(job), job.protocol)) for job in multirun.jobs]
+    key = f"validation/{multirun.metric}"
+    return sorted(rows, key=lambda row: (key not in row[2], -row[2].get(key, 0.0), row[0].number))
+
+
+def _by(metric: str) -> list[str]:
+    return [metric, *[score for score in _SCORES if score != metric]]
+
+
+def _scores(folder: Path, protocol: str) -> dict[str, float]:
+    try:
+        manifest.check_run(folder, run_folder.METRICS)
+    except UserError as error:
+        _tell(str(error))
+        return {}
+    with suppress(UserError, KeyError, TypeError):
+        content = bounded_files.read_json(folder / run_folder.METRICS)
+        scores = {
+            f"{split}/{score}": content[split][protocol][score]
+            for split in ("validation", "test")
+            if split in content
+            for score in _SCORES
+        }
+        return {**scores, "train_seconds": round(content["cost"]["train_seconds"], 1)}
+    return {}
+
+
+@functools.cache  # the table is written after each job
+def _tell(message: str) -> None:
+    log.warning("%s", message)
+
+
+_TITLES = {"f1_macro": "macro F1", "f1_micro": "micro F1", "jaccard": "Jaccard"}
+_STYLES = {FINISHED: "", FAILED: "red", STOPPED: "yellow", RUNNING: "yellow", NOT_STARTED: "dim"}
+
+
+def show(multirun: Multirun) -> None:
+    """Print the table, and the command that predicts with the best job."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = terminal.console(140)
+    rows = ranked(multirun)
+    names = list(dict.fromkeys(name for job in multirun.jobs for name in job.differs))
+    tests = any("test/f1_macro" in values for *_, values in rows)
+    shown = [f"validation/{multirun.metric}", *([f"test/{score}" for score in _by(multirun.metric)] if tests else [])]
+    # Not as the table's title, which would be broken to its width.
+    terminal.say(
+        f"{len(rows)} jobs, best first by {_TITLES[multirun.metric]} on validation (validation/{multirun.metric})"
+    )
+    table = Table()
+    table.add_column("job", justify="right")
+    for name in names:
+        table.add_column(escape(name))
+    for score in shown:
+        split, _, metric = score.partition("/")
+        table.add_column(f"{'val.' if split == 'validation' else 'test'} {_TITLES[metric]}", justify="right")
+    table.add_column("state")
+    for job, state, values in rows:
+        cells = [f"{values[score]:.3f}" if score in values else "–" for score in shown]
+        differs = [escape(job.differs.get(name, "–")) for name in names]
+        table.add_row(str(job.number), *differs, *cells, state, style=_STYLES[state])
+    console.print(table)
+    best, state, values = rows[0]
+    if state == FINISHED and values:
+        console.print(f"Best: job {best.number}, {best.name}", markup=False, highlight=False)
+        if (multirun.at(best) / run_folder.MODEL).is_dir():
+            words = [f"run={multirun.at(best)}", "input=FILE", "output=labelled.csv"]
+            # Never broken over two lines: it is there to be copied.
+            terminal.say(f"Predict with it: {override_grammar.shell_line('predict', words)}")
+    terminal.say(f"Table: {multirun.folder / TABLE}")
+
+
+# ------------------------------------------------------------------------------------------------------------- failures
+
+
+def note_failure(folder: Path, message: str) -> None:
+    """Write down why a job failed."""
+    with suppress(UserError, OSError):
+        run_folder.write_text(folder / ERROR, redaction.text(message))
+
+
+def forget_failure(folder: Path) -> None:
+    """A job that starts again has not failed."""
+    (folder / ERROR).unlink(missing_ok=True)

@@ -1,0 +1,137 @@
+"""Between the words of a command line and Hydra's grammar, in which a text is one value and nothing else."""
+
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Quote, QuotedString
+from hydra.errors import HydraException
+
+from emotion_lightning.config import redaction, schema
+from emotion_lightning.errors import UserError
+
+_PATHS_OF_HYDRA = {"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"}
+ARGUMENT = re.compile(r"(?P<sign>\+{0,2})(?P<name>[A-Za-z_][\w./@-]*)=(?P<value>.*)", re.DOTALL)
+_SWEEP_FUNCTION = re.compile(r"(choice|range|interval|glob|tag|sort|shuffle)\(.*\)", re.DOTALL)
+
+
+_LONG_NUMBER = re.compile(r"[\d_]{300,}")
+"""No float is as large as the smallest number of so many digits."""
+
+
+def as_text(argument: str) -> str:
+    """An argument of the command line as text; Python keeps bytes that its encoding lacks as halves of characters.
+
+    Raises:
+        UserError: its bytes are not UTF-8.
+    """
+    try:
+        argument.encode()
+        return argument
+    except UnicodeEncodeError:
+        pass
+    try:
+        return os.fsencode(argument).decode()
+    except UnicodeError:
+        raise UserError(f"{argument} is not UTF-8; give texts and file names in UTF-8.") from None
+
+
+def quoted(value: Any) -> str:
+    """A value in Hydra's grammar, so that it comes out as it went in."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list):
+        return "[" + ",".join(quoted(part) for part in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{quoted(part)}" for key, part in value.items()) + "}"
+    return QuotedString(text=_without_interpolation(str(value)), quote=Quote.single).with_quotes()
+
+
+def _without_interpolation(text: str) -> str:
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+
+
+def literal(command: str, arguments: list[str], *, multirun: bool) -> list[str]:
+    """Quote the values of text settings, which Hydra's grammar would take apart at commas, apostrophes and brackets."""
+    literal = schema.text_settings(command)
+    groups = schema.groups(command)
+    prepared = []
+    for argument in arguments:
+        match = ARGUMENT.fullmatch(argument)
+        if not match:
+            if argument.startswith("="):
+                raise UserError(f"{argument} lacks a name; settings are given as name=value.")
+            prepared.append(argument)
+            continue
+        sign, name, value = match["sign"], match["name"], match["value"]
+        if name in groups and value in ("null", "None", ""):
+            options = schema.option_files(name, command)
+            raise UserError(f"{name}={value} is no option; choose {name}= one of {', '.join(options)}.")
+        if name in groups:
+            _check_option(command, name, value)
+        if name in literal or name in _PATHS_OF_HYDRA or name.startswith("model.roles."):
+            value = _quote_text(name, value, multirun=multirun)
+        elif number := _LONG_NUMBER.search(value):
+            raise UserError(f"{name}={value[:20]}… holds a number of {len(number[0])} digits; give a smaller one.")
+        prepared.append(f"{sign}{name}={value}")
+    return prepared
+
+
+def _check_option(command: str, group: str, value: str) -> None:
+    """Raise UserError for an option that Hydra's grammar reads as a number, a truth value or a mapping, not a name."""
+    try:
+        parsed = OverridesParser.create().parse_rule(value, "value")
+    except (HydraException, ValueError):
+        return  # Hydra tells of it, with the whole line
+    for part in parsed.list if isinstance(parsed, ChoiceSweep) else [parsed]:
+        if isinstance(part, int | float | dict):
+            options = schema.option_files(group, command)
+            raise UserError(f"{group}={value[:40]} is no option; choose {group}= one of {', '.join(options)}.")
+
+
+def _quote_text(name: str, value: str, *, multirun: bool) -> str:
+    if name == "text":
+        return quoted(value)
+    if value == "" and name != "data.separator":
+        raise UserError(f"{name} is empty; give a value, or leave it out.")
+    if value == "null" or re.fullmatch(r"'(\\.|[^'\\])*'|\"(\\.|[^\"\\])*\"", value, re.DOTALL):
+        return value  # unset, or quoted for Hydra already
+    if multirun and _SWEEP_FUNCTION.fullmatch(value):
+        return value
+    parts = value.split(",")
+    if multirun and len(parts) > 1 and all(parts) and not os.path.exists(value):
+        return ",".join(quote_path(part) for part in parts)
+    return quote_path(value)
+
+
+def quote_path(value: str) -> str:
+    """A path as one value."""
+    # Interpolations such as ${oc.env:HOME} are of use in paths and stay.
+    return QuotedString(text=value, quote=Quote.single).with_quotes()
+
+
+def override(name: str, value: Any, options: set[str]) -> str:
+    """A setting as an override; `options` are the names of groups, whose values stay bare."""
+    if name in options:
+        return f"{name}={value}"
+    # Open mappings may hold keys that the option file does not.
+    return f"{'++' if isinstance(value, dict) else ''}{name}={quoted(value)}"
+
+
+def unquoted(value: str | None) -> str | None:
+    """The text behind a quoted value; None for null."""
+    if value is None or value == "null":
+        return None
+    return re.sub(r"\\(['\"\\])", r"\1", value[1:-1]) if value[:1] in "'\"" else value
+
+
+def shell_line(command: str, arguments: Sequence[str]) -> str:
+    """A command line, ready to be pasted into a shell, its secrets hidden."""
+    return shlex.join(["python", "-m", f"emotion_lightning.{command}", *map(redaction.argument, arguments)])

@@ -1,0 +1,143 @@
+"""Settings that a file holds: which names, options and values are taken from it.
+
+A run's settings become a command line of Hydra's again, on which an option may be any file and hydra.… may name code.
+So a file may name only settings of this program, options by their plain names, and values of the declared types.
+"""
+
+import functools
+import logging
+import re
+import types
+import typing
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from emotion_lightning import config, terminal
+from emotion_lightning.config import schema
+from emotion_lightning.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"\w[\w.-]*")
+GONE = {"data.packing", "data.cache_dir", "data.cache_gb"}
+"""Settings of earlier versions that no result hangs on: those of a run made then are passed over."""
+OPEN_MAPPINGS = ("model.roles", "model.architecture")
+"""Settings whose value is a mapping with keys of its own."""
+
+
+def checked(tree: Any, file: Path) -> dict[str, Any]:
+    """Settings, as `run_folder.to_keep` has them, without those that are gone since.
+
+    Args:
+        tree: what the file holds.
+        file: to be named in the message.
+
+    Raises:
+        UserError: it holds anything but settings of a run.
+    """
+    if not isinstance(tree, dict) or not isinstance(tree.get("options"), dict):
+        raise UserError(f"{file} is not a settings file of a run.")
+    groups, hints = _groups(), _hints()
+    if foreign := sorted(map(str, tree.keys() - {name.partition(".")[0] for name in hints} - {"options"} - groups)):
+        raise UserError(f"{file} sets {terminal.one_line(foreign[0])}, which is no setting of a run.")
+    for group, option in tree["options"].items():
+        if group not in groups:
+            raise UserError(f"{file} sets {group!r}, which is no setting of a run.")
+        if not isinstance(option, str) or not re.fullmatch(r"\w[\w-]*", option):
+            raise UserError(f"{file} sets {group}={option!r}, which is no name of an option; it is not opened.")
+    for name, value in leaves({name: value for name, value in tree.items() if name != "options"}):
+        if name in GONE or name not in hints and value is None and re.fullmatch(r"\w+(\.\w+)*", name):
+            continue  # of another version, and told below or unset
+        if name not in hints:
+            raise UserError(f"{file} sets {terminal.one_line(name)}, which is no setting of a run.")
+        if not any(_fits(hint, value) for hint in hints[name]):
+            shown = terminal.one_line(str(value))
+            raise UserError(
+                f"{file} sets {name}={shown[:80]}{'…' if len(shown) > 80 else ''}, where "
+                f"{' or '.join(sorted({schema.describe(hint) for hint in hints[name]}))} is due."
+            )
+
+    if gone := sorted(GONE & {f"data.{name}" for name in tree.get("data", {})}):
+        _tell_gone(f"{file} sets {', '.join(gone)}, which this version no longer has; passed over.")
+        tree = tree | {"data": {name: value for name, value in tree["data"].items() if f"data.{name}" not in GONE}}
+    return tree
+
+
+@functools.cache  # a run's settings are read several times
+def _tell_gone(message: str) -> None:
+    log.warning("%s", message)  # Hydra has not set up logging yet where a run goes on
+
+
+def check_options(options: dict[str, Any], file: Path, command: str, folders: Sequence[Path]) -> None:
+    """Raise UserError for an option that neither ships with the program nor lies in a folder of the user's own.
+
+    Args:
+        options: names by group; other settings beside them are passed over.
+        file: where they come from.
+        command: whose options they are.
+        folders: of option files, given on the command line.
+    """
+    for group, option in options.items():
+        places = [schema.conf_folder(), *folders]
+        if group in schema.groups(command) and not any(
+            (place / group / f"{option}.yaml").is_file() for place in places
+        ):
+            raise UserError(
+                f"{file} chooses {group}={option}, which is no option of this program. If it is one of your own, give "
+                "the folder of its file with --config-dir FOLDER."
+            )
+
+
+def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings by dotted name."""
+    for name, value in tree.items():
+        dotted = f"{prefix}{name}"
+        if isinstance(value, dict) and dotted not in OPEN_MAPPINGS:
+            yield from leaves(value, dotted + ".")
+        else:
+            yield dotted, value
+
+
+@functools.cache  # a multirun asks for each of its jobs
+def _groups() -> set[str]:
+    return {group for command in config.COMMANDS for group in schema.groups(command)}
+
+
+@functools.cache
+def _hints() -> dict[str, list[Any]]:
+    """The types that a setting has, in whichever command and option."""
+    found: dict[str, list[Any]] = defaultdict(list)
+    for command in config.COMMANDS.values():
+        for name, hint in schema.fields_of(command):
+            if hint not in found[name]:
+                found[name].append(hint)
+    return dict(found)
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    """Whether a value as YAML or JSON gives it is of a declared type."""
+    if isinstance(hint, types.UnionType):
+        return any(_fits(part, value) for part in typing.get_args(hint))
+    origin = typing.get_origin(hint) or hint
+    if origin is list:
+        (part,) = typing.get_args(hint)
+        return isinstance(value, list) and all(_fits(part, item) for item in value)
+    if origin is dict:
+        _, part = typing.get_args(hint)
+        return isinstance(value, dict) and all(
+            isinstance(key, str) and bool(_NAME.fullmatch(key)) and _fits(part, inner) for key, inner in value.items()
+        )
+    if origin is Any:
+        return isinstance(value, str | int | float | bool | None) or (
+            isinstance(value, list) and all(isinstance(item, str | int | float | bool | None) for item in value)
+        )
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return value in [member.value for member in hint]
+    if origin is float:
+        return type(value) in (int, float)
+    if origin is type(None):
+        return value is None
+    return type(value) is origin

@@ -1,0 +1,154 @@
+"""parquet, Arrow and Feather files, and the folders that `datasets` saves."""
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from emotion_lightning.data.formats.delimited import refuse_repeated
+from emotion_lightning.data.formats.encoding import unreadable
+from emotion_lightning.data.labels import normalised
+from emotion_lightning.data.rows import Chunk, Problems
+from emotion_lightning.errors import UserError
+
+ROWS_AT_ONCE = 4096
+
+SAVED_SPLITS = "dataset_dict.json"
+"""In a folder of splits, as DatasetDict.save_to_disk makes it."""
+
+_SAVED = "state.json"
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether `datasets` saved one split there."""
+    return (folder / _SAVED).is_file()
+
+
+def saved_splits(folder: Path) -> list[str]:
+    """Names of the splits in a folder that `datasets` saved them in."""
+    try:
+        return list(json.loads((folder / SAVED_SPLITS).read_text(encoding="utf-8"))["splits"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / SAVED_SPLITS} is damaged ({error}); save the data set again.") from error
+
+
+def saved_files(folder: Path) -> list[Path]:
+    """The Arrow files of a folder, in their order."""
+    try:
+        state = json.loads((folder / _SAVED).read_text(encoding="utf-8"))
+        files = [folder / part["filename"] for part in state["_data_files"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / _SAVED} is damaged ({error}); save the data set again.") from error
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"{folder} is not whole: it lacks {file.name}, which {_SAVED} names.")
+    return files
+
+
+def class_names(path: Path) -> dict[str, list[str]]:
+    """Names of the ids in columns of class labels, as `datasets` keeps them in a file's schema or beside it."""
+    import pyarrow.parquet
+
+    try:
+        if path.is_dir():
+            features = json.loads((path / "dataset_info.json").read_text(encoding="utf-8"))["features"]
+        elif path.suffix.lower() == ".parquet":
+            features = _features(pyarrow.parquet.read_schema(path))
+        else:
+            with pyarrow.memory_map(str(path)) as mapped:
+                features = _features(_open(mapped).schema)
+        kinds = {name: feature.get("feature", feature) for name, feature in features.items()}
+        return {
+            normalised(name): list(kind["names"]) for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"
+        }
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError):
+        return {}  # a file of other origin, or a damaged one, which reading its rows will report
+
+
+def _features(schema: Any) -> dict[str, Any]:
+    return json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+
+
+def parquet_chunks(path: Path, problems: Problems) -> Iterator[Chunk]:
+    """The rows of a parquet file, as a `Source` gives them."""
+    import pyarrow.parquet
+
+    with _reading(path), pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
+        refuse_repeated(path, list(map(normalised, file.schema_arrow.names)))
+        yield from _chunks(path, problems, file.iter_batches(batch_size=ROWS_AT_ONCE))
+
+
+def arrow_chunks(path: Path, problems: Problems) -> Iterator[Chunk]:
+    """The rows of an Arrow file, a stream or a Feather file, or of a folder that `datasets` saved."""
+    import pyarrow
+
+    row = 0
+    for file in saved_files(path) if path.is_dir() else [path]:
+        with _reading(file), pyarrow.memory_map(str(file)) as mapped:
+            for chunk in _chunks(path, problems, _batches(file, mapped), start=row):
+                yield chunk
+                row = chunk.rows[-1]
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Turn what a damaged file raises into a UserError."""
+    import pyarrow
+
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
+        raise unreadable(file, error) from error
+
+
+def _open(mapped: Any) -> Any:
+    """A reader of an Arrow file or stream."""
+    import pyarrow
+
+    start = mapped.read(6)
+    mapped.seek(0)
+    return pyarrow.ipc.open_file(mapped) if start == b"ARROW1" else pyarrow.ipc.open_stream(mapped)
+
+
+def _batches(file: Path, mapped: Any) -> Iterator[Any]:
+    opened = _open(mapped)
+    whole = hasattr(opened, "num_record_batches")
+    batches = (opened.get_batch(i) for i in range(opened.num_record_batches)) if whole else iter(opened)
+    refuse_repeated(file, list(map(normalised, opened.schema.names)))
+    for batch in batches:
+        batch.validate(full=True)  # offsets of a damaged file may point anywhere
+        for offset in range(0, len(batch), ROWS_AT_ONCE):
+            yield batch.slice(offset, ROWS_AT_ONCE)
+
+
+def _chunks(path: Path, problems: Problems, batches: Iterable[Any], *, start: int = 0) -> Iterator[Chunk]:
+    for batch in batches:
+        if not len(batch):
+            continue
+        rows = range(start + 1, start + len(batch) + 1)
+        names = map(normalised, batch.schema.names)
+        yield Chunk(rows, {name: _cells(path, problems, rows, name, batch.column(i)) for i, name in enumerate(names)})
+        start += len(batch)
+
+
+def _cells(path: Path, problems: Problems, rows: range, name: str, column: Any) -> list[Any]:
+    import pyarrow.types
+
+    is_bytes = pyarrow.types.is_binary(column.type) or pyarrow.types.is_large_binary(column.type)
+    try:
+        if not is_bytes:
+            return column.to_pylist()
+    except UnicodeDecodeError:
+        pass  # which row it is, the slower way tells
+    return [_cell(path, problems, row, name, scalar) for row, scalar in zip(rows, column, strict=True)]
+
+
+def _cell(path: Path, problems: Problems, row: int, name: str, scalar: Any) -> Any:
+    try:
+        cell = scalar.as_py()
+        return cell.decode() if isinstance(cell, bytes) else cell
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        problems.add(path, f"byte 0x{byte:02x} is not UTF-8; write the texts as UTF-8.", row=row, column=name)
+        return None

@@ -1,0 +1,116 @@
+"""What a cell of a table says: a text, a yes or no, or the labels of a row."""
+
+import ast
+import json
+import math
+import re
+from typing import Any
+
+from emotion_lightning.data.labels import normalised
+
+_BINARY = {"0": 0, "1": 1, "true": 1, "false": 0}
+_ZEROS = re.compile(r"([01])\.0+")
+
+
+def as_text(cell: Any) -> str | None:
+    """A cell as text; None where it holds nothing or a structure."""
+    if isinstance(cell, str):
+        return cell
+    if cell is None or isinstance(cell, dict | list) or is_nan(cell):
+        return None
+    return str(cell)
+
+
+def is_nan(cell: Any) -> bool:
+    """Whether a cell is the number that pandas writes for nothing."""
+    return isinstance(cell, float) and math.isnan(cell)
+
+
+def is_blank(cell: Any) -> bool:
+    """Whether a cell says nothing."""
+    return cell is None or cell == "" or (isinstance(cell, str) and cell.isspace()) or is_nan(cell)
+
+
+def binary(cell: Any) -> int | None:
+    """0 or 1 for a cell that says so, as number, text or truth value; else None.
+
+    >>> [binary(cell) for cell in (1, "0", True, "false", 1.0, "yes", 2, 0.5, "")]
+    [1, 0, 1, 0, 1, None, None, None, None]
+    """
+    said = str(cell).strip().lower()
+    whole = _ZEROS.fullmatch(said)
+    return _BINARY.get(whole[1] if whole else said)
+
+
+def spelled(cell: Any) -> str | None:
+    """How a cell says 0 or 1, in words; None where it does not."""
+    if binary(cell) is None:
+        return None
+    return "true and false" if str(cell).strip().lower() in ("true", "false") else "0 and 1"
+
+
+def shown(cell: Any) -> str:
+    """A cell for a message: short, and in quotes where it is text."""
+    text = repr(cell)
+    return text if len(text) <= 60 else f"{text[:50]} … ({len(text):,} characters)"
+
+
+def split_labels(cell: Any, separator: str) -> list[str]:
+    """Names or ids in a cell: a list, a list that was printed, or text with a separator.
+
+    Raises:
+        ValueError: with words for what is odd about a list.
+
+    >>> split_labels("joy | love", "|"), split_labels([3, 7], ","), split_labels(None, ",")
+    (['joy', 'love'], ['3', '7'], [])
+    >>> split_labels("['joy' 'love']", ","), split_labels('["joy", "love"]', ","), split_labels("(2, 7)", ",")
+    (['joy', 'love'], ['joy', 'love'], ['2', '7'])
+    """
+    if is_blank(cell) or cell in ("nan", "NaN"):  # what pandas writes for nothing
+        return []
+    if isinstance(cell, dict):
+        raise ValueError("is a mapping, not a list of labels")
+    if isinstance(cell, str):
+        printed = _printed_list(cell.strip())
+        if printed is None:
+            return [normalised(part) for part in cell.split(separator) if part.strip()]
+        cell = printed
+    return [_name(part) for part in (cell if isinstance(cell, list | tuple) else [cell]) if str(part).strip()]
+
+
+def _name(part: Any) -> str:
+    if part is None or is_nan(part):
+        raise ValueError("has a null among its labels")
+    if isinstance(part, list | tuple | dict):
+        raise ValueError("has a list among its labels")
+    whole = isinstance(part, bool) or (isinstance(part, float) and part.is_integer())
+    return str(int(part)) if whole else normalised(str(part))
+
+
+def is_odd(name: str) -> bool:
+    """Whether a name keeps quotes or brackets of something that was not taken apart.
+
+    >>> [is_odd(name) for name in ("joy", "joy (mild)", "('joy'", "'love')", "[3 10]", "don't know")]
+    [False, False, True, True, True, False]
+    """
+    unbalanced = any(name.count(first) != name.count(last) for first, last in ("()", "[]", "{}"))
+    return unbalanced or name[:1] in "'\"[{" or name[-1:] in "'\"]}"
+
+
+_PAIRS = {"[": "]", "(": ")", "{": "}"}
+_NO_COMMA = re.compile(r"""(?<=['"\d.])\s+(?=['"\d-])""")
+
+
+def _printed_list(text: str) -> list[Any] | None:
+    """The list that was printed into a cell, by JSON, Python or numpy; None where it is none."""
+    if text[-1] != _PAIRS.get(text[0]):
+        return None
+    # numpy leaves the commas out, and Python would take two strings side by side for one.
+    for read, source in ((json.loads, text), (ast.literal_eval, _NO_COMMA.sub(", ", text))):
+        try:
+            parts = read(source)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        return sorted(parts) if isinstance(parts, set) else list(parts) if isinstance(parts, list | tuple) else None
+    inner = text[1:-1]
+    return None if re.search(r"[\[\](){}'\"]", inner) else inner.split(",")

@@ -1,0 +1,271 @@
+"""csv and tsv: cells as the text they are.
+
+pandas and datasets read a text such as "NA" as missing, a semicolon file as one column and a numeric text as a number.
+"""
+
+import csv
+import functools
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+from emotion_lightning.data.formats.encoding import Lines, decoded, open_text, wrong_bytes
+from emotion_lightning.data.labels import normalised
+from emotion_lightning.data.rows import Chunk, Problems
+from emotion_lightning.errors import UserError
+
+ROWS_AT_ONCE = 512
+
+log = logging.getLogger(__name__)
+
+_DELIMITERS = ",;\t|"
+_BACKSLASH = re.compile(r'(\\["\\])|\\')
+_DOUBLED = re.compile(r'(?:^|\t)"[^"]*(?:""[^"]*)+"(?:\t|\r?$)', re.MULTILINE)
+"""A quoted cell with doubled quotes in it, which nobody writes who does not quote."""
+
+_SEP = re.compile(r"sep=(.)[\r\n]*")
+"""Excel's own first line."""
+
+_NUMBER = re.compile(r"\d+(\.\d+)?|true|false", re.IGNORECASE)
+_SAMPLE = 100
+
+# Texts may be longer than the 128 KiB that the csv module takes by default.
+csv.field_size_limit(2**31 - 1)
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a file marks off its cells.
+
+    Attributes:
+        delimiter: between cells.
+        quoted: cells may stand in quotes, quotes inside them doubled.
+        escaped: quotes inside quoted cells are escaped by a backslash instead.
+    """
+
+    delimiter: str
+    quoted: bool = True
+    escaped: bool = False
+
+    def rows(self, lines: Iterable[str]) -> Any:
+        """A csv reader of the cells of each row; it raises csv.Error where quotes are wrong."""
+        options: dict[str, Any] = {"delimiter": self.delimiter, "strict": True}
+        if not self.quoted:
+            options["quoting"] = csv.QUOTE_NONE
+        if self.escaped:
+            options["escapechar"] = "\\"
+            # The csv module would take the backslash from whatever follows it, as in a literal \\n.
+            lines = (_BACKSLASH.sub(lambda found: found[1] or r"\\", line) for line in lines)
+        return csv.reader(lines, **options)
+
+    def __str__(self) -> str:
+        if not self.quoted:
+            return "cells are not quoted"
+        return "quotes are escaped by backslashes" if self.escaped else "cells may be quoted"
+
+
+def chunks(path: Path, problems: Problems, *, tabs: bool, encoding: str | None) -> Iterator[Chunk]:
+    """The rows of a csv file (`tabs`: of a tsv file), as a `Source` gives them."""
+    dialect = recognise(path, tabs=tabs, encoding=encoding)
+    with _opened(path, encoding) as file:
+        yield from _chunks(path, problems, dialect, Lines(file), encoding)
+
+
+def _chunks(path: Path, problems: Problems, dialect: Dialect, lines: Lines, encoding: str | None) -> Iterator[Chunk]:
+    reader = dialect.rows(iter(lines))
+    row = begins = 0
+    numbers: list[int] = []
+    table: list[list[str]] = []
+    try:
+        header = [normalised(name) for name in next(reader, [])]
+        if lines.suspicious:
+            _refuse_header(path, header, encoding)
+        if not any(header):
+            raise UserError(f"{path} has no header; its first line must name the columns.")
+        refuse_repeated(path, [name for name in header if name])
+        begins = reader.line_num + 1
+        for cells in _rows(reader, len(header)):
+            row += 1
+            if lines.suspicious:
+                lines.suspicious = False
+                _check_bytes(path, problems, row, f"row {row}, line {reader.line_num}", header, cells, encoding)
+            if len(cells) != len(header):
+                problems.add(
+                    path,
+                    f"{len(cells)} cells under a header of {len(header)} columns (line {reader.line_num}); "
+                    "quote texts that hold the delimiter.",
+                    row=row,
+                )
+                continue
+            if reader.line_num > begins:
+                problems.remarks += _swallowed(path, row, header, cells, dialect.delimiter)
+            begins = reader.line_num + 1
+            numbers.append(row)
+            table.append(cells)
+            if len(table) == ROWS_AT_ONCE:
+                yield _chunk(numbers, header, table)
+                numbers, table = [], []
+    except csv.Error as error:
+        since = f", which begins in line {begins}" if begins < reader.line_num else ""
+        raise UserError(
+            f"{path}, line {reader.line_num}: {error} (row {row + 1}{since}); put quotes around the whole cell and "
+            "double those inside it."
+        ) from error
+    if table:
+        yield _chunk(numbers, header, table)
+
+
+def _rows(reader: Iterable[list[str]], width: int) -> Iterator[list[str]]:
+    """Rows without blank lines; of a single column these are rows without a text, but for those that end the file."""
+    blank = 0
+    for cells in reader:
+        if cells:
+            yield from ([""] for _ in range(blank))
+            yield cells
+            blank = 0
+        else:
+            blank += width == 1
+
+
+def _swallowed(path: Path, row: int, header: list[str], cells: list[str], delimiter: str) -> Iterator[str]:
+    """Remarks on cells whose first line ends as a row does: a quote that is missing may have let them take rows in."""
+    for position, cell in enumerate(cells):
+        first, *rest = cell.split("\n")
+        tail = first.rstrip("\r").split(delimiter)[1:]
+        if rest and tail and len(tail) == len(header) - 1 - position and all(map(_NUMBER.fullmatch, tail)):
+            yield (
+                f"{path}, row {row}, column {header[position]}: a quoted cell of {len(rest) + 1} lines, the first of "
+                "which ends like a row; is a quote missing there?"
+            )
+
+
+def _chunk(numbers: list[int], header: list[str], table: list[list[str]]) -> Chunk:
+    # A column without a name is left aside: pandas writes its row numbers so.
+    columns = zip(header, zip(*table, strict=True), strict=True)
+    return Chunk(numbers, {name: list(cells) for name, cells in columns if name})
+
+
+def refuse_repeated(path: Path, names: list[str]) -> None:
+    """Raise UserError where two columns have one name."""
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise UserError(f"{path} has more than one column named {', '.join(repeated)}; rename one.")
+
+
+def _refuse_header(path: Path, header: list[str], encoding: str | None) -> None:
+    if decoded("".join(header)):
+        raise UserError(_nul(path, "its header", encoding))
+    raise wrong_bytes(path, encoding, "".join(header), "its header")
+
+
+def _nul(path: Path, place: str, encoding: str | None) -> str:
+    wide = " or in UTF-16 (data.encoding=utf-16)" if encoding is None else ""
+    return f"{path}, {place}: a NUL byte; the file is damaged, not a text file{wide}."
+
+
+def _check_bytes(
+    path: Path, problems: Problems, row: int, place: str, header: list[str], cells: list[str], encoding: str | None
+) -> None:
+    for position, cell in enumerate(cells):
+        column = f", column {header[position]}" if position < len(header) else ""
+        if not decoded(cell):
+            # The whole file is of another encoding: more of the same would hide what else is wrong.
+            raise wrong_bytes(path, encoding, cell, place + column)
+        if "\0" in cell:
+            problems.note(path, _nul(path, place + column, encoding), row=row)
+
+
+# --------------------------------------------------------------------------------------------------- recognising
+
+
+def recognise(path: Path, *, tabs: bool, encoding: str | None) -> Dialect:
+    """How a file marks off its cells, seen from the file itself, and said where it is not the standard.
+
+    The standard is quoted cells with doubled quotes. MySQL and Spark write backslashes instead, and many tab-separated
+    files do not quote at all: a tweet that begins with a quote would then swallow the rows behind it.
+    """
+    state = path.stat()
+    return _recognise(path, tabs, encoding, (state.st_mtime_ns, state.st_size))
+
+
+@functools.lru_cache(maxsize=8)
+def _recognise(path: Path, tabs: bool, encoding: str | None, _: object) -> Dialect:
+    found = _fitting(path, tabs=tabs, encoding=encoding)
+    if found.escaped or not found.quoted:
+        log.warning("%s: %s.", path, found)
+    return found
+
+
+def _fitting(path: Path, *, tabs: bool, encoding: str | None) -> Dialect:
+    with open_text(path, encoding) as file:
+        sample = list(islice(file, _SAMPLE))
+    marked = _SEP.fullmatch(sample[0]) if sample else None
+    delimiter = marked[1] if marked else "\t" if tabs else _delimiter(sample)
+    standard = Dialect(delimiter)
+    escaped = Dialect(delimiter, escaped=True)
+    if delimiter == "\t" and _holds(path, encoding, '"'):
+        bare = Dialect(delimiter, quoted=False)
+        lines = _aligned(path, encoding, bare, least=2)
+        if lines is not None and _aligned(path, encoding, standard) != lines and not _doubles_quotes(path, encoding):
+            return bare
+    if _holds(path, encoding, '\\"') and _aligned(path, encoding, standard) is None:
+        return escaped if _aligned(path, encoding, escaped) is not None else standard
+    return standard
+
+
+def _delimiter(lines: list[str]) -> str:
+    """The one under which most of the first rows are as wide as the header; of equals, the widest."""
+
+    def fit(delimiter: str) -> tuple[float, int]:
+        rows = csv.reader(lines, delimiter=delimiter)
+        width = len(next(rows, []))
+        widths = [len(cells) for cells in rows if cells]
+        return (sum(w == width for w in widths) / len(widths) if widths else 1.0) if width > 1 else 0.0, width
+
+    return max(_DELIMITERS, key=fit)
+
+
+def _aligned(path: Path, encoding: str | None, dialect: Dialect, *, least: int = 1) -> int | None:
+    """How many rows a file has, where all are as wide as its header; None where they are not or quotes are wrong.
+
+    `least` is the width that says something: of a single column every line is as wide as the header.
+    """
+    rows = 0
+    try:
+        with _opened(path, encoding) as file:
+            reader = dialect.rows(file)
+            width = len(next(reader, []))
+            if width < least:
+                return None
+            for cells in reader:
+                if cells:
+                    rows += 1
+                    if len(cells) != width:
+                        return None
+    except csv.Error:
+        return None
+    return rows
+
+
+def _holds(path: Path, encoding: str | None, mark: str) -> bool:
+    with open_text(path, encoding) as file:
+        return any(mark in line for line in file)
+
+
+def _doubles_quotes(path: Path, encoding: str | None) -> bool:
+    with open_text(path, encoding) as file:
+        return any('""' in line and _DOUBLED.search(line.rstrip("\r\n")) for line in file)
+
+
+@contextmanager
+def _opened(path: Path, encoding: str | None) -> Iterator[TextIO]:
+    """The text of a file behind Excel's own first line, if it has one."""
+    with open_text(path, encoding) as file:
+        if not _SEP.fullmatch(file.readline(16)):
+            file.seek(0)
+        yield file

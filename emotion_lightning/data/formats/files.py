@@ -1,0 +1,171 @@
+"""Files of texts and labels: which format a file has, and its rows in pieces.
+
+Every cell of a text file stays the text it is, and what is wrong is reported with its row.
+"""
+
+import difflib
+import hashlib
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from emotion_lightning.data.formats import arrow, delimited, lines
+from emotion_lightning.data.rows import Problems, Source
+from emotion_lightning.errors import UserError
+
+Record = tuple[int, dict[str, Any]]
+"""Row number, from 1, and cells by column."""
+
+_KINDS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".txt": "txt",
+}
+ROW = "row"
+"""The name of the column of row numbers, and the setting that asks for it."""
+
+_SEVERAL = re.compile(r"\w\s*(,|;|\t|\||\^|~|::?)\s*\w")
+_TEXT_COLUMNS = ("text", "tweet", "sentence", "comment", "content", "message", "body", "utterance", "review", "post")
+_ID_COLUMNS = ("id", "row_id", "uid", "tweet_id", "comment_id", "text_id", "key", "index")
+
+
+def kind(path: Path) -> str:
+    """csv, tsv, jsonl, json, parquet, arrow or txt, by suffix; gzip of the text ones is read too."""
+    if path.is_dir():
+        return "arrow"
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    zipped = bool(suffixes) and suffixes[-1] == ".gz"
+    suffix = (suffixes[:-1] if zipped else suffixes)[-1:]
+    found = _KINDS.get(suffix[0]) if suffix else None
+    if found is None or (zipped and found in ("parquet", "arrow")):
+        raise UserError(f"{path}: its format is not known; name it {', '.join(_KINDS)}, the text ones also with .gz.")
+    return found
+
+
+def check_exists(path: Path) -> None:
+    """Raise UserError unless the path is a readable file with something in it, or a folder that `datasets` saved."""
+    if path.is_dir():
+        if arrow.is_saved(path):
+            return
+        raise UserError(f"{path} is a folder; give a file in it.")
+    if not path.exists():
+        beside = sorted(other.name for other in path.parent.glob("*" + path.suffix)) if path.parent.is_dir() else []
+        hint = f" Its folder has {', '.join(beside[:5])}." if beside else ""
+        raise UserError(f"{path} does not exist.{hint}")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty.")
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal sha256 of a file, or of the files that a folder of `datasets` holds."""
+    total = hashlib.sha256()
+    if path.is_dir():
+        for part in arrow.saved_files(path):
+            total.update(sha256(part).encode())
+        return total.hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def source(path: Path, encoding: str | None = None) -> Source:
+    """A file's rows, in pieces.
+
+    Raises:
+        UserError: there is no such file, it is empty or its format is not known.
+    """
+    check_exists(path)
+    readers = {
+        "csv": partial(delimited.chunks, path, tabs=False, encoding=encoding),
+        "tsv": partial(delimited.chunks, path, tabs=True, encoding=encoding),
+        "jsonl": partial(lines.jsonl_chunks, path, encoding=encoding),
+        "json": partial(lines.json_chunks, path, encoding=encoding),
+        "txt": partial(lines.text_chunks, path, encoding=encoding),
+        "parquet": partial(arrow.parquet_chunks, path),
+        "arrow": partial(arrow.arrow_chunks, path),
+    }
+    found = kind(path)
+    return Source(path, readers[found], arrow.class_names(path) if found in ("parquet", "arrow") else {})
+
+
+def no_rows(path: Path) -> str:
+    """The message for a file that holds none."""
+    has_header = {".csv", ".tsv"} & {suffix.lower() for suffix in path.suffixes}
+    return f"{path} has {'a header and ' if has_header else ''}no rows."
+
+
+def records(path: Path, problems: Problems | None = None, *, encoding: str | None = None) -> Iterator[Record]:
+    """Yield the rows of a file one by one; memory does not grow with the file.
+
+    Raises:
+        UserError: the file cannot be read. Rows of a wrong shape go to `problems` where it is given and are left out,
+            else they raise too.
+    """
+    gathered = problems if problems is not None else Problems()
+    for chunk in source(path, encoding).chunks(gathered):
+        if problems is None:
+            gathered.raise_any()
+        for i, row in enumerate(chunk.rows):
+            yield row, {name: cells[i] for name, cells in chunk.columns.items()}
+    if problems is None:
+        gathered.raise_any()
+
+
+def text_column(path: Path, names: list[str], wanted: str | None) -> str:
+    """The column that holds the texts."""
+    return _column(path, names, wanted, usual=_TEXT_COLUMNS, setting="data.text")
+
+
+def id_column(path: Path, names: list[str], wanted: str | None, *, text: str) -> str | None:
+    """The column that identifies rows, or None where there is none and rows are counted."""
+    if wanted == text:
+        raise UserError(f"data.id_column={wanted} is the column of the texts; name another, or row to count rows.")
+    if wanted == ROW and ROW not in names:
+        return None
+    names = [name for name in names if name != text]
+    if wanted is None and not any(name.lower() in _ID_COLUMNS for name in names):
+        return None
+    return _column(path, names, wanted, usual=_ID_COLUMNS, setting="data.id_column")
+
+
+def listed(names: list[str]) -> str:
+    """Names for a message, the first twenty of them, long ones cut."""
+    return ", ".join(name if len(name) <= 40 else f"{name[:39]}…" for name in names[:20]) + (
+        " …" if len(names) > 20 else ""
+    )
+
+
+def near(wanted: str, names: list[str]) -> str | None:
+    """The column that was probably meant, or None."""
+    same = {name.lower(): name for name in names}.get(wanted.lower())
+    return same or next(iter(difflib.get_close_matches(wanted, names, n=1)), None)
+
+
+def _column(path: Path, names: list[str], wanted: str | None, *, usual: tuple[str, ...], setting: str) -> str:
+    if wanted is not None:
+        if wanted in names:
+            return wanted
+        meant = near(wanted, names)
+        hint = f"; did you mean {setting}={meant}?" if meant else "."
+        raise UserError(f"{path} has no column {wanted}; its columns are {listed(names)}{hint}")
+    by_name = {name.lower(): name for name in reversed(names)}
+    for name in usual:
+        if name in by_name:
+            return by_name[name]
+    if len(names) == 1:
+        if _SEVERAL.search(names[0]):
+            raise UserError(
+                f"{path} has a single column, {listed(names)}, whose name looks like several: its cells are marked off "
+                f"in another way than its name says. Save it as csv with commas, or name the column: {setting}=…"
+            )
+        return names[0]
+    raise UserError(
+        f"{path} has no column with a usual name for texts; its columns are {listed(names)}. Name one: {setting}=…"
+    )

@@ -1,0 +1,136 @@
+"""Files with one row in each line: JSON Lines and plain text; and JSON arrays."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from emotion_lightning.data import memory
+from emotion_lightning.data.formats.delimited import ROWS_AT_ONCE
+from emotion_lightning.data.formats.encoding import Lines, decoded, open_text, wrong_bytes
+from emotion_lightning.data.labels import normalised
+from emotion_lightning.data.rows import Chunk, Problems
+from emotion_lightning.errors import UserError
+
+_OBJECT_BYTES = 12
+"""Bytes of memory that Python takes for each byte of JSON, about."""
+
+
+def text_chunks(path: Path, problems: Problems, *, encoding: str | None) -> Iterator[Chunk]:
+    """Each line of a file as a row with the column text."""
+    yield from _pieces(_text_rows(path, problems, encoding))
+
+
+def jsonl_chunks(path: Path, problems: Problems, *, encoding: str | None) -> Iterator[Chunk]:
+    """The objects of a JSON Lines file, as a `Source` gives them."""
+    yield from _pieces(_jsonl_rows(path, problems, encoding))
+
+
+def json_chunks(path: Path, problems: Problems, *, encoding: str | None) -> Iterator[Chunk]:
+    """The objects of a JSON file: of an array, which is read whole, or one in each line."""
+    with open_text(path, encoding) as file:
+        start = next((line for line in file if line.strip()), "").lstrip()
+    rows = _array_rows(path, problems, encoding) if start.startswith("[") else _jsonl_rows(path, problems, encoding)
+    yield from _pieces(rows)
+
+
+def _pieces(rows: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[Chunk]:
+    numbers: list[int] = []
+    records: list[dict[str, Any]] = []
+    for number, record in rows:
+        numbers.append(number)
+        records.append(record)
+        if len(records) == ROWS_AT_ONCE:
+            yield _chunk(numbers, records)
+            numbers, records = [], []
+    if records:
+        yield _chunk(numbers, records)
+
+
+def _chunk(numbers: list[int], records: list[dict[str, Any]]) -> Chunk:
+    # Rows may differ in their keys.
+    names = dict.fromkeys(name for record in records for name in record)
+    return Chunk(numbers, {name: [record.get(name) for record in records] for name in names})
+
+
+def _text_rows(path: Path, problems: Problems, encoding: str | None) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in _lines(path, encoding):
+        text = line.rstrip("\r\n")
+        if "\0" in text:
+            problems.add(path, "a NUL byte; the file is damaged or not a text file.", row=number)
+        yield number, {"text": text}
+
+
+def _jsonl_rows(path: Path, problems: Problems, encoding: str | None) -> Iterator[tuple[int, dict[str, Any]]]:
+    row = 0
+    for number, line in _lines(path, encoding):
+        if not line.strip():
+            continue
+        row += 1
+        try:
+            record = json.loads(line, object_pairs_hook=_record)
+        except json.JSONDecodeError as error:
+            cut = "" if line.endswith(("\n", "\r")) else "; the file may be cut short there"
+            what = f"line {number} is not JSON ({error.msg} at character {error.pos + 1}){cut}."
+            problems.add(path, what, row=row)
+            continue
+        except (ValueError, RecursionError) as error:
+            problems.add(path, f"line {number} cannot be read ({error}).", row=row)
+            continue
+        if _is_record(path, problems, row, f"line {number}", record, line):
+            yield row, record
+
+
+def _array_rows(path: Path, problems: Problems, encoding: str | None) -> Iterator[tuple[int, dict[str, Any]]]:
+    memory.check(
+        path, path.stat().st_size * _OBJECT_BYTES, "a JSON array is read whole: write an object in each line (jsonl)"
+    )
+    lines = [line for _, line in _lines(path, encoding)]
+    try:
+        records = json.loads("".join(lines), object_pairs_hook=_record)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not JSON ({error.msg} at line {error.lineno}, character {error.colno}).") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read ({error}).") from error
+    for row, record in enumerate(records, start=1):
+        if _is_record(path, problems, row, f"item {row} of the array", record, "\\u"):
+            yield row, record
+
+
+class _Repeated(ValueError):
+    """A key stands twice in an object."""
+
+
+def _record(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [normalised(name) for name, _ in pairs]
+    record = dict(zip(names, (value for _, value in pairs), strict=True))
+    if len(record) < len(pairs):
+        raise _Repeated(f"the key {next(name for name in names if names.count(name) > 1)} stands in it twice")
+    return record
+
+
+def _is_record(path: Path, problems: Problems, row: int, what: str, record: Any, line: str) -> bool:
+    if not isinstance(record, dict):
+        problems.add(path, f'{what} is not an object such as {{"text": …}}.', row=row)
+        return False
+    if row == 1 and record and all(isinstance(value, dict) for value in record.values()):
+        raise UserError(
+            f"{path} holds columns, not rows, as pandas writes them unless told otherwise; write it with "
+            "df.to_json(…, orient='records')."
+        )
+    if "\\u" in line and not decoded(json.dumps(record, ensure_ascii=False)):
+        problems.add(path, f"{what} holds half a character (a lone surrogate).", row=row)
+        return False
+    return True
+
+
+def _lines(path: Path, encoding: str | None) -> Iterator[tuple[int, str]]:
+    """Lines with their numbers, from 1; UserError for bytes that are no text."""
+    with open_text(path, encoding) as file:
+        lines = Lines(file)
+        for line in lines:
+            if lines.suspicious:
+                lines.suspicious = False
+                if not decoded(line):
+                    raise wrong_bytes(path, encoding, line, f"line {lines.number}")
+            yield lines.number, line

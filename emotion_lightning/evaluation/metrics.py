@@ -1,0 +1,187 @@
+"""What a run reports, in float64, with the conventions of scikit-learn.
+
+F1 of a label with no positive in gold and none predicted is 0 and counts in the macro (`zero_division=0`);
+`f1_macro_supported` leaves such labels out. Jaccard and samples F1 of a row without gold and predicted labels are 1, as
+in SemEval-2018's own script.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.functional.classification import (
+    binary_average_precision,
+    multilabel_stat_scores,
+)
+from torchmetrics.utilities import dim_zero_cat
+
+from emotion_lightning.evaluation import calibration, thresholds
+
+
+class Outcomes(Metric):
+    """Gathers rows, logits and targets over batches and processes.
+
+    `gather` gives them in the order of the rows, each row once, also where a process was given one twice.
+    """
+
+    full_state_update = False
+    rows: list[Tensor]
+    logits: list[Tensor]
+    targets: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("rows", "logits", "targets"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def update(self, rows: Tensor, logits: Tensor, targets: Tensor | None) -> None:
+        """Add a batch: rows [batch], logits and targets [batch, label]; targets None where there are none."""
+        self.rows.append(rows.detach())
+        self.logits.append(logits.detach().float())
+        if targets is not None:
+            self.targets.append(targets.detach())
+
+    def gather(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Row numbers [row], logits [row, label], targets [row, label] or None, of all processes, on the CPU.
+
+        Starts afresh for the next split.
+        """
+        numbers, logits, targets = (None if part is None else part.cpu() for part in self.compute())
+        self.reset()
+        assert numbers is not None and logits is not None
+        # torchmetrics gives results of one element back without their axes.
+        numbers = numbers.reshape(-1)
+        shape = (len(numbers), -1)
+        return numbers, logits.reshape(shape), None if targets is None else targets.reshape(shape)
+
+    def compute(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What `gather` gives, but for the axes of a single element."""
+        rows, logits = dim_zero_cat(self.rows), dim_zero_cat(self.logits)
+        numbers, where = torch.unique(rows, return_inverse=True)
+        first = torch.full((len(numbers),), len(rows), device=rows.device, dtype=torch.long)
+        first = first.scatter_reduce(0, where, torch.arange(len(rows), device=rows.device), "amin")
+        # After a gathering of several processes a state is a tensor, before it a list.
+        targets = dim_zero_cat(self.targets)[first] if len(self.targets) else None
+        return numbers, logits[first], targets
+
+
+class Jaccard(Metric):
+    """SemEval-2018 E-c's accuracy: mean over rows of |gold and predicted| / |gold or predicted|; both empty is 1.
+
+    >>> Jaccard()(torch.tensor([[True, True], [False, False]]), torch.tensor([[1, 0], [0, 0]]))
+    tensor(0.7500, dtype=torch.float64)
+    """
+
+    full_state_update = False
+    total: Tensor
+    rows: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("rows", default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, decisions: Tensor, targets: Tensor) -> None:
+        """Add rows: decisions and targets, 0/1 or bool, [row, label]."""
+        self.total += thresholds.row_jaccard(decisions.bool(), targets.bool()).sum()
+        self.rows += len(targets)
+
+    def compute(self) -> Tensor:
+        """The mean, float64."""
+        return self.total / self.rows
+
+
+def report(
+    probabilities: Tensor, targets: Tensor, cuts: dict[str, Tensor], labels: list[str], *, calibrated: bool = False
+) -> dict[str, Any]:
+    """Everything that metrics.json says of a split, but for its loss.
+
+    Beside the protocols there is `oracle`: thresholds fitted on these very rows. It shows what perfect thresholds would
+    bring and is no result.
+
+    Args:
+        probabilities: [row, label], never logits: torchmetrics would guess, batch by batch, which they are.
+        targets: multi-hot, [row, label].
+        cuts: thresholds of each protocol, [label].
+        labels: names.
+        calibrated: whether the probabilities are, which is told.
+    """
+    truth = targets.bool()
+    cuts = cuts | {thresholds.ORACLE: thresholds.oracle(probabilities, targets)}
+    return {
+        "rows": len(truth),
+        "probabilities": "calibrated" if calibrated else "raw",
+        **rankings(probabilities, truth),
+        **calibration.report(probabilities, targets),
+        **{
+            protocol: decisions_report(thresholds.decide(probabilities, cut), truth, cut, labels)
+            for protocol, cut in cuts.items()
+        },
+    }
+
+
+def rankings(probabilities: Tensor, truth: Tensor) -> dict[str, float]:
+    """Mean average precision over the labels that have positives, and label ranking average precision."""
+    supported = truth.any(0)
+    # Label by label: torchmetrics' own for many labels fails where there is one.
+    precisions = [
+        float(binary_average_precision(probabilities[:, label], truth[:, label].long(), validate_args=False))
+        for label in supported.nonzero().flatten().tolist()
+    ]
+    return {
+        "map": sum(precisions) / len(precisions) if precisions else 0.0,
+        "lrap": _ranking_precision(probabilities, truth),
+    }
+
+
+def _ranking_precision(probabilities: Tensor, truth: Tensor) -> float:
+    # torchmetrics adds up rows in float32, off by 2e-6 at 5,000 rows, and loops over them.
+    total = torch.zeros(len(truth), dtype=torch.float64, device=truth.device)
+    for label in range(truth.shape[1]):
+        above = probabilities >= probabilities[:, label, None]
+        total += truth[:, label] * (above & truth).sum(1) / above.sum(1).double()
+    gold = truth.sum(1)
+    return float(torch.where(gold > 0, total / gold.clamp(min=1), 1.0).mean())
+
+
+def decisions_report(decisions: Tensor, truth: Tensor, cut: Tensor, labels: list[str]) -> dict[str, Any]:
+    """Metrics of 0/1 decisions, [row, label]."""
+    count = truth.shape[1]
+    # torchmetrics counts; the ratios are ours because its own are float32.
+    found, wrong, _, missed, support = (
+        multilabel_stat_scores(decisions.long(), truth.long(), num_labels=count, average="none", validate_args=False)
+        .double()
+        .reshape(count, 5)  # of a single label torchmetrics drops the axis
+        .unbind(1)
+    )
+    f1 = _ratio(2 * found, 2 * found + wrong + missed)
+    precision, recall = _ratio(found, found + wrong), _ratio(found, found + missed)
+    seen = (found + wrong + missed) > 0
+    both = (decisions & truth).sum(1).double()
+    sizes = decisions.sum(1) + truth.sum(1)
+    return {
+        "f1_micro": float(_ratio(2 * found.sum(), (2 * found + wrong + missed).sum())),
+        "f1_macro": float(f1.mean()),
+        "f1_macro_supported": float(f1[seen].mean()) if seen.any() else 0.0,
+        "jaccard": float(Jaccard()(decisions, truth)),
+        "f1_samples": float(torch.where(sizes > 0, 2 * both / sizes.clamp(min=1), 1.0).mean()),
+        "subset_accuracy": float((decisions == truth).all(1).double().mean()),
+        "label_accuracy": float((decisions == truth).double().mean()),
+        "predicted_cardinality": float(decisions.sum(1).double().mean()),
+        "gold_cardinality": float(truth.sum(1).double().mean()),
+        "labels": {
+            name: {
+                "precision": float(precision[i]),
+                "recall": float(recall[i]),
+                "f1": float(f1[i]),
+                "support": int(support[i]),
+                "threshold": float(cut[i]),
+            }
+            for i, name in enumerate(labels)
+        },
+    }
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    return torch.where(denominator > 0, numerator / denominator.clamp(min=1), 0.0)

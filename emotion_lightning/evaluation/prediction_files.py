@@ -1,0 +1,167 @@
+"""Prediction files: csv, jsonl or parquet by suffix, one row for each input row, in its order."""
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from emotion_lightning import config
+from emotion_lightning.data.rows import Rows
+from emotion_lightning.errors import UserError
+from emotion_lightning.evaluation import thresholds
+from emotion_lightning.runs import run_folder
+
+SUFFIXES = (".csv", ".jsonl", ".parquet")
+
+
+@dataclass
+class Predicted:
+    """Decisions and probabilities of some rows, [row, label], with their ids and texts."""
+
+    ids: Sequence[str]
+    texts: Sequence[str]
+    decisions: Tensor
+    probabilities: Tensor
+
+
+class Writer(Protocol):
+    """Takes rows as they come."""
+
+    def write(self, rows: Predicted) -> None:
+        """Append rows."""
+
+
+def check_output(path: Path) -> None:
+    """Raise UserError, before any work, if no prediction file can be written there."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(f"{path}: predictions are written as {', '.join(SUFFIXES)}; name the file so.")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give a file name in it.")
+    if path.parent.exists() and not path.parent.is_dir():
+        raise UserError(f"{path}: {path.parent} is a file, not a folder.")
+
+
+def write(
+    path: Path, rows: Rows, probabilities: Tensor, cut: Tensor, *, labels: Sequence[str], settings: config.Predictions
+) -> None:
+    """Write decisions and probabilities, [row, label], of a whole split."""
+    with writer(path, labels, settings, id_column=rows.id_column) as open_writer:
+        open_writer.write(Predicted(rows.ids, rows.texts, thresholds.decide(probabilities, cut), probabilities))
+
+
+@contextmanager
+def writer(path: Path, labels: Sequence[str], settings: config.Predictions, *, id_column: str) -> Iterator[Writer]:
+    """A writer whose file appears under its name when all rows are in, and not at all on an error."""
+    check_output(path)
+    probabilities = settings.columns is config.PredictionColumns.all
+    names = [
+        id_column,
+        *(["text"] if settings.text else []),
+        *labels,
+        *[f"p_{name}" for name in labels if probabilities],
+    ]
+    repeated = {name for name in names if names.count(name) > 1}
+    if repeated:
+        raise UserError(
+            f"{path} would have two columns named {', '.join(sorted(repeated))}; rename the id column or label."
+        )
+    table = _Table(names, text=settings.text, probabilities=probabilities, safe=settings.csv_safe)
+    with run_folder.replacing(path) as temporary:
+        match path.suffix.lower():
+            case ".csv":
+                with temporary.open("w", encoding="utf-8", newline="") as file:
+                    yield _CSV(file, table)
+            case ".jsonl":
+                with temporary.open("w", encoding="utf-8") as file:
+                    yield _JSONL(file, table)
+            case _:
+                with _Parquet(temporary, table, labels) as parquet:
+                    yield parquet
+
+
+@dataclass
+class _Table:
+    names: list[str]
+    text: bool
+    probabilities: bool
+    safe: bool
+
+    def rows(self, rows: Predicted) -> Iterator[list[Any]]:
+        decisions = rows.decisions.int().tolist()
+        # Nine digits bring back the same float32; more would be noise.
+        shares = [[float(f"{p:.9g}") for p in row] for row in rows.probabilities.float().tolist()]
+        for i, identifier in enumerate(rows.ids):
+            text = [rows.texts[i]] if self.text else []
+            yield [identifier, *text, *decisions[i], *(shares[i] if self.probabilities else [])]
+
+
+class _UnixLines:
+    """Ends lines as Unix does, while the csv module, believing in CR LF, quotes cells that hold either."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def write(self, line: str) -> None:
+        self._file.write(line.removesuffix("\r\n") + "\n")
+
+
+class _CSV:
+    def __init__(self, file: Any, table: _Table) -> None:
+        self._writer = csv.writer(_UnixLines(file))
+        self._table = table
+        self._writer.writerow([_safe_in_spreadsheets(name) for name in table.names] if table.safe else table.names)
+
+    def write(self, rows: Predicted) -> None:
+        for row in self._table.rows(rows):
+            self._writer.writerow([_safe_in_spreadsheets(cell) for cell in row] if self._table.safe else row)
+
+
+def _safe_in_spreadsheets(cell: Any) -> Any:
+    # A spreadsheet runs a cell that begins like a formula (OWASP, CSV injection).
+    return "'" + cell if isinstance(cell, str) and cell[:1] in tuple("=+-@\t\r\0") else cell
+
+
+class _JSONL:
+    def __init__(self, file: Any, table: _Table) -> None:
+        self._file = file
+        self._table = table
+
+    def write(self, rows: Predicted) -> None:
+        for row in self._table.rows(rows):
+            self._file.write(json.dumps(dict(zip(self._table.names, row, strict=True)), ensure_ascii=False) + "\n")
+
+
+class _Parquet:
+    def __init__(self, path: Path, table: _Table, labels: Sequence[str]) -> None:
+        import pyarrow
+        import pyarrow.parquet
+
+        types = [pyarrow.string()] * (2 if table.text else 1) + [pyarrow.int8()] * len(labels)
+        types += [pyarrow.float32()] * (len(labels) if table.probabilities else 0)
+        self._schema = pyarrow.schema(list(zip(table.names, types, strict=True)))
+        self._table = table
+        self._pyarrow = pyarrow
+        self._writer = pyarrow.parquet.ParquetWriter(path, self._schema)
+
+    def __enter__(self) -> "_Parquet":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def write(self, rows: Predicted) -> None:
+        texts = [list(rows.texts)] if self._table.text else []
+        shares = rows.probabilities.float().numpy() if self._table.probabilities else np.zeros((len(rows.ids), 0))
+        columns = [list(rows.ids), *texts, *rows.decisions.numpy().astype(np.int8).T, *shares.T]
+        self._writer.write_table(
+            self._pyarrow.table(
+                [self._pyarrow.array(c, t.type) for c, t in zip(columns, self._schema, strict=True)],
+                schema=self._schema,
+            )
+        )

@@ -1,0 +1,80 @@
+"""What a run keeps of each row that it scored: its labels and probabilities, for comparisons, averages and reports."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emotion_lightning.data.labels import normalised
+from emotion_lightning.errors import UserError, first_line
+from emotion_lightning.runs import manifest, run_folder
+
+
+@dataclass
+class RowOutcomes:
+    """The rows of a split, in its order.
+
+    Attributes:
+        ids: what identifies each row, as text.
+        labels: names, in the order of the label axes.
+        probabilities: as the run's prediction files hold them, [row, label], float32.
+        targets: multi-hot, [row, label], float32; None where the rows are not labelled.
+    """
+
+    ids: list[str]
+    labels: list[str]
+    probabilities: Tensor
+    targets: Tensor | None
+
+
+def write(folder: Path, split: str, outcomes: RowOutcomes) -> None:
+    """Write `outcomes/<split>.parquet` of a run folder: `id`, a 0/1 column `gold_<label>` and `p_<label>` for each."""
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = {"id": pyarrow.array(list(outcomes.ids), pyarrow.string())}
+    if outcomes.targets is not None:
+        gold = outcomes.targets.numpy().astype(np.int8)
+        columns |= {f"gold_{name}": pyarrow.array(gold[:, i]) for i, name in enumerate(outcomes.labels)}
+    shares = outcomes.probabilities.float().numpy()
+    columns |= {f"p_{name}": pyarrow.array(shares[:, i]) for i, name in enumerate(outcomes.labels)}
+    with run_folder.replacing(folder / run_folder.OUTCOMES / f"{split}.parquet") as temporary:
+        pyarrow.parquet.write_table(pyarrow.table(columns), temporary)
+
+
+def read(folder: Path, split: str, labels: Sequence[str]) -> RowOutcomes | None:
+    """The outcomes of a split, or None where the run has none.
+
+    Raises:
+        UserError: the file is damaged or changed, or of other labels.
+    """
+    import pyarrow.parquet
+
+    file = folder / run_folder.OUTCOMES / f"{split}.parquet"
+    if not file.is_file():
+        return None
+    manifest.check_run(folder, f"{run_folder.OUTCOMES}/{split}.parquet")
+    try:
+        table = pyarrow.parquet.read_table(file)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{file} cannot be read: {first_line(error)}") from error
+    # A run from before names were spelled by one rule has them as its data did.
+    table = table.rename_columns([normalised(name) for name in table.column_names])
+    wanted = [f"p_{name}" for name in labels]
+    if missing := [name for name in ("id", *wanted) if name not in table.column_names]:
+        raise UserError(f"{file} has no column {missing[0]}: it is not of a run with the labels {', '.join(labels)}.")
+    gold = [f"gold_{name}" for name in labels]
+    labelled = all(name in table.column_names for name in gold)
+    return RowOutcomes(
+        ids=[str(identifier) for identifier in table.column("id").to_pylist()],
+        labels=list(labels),
+        probabilities=_matrix(table, wanted),
+        targets=_matrix(table, gold) if labelled else None,
+    )
+
+
+def _matrix(table: "pyarrow.Table", names: Sequence[str]) -> Tensor:  # type: ignore[name-defined]  # noqa: F821
+    return torch.from_numpy(np.column_stack([table.column(name).to_numpy() for name in names]).astype(np.float32))

@@ -1,0 +1,94 @@
+"""Scores of a finished model: thresholds from validation; outcomes, predictions and metrics of each split."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from emotion_lightning import config
+from emotion_lightning.data.rows import Rows
+from emotion_lightning.evaluation import calibration, metrics, prediction_files, row_outcomes, thresholds
+from emotion_lightning.runs import run_folder
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Scored:
+    """A split and what a model says of it.
+
+    Attributes:
+        rows: ids and texts.
+        logits: [row, label].
+        targets: multi-hot, [row, label]; None where the rows are not labelled.
+    """
+
+    rows: Rows
+    logits: Tensor
+    targets: Tensor | None
+
+
+@dataclass
+class Scores:
+    """What came of it.
+
+    Attributes:
+        splits: what metrics.json says of each labelled split.
+        probabilities: of each split, calibrated if asked for, [row, label].
+        cuts: thresholds of each protocol, [label].
+        scaling: how probabilities were calibrated, None for not at all.
+    """
+
+    splits: dict[str, dict[str, Any]]
+    probabilities: dict[str, Tensor]
+    cuts: dict[str, Tensor]
+    scaling: calibration.Scaling | None
+
+
+def score(
+    folder: Path,
+    splits: dict[str, Scored],
+    *,
+    labels: list[str],
+    thresholding: config.Thresholds,
+    predict: config.Predictions,
+    loss: Callable[[Tensor, Tensor], float],
+) -> Scores:
+    """Fit calibration and thresholds on `validation`; write outcomes and predictions of every split into a run folder.
+
+    Args:
+        folder: of the run.
+        splits: by name.
+        labels: names.
+        thresholding: how thresholds are fitted, and which protocol decides the predictions.
+        predict: how prediction files are written.
+        loss: of logits and targets, [row, label].
+    """
+    logits, targets = splits["validation"].logits, splits["validation"].targets
+    assert targets is not None
+    scaling = calibration.fit(thresholding, logits, targets)
+    shares = {name: calibration.probabilities(split.logits, scaling) for name, split in splits.items()}
+    cuts = thresholds.fit(shares["validation"], targets, thresholding)
+    scores: dict[str, dict[str, Any]] = {}
+    for name, split in splits.items():
+        probabilities = shares[name]
+        row_outcomes.write(folder, name, row_outcomes.RowOutcomes(split.rows.ids, labels, probabilities, split.targets))
+        prediction_files.write(
+            folder / run_folder.PREDICTIONS / f"{name}.csv",
+            split.rows,
+            probabilities,
+            cuts[thresholds.protocol(thresholding)],
+            labels=labels,
+            settings=predict,
+        )
+        if split.targets is None:
+            log.warning("The %s split has no labels: it is predicted, not scored.", name)
+            continue
+        scores[name] = metrics.report(probabilities, split.targets, cuts, labels, calibrated=scaling is not None)
+        scores[name]["loss"] = loss(split.logits, split.targets)
+    if "test" not in splits:
+        log.warning("No test split is scored: metrics.json has none.")
+    return Scores(scores, shares, cuts, scaling)

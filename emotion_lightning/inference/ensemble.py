@@ -1,0 +1,90 @@
+"""Several runs as one: which they are, and the thresholds of their mean."""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from emotion_lightning.errors import UserError
+from emotion_lightning.evaluation import row_outcomes, thresholds
+from emotion_lightning.inference import upload
+from emotion_lightning.models import backbone, model_folder
+from emotion_lightning.runs import run_folder
+
+log = logging.getLogger(__name__)
+
+
+def members(run: str | Path | Sequence[str | Path] | None, *, name: str = "run") -> list[str]:
+    """The folders of the runs that the setting `name` or a caller names; those on the hub are fetched.
+
+    None names the classifier inside the package.
+    """
+    if run is None:
+        return [str(backbone.BUNDLED_RUN)]
+    given = [run] if isinstance(run, str | Path) else list(run)
+    found = [upload.fetch(one) for part in given for one in run_folder.several(str(part))]
+    if not found:
+        raise UserError(f"{name}={run} names no run.")
+    return found
+
+
+def card(runs: Sequence[str], *, name: str = "run") -> model_folder.Card:
+    """The card of a run or, of several, of their mean; no network is loaded.
+
+    Thresholds are fitted on the mean of the runs' validation probabilities where they validated on the same rows, and
+    on each row's own where no two did, as folds do.
+
+    Raises:
+        UserError: the runs have other labels.
+    """
+    folders = [model_folder.model_folder(run, name=name) for run in runs]
+    cards = [model_folder.read_card(folder) for folder in folders]
+    first = cards[0]
+    if len(cards) == 1:
+        return first
+    for run, other in zip(runs, cards, strict=True):
+        if set(other.labels) != set(first.labels):
+            raise UserError(
+                f"{run} has the labels {', '.join(other.labels)}, {runs[0]} has {', '.join(first.labels)}: they cannot "
+                "be averaged."
+            )
+    log.info("The probabilities of %d runs are averaged: %s.", len(runs), ", ".join(runs))
+    rows = [row_outcomes.read(folder.parent, "validation", first.labels) for folder in folders]
+    found = _pooled([part for part in rows if part is not None and part.targets is not None], len(rows))
+    if found is None:
+        log.warning(
+            "The runs validated on other rows, or keep no outcomes: the average takes the mean of their thresholds."
+        )
+        orders = [[other.labels.index(name) for name in first.labels] for other in cards]
+        cuts = {
+            name: torch.stack([other.cuts(name)[order] for other, order in zip(cards, orders, strict=True)]).mean(0)
+            for name in first.thresholds
+        }
+    else:
+        cuts = thresholds.fit(*found, first.threshold_settings())
+    return dataclasses.replace(
+        first,
+        thresholds={name: dict(zip(first.labels, cut.tolist(), strict=True)) for name, cut in cuts.items()},
+    )
+
+
+def _pooled(rows: list[row_outcomes.RowOutcomes], runs: int) -> tuple[Tensor, Tensor] | None:
+    """Probabilities and targets, [row, label], to fit thresholds on; None where the runs' rows allow neither way."""
+    if len(rows) < runs:
+        return None
+    first = rows[0]
+    assert first.targets is not None
+    ids = [identifier for part in rows for identifier in part.ids]
+    if len(set(ids)) == len(ids):
+        return torch.cat([part.probabilities for part in rows]), torch.cat([_targets(part) for part in rows])
+    if all(part.ids == first.ids and _targets(part).equal(first.targets) for part in rows):
+        return torch.stack([part.probabilities.double() for part in rows]).mean(0).float(), first.targets
+    return None
+
+
+def _targets(rows: row_outcomes.RowOutcomes) -> Tensor:
+    assert rows.targets is not None
+    return rows.targets

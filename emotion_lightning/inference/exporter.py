@@ -1,0 +1,408 @@
+"""A run as one folder that can be taken elsewhere: an adapter, a whole network or a graph; and how far it is the same.
+
+What is compared: the answers of the run itself, as it keeps them; of the trained parts on an unquantised base, merged
+into it and not; and of the folder that was written, read again.
+"""
+
+import dataclasses
+import logging
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emotion_lightning import config
+from emotion_lightning.config import schema
+from emotion_lightning.data import sources
+from emotion_lightning.errors import UserError, first_line
+from emotion_lightning.evaluation import calibration, metrics, row_outcomes, thresholds
+from emotion_lightning.inference import onnx_graph, run_data
+from emotion_lightning.inference.predictor import BATCH_SIZE, Predictor, open_folder
+from emotion_lightning.models import adapter, backbone, model_folder, safe_loading
+from emotion_lightning.reports import console
+from emotion_lightning.runs import bounded_files, manifest, run_folder
+
+log = logging.getLogger(__name__)
+
+REPORT = "export.json"
+"""What an export says of its checks."""
+_TOLERANCE = 1e-4
+"""Difference of probabilities up to which two float32 computations are the same."""
+_HALF_TOLERANCE = 0.1
+"""The same where one of them is kept in 16 bits: what is lost is told, and more than this is no rounding."""
+_PROBES = 64
+"""Texts on which equality is checked where a whole split would take long."""
+SCORES = ("f1_macro", "f1_micro", "jaccard")
+
+
+@dataclasses.dataclass
+class Rows:
+    """What answers are compared on.
+
+    Attributes:
+        name: to be told.
+        texts: of the run's validation split or, where that is not at hand, of the bundled sample.
+        targets: multi-hot, [row, label]; None for the sample.
+        answers: the run's own probabilities, [row, label]; None where it keeps none of these rows.
+    """
+
+    name: str
+    texts: list[str]
+    targets: Tensor | None
+    answers: Tensor | None
+
+    def probes(self) -> list[int]:
+        """Positions of some texts of every length."""
+        order = np.argsort([len(text) for text in self.texts], kind="stable")
+        return sorted({int(order[i]) for i in np.linspace(0, len(order) - 1, _PROBES).astype(int)})
+
+
+@dataclasses.dataclass
+class Answers:
+    """What one form of the run says of the rows.
+
+    Attributes:
+        name: of the form.
+        probabilities: calibrated if the run is, [row, label].
+        logits: the same before that; None where they are not known.
+        texts_per_second: after a first batch; None where it was not measured.
+        size: bytes of its weights, and of the base below an adapter if that is on this machine as a folder; None for
+            what is only in memory.
+    """
+
+    name: str
+    probabilities: Tensor
+    logits: Tensor | None = None
+    texts_per_second: float | None = None
+    size: int | None = None
+
+
+@dataclasses.dataclass
+class _Job:
+    """What is made of what.
+
+    Attributes:
+        folder: to fill.
+        source: the model folder of the run.
+        run_card: of that folder.
+        card: of the new one.
+        settings: what is asked for.
+        rows: to compare answers on.
+        own: the run's answers.
+    """
+
+    folder: Path
+    source: Path
+    run_card: model_folder.Card
+    card: model_folder.Card
+    settings: config.Export
+    rows: Rows
+    own: Answers
+
+    def read_again(self, accelerator: config.Accelerator) -> Predictor:
+        """What labels texts with the new folder."""
+        return open_folder(self.folder, self.card, accelerator=accelerator)
+
+    def told(self, *forms: Answers) -> list[dict[str, Any]]:
+        """What export.json says of the forms."""
+        return [
+            {
+                "name": form.name,
+                "bytes": form.size,
+                "texts_per_second": form.texts_per_second,
+                "from_run": None if form is self.own else _difference(form.probabilities, self.own.probabilities),
+                **_scores(form.probabilities, self.rows, self.card),
+            }
+            for form in forms
+        ]
+
+
+def write(folder: Path, source: Path, card: model_folder.Card, settings: config.Export) -> dict[str, Any]:
+    """Fill a new folder; what its checks found, which it also keeps in export.json.
+
+    Args:
+        folder: to fill.
+        source: the model folder of the run.
+        card: of that folder.
+        settings: what is asked for.
+
+    Raises:
+        UserError: the base cannot be had unquantised, or rows that are asked for cannot be read.
+        RuntimeError: what was written does not answer as what it was made from.
+    """
+    adapter = settings.format is config.ExportFormat.adapter
+    if adapter and not card.base["adapter"]:
+        raise UserError(f"run={settings.run} has no adapter: it is a whole network. Take format=merged.")
+    if settings.base is not None and not safe_loading.is_hub_id(settings.base):
+        raise UserError(f"base={settings.base} is no id of the hub such as google/gemma-1.1-2b-it.")
+    manifest.check(source, "*")
+    _base(source, card)
+    rows = _rows(source, card, needed=settings.refit)
+    own = _own(source, card, rows, settings.accelerator)
+    new = dataclasses.replace(card, format=settings.format.value, base=dict(card.base), data=_without_places(card.data))
+    job = _Job(folder, source, card, new, settings, rows, own)
+    content = {"format": settings.format.value, "rows": rows.name, "texts": len(rows.texts)}
+    content |= _adapter(job) if adapter else _whole(job)
+    run_folder.write_json(folder / REPORT, content)
+    manifest.write(folder)
+    return content
+
+
+# ------------------------------------------------------------------------------------------------------------- adapter
+
+
+def _adapter(job: _Job) -> dict[str, Any]:
+    """Copy what was trained, and a base that no hub holds."""
+    base, card = _base(job.source, job.run_card), job.card
+    if job.settings.base is not None:
+        card.base.update(path=job.settings.base, local=False)
+    elif Path(base).is_dir():
+        log.info("Takes along a copy of the base in %s.", base)
+        _copy_network(Path(base), job.folder / run_folder.BASE)
+        card.base.update(path=run_folder.BASE, local=True, revision=None)
+    shutil.copy(safe_loading.weights(job.source, "adapter_model.safetensors"), job.folder)
+    method = bounded_files.read_json(safe_loading.weights(job.source, "adapter_config.json"))
+    method |= {"base_model_name_or_path": card.base["path"], "revision": card.base["revision"]}
+    run_folder.write_json(job.folder / "adapter_config.json", method)
+    _save_words(job)
+    if job.settings.base is not None:
+        return {"weights": job.told(job.own)}  # whether the hub has that base is not known here
+    again = _answer("the adapter, read again", job.read_again(job.settings.accelerator), job.rows, _size(job.folder))
+    return {"weights": job.told(job.own, again)}
+
+
+def _copy_network(source: Path, target: Path) -> None:
+    """Copy configuration and weights of a network, nothing else that lies there."""
+    target.mkdir()
+    first = safe_loading.whole_network(source)
+    names = {first.name, "config.json"}
+    if first.suffix == ".json":
+        names |= safe_loading.parts(first)
+    for name in sorted(names):
+        shutil.copy(source / name, target / name)
+
+
+# ----------------------------------------------------------------------------------------------------- merged and ONNX
+
+
+def _whole(job: _Job) -> dict[str, Any]:
+    """Write one network that holds what was trained, in Transformers' form or as a graph."""
+    card, rows, cpu = job.card, job.rows, config.Accelerator.cpu
+    graph = card.is_graph
+    device = backbone.device_for(cpu if graph else job.settings.accelerator)
+    merged, tokenizer, moved = _merged(job, device)
+    dtype = job.settings.dtype if job.settings.dtype is not config.Dtype.auto else config.Dtype.float32
+    card.base.update(
+        adapter=False, quantization=config.Quantization.none.value, dtype=dtype.value, revision=None,
+        attn_implementation=config.AttentionKernel.auto.value, path=Path(card.base["path"]).name, local=True,
+        stock=card.base["stock"] and not graph,
+    )  # fmt: skip
+    tokenizer.model_max_length = card.max_tokens  # so that truncation=True cuts texts where the run did
+    found: dict[str, Any] = {} if moved is None else {"merged_from_unmerged": moved}
+    forms = [job.own]
+    if graph:
+        in_torch = _answer("torch, float32", Predictor(merged, tokenizer, card=card, device=device), rows)
+        onnx_graph.write(merged, job.folder, way=card.pooling())
+        del merged
+        _save_words(job, tokenizer)
+        found["onnx_from_torch"] = _same_in_any_batch(job.read_again(cpu), in_torch, rows)
+        forms += [in_torch, _answer("onnx, float32", job.read_again(cpu), rows, _size(job.folder))]
+        if job.settings.format is config.ExportFormat.onnx_int8:
+            onnx_graph.quantize(job.folder)
+            forms.append(_answer("onnx, int8", job.read_again(cpu), rows, _size(job.folder)))
+    else:
+        probes = [rows.texts[i] for i in rows.probes()]
+        exact = dataclasses.replace(card, base=card.base | {"dtype": config.Dtype.float32.value})
+        before = Predictor(merged, tokenizer, card=exact, device=device).probabilities(probes)
+        model_folder.save_whole(job.folder, merged.to(backbone.compute_dtype(dtype, device)))
+        del merged
+        _save_words(job, tokenizer)
+        again = job.read_again(job.settings.accelerator)
+        _must_be_close(
+            again.probabilities(probes), before, "the folder, read again, and the network that was saved",
+            tolerance=_TOLERANCE if dtype is config.Dtype.float32 else _HALF_TOLERANCE,
+        )  # fmt: skip
+        forms.append(_answer(f"merged, {dtype.value}", again, rows, _size(job.folder)))
+    found["weights"] = job.told(*forms)
+    if rows.targets is not None:
+        found["thresholds"] = _refitted(job, forms[-1])
+        if job.settings.refit:
+            _save_words(job, tokenizer)
+    return found
+
+
+def _merged(job: _Job, device: torch.device) -> tuple[Any, Any, float | None]:
+    """The whole network in float32, its tokenizer, and how far merging moved an answer; None for nothing to merge."""
+    source, card = job.source, job.run_card
+    tokenizer = model_folder.load_tokenizer(source)
+    path = _base(source, card)
+    with model_folder.damage_told(source):
+        network = model_folder.load_base(
+            path, card=card, quantization=config.Quantization.none, compute=torch.float32, dtype=torch.float32,
+            pad_token_id=tokenizer.pad_token_id, device=device,
+        )  # fmt: skip
+    if getattr(network, "is_quantized", False):
+        raise UserError(f"The base {path} is quantised itself: what was trained cannot be merged into it.")
+    if not card.base["adapter"]:
+        return network.eval(), tokenizer, None
+    exact = dataclasses.replace(card, base=card.base | {"dtype": config.Dtype.float32.value})
+    texts = [job.rows.texts[i] for i in job.rows.probes()]
+
+    def answers(of: Any) -> Tensor:
+        return Predictor(of.eval(), tokenizer, card=exact, device=device).probabilities(texts)
+
+    with model_folder.damage_told(source):
+        network = model_folder.put_adapter(network, source)
+    before = answers(network)
+    network = adapter.merge(network)
+    return network, tokenizer, _must_be_close(answers(network), before, "merged and unmerged")
+
+
+def _base(source: Path, card: model_folder.Card) -> str:
+    """Where the network below an adapter is, or a whole one; UserError if it cannot be had."""
+    model_folder.check_weights(source, card)
+    if not card.base["adapter"]:
+        return str(source)
+    path = model_folder.base_path(source, card)
+    if not Path(path).is_dir():
+        backbone.check_hub(path, card.base["revision"])
+    return path
+
+
+def _same_in_any_batch(graph: Predictor, reference: Answers, rows: Rows) -> float:
+    """How far a graph is from torch at most, in batches of other sizes, and thus lengths, than it was traced with."""
+    few = rows.probes()
+    texts = [rows.texts[i] for i in few]
+    return max(
+        _must_be_close(
+            graph.probabilities(texts, batch_size=size), reference.probabilities[few], f"graph and torch, by {size}"
+        )
+        for size in (1, 5, 32)
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- comparisons
+
+
+def _rows(source: Path, card: model_folder.Card, *, needed: bool) -> Rows:
+    """The run's validation rows, with what it said of them; else texts that come with this project."""
+    try:
+        corpus, split = run_data.read(run_data.data(card, source.parent), "validation", own=True)
+        rows = corpus.splits[split]
+        if rows.targets is None or set(card.labels) - set(corpus.labels):
+            raise UserError("they are not labelled as the run's were")
+    except UserError as error:
+        why = first_line(error).rstrip(".")
+        if needed:
+            raise UserError(f"refit=true needs the run's validation rows: {why}. Leave it out.") from error
+        log.warning("The run's validation rows are not at hand (%s): answers are compared on bundled texts.", why)
+        sample = sources.read(_sample(card)).splits["validation"]
+        return Rows("bundled sample", list(sample.texts[:_PROBES]), None, None)
+    order = [corpus.labels.index(name) for name in card.labels]
+    kept = None if card.format else row_outcomes.read(source.parent, "validation", card.labels)
+    answers = kept.probabilities if kept is not None and kept.ids == list(rows.ids) else None
+    return Rows("validation", list(rows.texts), torch.from_numpy(rows.targets[:, order]), answers)
+
+
+def _sample(card: model_folder.Card) -> config.Sample:
+    values = {field.name: card.data.get(field.name) for field in dataclasses.fields(config.Sample)}
+    sample: config.Sample = schema.from_plain(config.Sample, values | {"max_rows": None, "folds": None, "fold": None})
+    return sample
+
+
+def _own(source: Path, card: model_folder.Card, rows: Rows, accelerator: config.Accelerator) -> Answers:
+    """What the run says of the rows: as it keeps it, else computed again."""
+    size = _size(source)
+    if card.base["adapter"]:
+        base = Path(model_folder.base_path(source, card))
+        size += _size(base) if base.is_dir() and source not in base.parents else 0
+    if rows.answers is not None:
+        return Answers("the run", rows.answers, size=size)
+    return _answer("the run", open_folder(source, card, accelerator=accelerator), rows, size)
+
+
+def _answer(name: str, predictor: Predictor, rows: Rows, size: int | None = None) -> Answers:
+    predictor.outputs(rows.texts[:BATCH_SIZE])  # the first batch pays for what is prepared once
+    start = time.perf_counter()
+    logits, probabilities = predictor.outputs(rows.texts)
+    return Answers(name, probabilities, logits, len(rows.texts) / (time.perf_counter() - start), size)
+
+
+def _refitted(job: _Job, form: Answers) -> dict[str, Any]:
+    """What thresholds fitted anew bring, and how far they are from the run's; into the card where that is asked for."""
+    assert form.logits is not None and job.rows.targets is not None
+    card, settings = job.card, job.card.threshold_settings()
+    scaling = calibration.fit(settings, form.logits, job.rows.targets)
+    probabilities = calibration.probabilities(form.logits, scaling)
+    cuts = thresholds.fit(probabilities, job.rows.targets, settings)
+    fitted = dataclasses.replace(
+        card,
+        thresholds={name: dict(zip(card.labels, cut.tolist(), strict=True)) for name, cut in cuts.items()},
+        calibration={} if scaling is None else scaling.plain(card.labels),
+    )
+    shift = float((fitted.cuts() - card.cuts()).abs().max())
+    scores = _scores(probabilities, job.rows, fitted)
+    if job.settings.refit:
+        job.card = fitted
+    return {"are": "fitted anew" if job.settings.refit else "the run's", "largest_shift": shift, "fitted_anew": scores}
+
+
+def _scores(probabilities: Tensor, rows: Rows, card: model_folder.Card) -> dict[str, float]:
+    """By the card's thresholds; nothing where the rows are not labelled."""
+    if rows.targets is None:
+        return {}
+    decisions = thresholds.decide(probabilities, card.cuts())
+    found = metrics.decisions_report(decisions, rows.targets.bool(), card.cuts(), card.labels)
+    return {name: found[name] for name in SCORES}
+
+
+def _must_be_close(one: Tensor, other: Tensor, what: str, *, tolerance: float = _TOLERANCE) -> float:
+    """Their largest difference, or a RuntimeError where it is more than rounding."""
+    found = _difference(one, other)
+    if not found <= tolerance:  # a NaN is not close either
+        raise RuntimeError(f"{what}: answers differ by {found:.2g}, more than {tolerance:g}; nothing is written")
+    return found
+
+
+def _difference(one: Tensor, other: Tensor) -> float:
+    return float((one.double() - other.double()).abs().max())
+
+
+def _size(folder: Path) -> int:
+    files = (path for kind in ("*.safetensors", "*.onnx", "*.onnx.data") for path in folder.rglob(kind))
+    return sum(path.stat().st_size for path in files)
+
+
+# -------------------------------------------------------------------------------------------------- what stands beside
+
+
+def _without_places(data: dict[str, Any]) -> dict[str, Any]:
+    """Data settings without the places of this machine, which mean nothing elsewhere and tell of its owner."""
+    return {
+        name: None if name in run_folder.PATHS and isinstance(value, str) and Path(value).is_absolute() else value
+        for name, value in data.items()
+    }
+
+
+def _save_words(job: _Job, tokenizer: Any = None) -> None:
+    """Write tokenizer, card and README; its scores are those of the run."""
+    tokenizer = tokenizer or model_folder.load_tokenizer(job.source)
+    source, run = job.source, job.source.parent
+    stands_alone = job.run_card.format or not (run / run_folder.SETTINGS).is_file()
+    readme = source / "README.md"
+    old = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
+    if not stands_alone and (run / run_folder.METRICS).is_file():
+        manifest.check_run(run, run_folder.METRICS, run_folder.SETTINGS)
+        content = bounded_files.read_json(run / run_folder.METRICS)
+        split = "test" if "test" in content else "validation"
+        scores = console.markdown(split, content[split])
+        method = str(run_folder.read_settings(run)["options"].get("peft", "fine-tuned"))
+    else:
+        scores = "\n".join(line for line in old.splitlines() if line.startswith("|"))
+        title = next((line for line in old.splitlines() if line.startswith("# Emotions in text: ")), "")
+        method = title.removeprefix("# Emotions in text: ").partition(" ")[0] or "fine-tuned"
+    model_folder.save_words(job.folder, tokenizer=tokenizer, card=job.card, method=method, scores=scores)

@@ -1,0 +1,232 @@
+"""The card of a model on the hub: what a stranger must know to use it, and the notices that go with it."""
+
+import json
+import logging
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from emotion_lightning.config import redaction
+from emotion_lightning.errors import UserError
+from emotion_lightning.models import model_folder, stock_code
+from emotion_lightning.reports import console, pages
+from emotion_lightning.runs import bounded_files, manifest, run_folder
+
+log = logging.getLogger(__name__)
+
+OWN_LICENCE = "apache-2.0"
+GEMMA_LICENCE = "gemma"
+_GEMMA_NOTICE = "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms"
+"""The words that the Gemma Terms of Use (3.1) ask for in a file beside what is passed on."""
+_POORLY_LEARNED = 0.3
+"""F1 below which a label is named as one not to count on."""
+
+
+class Form(StrEnum):
+    """What a model folder holds."""
+
+    adapter = "adapter"
+    whole = "whole"
+    graph = "graph"
+
+
+@dataclass
+class Story:
+    """What there is to tell of a model.
+
+    Attributes:
+        repository: user/name.
+        card: labels, thresholds, base and data, without paths of the machine that trained it.
+        form: what its folder holds.
+        base: the base's id on the hub, None where it has none.
+        licence: the hub's name of the licence, None where it is not known.
+        scores: what metrics.json of its run says, None where that is gone.
+        settings: of its run, None where they are gone.
+        checked: the folder says in export.json how it compares with its run.
+    """
+
+    repository: str
+    card: model_folder.Card
+    form: Form
+    base: str | None
+    licence: str | None
+    scores: dict[str, Any] | None
+    settings: dict[str, Any] | None
+    checked: bool = False
+
+    @property
+    def split(self) -> str | None:
+        """The split that it is told by."""
+        return next((name for name in ("test", "validation") if name in (self.scores or {})), None)
+
+    @property
+    def of_split(self) -> dict[str, Any] | None:
+        """The scores of that split."""
+        return None if self.scores is None or self.split is None else self.scores[self.split]
+
+
+@dataclass
+class _Data:
+    """What is known of a data set.
+
+    Attributes:
+        name: in words.
+        hub_id: where the hub has it.
+        language: of its texts, as the hub spells it.
+        licence: a sentence.
+    """
+
+    name: str
+    hub_id: str | None
+    language: str | None
+    licence: str
+
+
+def scores_and_settings(run: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """What a run folder says of its scores and its settings; nothing where it is no run folder."""
+    manifest.check_run(run, run_folder.METRICS, run_folder.SETTINGS)
+    scores = bounded_files.read_json(run / run_folder.METRICS) if (run / run_folder.METRICS).is_file() else None
+    try:
+        settings = run_folder.read_settings(run)
+    except UserError:
+        settings = None
+    if scores is None:
+        log.warning("%s holds no %s: the card on the hub will tell no scores.", run, run_folder.METRICS)
+    return scores, settings
+
+
+def files(story: Story) -> dict[str, Path | bytes]:
+    """README.md, and the notice that its licence asks for."""
+    found: dict[str, Path | bytes] = {"README.md": readme(story).encode()}
+    if story.card.is_gemma:
+        base = story.base or story.card.base["path"]
+        found["NOTICE"] = (
+            f"{_GEMMA_NOTICE}\n\nThis is a Model Derivative of {base}, modified by fine-tuning.\n".encode()
+        )
+    return found
+
+
+def readme(story: Story) -> str:
+    """The card in Markdown, with what the hub reads of it in front."""
+    card, data, scores, here = story.card, _data(story.card), story.of_split, story.repository
+    by_label = scores[card.protocol]["labels"] if scores else {}
+    body = pages.text(
+        "model_card",
+        {
+            "story": story,
+            "card": card,
+            "data": data,
+            "base": story.base or card.base["path"],
+            "gemma": _GEMMA_NOTICE if card.is_gemma else None,
+            "method": _method(story),
+            "protocol": _PROTOCOLS[card.protocol],
+            "counts": dict(zip(card.labels, card.loss["label_counts"], strict=True)),
+            "by_label": by_label,
+            "poor": [name for name, found in by_label.items() if found["f1"] < _POORLY_LEARNED],
+            "table": console.markdown(story.split, scores) if story.split and scores else None,
+            "cost": (story.scores or {}).get("cost"),
+            "settings": _settings(story),
+            "code": "\n".join(model_folder.stock_block(card, folder=f"snapshot_download({json.dumps(here)})")),
+            "needs": stock_code.needs(card.base, graph=card.is_graph),
+            "in_float32": stock_code.IN_FLOAT32,
+            "pipeline": "\n".join(stock_code.pipeline(json.dumps(here), max_tokens=card.max_tokens)),
+        },
+    )
+    return f"---\n{_metadata(story, data)}\n---\n\n{body}"
+
+
+def _metadata(story: Story, data: _Data) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    card, scores = story.card, story.of_split
+    named: list[tuple[str, str, float, dict[str, str]]] = []
+    if scores is not None:
+        # The protocol that decides comes first: the hub shows the first.
+        for protocol in sorted(_PROTOCOLS, key=lambda name: name != card.protocol):
+            for kind, metric, title, args in _METRICS:
+                name = f"{title}, {_PROTOCOLS[protocol]}"
+                named.append((kind, name, scores[protocol][metric], args | {"thresholds": protocol}))
+        named.append(("mAP", "mean average precision, no thresholds", scores["map"], {"average": "macro"}))
+    results = [
+        EvalResult(
+            task_type="text-classification",
+            task_name="Multi-label emotion classification",
+            dataset_type=data.hub_id or card.data["option"],
+            dataset_name=data.name,
+            dataset_split=story.split,
+            metric_type=kind,
+            metric_name=name,
+            metric_value=round(float(value), 4),
+            metric_args=args,
+        )
+        for kind, name, value, args in named
+    ]
+    relation = {Form.adapter: "adapter", Form.whole: "finetune", Form.graph: "finetune"}[story.form]
+    return str(
+        ModelCardData(
+            language=data.language,
+            license=story.licence,
+            library_name={Form.adapter: "peft", Form.whole: "transformers", Form.graph: "onnx"}[story.form],
+            pipeline_tag="text-classification",
+            tags=["emotion", "multi-label", "emotion-lightning"],
+            base_model=story.base,
+            base_model_relation=relation if story.base else None,
+            datasets=[data.hub_id] if data.hub_id else None,
+            metrics=["f1"] if results else None,
+            model_name=story.repository.partition("/")[2],
+            eval_results=results or None,
+        ).to_yaml()
+    )
+
+
+_PROTOCOLS = {
+    "fixed": "all thresholds 0.5",
+    "global": "one threshold, fitted on validation",
+    "per_label": "a threshold for each label, fitted on validation",
+}
+_METRICS: list[tuple[str, str, str, dict[str, str]]] = [
+    ("f1", "f1_macro", "macro F1", {"average": "macro"}),
+    ("f1", "f1_micro", "micro F1", {"average": "micro"}),
+    ("jaccard", "jaccard", "Jaccard (samples)", {"average": "samples"}),
+]
+
+
+def _method(story: Story) -> str:
+    """The name of the method that trained it."""
+    if story.settings is not None and "peft" in story.settings["options"]:
+        return str(story.settings["options"]["peft"])
+    return "an adapter" if story.card.base["adapter"] else "fine-tuning"
+
+
+def _settings(story: Story) -> str | None:
+    """The settings that made it, as YAML; what names people, places and accounts is left out."""
+    if story.settings is None:
+        return None
+    told = ("options", "seed", "data", "model", "peft", "loss", "optimizer", "thresholds", "callbacks", "trainer")
+    kept = {name: story.settings[name] for name in told if name in story.settings}
+    plain = run_folder.without_places(redaction.settings(kept))
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110).rstrip()
+
+
+def _data(card: model_folder.Card) -> _Data:
+    option = card.data["option"]
+    if option == "sample":
+        return _Data(
+            "the bundled sample of emotion_lightning", None, "en", "They come with emotion_lightning (Apache-2.0)."
+        )
+    if option == "goemotions":
+        licence = "GoEmotions (Demszky et al., 2020) is under CC BY 4.0: name its authors."
+        return _Data("GoEmotions", "google-research-datasets/go_emotions", "en", licence)
+    if option == "semeval2018":
+        language = str(card.data.get("language", "En")).lower()
+        licence = (
+            "Its tweets (Mohammad et al., 2018) are for research and may not be passed on; none are in this repository."
+        )
+        return _Data("SemEval-2018 Task 1 E-c", "SemEvalWorkshop/sem_eval_2018_task_1", language, licence)
+    path = str(card.data.get("path") or "")
+    if option == "hub" and path.count("/") == 1:
+        return _Data(path, path, None, f"See https://huggingface.co/datasets/{path} for its licence.")
+    return _Data("files of the authors' own", None, None, "They are not in this repository; ask its owner for them.")

@@ -1,0 +1,173 @@
+"""A network as a graph for onnxruntime: pooling included, for batches of any size and length."""
+
+import importlib.util
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from emotion_lightning import config
+from emotion_lightning.errors import UserError, first_line
+from emotion_lightning.models import pooling, safe_loading
+from emotion_lightning.runs import extras
+
+FILE = "model.onnx"
+DATA = "model.onnx.data"
+"""Weights of a graph that is too large for one file."""
+_ONE_FILE = 1_500_000_000
+"""Bytes of weights up to which a graph is one file; its format ends at 2 GiB."""
+
+
+def check_installed() -> None:
+    """Raise UserError where the packages of the extra `onnx` are missing."""
+    missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"ONNX needs {' and '.join(missing)}: {extras.install('onnx')}")
+
+
+class _WithPooling(nn.Module):
+    """From tokens to logits, as `pooling.logits` computes them."""
+
+    def __init__(self, network: Any, way: config.Pooling) -> None:
+        super().__init__()
+        self.network = network
+        self.way = way
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask}
+        return pooling.logits(self.network, batch, pooling=self.way)
+
+
+def write(network: Any, folder: Path, *, way: config.Pooling) -> None:
+    """Write model.onnx.
+
+    Args:
+        network: whole, float32, in evaluation mode, on the CPU.
+        folder: where the file goes.
+        way: what the head sees of a text.
+    """
+    dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    ids = torch.full((3, 11), 5)
+    mask = torch.ones_like(ids)
+    mask[0, 7:] = 0
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
+    with _quiet(), torch.inference_mode(False), torch.no_grad():
+        torch.onnx.export(
+            _WithPooling(network, way).eval(),
+            kwargs={"input_ids": ids, "attention_mask": mask},
+            f=str(folder / FILE),
+            input_names=["input_ids", "attention_mask"],
+            output_names=["logits"],
+            dynamic_shapes={"input_ids": dynamic, "attention_mask": dynamic},
+            dynamo=True,
+            external_data=weights > _ONE_FILE,
+            verbose=False,
+        )
+
+
+def quantize(folder: Path) -> None:
+    """Replace model.onnx by one with 8-bit weights, whose inputs are quantised as they come."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    graph = onnx.load(folder / FILE, load_external_data=False)
+    # Shapes in between are inferred again, strictly: torch 2.9 keeps that of weights from before it transposes them.
+    del graph.graph.value_info[:]
+    onnx.save(graph, folder / FILE)
+    large = (folder / DATA).exists()
+    small = folder / "int8"
+    small.mkdir()
+    with _quiet():
+        quantize_dynamic(
+            folder / FILE,
+            small / FILE,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            use_external_data_format=large,
+        )
+    (folder / DATA).unlink(missing_ok=True)
+    for file in small.iterdir():
+        file.replace(folder / file.name)
+    small.rmdir()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide what exporters tell of each step, on loggers of their own and on the root's."""
+    loggers = [logging.getLogger(name) for name in (None, "onnx_ir", "onnxscript", "torch.onnx")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+class Graph:
+    """A model.onnx, ready to run.
+
+    Args:
+        folder: that holds it.
+        labels: how many logits it must give.
+        accelerator: auto and cpu run on the CPU; gpu needs an onnxruntime that knows CUDA.
+
+    Raises:
+        UserError: the extra is not installed, or the file is damaged or of other inputs or outputs.
+    """
+
+    def __init__(self, folder: Path, *, labels: int, accelerator: config.Accelerator) -> None:
+        check_installed()
+        import onnxruntime
+
+        file = safe_loading.weights(folder, FILE)
+        _check_data(file)
+        provider = "CPUExecutionProvider"
+        if accelerator in (config.Accelerator.gpu, config.Accelerator.mps):
+            provider = "CUDAExecutionProvider"
+            if accelerator is config.Accelerator.mps or provider not in onnxruntime.get_available_providers():
+                raise UserError(
+                    f"accelerator={accelerator.value}, but this onnxruntime runs on the CPU; choose accelerator=cpu."
+                )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # batches run side by side, each on a core of its own
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(str(file), options, providers=[provider])
+        except Exception as error:  # onnxruntime has an error class for each of its codes
+            raise UserError(f"{folder} is damaged: {FILE} cannot be read ({first_line(error)}).") from error
+        inputs = {value.name for value in self._session.get_inputs()}
+        outputs = [(value.name, value.shape[-1]) for value in self._session.get_outputs()]
+        if inputs != {"input_ids", "attention_mask"} or outputs != [("logits", labels)]:
+            raise UserError(
+                f"{file} is not of this card: it gives {outputs} of {sorted(inputs)}, where {labels} logits of "
+                "input_ids and attention_mask are asked for."
+            )
+
+    def logits(self, batch: pooling.Batch) -> Tensor:
+        """Logits of a batch that is padded on the right, [batch, label], float32 on the CPU."""
+        ids = batch["input_ids"].numpy()
+        mask = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).numpy()
+        (logits,) = self._session.run(["logits"], {"input_ids": ids, "attention_mask": mask})
+        return torch.from_numpy(logits)
+
+
+def _check_data(file: Path) -> None:
+    """Raise UserError for a graph that takes its weights from any file but the one beside it."""
+    import onnx
+    from onnx.external_data_helper import _get_all_tensors, uses_external_data
+
+    try:
+        graph = onnx.load(file, load_external_data=False)
+    except Exception as error:  # protobuf's own
+        raise UserError(f"{file} is damaged: {first_line(error)}") from error
+    for tensor in _get_all_tensors(graph):
+        if uses_external_data(tensor):
+            places = [entry.value for entry in tensor.external_data if entry.key == "location"]
+            if places != [DATA]:
+                raise UserError(f"{file} names weights in {places}, which lies outside its folder; it is not opened.")

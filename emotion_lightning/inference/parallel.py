@@ -1,0 +1,121 @@
+"""Several processes that label side by side, each with a network of its own."""
+
+import collections
+import functools
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from emotion_lightning.errors import UserError
+from emotion_lightning.inference import predictor
+from emotion_lightning.runs import slurm
+
+_AHEAD = 2
+"""Pieces that wait for each process: enough to keep it busy, few enough to keep memory flat."""
+
+
+@contextmanager
+def workers(runs: Sequence[str], *, accelerator: str, devices: int) -> Iterator["Workers"]:
+    """Processes that have loaded a run, one a device; they end with the block.
+
+    Args:
+        runs: their folders; of several, the mean.
+        accelerator: what to run on.
+        devices: how many. On a CPU they share the cores.
+    """
+    gpus = torch.cuda.device_count()
+    if accelerator != "cpu" and 0 < gpus < devices:
+        raise UserError(f"devices={devices}, but this machine has {gpus} GPU{'s' if gpus > 1 else ''}.")
+    context = multiprocessing.get_context("spawn")  # a process that has used CUDA cannot be forked
+    numbers = context.Queue()
+    for number in range(devices):
+        numbers.put(number)
+    pool = ProcessPoolExecutor(
+        devices, mp_context=context, initializer=_start, initargs=(numbers, runs, accelerator, devices)
+    )
+    try:
+        yield Workers(pool, devices)
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class Workers:
+    """Labels pieces of texts in their order.
+
+    Args:
+        pool: the processes.
+        count: how many there are.
+    """
+
+    def __init__(self, pool: ProcessPoolExecutor, count: int) -> None:
+        self._pool = pool
+        self._count = count
+
+    def _submit(self, texts: list[str], batch_size: int, batch_tokens: int | None) -> Future[Any]:
+        try:
+            return self._pool.submit(_label, texts, batch_size, batch_tokens)
+        except BrokenProcessPool as error:
+            raise UserError(_BROKEN) from error
+
+    def decide(
+        self, pieces: Iterable[Sequence[str]], *, batch_size: int, batch_tokens: int | None = None
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Decisions and probabilities of each piece, [text, label]."""
+        waiting: collections.deque[Future[Any]] = collections.deque()
+        for texts in pieces:
+            waiting.append(self._submit(list(texts), batch_size, batch_tokens))
+            if len(waiting) >= self._count * _AHEAD:
+                yield _tensors(waiting.popleft())
+        while waiting:
+            yield _tensors(waiting.popleft())
+
+
+_BROKEN = (
+    "A process that labels was killed, as the system does where memory ends. Try fewer devices= or a smaller "
+    "data.batch_size."
+)
+
+
+def _tensors(future: Future[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    try:
+        decisions, probabilities = future.result()
+    except BrokenProcessPool as error:
+        raise UserError(_BROKEN) from error
+    return torch.from_numpy(decisions), torch.from_numpy(probabilities)
+
+
+_loaded: tuple[Sequence[str], str] = ([], "")
+
+
+def _start(numbers: Any, runs: Sequence[str], accelerator: str, devices: int) -> None:
+    global _loaded
+    # Ctrl-C reaches the whole group; the first process ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    slurm.set_local_rank(numbers.get())
+    if not torch.cuda.is_available():
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // devices))
+    _loaded = (runs, accelerator)
+
+
+@functools.cache
+def _model() -> predictor.Labeller:
+    # With the first piece, not at the start: what goes wrong then reaches the first process as it is.
+    runs, accelerator = _loaded
+    return predictor.load(runs, accelerator=accelerator)
+
+
+def _label(texts: list[str], batch_size: int, batch_tokens: int | None) -> tuple[Any, Any]:
+    ((decisions, probabilities),) = _model().decide([texts], batch_size=batch_size, batch_tokens=batch_tokens)
+    # As arrays: tensors would go through shared memory, of which containers have little.
+    return decisions.numpy(), probabilities.numpy()

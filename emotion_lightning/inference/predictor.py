@@ -1,0 +1,296 @@
+"""A finished run, or the mean of several, ready to label texts."""
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from emotion_lightning import config
+from emotion_lightning.data import cleaning
+from emotion_lightning.data.batches import WINDOW, Collate, EmotionRows, Tokens, by_length, tokenize
+from emotion_lightning.errors import UserError
+from emotion_lightning.evaluation import calibration, thresholds
+from emotion_lightning.inference import ensemble, onnx_graph
+from emotion_lightning.inference.threads import Cores
+from emotion_lightning.models import backbone, model_folder, ngrams, nonfinite, pooling
+from emotion_lightning.runs import manifest, quiet, waiting
+
+BATCH_SIZE = 32
+
+
+@dataclass
+class Prediction:
+    """The answer for one text.
+
+    Attributes:
+        labels: names of the emotions found; may be empty.
+        probabilities: of every label, by name.
+    """
+
+    labels: list[str]
+    probabilities: dict[str, float]
+
+
+class Labeller(ABC):
+    """What labels texts: one network, or the mean of several.
+
+    `batch_size` is how many texts are computed at once; `batch_tokens`, where it is given, takes its place: as many as
+    fit, padding counted.
+
+    Args:
+        card: labels and thresholds.
+    """
+
+    def __init__(self, card: model_folder.Card) -> None:
+        self.card = card
+
+    @abstractmethod
+    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+        """The texts' tokens, for each network."""
+
+    @abstractmethod
+    def compute(
+        self, tokens: list[Tokens], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits, and probabilities, calibrated if the run is; [text, label] each, float32 on the CPU."""
+
+    def outputs(
+        self, texts: Sequence[str], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits, and probabilities, calibrated if the run is; [text, label] each, float32 on the CPU."""
+        return self.compute(self.tokenize(texts), batch_size=batch_size, batch_tokens=batch_tokens)
+
+    def probabilities(
+        self, texts: Sequence[str], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
+    ) -> Tensor:
+        """Probability of each label, calibrated if the run is, [text, label], float32 on the CPU."""
+        return self.outputs(texts, batch_size=batch_size, batch_tokens=batch_tokens)[1]
+
+    def predict(
+        self, texts: Sequence[str], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
+    ) -> list[Prediction]:
+        """Emotions of each text, in the order of the texts."""
+        if isinstance(texts, str):
+            texts = [texts]
+        size = batch_size * WINDOW
+        pieces = (texts[start : start + size] for start in range(0, len(texts), size))
+        return [
+            Prediction(
+                labels=[name for name, yes in zip(self.card.labels, found, strict=True) if yes],
+                probabilities=dict(zip(self.card.labels, shares, strict=True)),
+            )
+            for decisions, probabilities in self.decide(pieces, batch_size=batch_size, batch_tokens=batch_tokens)
+            for shares, found in zip(probabilities.tolist(), decisions.tolist(), strict=True)
+        ]
+
+    def decide(
+        self, pieces: Iterable[Sequence[str]], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Decisions and probabilities of each piece of texts, [text, label].
+
+        The next piece is tokenized while one is computed: tokenizers leave Python free.
+        """
+        with ThreadPoolExecutor(1) as beside:
+            waiting: Future[list[Tokens]] | None = None
+            for piece in itertools.chain(pieces, [None]):
+                coming = beside.submit(self.tokenize, piece) if piece is not None else None
+                if waiting is not None:
+                    _, shares = self.compute(waiting.result(), batch_size=batch_size, batch_tokens=batch_tokens)
+                    yield thresholds.decide(shares, self.card.cuts()), shares
+                waiting = coming
+
+
+class Predictor(Labeller):
+    """A network with its tokenizer, labels and thresholds.
+
+    Args:
+        network: in evaluation mode, on its device.
+        tokenizer: of the network.
+        card: labels, thresholds and the length that texts are cut to.
+        device: where the network is.
+    """
+
+    def __init__(self, network: Any, tokenizer: Any, *, card: model_folder.Card, device: torch.device) -> None:
+        super().__init__(card)
+        self.network = network
+        self.tokenizer = tokenizer
+        self.device = device
+        threads = torch.get_num_threads() if device.type == "cpu" else 1
+        self._cores = Cores(threads) if threads > 1 else None
+
+    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+        """The texts' tokens, cleaned and cut as in training."""
+        return [tokenize(texts, self.tokenizer, max_tokens=self.card.max_tokens, clean=self.card.cleaning())]
+
+    def compute(
+        self, tokens: list[Tokens], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits, and probabilities, calibrated if the run is; [text, label] each, float32 on the CPU."""
+        (own,) = tokens
+        logits = self._logits(own, batch_size, batch_tokens)
+        return logits, calibration.probabilities(logits, self.card.scaling())
+
+    def logits(self, texts: Sequence[str]) -> Tensor:
+        """[text, label], float32 on the CPU."""
+        return self.outputs(texts)[0]
+
+    def _logits(self, tokens: Tokens, batch_size: int, batch_tokens: int | None) -> Tensor:
+        collate = Collate(EmotionRows(tokens, None), self.tokenizer.pad_token_id)
+        logits = torch.zeros(len(tokens), len(self.card.labels))
+        # Longer than the budget a text may be, if the budget is of another run than the one that cut it.
+        budget = None if batch_tokens is None else max(batch_tokens, int(tokens.lengths.max(initial=1)))
+        batches = by_length(tokens.lengths, batch_size=batch_size, batch_tokens=budget)
+
+        def answers(rows: list[int]) -> Tensor:
+            batch = collate(rows)
+            enough = backbone.enough_memory(
+                partial(tuple, batch["input_ids"].shape), training=False, batch_tokens=budget
+            )
+            with torch.inference_mode(), self._precision(), enough:
+                return self._forward({n: v for n, v in batch.items() if n in ("input_ids", "attention_mask")})
+
+        done = list(self._cores.map(answers, batches) if self._cores else map(answers, batches))
+        # One copy for all: each would wait for the device.
+        if done:
+            logits[[row for rows in batches for row in rows]] = torch.cat(done).cpu()
+        if not bool(torch.isfinite(logits).all()):
+            raise UserError(self._not_finite(logits, batches, answers))
+        return logits
+
+    def _forward(self, batch: pooling.Batch) -> Tensor:
+        moved = {name: value.to(self.device) for name, value in batch.items()}
+        return pooling.logits(self.network, moved, pooling=self.card.pooling())
+
+    def _not_finite(self, logits: Tensor, batches: list[Any], answers: Callable[[list[int]], Tensor]) -> str:
+        """What to tell of logits that are not finite; a batch that has such is computed again, to find the module."""
+        bad = set((~torch.isfinite(logits).all(1)).nonzero().flatten().tolist())
+        rows = next(rows for rows in batches if bad.intersection(rows))
+        cause = nonfinite.first(self.network, partial(answers, rows))
+        known = f" ({cause.text})" if cause else ""
+        if cause is not None and cause.dtype is torch.float16:
+            # Left open, float16 is the choice of a GPU without bfloat16 alone.
+            elsewhere = "use accelerator=cpu, or " if config.Dtype(self.card.base["dtype"]) is config.Dtype.auto else ""
+            mend = f"{elsewhere}repeat the run with train from_run=FOLDER model.dtype=float32"
+            return f"The network's outputs are not finite{known}; {mend}."
+        return f"The network's outputs are not finite{known}: its weights are damaged. Take a whole copy of the run."
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        # The same autocast as in training, so that a run's own numbers come out again.
+        dtype = backbone.compute_dtype(config.Dtype(self.card.base["dtype"]), self.device)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not torch.float32)
+
+
+class GraphPredictor(Predictor):
+    """The same of a graph for onnxruntime, in `network`."""
+
+    def _forward(self, batch: pooling.Batch) -> Tensor:
+        return self.network.logits(batch)
+
+    def _not_finite(self, logits: Tensor, batches: list[Any], answers: Callable[[list[int]], Tensor]) -> str:
+        return "The graph's outputs are not finite: it is damaged. Export the run again."
+
+
+class NgramPredictor(Labeller):
+    """A baseline: logistic regression on n-grams, which takes texts as they are.
+
+    Args:
+        classifier: of the n-grams.
+        card: labels and thresholds.
+    """
+
+    def __init__(self, classifier: ngrams.NgramClassifier, *, card: model_folder.Card) -> None:
+        super().__init__(card)
+        self._classifier = classifier
+
+    def tokenize(self, texts: Sequence[str]) -> list[Any]:
+        """The texts, cleaned as in training."""
+        clean = cleaning.cleaner(self.card.cleaning())
+        return [[clean(text) for text in texts]]
+
+    def compute(
+        self, tokens: list[Any], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits, and probabilities, calibrated if the run is; [text, label] each, float32. Sizes change nothing."""
+        (texts,) = tokens
+        logits = torch.from_numpy(self._classifier.logits(texts))
+        return logits, calibration.probabilities(logits, self.card.scaling())
+
+
+class Average(Labeller):
+    """The mean of several runs' probabilities, with thresholds of its own.
+
+    Args:
+        members: of the same labels, in any order.
+        card: labels and thresholds of the average, as `average.card` makes it.
+    """
+
+    def __init__(self, members: Sequence[Labeller], card: model_folder.Card) -> None:
+        super().__init__(card)
+        self.members = members
+
+    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+        """The texts' tokens, for each member."""
+        return [tokens for member in self.members for tokens in member.tokenize(texts)]
+
+    def compute(
+        self, tokens: list[Tokens], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The logit of the mean raw probability, and the mean probability; [text, label] each, float32 on the CPU."""
+        raw, shares = [], []
+        for member, own in zip(self.members, tokens, strict=True):
+            logits, probabilities = member.compute([own], batch_size=batch_size, batch_tokens=batch_tokens)
+            order = [member.card.labels.index(name) for name in self.card.labels]
+            raw.append(torch.sigmoid(logits.double())[:, order])
+            shares.append(probabilities.double()[:, order])
+        return torch.logit(torch.stack(raw).mean(0), eps=1e-12).float(), torch.stack(shares).mean(0).float()
+
+
+def load(run: str | Path | Sequence[str | Path] | None = None, *, accelerator: str = "auto") -> Labeller:
+    """Load a finished run, or several whose probabilities are averaged.
+
+    Args:
+        run: the run folder, its model/, or `hf:user/name` of the hub; several as a list, as `[A,B]`, or as the folder
+            of a multirun; None: the small classifier inside the package.
+        accelerator: auto, cpu, gpu or mps.
+
+    Raises:
+        UserError: a folder holds no trained model, its base model cannot be found, or runs have other labels.
+    """
+    runs = ensemble.members(run)
+    return open_runs(runs, ensemble.card(runs), accelerator=accelerator)
+
+
+def open_runs(runs: Sequence[str], card: model_folder.Card, *, accelerator: str) -> Labeller:
+    """What `load` gives, of runs whose common card, `average.card`, is known already."""
+    quiet.libraries()
+    waiting.says("Loading the network" if len(runs) == 1 else f"Loading {len(runs)} networks")
+    members = [_load(run, accelerator) for run in runs]
+    return members[0] if len(members) == 1 else Average(members, card)
+
+
+def _load(run: str, accelerator: str) -> Labeller:
+    folder = model_folder.model_folder(run)
+    card = model_folder.read_card(folder)
+    if card.is_baseline:
+        return NgramPredictor(ngrams.load(folder, card.ngrams, labels=len(card.labels)), card=card)
+    return open_folder(folder, card, accelerator=config.Accelerator(accelerator))
+
+
+def open_folder(folder: Path, card: model_folder.Card, *, accelerator: config.Accelerator) -> Predictor:
+    """What labels texts with a model folder, of a run or of an export."""
+    if card.is_graph:
+        manifest.check(folder, "*.onnx*")
+        graph = onnx_graph.Graph(folder, labels=len(card.labels), accelerator=accelerator)
+        return GraphPredictor(graph, model_folder.load_tokenizer(folder), card=card, device=torch.device("cpu"))
+    device = backbone.device_for(accelerator)
+    network, tokenizer = model_folder.load_model(folder, card=card, device=device)
+    backbone.cast_products(network, backbone.compute_dtype(config.Dtype(card.base["dtype"]), device))
+    return Predictor(network, tokenizer, card=card, device=device)

@@ -1,0 +1,50 @@
+"""The rows that a run was trained, chosen and tested on, read again."""
+
+from pathlib import Path
+
+from emotion_lightning import config
+from emotion_lightning.config import schema, stored_settings
+from emotion_lightning.data import sources
+from emotion_lightning.data.rows import WHOLE, Corpus
+from emotion_lightning.errors import UserError
+from emotion_lightning.models.model_folder import CARD, Card
+from emotion_lightning.runs import manifest, run_folder
+
+
+def data(card: Card, folder: Path) -> config.Batches:
+    """The data settings that a run was trained with; rows go where they went in its folder.
+
+    Raises:
+        UserError: the card is of an export, which knows no places of the machine that trained it.
+    """
+    values = {name: value for name, value in card.data.items() if f"data.{name}" not in stored_settings.GONE}
+    node = config.SCHEMAS[f"data/{values.pop('option')}"]
+    places = [values.get(name) for name in ("path", "train", "dir")]
+    if card.format and issubclass(node, config.File) and not any(places):
+        raise UserError("An export does not know where the data of its run lies; name data with data=.")
+    if not card.format and issubclass(node, config.Table) and (folder / run_folder.SPLITS).is_file():
+        manifest.check_run(folder, run_folder.SPLITS)
+        values["splits"] = str(folder / run_folder.SPLITS)
+    try:
+        settings: config.Batches = schema.from_plain(node, values)
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError(f"The data settings of {CARD} are damaged or of another version ({error}).") from error
+    return settings
+
+
+def read(settings: config.Batches, split: str, *, own: bool) -> tuple[Corpus, str]:
+    """A corpus and the name of the split in it that is asked for.
+
+    Args:
+        settings: of the data.
+        split: train, validation or test.
+        own: the data is the run's; else a file without splits is taken whole.
+    """
+    corpus = sources.read(settings)
+    if own:
+        corpus = sources.split(corpus, settings)
+    elif WHOLE in corpus.splits:
+        return corpus, WHOLE
+    if split not in corpus.splits:
+        raise UserError(f"The data has no {split} split; it has {', '.join(corpus.splits)}. Choose one with split=…")
+    return corpus, split

@@ -1,0 +1,513 @@
+"""The pretrained network, quantised or not, with a fresh classification head."""
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from emotion_lightning import config
+from emotion_lightning.errors import LOG_IN, UserError, first_line, no_access
+from emotion_lightning.models import first_token, float16, pooling, safe_loading, weights
+from emotion_lightning.runs import manifest, run_folder, slurm
+
+log = logging.getLogger(__name__)
+
+TINY = "tiny"
+"""The `model.path` of the network inside the package."""
+
+BUNDLED_RUN = Path(__file__).parent / "tiny"
+"""A run inside the package: that network, and an adapter on it for the emotions of the sample."""
+
+BUNDLED = BUNDLED_RUN / run_folder.BASE
+"""That network; its tokenizer is also that of every architecture with random weights."""
+
+_SHORT = 256
+"""Tokens up to which texts count as short."""
+
+
+def check_access(settings: config.Model) -> None:
+    """Raise UserError, before any other work, if the model's files cannot be had."""
+    if has_own_base(settings):
+        return
+    path = Path(settings.path).expanduser()
+    if path.exists() or settings.path.startswith((".", "/", "~")):
+        if not (path / "config.json").is_file():
+            raise UserError(f"model.path={settings.path} is not a model folder: it holds no config.json.")
+        return
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", settings.path):
+        raise UserError(f"model.path={settings.path} is neither a folder nor a hub id such as google/gemma-1.1-2b-it.")
+    check_hub(settings.path, settings.revision)
+
+
+def check_hub(path: str, revision: str | None) -> None:
+    """Raise UserError with the steps to take if a model of the hub cannot be had."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    cached = try_to_load_from_cache(path, "config.json", revision=revision)
+    if isinstance(cached, str):
+        return
+    page = f"https://huggingface.co/{path}"
+    try:
+        # One request without retries: from_pretrained itself would try for most of a minute before it gives up.
+        HfApi().auth_check(path)
+    except GatedRepoError as error:
+        raise UserError(_steps(path, f"its licence must be accepted first ({page})")) from error
+    except RepositoryNotFoundError as error:
+        raise UserError(_steps(path, "the hub does not know it, or it is private")) from error
+    except Exception as error:  # the hub client raises errors of its own, of httpx and of the system
+        raise UserError(_steps(path, f"the hub cannot be reached ({first_line(error)})")) from error
+
+
+def _steps(path: str, reason: str) -> str:
+    return no_access(
+        path,
+        reason,
+        f"Accept the licence on https://huggingface.co/{path}",
+        LOG_IN,
+        otherwise="point model.path at a folder that holds the model; model=tiny needs no download.",
+    )
+
+
+def load_tokenizer(settings: config.Model) -> Any:
+    """The model's tokenizer; it pads on the right."""
+    from transformers import AutoTokenizer
+
+    if settings.pretrained:
+        path, revision = local(settings.path), settings.revision or "main"
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
+        first_token.ensure(
+            tokenizer, path, revision=revision, model_type=str(settings.architecture.get("model_type", ""))
+        )
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(BUNDLED)
+    tokenizer.padding_side = "right"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def head_modules(settings: config.Model) -> list[str]:
+    """Names of the modules that are trained in full with every method."""
+    used = settings.pooler is not None and settings.pooling is config.Pooling.first
+    return [str(settings.pooler), *settings.head] if used else list(settings.head)
+
+
+def kept_modules(settings: config.Model) -> list[str]:
+    """Patterns, as transformers' quantisers take them, of the modules that are never quantised."""
+    # They match names from the start: a pooler lies inside the backbone.
+    return [*settings.head, *([rf".*\.{settings.pooler}"] if settings.pooler else [])]
+
+
+def unused_module(settings: config.Model) -> str | None:
+    """Name of the module that the pooling passes by, so that it can never have a gradient."""
+    return settings.pooler if settings.pooler not in head_modules(settings) else None
+
+
+def build(
+    settings: config.Model,
+    labels: Sequence[str],
+    *,
+    tokenizer: Any,
+    full: bool,
+    device: torch.device,
+    seed: int,
+    base_folder: Path,
+    max_tokens: int = _SHORT,
+) -> Any:
+    """The frozen network with a fresh head in float32, on its device.
+
+    Args:
+        settings: which network, and how it is held.
+        labels: names of the head's outputs.
+        tokenizer: whose padding token the network is told.
+        full: every weight will be trained, so all are held in float32.
+        device: where the network runs.
+        seed: of random weights and of the head.
+        base_folder: where weights that no hub and no folder holds are saved.
+        max_tokens: of the longest text.
+    """
+    compute = compute_dtype(settings.dtype, device)
+    if not settings.pretrained:
+        path = random_base(settings, labels, tokenizer, seed, base_folder)
+    elif settings.path == TINY and not full:
+        path = _copy_of_tiny(base_folder)
+    else:
+        path = local(settings.path)
+    torch.manual_seed(seed)  # the head's weights
+    network = load(
+        path,
+        revision=settings.revision if settings.pretrained else None,
+        quantization=settings.quantization,
+        dtype=torch.float32 if full else compute,
+        head=head_modules(settings),
+        kept=kept_modules(settings),
+        attention=settings.attention,
+        attn_implementation=attention_kernel(settings.attn_implementation, device, compute, max_tokens=max_tokens),
+        labels=labels,
+        pad_token_id=tokenizer.pad_token_id,
+        device=device,
+        full=full,
+    )
+    keep_in_range(network, compute)
+    if settings.activation_checkpointing:
+        # transformers 5.17 and older know it by another name.
+        enable = getattr(network, "activation_checkpointing_enable", None) or network.gradient_checkpointing_enable
+        enable()
+    return network
+
+
+def attention_kernel(
+    asked: config.AttentionKernel, device: torch.device, compute: torch.dtype, *, max_tokens: int
+) -> config.AttentionKernel:
+    """What computes attention, where it is left open: on a CPU in bfloat16 transformers' own choice is the slow one.
+
+    Texts of 12 to 256 tokens, forward and backward: sdpa takes 1.2 to 7 times as long there as eager (torch 2.13; in
+    float32 they take the same).
+    """
+    slow = device.type == "cpu" and compute is torch.bfloat16
+    return config.AttentionKernel.eager if slow and plain_attention_may_serve(asked, max_tokens) else asked
+
+
+def plain_attention_may_serve(asked: config.AttentionKernel, max_tokens: int) -> bool:
+    """Whether what computes attention is left open, and texts are short enough to hold all their pairs of tokens."""
+    return asked is config.AttentionKernel.auto and max_tokens <= _SHORT
+
+
+def load(
+    path: str,
+    *,
+    revision: str | None,
+    quantization: config.Quantization,
+    dtype: torch.dtype,
+    head: Sequence[str],
+    kept: Sequence[str],
+    attention: config.Attention,
+    attn_implementation: config.AttentionKernel,
+    labels: Sequence[str],
+    pad_token_id: int,
+    device: torch.device,
+    full: bool = False,
+) -> Any:
+    """A network for sequence classification.
+
+    Args:
+        path: hub id or folder.
+        revision: on the hub; None is the newest.
+        quantization: how weights are held.
+        dtype: what the network computes in.
+        head: modules that compute in float32.
+        kept: modules that are never quantised.
+        attention: what a token sees.
+        attn_implementation: what computes attention.
+        labels: names of the outputs.
+        pad_token_id: of the tokenizer.
+        device: where the network goes.
+        full: every weight will be trained and stored.
+
+    Raises:
+        UserError: the weights cannot be read, are not whole, or are of another network than their config.json.
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers.utils import logging as transformers_logging
+
+    if Path(path).is_dir():
+        manifest.check(Path(path), "*.safetensors", "*.json")
+    extra: dict[str, Any] = {}
+    if quantization is not config.Quantization.none:
+        extra["quantization_config"] = _quantization(quantization, dtype, kept)
+        # "auto" would spread the model over devices, and by default every DDP process loads onto the first GPU.
+        extra["device_map"] = {"": device}
+    if attn_implementation is not config.AttentionKernel.auto:
+        extra["attn_implementation"] = attn_implementation.value
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # that the head is new is no news
+    try:
+        architecture = AutoConfig.from_pretrained(
+            path,
+            num_labels=len(labels),
+            id2label=dict(enumerate(labels)),
+            label2id={name: position for position, name in enumerate(labels)},
+            problem_type="multi_label_classification",
+            trust_remote_code=False,
+            revision=revision or "main",
+        )
+        safe_loading.check_architecture(architecture, path)
+        read = partial(
+            AutoModelForSequenceClassification.from_pretrained,
+            path,
+            config=architecture,
+            ignore_mismatched_sizes=True,  # a head for other labels gives way to a fresh one
+            output_loading_info=True,
+            dtype=dtype,
+            # Nothing that comes with a model is run, and no pickle is opened.
+            trust_remote_code=False,
+            use_safetensors=True,
+            revision=revision or "main",
+            **extra,
+        )
+        network, found = read()
+        if prefix := weights.prefix(network, found):
+            log.warning("The weights of %s stand behind %s in its checkpoint; they are taken without it.", path, prefix)
+            del network  # a large one has no room beside its like
+            network, found = read(key_mapping={f"^{re.escape(prefix)}": ""})
+    except (OSError, ValueError, ImportError) as error:
+        hint = "" if attn_implementation is config.AttentionKernel.auto else " Try model.attn_implementation=auto."
+        raise UserError(f"The model {path} cannot be loaded: {first_line(error)}{hint}") from error
+    finally:
+        transformers_logging.set_verbosity(level)
+    weights.check_shapes(network, found["mismatched_keys"], head=head[-1], path=path)
+    # Besides what is trained, a pooler that the pooling passes by may be new: it is among those never quantised.
+    new = [*head, *(name.rpartition(".")[2] for name in kept)]
+    network.fresh_head = any(head[-1] in name.split(".") for name in weights.made_up(found))
+    weights.check(network, found, new=new, full=full, head=list(head), path=path)
+    _set_attention(network, attention)
+    network.config.use_cache = False  # else each forward pass builds a cache that nothing reads
+    network.config.pad_token_id = pad_token_id
+    _keep_gradients_on_cpu(network)
+    _float32_head(network, head)
+    return network if quantization is not config.Quantization.none else network.to(device)
+
+
+def keep_in_range(network: Any, compute: torch.dtype) -> None:
+    """Where a decoder computes in float16, let it do so without overflowing; before an adapter is attached.
+
+    Encoders of BERT's kind need nothing: each of their layers ends in a norm.
+    """
+    if compute is torch.float16 and pooling.is_decoder(network):
+        float16.widen(pooling.backbone_of(network))
+
+
+def compile_(network: Any) -> None:
+    """Compile the backbone in place, for batches of every shape; names and weights stay as they are.
+
+    Raises:
+        UserError: there is no C++ compiler, which torch.compile needs on a CPU.
+    """
+    backbone = pooling.backbone_of(network)
+    if next(backbone.parameters()).device.type == "cpu" and not any(map(shutil.which, _COMPILERS)):
+        raise UserError("trainer.compile=true needs a C++ compiler (Debian: g++), or trainer.compile=false.")
+    # Marked dynamic from the start: each length of batch would else be compiled anew until the limit is reached.
+    backbone.compile(dynamic=True)
+
+
+_COMPILERS = tuple(filter(None, (os.environ.get("CXX"), "g++", "clang++", "c++")))
+
+
+def _set_attention(network: Any, attention: config.Attention) -> None:
+    causal = attention is config.Attention.causal
+    if pooling.is_decoder(network):
+        # Not `use_bidirectional_attention`, which is half applied and depends on padding (transformers 5.23).
+        network.config.is_causal = causal
+    elif causal:
+        raise UserError(
+            f"model.attention=causal, but {network.config.model_type} was trained to see all tokens; set "
+            "model.attention=bidirectional, or choose a decoder such as model=gemma."
+        )
+
+
+@contextlib.contextmanager
+def enough_memory(
+    batch: Callable[[], tuple[int, ...]], *, training: bool, batch_tokens: int | None = None
+) -> Iterator[None]:
+    """Turn running out of memory into a UserError with the settings that help.
+
+    Args:
+        batch: texts and tokens of the batch that did not fit.
+        training: whether it was for a training step, which more settings make smaller.
+        batch_tokens: what batches are cut by, if not by their number of texts.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        on_cpu = "DefaultCPUAllocator" in str(error)  # a plain RuntimeError
+        if not (on_cpu or isinstance(error, torch.OutOfMemoryError | MemoryError)):
+            raise
+        rows, tokens = batch()
+        smaller = f"data.batch_tokens={batch_tokens // 2}" if batch_tokens else f"data.batch_size={max(1, rows // 2)}"
+        if training:
+            smaller += (
+                " with trainer.accumulate_grad_batches=2 (the same optimizer steps), "
+                "model.activation_checkpointing=true, model.quantization=nf4 or a smaller data.max_tokens"
+            )
+        where = "memory" if on_cpu else "GPU memory"
+        raise UserError(f"Out of {where} with a batch of {rows} texts of {tokens} tokens. Try {smaller}.") from error
+
+
+def device_for(accelerator: config.Accelerator) -> torch.device:
+    """The device of this process."""
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise UserError(
+            "accelerator=gpu, but torch sees no GPU; choose trainer=cpu (accelerator=cpu) or install a CUDA build."
+        )
+    if accelerator == "mps" or (accelerator == "auto" and torch.backends.mps.is_available()):
+        return torch.device("mps")
+    if accelerator == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    # A launcher may show each process its own GPU alone.
+    return torch.device("cuda", slurm.local_rank() % torch.cuda.device_count())
+
+
+def compute_dtype(dtype: config.Dtype, device: torch.device) -> torch.dtype:
+    """What to compute in on a device: bfloat16 where it has it, else float16 on a GPU and float32 on a CPU."""
+    if dtype is not config.Dtype.auto:
+        return {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[dtype.value]
+    if device.type == "cuda":
+        # A T4 emulates bfloat16, slowly; torch counts that as supported unless told otherwise.
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type == "cpu" and torch.backends.cpu.get_cpu_capability() != "DEFAULT" and _cpu_has_bfloat16():
+        return torch.bfloat16
+    return torch.float32
+
+
+def precision(dtype: torch.dtype, device: torch.device) -> Any:
+    """Lightning's plugin that computes in a dtype, with float32 trained parameters."""
+    from lightning.pytorch.plugins import MixedPrecision, Precision
+
+    if dtype is torch.float32:
+        return Precision()
+    # Not by its name: asked for "16-mixed" on a CPU, Lightning 2.6 takes bfloat16, though torch has both there.
+    return MixedPrecision("16-mixed" if dtype is torch.float16 else "bf16-mixed", device.type)
+
+
+def _cpu_has_bfloat16() -> bool:
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def has_own_base(settings: config.Model) -> bool:
+    """Whether a run keeps its base: random weights are nowhere else, and another version's `tiny` may be another."""
+    return not settings.pretrained or settings.path == TINY
+
+
+def local(path: str) -> str:
+    """The folder that a `model.path` means, or the hub id that it is."""
+    if path == TINY:
+        return str(BUNDLED)
+    folder = Path(path).expanduser()
+    return str(folder) if folder.exists() else path
+
+
+def random_base(settings: config.Model, labels: Sequence[str], tokenizer: Any, seed: int, base_folder: Path) -> str:
+    """Build the architecture with random weights and save it, so that the adapter has a base to be loaded on."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    values = dict(settings.architecture)
+    try:
+        model_type = values.pop("model_type")
+        architecture = AutoConfig.for_model(
+            model_type,
+            **values,
+            num_labels=len(labels),
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    except Exception as error:  # besides KeyError and ValueError, one that transformers defines for each field
+        raise UserError(f"model.architecture cannot be built: {first_line(error)[:200]}") from error
+
+    def write(folder: Path) -> None:
+        torch.manual_seed(seed)
+        # Large ones are made in half precision: float32 would take 10 GB for two billion weights.
+        network = AutoModelForSequenceClassification.from_config(
+            architecture, dtype=torch.float32 if settings.dtype is config.Dtype.float32 else torch.bfloat16
+        )
+        network.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    return _kept(base_folder, write)
+
+
+def _copy_of_tiny(base_folder: Path) -> str:
+    return _kept(base_folder, partial(shutil.copytree, BUNDLED))
+
+
+def _kept(base_folder: Path, write: Callable[[Path], object]) -> str:
+    """The folder of a run's own base, written once."""
+    from filelock import FileLock
+
+    base_folder.parent.mkdir(parents=True, exist_ok=True)
+    # Processes that train together come here together.
+    part, lock = base_folder.with_suffix(".part"), base_folder.with_suffix(".lock")
+    try:
+        with FileLock(lock):
+            if not (base_folder / "config.json").exists():
+                # Under its name only when it is whole: a kill in the middle would leave half a base behind.
+                shutil.rmtree(part, ignore_errors=True)
+                try:
+                    write(part)
+                    run_folder.follow_umask(*(file for file in part.iterdir() if file.is_file()))
+                    manifest.write(part)
+                    part.rename(base_folder)
+                finally:
+                    shutil.rmtree(part, ignore_errors=True)  # of a full disk
+    finally:
+        lock.unlink(missing_ok=True)
+    return str(base_folder)
+
+
+def _quantization(quantization: config.Quantization, dtype: torch.dtype, kept: Sequence[str]) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    # bitsandbytes would quantise a head under any other name than lm_head, and a quantised head cannot be trained.
+    if quantization is config.Quantization.int8:
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(kept))
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=list(kept),
+    )
+
+
+def _keep_gradients_on_cpu(network: nn.Module) -> None:
+    # On CPUs with AVX512_BF16 an evaluation pass repacks 4-bit weights for a kernel that has no backward, and the
+    # gradients of everything below become None without an error (bitsandbytes 0.50, from its PR 1804).
+    for module in network.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]  # bitsandbytes' own attribute
+
+
+def cast_products(network: nn.Module, dtype: torch.dtype) -> None:
+    """Hold the weights of linear layers in a dtype, for a network that is trained no more; the answers stay the same.
+
+    Autocast would cast them anew for each batch, a twentieth of the time with 32 short texts in each.
+    """
+    for module in network.modules():
+        if type(module) is nn.Linear:
+            module.to(dtype)
+
+
+class Float32Linear(nn.Linear):
+    """A linear layer in float32, also where the network around it computes in less."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[…, in] to […, out], float32."""
+        with torch.autocast(input.device.type, enabled=False):
+            return nn.functional.linear(
+                input.float(), self.weight.float(), self.bias if self.bias is None else self.bias.float()
+            )
+
+
+def _float32_head(network: nn.Module, head: Sequence[str]) -> None:
+    # A bfloat16 head does not move at small learning rates, and a float16 one stops the gradient scaler (peft#341).
+    found = set()
+    for name, module in network.named_modules():
+        part = next((part for part in head if name.split(".")[-1] == part), None)
+        if part is None:
+            continue
+        found.add(part)
+        module.float()
+        for layer in module.modules():
+            if type(layer) is nn.Linear:
+                layer.__class__ = Float32Linear
+    if missing := set(head) - found:
+        raise UserError(f"model.head names {', '.join(sorted(missing))}, but the model has no such module.")

@@ -1,0 +1,229 @@
+"""What is refused of a model folder before a library opens it: a folder from elsewhere is data and never code.
+
+Weights are read from safetensors (or an ONNX graph), everything else from JSON. Transformers and PEFT fall back to
+pickles, which run code when they are opened, and take names of modules, kernels and files from their JSON.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from emotion_lightning import terminal
+from emotion_lightning.errors import UserError, first_line
+from emotion_lightning.runs import bounded_files, quiet
+
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_CODE = ("_target_", "auto_map", "custom_pipelines")
+"""Keys that name something to be run: Hydra's, and two of Transformers'."""
+_CONFIG = (
+    "attn_implementation",  # may name a kernel of the hub, which is downloaded and run
+    "experts_implementation",
+    "use_kernels",
+    "fusion_config",  # replaces modules
+    "transformers_weights",  # names the file of the weights, also a pickle
+    "quantization_config",  # imports the package of the method; what we save is not quantised, the card says how to
+)
+_METHODS = ("IA3", "LORA", "VERA", "LN_TUNING")
+_OF_METHODS = {
+    "peft_type",
+    "task_type",
+    "base_model_name_or_path",
+    "revision",
+    "inference_mode",
+    "target_modules",
+    "feedforward_modules",
+    "modules_to_save",
+    "r",
+    "lora_alpha",
+    "lora_dropout",
+    "use_rslora",
+    "use_dora",
+    "vera_dropout",
+    "projection_prng_key",
+    "peft_version",
+}
+"""What our methods set in an adapter_config.json; any other field must stand at PEFT's default."""
+
+
+def check(folder: Path) -> None:
+    """Raise UserError for a model folder that holds links out of it, or JSON that names code or files elsewhere."""
+    _check_links(folder)
+    for file in sorted(folder.glob("*.json")):
+        if file.name == "tokenizer.json":
+            continue  # read by a library that knows data only
+        content = bounded_files.read_json_object(file)
+        for key, value in _entries(content):
+            if key in _CODE and value:
+                raise UserError(f"{file} names code to run ({key}), which no model folder may; it is not opened.")
+        _CHECKS.get(file.name, lambda *_: None)(file, content)
+
+
+def check_base(folder: Path) -> None:
+    """The same of a base that lies elsewhere on this machine: code that it names is never run, and so let stand."""
+    if (folder / "adapter_config.json").is_file():
+        raise UserError(f"{folder} holds an adapter (adapter_config.json) and can be the base of none.")
+    whole_network(folder)
+    check_size(folder)
+
+
+def check_architecture(architecture: Any, path: str) -> None:
+    """Raise UserError for a configuration, as Transformers reads it, that names kernels of the hub or another file.
+
+    Args:
+        architecture: the configuration.
+        path: where it comes from, to be told.
+    """
+    if getattr(architecture, "transformers_weights", None):
+        raise UserError(f"{path} names a file of weights (transformers_weights), which is not read.")
+    for name in ("attn_implementation", "experts_implementation"):
+        kernel = getattr(architecture, f"_{name}", None)
+        if kernel is not None and not re.fullmatch(r"\w+", str(kernel)):
+            raise UserError(
+                f"{path} asks for the kernel {terminal.one_line(str(kernel))} ({name}), which would be downloaded and "
+                "run."
+            )
+
+
+def check_place(folder: Path, base: Path) -> None:
+    """Raise UserError for a base beside a model folder that is a link to somewhere else."""
+    if not base.resolve().is_relative_to(folder.resolve().parent):
+        raise UserError(f"{base} is a link that leaves the run's folder; put what it links to in its place.")
+
+
+def weights(folder: Path, *names: str) -> Path:
+    """The first of these files that a folder holds, or a UserError; pickles are never taken instead."""
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    if pickles := sorted(file.name for file in folder.glob("*") if file.suffix in _PICKLES):
+        raise UserError(
+            f"{folder} has no {names[0]}, only {pickles[0]}: a pickle may run any code when it is opened and is never "
+            "read. Ask for safetensors, or convert it where you trust it."
+        )
+    raise UserError(f"{folder} is damaged: {names[0]} is missing.")
+
+
+def whole_network(folder: Path) -> Path:
+    """The file of a whole network's weights, or of their index."""
+    return weights(folder, "model.safetensors", "model.safetensors.index.json")
+
+
+def check_dtypes(file: Path, tensors: Any) -> None:
+    """Raise UserError for weights that are whole numbers: what we save is not quantised.
+
+    Args:
+        file: to be named.
+        tensors: the file as `safetensors.safe_open` gives it.
+    """
+    for name in tensors.keys():  # noqa: SIM118 (no mapping)
+        dtype = tensors.get_slice(name).get_dtype()
+        if name.endswith(("weight", "bias")) and not dtype.startswith(("F", "BF")):
+            raise UserError(f"{file} is damaged: {name} holds numbers of type {dtype}, where floating point is due.")
+
+
+def check_size(folder: Path) -> None:
+    """Raise UserError for a network that has fewer tensors in its file than layers in its config.json.
+
+    Transformers builds the layers first, which takes for ever where their number is wrong.
+    """
+    content = bounded_files.read_json_object(weights(folder, "config.json"))
+    file = whole_network(folder)
+    files = [file] if file.suffix != ".json" else [folder / part for part in sorted(parts(file))]
+    tensors = 0
+    for part in files:
+        try:
+            with safe_open(part, framework="pt") as opened:
+                check_dtypes(part, opened)
+                tensors += len(opened.keys())
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{part} is damaged: {first_line(error)}") from error
+    for name, value in _entries(content):
+        if "layers" in name and type(value) is int and value > tensors:
+            raise UserError(
+                f"{folder / 'config.json'} is damaged: {name} is {value:,}, where the weights have {tensors:,} tensors."
+            )
+
+
+def parts(index: Path) -> set[str]:
+    """The files that an index of weights names, which must lie beside it."""
+    named = bounded_files.read_json_object(index).get("weight_map")
+    found = {str(part) for part in named.values()} if isinstance(named, dict) else {""}
+    for part in found:
+        if not re.fullmatch(r"[\w-]+\.safetensors", part):
+            raise UserError(
+                f"{index} names {terminal.one_line(part) or 'no file'} as part of the weights; parts are safetensors "
+                "beside it."
+            )
+    return found
+
+
+def is_hub_id(path: Any) -> bool:
+    """Whether this is an id such as google/gemma-1.1-2b-it, and no path."""
+    return isinstance(path, str) and bool(re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", path)) and ".." not in path
+
+
+def _check_links(folder: Path) -> None:
+    inside = [folder.resolve()]
+    # In the hub's cache every file is a link to one named by its content; a base lies inside the model's folder.
+    snapshots = next((parent for parent in list(folder.parents)[:2] if parent.name == "snapshots"), None)
+    if snapshots is not None:
+        model = snapshots.parent
+        # Large files are shared by all models of the cache.
+        inside += [(model / "blobs").resolve(), (model.parent / "blobs").resolve()]
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(place, name)
+            if path.is_symlink() and not any(path.resolve().is_relative_to(allowed) for allowed in inside):
+                raise UserError(f"{path} is a link that leaves the folder; put what it links to in its place.")
+
+
+def _entries(content: Any) -> Iterator[tuple[str, Any]]:
+    """Every key at any depth, with its value."""
+    waiting = [content]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            yield from part.items()
+            waiting += part.values()
+        elif isinstance(part, list):
+            waiting += part
+
+
+def _check_config(file: Path, content: dict[str, Any]) -> None:
+    if (file.parent / "adapter_config.json").is_file():
+        raise UserError(f"{file.parent} holds both a whole network and an adapter; a model folder is one of them.")
+    for key, value in _entries(content):
+        if value and key.lstrip("_").removesuffix("_internal") in _CONFIG:
+            raise UserError(f"{file} sets {key}, which no model folder may: what computes it is chosen here.")
+
+
+def _check_tokenizer(file: Path, content: dict[str, Any]) -> None:
+    for key, value in content.items():
+        if key.endswith("_file") and value and Path(str(value)).name != value:
+            raise UserError(f"{file} names a file elsewhere ({terminal.one_line(f'{key}={value}')}).")
+
+
+def _check_adapter(file: Path, content: dict[str, Any]) -> None:
+    method = content.get("peft_type")
+    if method not in _METHODS or content.get("task_type") != "SEQ_CLS":
+        raise UserError(f"{file} is of no method of this project: {method} for {content.get('task_type')}.")
+    quiet.libraries()  # before PEFT loads bitsandbytes, which speaks as it is loaded
+    import peft
+
+    defaults = peft.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(method)]()
+    for key, value in content.items():
+        # PEFT leaves out what its version does not know.
+        if key not in _OF_METHODS and hasattr(defaults, key) and value and value != getattr(defaults, key):
+            raise UserError(f"{file} sets {key}, which no method of this project does.")
+
+
+_CHECKS = {
+    "config.json": _check_config,
+    "tokenizer_config.json": _check_tokenizer,
+    "model.safetensors.index.json": lambda file, _: parts(file),
+    "adapter_config.json": _check_adapter,
+}

@@ -1,0 +1,132 @@
+"""Pictures of a data set and of a run: the looks that they share, and how they become files."""
+
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from emotion_lightning.reports.charts.names import shown
+from emotion_lightning.reports.pages import Picture, Spot, printable
+
+BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
+"""Okabe and Ito's, told apart by colour-blind readers too."""
+
+COLOURS = {"train": BLUE, "validation": ORANGE, "test": GREEN}
+
+WIDTH = 7.5
+"""Inches of every picture that can be as wide as a page, so that their letters are of one size there."""
+
+_STYLE: Any = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.titlesize": 11,
+    "font.size": 9,
+    "grid.color": "#e6e6e6",
+    "legend.frameon": False,
+    "text.parse_math": False,  # a label may hold a dollar sign
+}
+
+
+_SPOTS = "emotion_lightning_spots"
+"""Attribute of a figure: axes, corners and text of each part that shows a value."""
+
+
+def png(figure: Figure) -> bytes:
+    """A picture as a PNG file, sharp on a screen of high resolution."""
+    buffer = io.BytesIO()
+    with styled(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box stands in its place
+        figure.savefig(buffer, format="png", dpi=160)
+    return buffer.getvalue()
+
+
+def picture(figure: Figure) -> Picture:
+    """A picture as a page shows it, with the values that were given to its parts."""
+    data = png(figure)  # before the spots: drawing finds out where everything stands
+    spots = []
+    for axes, corners, text in vars(figure).get(_SPOTS, []):
+        inside = axes.bbox
+        (x0, y0), (x1, y1) = np.clip(axes.transData.transform(corners), inside.min, inside.max)
+        left, right, low, high = min(x0, x1), max(x0, x1), min(y0, y1), max(y0, y1)
+        if right > left and high > low:
+            width, height = figure.bbox.width, figure.bbox.height
+            box = (left / width, 1 - high / height, (right - left) / width, (high - low) / height)
+            spots.append(Spot(box, printable(text)))
+    return Picture(data, spots)
+
+
+def spot(axes: Axes, x: tuple[float, float], y: tuple[float, float], text: str) -> None:
+    """Let a rectangle, given from corner to corner in the numbers of the axes, show a text when it is pointed at."""
+    vars(axes.figure).setdefault(_SPOTS, []).append((axes, np.array([(x[0], y[0]), (x[1], y[1])], dtype=float), text))
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """What is drawn in here has the looks of all pictures."""
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
+@contextmanager
+def one(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+    """A figure with one pair of axes."""
+    with styled():
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure, figure.add_subplot()
+
+
+def legend(figure: Figure, **how: Any) -> None:
+    """A legend outside, where it hides nothing."""
+    figure.legend(loc="outside upper right", **({"ncols": 3} | how))
+
+
+def beside_line(axes: Axes, at: float, text: str, *, height: float = 0.9) -> None:
+    """Say what an upright line means, on the side where there is room."""
+    start, end = axes.get_xlim()
+    left = at > start + 0.8 * (end - start)
+    axes.annotate(
+        text, (at, height), xycoords=("data", "axes fraction"), xytext=(-4 if left else 4, 0),
+        textcoords="offset points", ha="right" if left else "left", color="#444444",
+    )  # fmt: skip
+
+
+def heat_map(axes: Axes, shares: np.ndarray, names: Sequence[str], *, most: float, cell: float) -> Any:
+    """Percentages, [row, column], as colours and numbers; what is not finite stays empty.
+
+    Args:
+        axes: where it is drawn.
+        shares: the percentages.
+        names: of the rows, and of the columns.
+        most: the percentage with the darkest colour.
+        cell: width of a column in inches, for which letters become small.
+    """
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=most)
+    size = min(9.0, 42 * cell)
+    places, shown = range(len(names)), [short(name) for name in names]
+    axes.set_xticks(places, shown, rotation=60, ha="right", rotation_mode="anchor", fontsize=size)
+    axes.set_yticks(places, shown, fontsize=size)
+    axes.grid(visible=False)
+    for row, column in np.argwhere(np.isfinite(shares)):
+        value = shares[row, column]
+        told = f"Of the rows with {names[row]}, {value:.1f} % also have {names[column]}"
+        spot(axes, (column - 0.5, column + 0.5), (row - 0.5, row + 0.5), told)
+        if value >= 0.5:
+            colour = "white" if value > 0.6 * most else "#333333"
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=min(7.0, 32 * cell), color=colour)
+    return image
+
+
+def short(name: str, letters: int = 24) -> str:
+    """A name as one line that leaves room for the picture; its number where no font can draw it."""
+    name = printable(shown(name))
+    return name if len(name) <= letters else name[: letters - 1] + "…"

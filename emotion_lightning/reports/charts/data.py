@@ -1,0 +1,115 @@
+"""Pictures of a data set. Each function draws one and leaves where it goes to the caller."""
+
+from collections.abc import Callable
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from emotion_lightning.reports.charts import COLOURS, WIDTH, beside_line, heat_map, legend, names, one, short, spot
+from emotion_lightning.reports.data_facts import DataCard
+
+
+def pictures(card: DataCard) -> dict[str, Figure]:
+    """All pictures of a data set, by the name of their file."""
+    drawn: dict[str, Callable[[DataCard], Figure]] = {
+        "label_rates": label_rates,
+        "labels_per_row": labels_per_row,
+        "token_lengths": token_lengths,
+        "co_occurrence": co_occurrence,
+    }
+    with names.drawn(card.labels):
+        return {name: draw(card) for name, draw in drawn.items()}
+
+
+def label_rates(card: DataCard) -> Figure:
+    """How frequent each label is in each split, the most frequent of train first."""
+    order = np.argsort(-card.train.rates, kind="stable")
+    places = np.arange(len(order))
+    height = 0.8 / len(card.labelled)
+    with one(WIDTH, 1.1 + 0.16 * len(order) * (1 + len(card.labelled) / 2)) as (figure, axes):
+        for i, split in enumerate(card.labelled):
+            offset = (i - (len(card.labelled) - 1) / 2) * height
+            axes.barh(places + offset, 100 * split.rates[order], height, label=split.name, color=COLOURS[split.name])
+        axes.set_yticks(places, [short(card.labels[i]) for i in order])
+        most = max(100 * float(split.rates.max()) for split in card.labelled) * 1.05
+        for place, i in zip(places, order, strict=True):
+            rates = ", ".join(f"{split.name} {100 * split.rates[i]:.2f} %" for split in card.labelled)
+            spot(axes, (0, most), (place - 0.5, place + 0.5), f"{card.labels[i]}: {rates} of the rows")
+        axes.set_ylim(len(order) - 0.4, -0.6)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel("rows that have the label, %")
+        axes.set_title("Label rates")
+        legend(figure)
+    return figure
+
+
+def labels_per_row(card: DataCard) -> Figure:
+    """How many labels rows have."""
+    most = max(len(split.cardinalities) for split in card.labelled if split.cardinalities is not None)
+    width = 0.8 / len(card.labelled)
+    with one(WIDTH, 3.2) as (figure, axes):
+        for i, split in enumerate(card.labelled):
+            assert split.cardinalities is not None
+            shares = np.pad(split.cardinalities, (0, most - len(split.cardinalities))) / split.rows
+            offset = (i - (len(card.labelled) - 1) / 2) * width
+            name = f"{split.name} (mean {split.cardinality:.2f})"
+            axes.bar(np.arange(most) + offset, 100 * shares, width, label=name, color=COLOURS[split.name])
+        axes.set_xticks(range(most))
+        for labels in range(most):
+            told = ", ".join(
+                f"{split.name} {100 * split.cardinalities[labels] / split.rows:.2f} %"
+                for split in card.labelled
+                if split.cardinalities is not None and labels < len(split.cardinalities)
+            )
+            spot(axes, (labels - 0.5, labels + 0.5), axes.get_ylim(), f"{labels} labels in a row: {told}")
+        axes.grid(axis="x", visible=False)
+        axes.set_xlabel("labels in a row")
+        axes.set_ylabel("rows, %")
+        axes.set_title("Labels per row")
+        legend(figure)
+    return figure
+
+
+def token_lengths(card: DataCard) -> Figure:
+    """How long texts are, against the length that they are cut to."""
+    # A few very long texts would press all others into one bar: the last bar takes what is beyond.
+    most = max(int(split.lengths.max()) for split in card.splits)
+    end = max(card.max_tokens, card.suggested_tokens) + 8
+    width = -(-min(most + 1, end) // 50)
+    edges = np.arange(0, min(most + 1, end) + width, width)
+    with one(WIDTH, 3.2) as (figure, axes):
+        for split in card.splits:
+            axes.hist(
+                np.minimum(split.lengths, edges[-1] - 0.5),
+                bins=edges.tolist(),
+                weights=np.full(split.rows, 100 / split.rows),
+                histtype="step",
+                linewidth=1.5,
+                color=COLOURS[split.name],
+                label=split.name,
+            )
+        axes.set_xlim(0, edges[-1])
+        if card.max_tokens <= edges[-1]:
+            axes.axvline(card.max_tokens, color="#444444", linestyle="--", linewidth=1)
+            beside_line(axes, card.max_tokens, f"data.max_tokens={card.max_tokens}")
+        axes.set_xlabel("tokens in a text" + (" (the last bar: and more)" if most >= edges[-1] else ""))
+        axes.set_ylabel("texts, %")
+        axes.set_title("Length of the texts")
+        legend(figure)
+    return figure
+
+
+def co_occurrence(card: DataCard) -> Figure:
+    """Of the rows of train with one label, the share that has another one too."""
+    shares = 100 * card.given()
+    np.fill_diagonal(shares, np.nan)  # all of them have their own label: it would only set the scale
+    count = len(card.labels)
+    side = max(4.0, 2.4 + 0.34 * count)
+    with one(side, side - 0.2) as (figure, axes):
+        most = float(np.nanmax(shares)) if np.isfinite(shares).any() else 1.0
+        image = heat_map(axes, shares, card.labels, most=most, cell=0.34)
+        axes.set_xlabel("also has, %")
+        axes.set_ylabel("rows with")
+        axes.set_title("Labels that go together (train)")
+        figure.colorbar(image, ax=axes, shrink=0.6, pad=0.01, aspect=30, label="%")
+    return figure

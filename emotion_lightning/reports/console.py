@@ -1,0 +1,166 @@
+"""The tables that commands print."""
+
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from emotion_lightning import terminal
+from emotion_lightning.reports.pages import Section, printable
+
+PROTOCOL_METRICS = {
+    "f1_macro": "macro F1",
+    "f1_micro": "micro F1",
+    "jaccard": "Jaccard",
+    "f1_samples": "samples F1",
+    "subset_accuracy": "subset acc.",
+    "label_accuracy": "label acc.",
+    "predicted_cardinality": "labels/text",
+}
+
+
+def show(split: str, scores: dict[str, Any], *, protocol: str, floors: dict[str, dict[str, Any]] | None = None) -> None:
+    """Print the scores of a split: a line for each emotion, then one for each threshold protocol and each floor."""
+    from emotion_lightning.evaluation.thresholds import ORACLE  # late: a study's table needs no torch
+
+    console = terminal.console(100)
+    emotions = Table(title=f"{split}, {scores['rows']:,} texts, {protocol} thresholds", title_justify="left")
+    emotions.add_column("emotion")
+    for name in ("support", "precision", "recall", "F1", "threshold"):
+        emotions.add_column(name, justify="right")
+    for label, values in scores[protocol]["labels"].items():
+        shares = [f"{values[name]:.3f}" for name in ("precision", "recall", "f1", "threshold")]
+        emotions.add_row(escape(label), f"{values['support']:,}", *shares)
+    console.print(emotions)
+    protocols = Table()
+    protocols.add_column("thresholds")
+    for title in PROTOCOL_METRICS.values():
+        protocols.add_column(title, justify="right")
+    for name in (protocol, *(other for other in ("fixed", "global", "per_label") if other != protocol)):
+        protocols.add_row(name, *[f"{scores[name][metric]:.3f}" for metric in PROTOCOL_METRICS])
+    perfect = [f"{scores[ORACLE][metric]:.3f}" for metric in PROTOCOL_METRICS]
+    protocols.add_row(ORACLE, *perfect, style="dim")
+    for name, floor in (floors or {}).items():
+        protocols.add_row(name, *[f"{floor[protocol][metric]:.3f}" for metric in PROTOCOL_METRICS], style="dim")
+    console.print(protocols)
+    console.print(
+        f"mAP {scores['map']:.3f}   LRAP {scores['lrap']:.3f}   loss {scores['loss']:.4f}   "
+        f"ECE {scores['ece']:.3f}   Brier {scores['brier']:.3f} ({scores['probabilities']} probabilities)   "
+        f"gold labels/text {scores[protocol]['gold_cardinality']:.3f}"
+    )
+    console.print(f"{ORACLE}: the best thresholds for these very rows; what is to be gained, not a result", style="dim")
+    if floors:
+        console.print(
+            f"zeros: no label at all; prior: each label's rate in train as its probability, {protocol} thresholds",
+            style="dim",
+        )
+
+
+def markdown(split: str, scores: dict[str, Any]) -> str:
+    """The protocols of a split as a Markdown table."""
+    lines = [f"| {split} | " + " | ".join(PROTOCOL_METRICS.values()) + " |", "|---|" + "---|" * len(PROTOCOL_METRICS)]
+    for name in ("fixed", "global", "per_label"):
+        cells = [f"{scores[name][metric]:.3f}" for metric in PROTOCOL_METRICS]
+        lines.append(f"| {name} thresholds | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def show_data(
+    facts: list[tuple[str, str]],
+    findings: list[str],
+    sections: list[Section],
+    examples: dict[str, list[tuple[str, list[str]]]],
+) -> None:
+    """Print a data card: what it is, what to see to, and, as far as they are given, its tables and examples."""
+    console = terminal.console(140)
+    width = max(len(value) for _, value in facts)
+    for name, value in facts:
+        console.print(f"{value:>{width}}  {name}", markup=False, highlight=False)
+    console.print("\nFindings", markup=False, highlight=False)
+    for finding in findings:
+        console.print(f"- {finding}", markup=False, highlight=False)
+    if sections or examples:
+        console.print()
+    _print_tables(console, sections)
+    for label, texts in examples.items():
+        line = printable(texts[0][0])
+        console.print(f"{label}: {line[:100]}{'…' if len(line) > 100 else ''}", markup=False, highlight=False)
+
+
+def show_comparison(sections: list[Section], sentences: list[str], notes: list[str]) -> None:
+    """Print a comparison of runs: its tables, what they say, and how to read them."""
+    console = terminal.console(140)
+    _print_tables(console, sections)
+    for sentence in sentences:
+        console.print(f"- {sentence}", markup=False, highlight=False)
+    for note in notes:
+        console.print(note, markup=False, highlight=False, style="dim")
+
+
+def show_export(found: dict[str, Any]) -> None:
+    """Print what the checks of an export found, as export.json has it."""
+    console = terminal.console(100)
+    table = Table(title=f"{found['rows']}, {found['texts']:,} texts", title_justify="left")
+    table.add_column("answers of")
+    for name in ("size", "texts/s", "off the run by", "macro F1", "micro F1", "Jaccard"):
+        table.add_column(name, justify="right")
+    for form in found["weights"]:
+        table.add_row(
+            form["name"],
+            "" if form["bytes"] is None else _size(form["bytes"]),
+            "" if form["texts_per_second"] is None else f"{form['texts_per_second']:,.0f}",
+            "" if form["from_run"] is None else f"{form['from_run']:.1g}",
+            *[f"{form[name]:.3f}" if name in form else "" for name in ("f1_macro", "f1_micro", "jaccard")],
+        )
+    console.print(table)
+    for name, words in (
+        ("merged_from_unmerged", "Merged and unmerged, on the same unquantised base, differ by at most"),
+        ("onnx_from_torch", "The graph and torch differ, in batches of any size, by at most"),
+    ):
+        if name in found:
+            console.print(f"{words} {found[name]:.1g}.")
+    if cuts := found.get("thresholds"):
+        scores = ", ".join(f"{PROTOCOL_METRICS[name]} {value:.3f}" for name, value in cuts["fitted_anew"].items())
+        console.print(
+            f"Thresholds are {cuts['are']}; fitted anew they move by at most {cuts['largest_shift']:.3f} ({scores})."
+        )
+
+
+def _size(count: int) -> str:
+    """Bytes as people read them: an adapter may have a few thousand, a base some billions.
+
+    >>> [_size(count) for count in (0, 30_408, 23_700_000, 5_012_000_000)]
+    ['0.0 kB', '30.4 kB', '23.7 MB', '5.0 GB']
+    """
+    unit, name = next(((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB")) if count >= unit), (1e3, "kB"))
+    return f"{count / unit:,.1f} {name}"
+
+
+def show_study(trials: Section) -> None:
+    """Print the trials of a study."""
+    _print_tables(terminal.console(140), [trials])
+
+
+def _print_tables(console: Any, sections: list[Section]) -> None:
+    for section in sections:
+        if section.rows:
+            table = Table(title=escape(section.title), title_justify="left")
+            for i, name in enumerate(section.columns):
+                table.add_column(escape(name), justify="right" if i else "left")
+            for row in section.rows:
+                table.add_row(*map(escape, row))
+            console.print(table)
+
+
+def show_text(text: str, labels: list[str], probabilities: dict[str, float], cuts: dict[str, float]) -> None:
+    """Print one answer: a bar for each emotion, the likeliest first, those found marked."""
+    console = terminal.console(80)
+    console.print(text, markup=False, highlight=False)
+    width = max(len(name) for name in probabilities)
+    for name, share in sorted(probabilities.items(), key=lambda item: -item[1]):
+        bar = "█" * round(share * 30)
+        mark = "●" if name in labels else " "
+        console.print(
+            f"{mark} {name:<{width}} {share:.3f} {bar:<30} (threshold {cuts[name]:.2f})", markup=False, highlight=False
+        )
+    console.print(f"Emotions: {', '.join(labels) or 'none'}", markup=False, highlight=False)

@@ -1,0 +1,328 @@
+"""What a data set is like, in numbers: lengths, labels, shifts, duplicates, leaks, weights, examples."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from emotion_lightning import config
+from emotion_lightning.data import labels, overlap
+from emotion_lightning.data.batches import tokenize
+from emotion_lightning.data.cleaning import cleaner
+from emotion_lightning.data.rows import Corpus, Rows
+from emotion_lightning.models import losses
+
+FEW = 20
+"""A threshold fitted on fewer positives than this is mostly chance."""
+
+_CUT = 0.001
+"""Share of texts that may be cut without a word."""
+
+_SHIFT = 3.0
+"""Standard errors from which on two rates are said to differ: with 28 labels, 2 would cry wolf once a split."""
+
+
+@dataclass
+class Split:
+    """One split.
+
+    Attributes:
+        name: train, validation or test.
+        rows: how many there are.
+        hash: sha256 of ids, texts and labels.
+        lengths: tokens of each text before any is cut, [row].
+        duplicates: rows whose text an earlier row has.
+        conflicting: how many of those have other labels than the first one.
+        counts: positives, [label]; None where there are no labels.
+        cardinalities: rows with 0, 1, 2 … labels; None where there are no labels.
+    """
+
+    name: str
+    rows: int
+    hash: str
+    lengths: np.ndarray
+    duplicates: int
+    conflicting: int
+    counts: np.ndarray | None
+    cardinalities: np.ndarray | None
+
+    @property
+    def rates(self) -> np.ndarray:
+        """Share of the rows that have each label, [label]."""
+        assert self.counts is not None
+        return self.counts / self.rows
+
+    @property
+    def cardinality(self) -> float:
+        """Labels in a row, on average."""
+        return float(self.rates.sum())
+
+    @property
+    def without_label(self) -> float:
+        """Share of the rows without a label."""
+        assert self.cardinalities is not None
+        return float(self.cardinalities[0] / self.rows)
+
+    def quantile(self, share: float) -> int:
+        """The length that this share of the texts does not exceed, in tokens."""
+        return int(np.quantile(self.lengths, share, method="higher"))
+
+    def cut(self, max_tokens: int) -> float:
+        """Share of the texts that are longer."""
+        return float((self.lengths > max_tokens).mean())
+
+
+@dataclass
+class DataCard:
+    """A data set.
+
+    Attributes:
+        data: the data settings, by name.
+        labels: their names.
+        splits: train, validation and test, as far as there are.
+        hashes: sha256 of what was read, by file.
+        overlaps: what each two splits share.
+        together: rows of train that have both labels, [label, label].
+        weights: of positives, [label], by what loss=weighted_bce is set to.
+        max_tokens: the length that texts are cut to.
+        tokenizer: whose tokens are counted.
+        clean: steps of cleaning.
+        examples: texts of train by label, each with all its labels.
+    """
+
+    data: dict[str, Any]
+    labels: list[str]
+    splits: list[Split]
+    hashes: dict[str, str]
+    overlaps: list[overlap.Overlap]
+    together: np.ndarray
+    weights: dict[str, list[float]]
+    max_tokens: int
+    tokenizer: str
+    clean: list[str]
+    examples: dict[str, list[tuple[str, list[str]]]]
+
+    @property
+    def train(self) -> Split:
+        """The training split."""
+        return self.splits[0]
+
+    @property
+    def labelled(self) -> list[Split]:
+        """The splits that have labels."""
+        return [split for split in self.splits if split.counts is not None]
+
+    @property
+    def suggested_tokens(self) -> int:
+        """The smallest multiple of 8 that cuts hardly any text."""
+        lengths = np.concatenate([split.lengths for split in self.splits])
+        return int(-(-np.quantile(lengths, 1 - _CUT, method="higher") // 8) * 8)
+
+    @property
+    def cut(self) -> float:
+        """Share of all texts that max_tokens cuts."""
+        return sum(split.cut(self.max_tokens) * split.rows for split in self.splits) / sum(s.rows for s in self.splits)
+
+    def shift(self, split: Split) -> np.ndarray:
+        """How far a split's label rates are from those of train, in standard errors, [label]."""
+        assert self.train.counts is not None and split.counts is not None
+        pooled = (self.train.counts + split.counts) / (self.train.rows + split.rows)
+        error = np.sqrt(pooled * (1 - pooled) * (1 / self.train.rows + 1 / split.rows))
+        return (split.rates - self.train.rates) / np.where(error > 0, error, 1)
+
+    def given(self) -> np.ndarray:
+        """Share of the rows with the row's label that have the column's too, [label, label]; NaN where none has."""
+        return labels.given(self.together)
+
+    def findings(self) -> list[str]:
+        """What a look at the data should not miss, in sentences."""
+        return [*self._length_findings(), *self._repeat_findings(), *self._label_findings()]
+
+    def _length_findings(self) -> list[str]:
+        longest = max(int(split.lengths.max()) for split in self.splits)
+        if self.cut > _CUT:
+            return [
+                f"data.max_tokens={self.max_tokens} cuts {self.cut:.1%} of the texts; {self.suggested_tokens} would "
+                f"cut hardly any, and the longest has {longest:,} tokens."
+            ]
+        if longest > self.max_tokens:
+            return [f"data.max_tokens={self.max_tokens} cuts hardly any text ({self.cut:.2%})."]
+        return [f"data.max_tokens={self.max_tokens} cuts no text; the longest has {longest:,} tokens."]
+
+    def _repeat_findings(self) -> list[str]:
+        found = []
+        for shared in self.overlaps:
+            if shared.count:
+                mend = "; data.drop_leaks=true takes them out of train" if shared.first == "train" else ""
+                found.append(
+                    f"{_number(shared.count, 'text')} of {shared.second} ({shared.share:.2%}) also in {shared.first}, "
+                    f"{shared.same_labels:,} of them with the same labels{mend}."
+                )
+        for split in self.splits:
+            if split.duplicates:
+                found.append(
+                    f"{_number(split.duplicates, 'row')} of {split.name} with the text of an earlier row, "
+                    f"{split.conflicting:,} of them with other labels."
+                )
+        return found
+
+    def _label_findings(self) -> list[str]:
+        assert self.train.counts is not None
+        found = []
+        absent = [name for name, count in zip(self.labels, self.train.counts, strict=True) if count == 0]
+        if absent:
+            found.append(f"No row of train has {', '.join(absent)}: nothing can be learned of it.")
+        for split in self.labelled[1:]:
+            assert split.counts is not None
+            few = [name for name, count in zip(self.labels, split.counts, strict=True) if count < FEW]
+            if few and split.name == "validation":
+                found.append(
+                    f"Validation has fewer than {FEW} rows with {', '.join(few)}: a threshold of their own is mostly "
+                    "chance; prefer thresholds=global."
+                )
+            shifted = [
+                f"{name} {self.train.rates[i]:.1%} to {split.rates[i]:.1%}"
+                for i, name in enumerate(self.labels)
+                if abs(self.shift(split)[i]) > _SHIFT
+            ]
+            if shifted:
+                found.append(f"Between train and {split.name} rates shift by more than chance: {', '.join(shifted)}.")
+        return found
+
+    def plain(self) -> dict[str, Any]:
+        """The numbers, ready for JSON."""
+        return {
+            "data": self.data,
+            "labels": self.labels,
+            "hashes": self.hashes,
+            "tokenizer": self.tokenizer,
+            "clean": self.clean,
+            "max_tokens": {"value": self.max_tokens, "cut": self.cut, "suggested": self.suggested_tokens},
+            "splits": {split.name: self._plain_split(split) for split in self.splits},
+            "overlaps": [
+                {"splits": [o.first, o.second], "rows": [len(o.positions), o.count], "same_labels": o.same_labels}
+                for o in self.overlaps
+            ],
+            "together": self.together.tolist(),
+            "weights": {name: dict(zip(self.labels, values, strict=True)) for name, values in self.weights.items()},
+            "findings": self.findings(),
+        }
+
+    def _plain_split(self, split: Split) -> dict[str, Any]:
+        numbers = {
+            "rows": split.rows,
+            "sha256": split.hash,
+            "tokens": {
+                "mean": float(split.lengths.mean()),
+                **{f"p{share}": split.quantile(share / 100) for share in (50, 95, 99)},
+                "max": int(split.lengths.max()),
+                "cut": split.cut(self.max_tokens),
+            },
+            "duplicates": split.duplicates,
+            "conflicting": split.conflicting,
+        }
+        if split.counts is None or split.cardinalities is None:
+            return numbers
+        return numbers | {
+            "cardinality": split.cardinality,
+            "cardinalities": split.cardinalities.tolist(),
+            "labels": {
+                name: {
+                    "count": int(split.counts[i]),
+                    "rate": float(split.rates[i]),
+                    "shift": float(self.shift(split)[i]),
+                }
+                for i, name in enumerate(self.labels)
+            },
+        }
+
+
+def build(
+    corpus: Corpus, tokenizer: Any, *, data: config.Batches, weighted: config.Loss, shown: dict[str, Any],
+    examples: int, seed: int, tokenizer_name: str,
+) -> DataCard:  # fmt: skip
+    """Look at a corpus.
+
+    Args:
+        corpus: with a labelled split train.
+        tokenizer: whose tokens are counted.
+        data: length and cleaning.
+        weighted: the loss whose weights are shown beside the others.
+        shown: the data settings, as the card names them.
+        examples: texts for each label.
+        seed: of their choice.
+        tokenizer_name: of the tokenizer.
+    """
+    splits = [_split(name, rows, tokenizer, data) for name, rows in corpus.splits.items()]
+    train = corpus.splits["train"]
+    assert train.targets is not None and splits[0].counts is not None
+    return DataCard(
+        data=shown,
+        labels=corpus.labels,
+        splits=splits,
+        hashes=corpus.hashes,
+        overlaps=overlap.between(corpus, clean=data.clean),
+        together=(train.targets.T @ train.targets).round().astype(int),
+        weights=_weights(weighted, splits[0].counts, splits[0].rows),
+        max_tokens=data.max_tokens,
+        tokenizer=tokenizer_name,
+        clean=[step.value for step in data.clean],
+        examples=_examples(train, corpus.labels, count=examples, seed=seed, clean=data.clean),
+    )
+
+
+def _split(name: str, rows: Rows, tokenizer: Any, data: config.Batches) -> Split:
+    again, conflicting = overlap.duplicates(rows, clean=data.clean)
+    return Split(
+        name=name,
+        rows=len(rows),
+        hash=rows.sha256(),
+        lengths=tokenize(rows.texts, tokenizer, max_tokens=None, clean=data.clean).lengths,
+        duplicates=again,
+        conflicting=conflicting,
+        counts=None if rows.targets is None else rows.targets.sum(axis=0).round().astype(int),
+        cardinalities=None if rows.targets is None else np.bincount(rows.targets.sum(axis=1).round().astype(int)),
+    )
+
+
+def _weights(chosen: config.Loss, counts: np.ndarray, rows: int) -> dict[str, list[float]]:
+    beta = chosen.beta if isinstance(chosen, config.WeightedBCE) else None
+    settings = {
+        f"weights={kind.value} clip=null": config.WeightedBCE(weights=kind, clip=None, beta=beta or 0.0)
+        for kind in config.PositiveWeights
+        if beta is not None
+        or kind is not config.PositiveWeights.effective_number  # which means nothing without its beta
+    }
+    if isinstance(chosen, config.WeightedBCE) and chosen.clip is not None:
+        settings[f"weights={chosen.weights.value} clip={chosen.clip:g}"] = chosen
+    return {
+        name: losses.positive_weights(one, label_counts=counts, rows=rows).tolist() for name, one in settings.items()
+    }
+
+
+def _examples(
+    rows: Rows, labels: Sequence[str], *, count: int, seed: int, clean: Sequence[config.CleaningStep]
+) -> dict[str, list[tuple[str, list[str]]]]:
+    assert rows.targets is not None
+    random = np.random.default_rng(seed)
+    cleaned = cleaner(clean)
+    groups = {name: np.flatnonzero(rows.targets[:, i] > 0) for i, name in enumerate(labels)}
+    groups[NO_LABEL] = np.flatnonzero(rows.targets.sum(axis=1) == 0)
+    found = {}
+    for name, positions in groups.items():
+        chosen = np.sort(random.choice(positions, size=min(count, len(positions)), replace=False))
+        if len(chosen):
+            found[name] = [
+                (cleaned(rows.texts[i]), [other for k, other in enumerate(labels) if rows.targets[i, k]])
+                for i in chosen
+            ]
+    return found
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' if count != 1 else ''}"
+
+
+NO_LABEL = "(no label)"
+"""Where the examples without any label stand; parentheses, as it is no label's name."""

@@ -1,0 +1,368 @@
+"""The report of a finished run: one HTML file that needs no network, and its pictures."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from emotion_lightning import config
+from emotion_lightning.cli import override_grammar
+from emotion_lightning.data.rows import Rows
+from emotion_lightning.evaluation.thresholds import ORACLE, PROTOCOLS
+from emotion_lightning.reports import pages
+from emotion_lightning.reports.console import PROTOCOL_METRICS
+from emotion_lightning.reports.pages import Section
+from emotion_lightning.reports.run_facts import RunCard
+from emotion_lightning.runs import bounded_files, run_folder
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("validation", "test")
+
+
+@dataclass
+class Report:
+    """What a logger may keep of a report that was written.
+
+    Attributes:
+        pictures: files by name.
+        page: HTML, without texts unless they were asked for.
+        card: what it tells, in numbers.
+    """
+
+    pictures: dict[str, Path]
+    page: str
+    card: RunCard
+
+
+def write(
+    folder: Path,
+    settings: config.Train,
+    rows: dict[str, Rows],
+    *,
+    split: str,
+    scored: Rows,
+    probabilities: Tensor,
+    cut: Tensor,
+    protocol: str,
+    labels: list[str],
+    metrics: dict[str, Any],
+    sends_texts: bool,
+) -> Report | None:
+    """Write report.html and pictures/.
+
+    What goes wrong in drawing is a warning: a run is worth more than its pictures.
+
+    Args:
+        folder: the run folder.
+        settings: of the run.
+        rows: of every split.
+        split: the one that is drawn.
+        scored: its rows.
+        probabilities: of these rows, [row, label].
+        cut: thresholds of the protocol that decides, [label].
+        protocol: its name.
+        labels: names.
+        metrics: what metrics.json is going to say.
+        sends_texts: whether the page for the logger holds texts.
+
+    Returns:
+        What the logger may keep; None where drawing failed.
+    """
+    try:
+        from emotion_lightning.reports import charts
+        from emotion_lightning.reports.charts import names
+        from emotion_lightning.reports.charts import run as run_charts
+
+        card = RunCard(
+            settings=settings,
+            metrics=metrics,
+            history=run_folder.read_history(folder / run_folder.HISTORY),
+            labels=labels,
+            split=split,
+            rows=scored,
+            probabilities=probabilities.double().numpy(),
+            thresholds=cut.double().numpy(),
+            protocol=protocol,
+            train_rows=len(rows["train"]),
+            test_rows=len(rows.get("test", ())),
+        )
+        pictures = {name: charts.picture(figure) for name, figure in run_charts.pictures(card).items()}
+        content = _content(card, folder, list(pictures)) | {"numbers": names.numbers(card.labels)}
+        page = pages.page("run_report", content, pictures)
+        # Texts stay here unless they are asked for: many may not be passed on.
+        sent = page if sends_texts else pages.page("run_report", content | {"mistakes": []}, pictures)
+    except Exception as error:
+        log.warning("%s is not written: %s: %s", run_folder.REPORT, type(error).__name__, error, exc_info=True)
+        return None
+    files = run_folder.write_report(folder, page, {name: picture.png for name, picture in pictures.items()})
+    return Report(files, sent, card)
+
+
+def write_scored(folder: Path, card: RunCard, *, title: str, made: str, line: str) -> None:
+    """Write report.html and pictures/ of a finished run that was scored on some rows.
+
+    Args:
+        folder: of the evaluation.
+        card: the rows and their scores.
+        title: which run, on what.
+        made: when, by what.
+        line: the command line.
+    """
+    try:
+        from emotion_lightning.reports import charts
+        from emotion_lightning.reports.charts import names
+        from emotion_lightning.reports.charts import run as run_charts
+
+        pictures = {name: charts.picture(figure) for name, figure in run_charts.pictures(card).items()}
+        content = {
+            "title": title,
+            "made": made,
+            "facts": _facts(card),
+            "command": line,
+            "chosen": f"Thresholds and calibration are those of the run; {card.protocol} thresholds decide.",
+            "sections": [_protocols(card), _other_scores(card), *_pictures(card, list(pictures))],
+            "numbers": names.numbers(card.labels),
+            "split": card.split,
+            "mistakes": card.mistakes(),
+            "settings": "",
+        }
+        page = pages.page("run_report", content, pictures)
+    except Exception as error:
+        log.warning("%s is not written: %s: %s", run_folder.REPORT, type(error).__name__, error, exc_info=True)
+        return
+    run_folder.write_report(folder, page, {name: picture.png for name, picture in pictures.items()})
+
+
+def _content(card: RunCard, folder: Path, pictures: Sequence[str]) -> dict[str, Any]:
+    assert card.settings is not None
+    tree = run_folder.read_settings(folder)
+    options = tree["options"]
+    environment = bounded_files.read_json(folder / run_folder.ENVIRONMENT)["starts"]
+    return {
+        "title": f"{options['model']}, {options['peft']}, on {options['data']}",
+        "made": _made(folder, environment),
+        "facts": _facts(card),
+        "command": _command(environment[0]["command"]),
+        "chosen": _chosen(card.settings, options),
+        "sections": [_protocols(card), _other_scores(card), *_pictures(card, pictures)],
+        "split": card.split,
+        "mistakes": card.mistakes(),
+        "settings": (folder / run_folder.SETTINGS).read_text(encoding="utf-8"),
+    }
+
+
+def _made(folder: Path, starts: list[dict[str, Any]]) -> str:
+    """Which run it was, when, on what, by which code."""
+    start, folder = starts[-1], folder.resolve()
+    hardware, code = start["hardware"], start["git"]
+    parts = [
+        f"{folder.parent.name}/{folder.name}",
+        starts[0]["time"].replace("T", " ").replace("+00:00", " UTC"),
+        *([f"resumed {len(starts) - 1} times"] if len(starts) > 2 else ["resumed"] if len(starts) == 2 else []),
+        ", ".join(hardware["gpus"]) or f"{hardware['processor']}, {hardware['threads']} threads",
+        f"torch {start['versions'].get('torch', 'unknown')}",
+        *([f"commit {code['commit'][:10]}{' and changes' if code['changed'] else ''}"] if code else []),
+    ]
+    return " · ".join(parts)
+
+
+def _command(arguments: list[str]) -> str:
+    return override_grammar.shell_line("train", arguments[1:])
+
+
+def _chosen(settings: config.Train, options: dict[str, str]) -> str:
+    """The options, and the settings that change the most."""
+    assert isinstance(settings.data, config.Batches)
+    rates = {
+        name: getattr(settings.peft if getattr(settings.optimizer, name) is None else settings.optimizer, name)
+        for name in ("lr", "head_lr")
+    }
+    trainer, data = settings.trainer, settings.data
+    batches = trainer.devices * trainer.num_nodes * trainer.accumulate_grad_batches
+    step = f"{data.batch_tokens * batches} tokens" if data.batch_tokens else f"{data.batch_size * batches} rows"
+    values = {
+        **{group: option for group, option in options.items() if group not in ("experiment", "sweep", "logger")},
+        "model.path": settings.model.path if settings.model.pretrained else "(random weights)",
+        "model.quantization": settings.model.quantization.value,
+        **{f"optimizer.{name}": f"{rate:g}" for name, rate in rates.items()},
+        "data.max_tokens": settings.data.max_tokens,
+        "seed": settings.seed,
+    }
+    return " · ".join([*(f"{name}={value}" for name, value in values.items()), f"{step} in an optimizer step"])
+
+
+def _facts(card: RunCard) -> list[tuple[str, str]]:
+    main = card.scores[card.protocol]
+    scores = [
+        (f"{PROTOCOL_METRICS[name]}, {card.split}", f"{main[name]:.3f}") for name in ("f1_macro", "f1_micro", "jaccard")
+    ]
+    if card.settings is None:
+        return [*scores, ("rows", f"{card.scores['rows']:,}"), ("labels", f"{len(card.labels)}")]
+    cost = card.metrics["cost"]
+    rows = [card.train_rows, *[card.metrics[split]["rows"] for split in SPLITS if split in card.metrics]]
+    best = card.best()
+    return [
+        *scores,
+        ("rows: train / validation" + (" / test" if len(rows) > 2 else ""), " / ".join(f"{count:,}" for count in rows)),
+        ("labels", f"{len(card.labels)}"),
+        *([("best epoch", f"{best['epoch']:.0f} of {card.history[-1]['epoch']:.0f}")] if best else []),
+        ("trained parameters", f"{cost['trainable_parameters']:,}"),
+        ("of training", _duration(cost["train_seconds"])),
+        ("texts a second in training", f"{cost['samples_per_second']:,.0f}"),
+        ("of memory at the most", f"{cost['peak_memory_bytes'] / 1e9:.1f} GB"),
+    ]
+
+
+def _duration(seconds: float) -> str:
+    """A time as it is said.
+
+    >>> _duration(75), _duration(7200), _duration(8.13)
+    ('1 min 15 s', '2 h 0 min', '8.1 s')
+    """
+    whole = round(seconds)
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _protocols(card: RunCard) -> Section:
+    table = Section("Scores", columns=["thresholds", *PROTOCOL_METRICS.values()])
+    for split in SPLITS:
+        if split not in card.metrics:
+            continue
+        scores = card.metrics[split]
+        for protocol in (*PROTOCOLS, ORACLE):
+            name = f"{split}, {protocol}"
+            if protocol == ORACLE:
+                table.looks[len(table.rows)] = "aside"
+                name = f"{split}, {ORACLE} (fitted on itself)"
+            if protocol == card.protocol:
+                table.looks[len(table.rows)] = "main"
+                name += " ●"
+            table.rows.append([name, *[f"{scores[protocol][metric]:.3f}" for metric in PROTOCOL_METRICS]])
+    table.note = (
+        f"● decides the prediction files. Global and per_label thresholds are fitted on {_fitted_on(card)}, the "
+        "oracle's on the very rows that they are scored on: what perfect ones would bring, and no result. Gold "
+        "labels/text: "
+        + ", ".join(
+            f"{split} {card.metrics[split][card.protocol]['gold_cardinality']:.3f}"
+            for split in SPLITS
+            if split in card.metrics
+        )
+        + "."
+    )
+    if card.settings is not None and "test" not in card.metrics:
+        table.note += f" {_why_no_test(card)}"
+    return table
+
+
+def _fitted_on(card: RunCard) -> str:
+    return "validation" if card.settings is not None else "the run's own validation rows"
+
+
+def _why_no_test(card: RunCard) -> str:
+    assert card.settings is not None
+    if not card.test_rows:
+        return "There is no test split."
+    if not card.settings.score_test:
+        return f"The {card.test_rows:,} rows of test were left out (score_test=false)."
+    return f"The {card.test_rows:,} rows of test have no labels: they are predicted, not scored."
+
+
+def _other_scores(card: RunCard) -> Section:
+    names = {"map": "mAP", "lrap": "LRAP", "loss": "loss", "ece": "ECE", "brier": "Brier"}
+    rows = [
+        [split, *[f"{card.metrics[split][name]:.4f}" for name in names], card.metrics[split]["probabilities"]]
+        for split in SPLITS
+        if split in card.metrics
+    ]
+    note = "What needs no thresholds. Raw probabilities of a weighted loss are too high on purpose."
+    return Section("Rankings and calibration", note, columns=["split", *names.values(), "probabilities"], rows=rows)
+
+
+def _pictures(card: RunCard, drawn: Sequence[str]) -> list[Section]:
+    scored = [
+        [
+            card.labels[label],
+            f"{values['support']:,}",
+            *[f"{values[name]:.3f}" for name in ("precision", "recall", "f1", "threshold")],
+            f"{curve.average:.3f}" if (curve := card.curve(label)) else "–",
+        ]
+        for label in card.by_support()
+        if (values := card.of_label(label))
+    ]
+    monitor = card.settings.callbacks.monitor if card.settings else ""
+    sections = [
+        Section(
+            "Learning curves",
+            f"The epoch with the best {monitor} was kept. Loss of train: the mean over the steps of the epoch, while "
+            "its weights change.",
+            ["learning_curves"],
+        ),
+        Section(
+            "Labels",
+            f"With {card.protocol} thresholds; the most frequent label first, beside its name the rows of {card.split} "
+            "that have it.",
+            ["label_scores"],
+            ["label", "support", "precision", "recall", "F1", "threshold", "average precision"],
+            scored,
+            slider=_slider(card),
+        ),
+        Section(
+            "Precision and recall",
+            "AP: average precision, the area under the steps. The dot is where the threshold stands.",
+            ["precision_recall"],
+        ),
+        Section(
+            "Reliability",
+            "Of the labels that were given such a probability, the share that is there, over all labels together; the "
+            "upright lines hold 95 of 100 such shares. Dots below the diagonal: probabilities are too high. ECE is "
+            "computed for each label, then averaged.",
+            ["reliability"],
+        ),
+        Section("Probabilities", "The further apart the two are, the better a label is told.", ["probabilities"]),
+        Section(
+            "Labels that go together",
+            f"Of the rows of {card.split} with the label at the left, the share that has the label below too, in gold "
+            "and as predicted. Grey: no row has the label.",
+            ["co_occurrence"],
+        ),
+    ]
+    return [section for section in sections if set(section.pictures) <= set(drawn)]
+
+
+_STEPS = 100
+
+
+def _slider(card: RunCard) -> dict[str, Any]:
+    """What page.js computes the table of labels from, for one threshold of a grid from 0 to 1."""
+    right, wrong, jaccard = [], [], []
+    for step in range(_STEPS + 1):
+        decided = card.probabilities > step / _STEPS
+        both = decided & card.truth
+        right.append(both.sum(axis=0))
+        wrong.append((decided & ~card.truth).sum(axis=0))
+        shared, either = both.sum(axis=1), (decided | card.truth).sum(axis=1)
+        jaccard.append(float(np.where(either > 0, shared / np.maximum(either, 1), 1.0).mean()))
+    gold = card.truth.sum(axis=0)
+    return {
+        "steps": _STEPS,
+        "columns": [2, 3, 4, 5],
+        "rows": len(card.rows),
+        "jaccard": [round(value, 6) for value in jaccard],
+        "labels": [
+            {
+                "gold": int(gold[label]),
+                "right": [int(counts[label]) for counts in right],
+                "wrong": [int(counts[label]) for counts in wrong],
+            }
+            for label in card.by_support()
+        ],
+    }

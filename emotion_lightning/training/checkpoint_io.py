@@ -1,0 +1,59 @@
+"""Checkpoints to resume from, written in one step and read without running code."""
+
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from emotion_lightning.errors import UserError, first_line
+from emotion_lightning.runs import bounded_files, run_folder
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Replaces a checkpoint in one step, and reads it without running code.
+
+    Lightning writes to the system's temporary folder and moves the file: across file systems that is a copy, and a kill
+    in the middle leaves half a checkpoint.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write beside the old one, then rename."""
+        try:
+            with run_folder.replacing(Path(path)) as temporary:
+                torch.save(checkpoint, temporary)
+        except (OSError, RuntimeError) as error:
+            # torch tells of a full disk in words of its writer's.
+            if isinstance(error, RuntimeError) and not re.search("StreamWriter|iostream|inline_container", str(error)):
+                raise
+            kept = " The one before it is untouched." if Path(path).exists() else ""
+            reason = getattr(error, "strerror", None) or "the disk is full or the folder cannot be written to"
+            raise UserError(
+                f"The checkpoint {path} cannot be saved: {reason}.{kept} Free some space and resume."
+            ) from error
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
+        """Read tensors and plain values only."""
+        return load(Path(path), map_location=map_location)
+
+
+def load(path: Path, *, map_location: Any = "cpu") -> dict[str, Any]:
+    """The content of a checkpoint, or a UserError that names the file."""
+    try:
+        bounded_files.check_regular(path)
+        with zipfile.ZipFile(path) as records:  # torch does not look at the checksums that it writes (2.13)
+            if damaged := records.testzip():
+                raise zipfile.BadZipFile(f"{damaged} is not as it was written")
+        content = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+    except UserError as error:
+        raise UserError(f"{error} {_MEND}") from None
+    except Exception as error:  # a damaged file raises errors of zipfile, pickle and torch
+        raise UserError(f"{path} is not a whole checkpoint ({first_line(error)}). {_MEND}") from error
+    if not isinstance(content, dict) or not {"state_dict", "pytorch-lightning_version"} <= content.keys():
+        raise UserError(f"{path} is no checkpoint of this project. {_MEND}")
+    return content
+
+
+_MEND = "Put back a copy of it, or repeat the run with train from_run=FOLDER."

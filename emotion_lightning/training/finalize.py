@@ -1,0 +1,201 @@
+"""The end of a training run: best checkpoint, thresholds, metrics, prediction files, model folder, table."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from emotion_lightning import config
+from emotion_lightning.cli import app
+from emotion_lightning.config import redaction, schema
+from emotion_lightning.data.module import EmotionData
+from emotion_lightning.evaluation import calibration, scoring, thresholds
+from emotion_lightning.models import adapter, backbone, model_folder, pooling
+from emotion_lightning.reports import console, run_page
+from emotion_lightning.runs import environment, manifest, run_folder, waiting
+from emotion_lightning.training import checkpoint_io, read_back
+from emotion_lightning.training.callbacks import Clock
+from emotion_lightning.training.classifier import EmotionClassifier, refuse_not_finite
+from emotion_lightning.training.loggers.wandb_logger import Run
+
+log = logging.getLogger(__name__)
+
+
+def identity(settings: config.Train, emotions: EmotionData) -> dict[str, Any]:
+    """What a checkpoint must share with a run to be loaded into it."""
+    return {
+        "base": settings.model.path if settings.model.pretrained else "random weights",
+        "architecture": str(settings.model.architecture) if not settings.model.pretrained else "",
+        "quantization": settings.model.quantization.value,
+        "attention": settings.model.attention.value,
+        "pooling": settings.model.pooling.value,
+        "labels": list(emotions.labels),
+        "data (a print of its rows)": {name: rows.sha256()[:12] for name, rows in emotions.rows.items()},
+        "peft": str(schema.plain(settings.peft)),
+    }
+
+
+def finish(
+    settings: config.Train,
+    folder: Path,
+    *,
+    trainer: Any,
+    classifier: EmotionClassifier,
+    emotions: EmotionData,
+    clock: Clock,
+    run: Run,
+    method: str,
+) -> float:
+    """Score the best epoch and write everything that a finished run holds; metrics.json last, as it marks the end."""
+    checkpoints = folder / run_folder.CHECKPOINTS
+    if not (checkpoints / "best.ckpt").exists():
+        log.warning("Training ended before its first validation: the last weights are kept.")
+        for name in ("last.ckpt", "best.ckpt"):
+            trainer.save_checkpoint(checkpoints / name)
+    classifier.load_state_dict(checkpoint_io.load(checkpoints / "best.ckpt")["state_dict"])
+    protocol = thresholds.protocol(settings.thresholds)
+    gathered = {"validation": _gather(trainer, classifier, emotions, "validation")}
+    if settings.score_test and "test" in emotions.rows:
+        gathered["test"] = _gather(trainer, classifier, emotions, "test")
+    if not trainer.is_global_zero:
+        return float(trainer.callback_metrics.get("val/f1_macro", 0.0))
+
+    for split, (_, logits, _) in gathered.items():
+        refuse_not_finite(logits, f"the end, on {split}", classifier.cause)
+    splits = {
+        split: scoring.Scored(emotions.rows[split].take(numbers.numpy()), logits, targets)
+        for split, (numbers, logits, targets) in gathered.items()
+    }
+    scores = scoring.score(
+        folder,
+        splits,
+        labels=emotions.labels,
+        thresholding=settings.thresholds,
+        predict=settings.predict,
+        loss=classifier.split_loss,
+    )
+    content: dict[str, Any] = dict(scores.splits)
+    network: Any = classifier.network
+    content["cost"] = clock.cost(adapter.trained_parameters(network))
+
+    shown = "test" if "test" in content else "validation"
+    model_folder.save_model(
+        folder / run_folder.MODEL,
+        network,
+        tokenizer=emotions.tokenizer,
+        card=_card(settings, folder, emotions, scores.cuts, scores.scaling, network),
+        method=method,
+        scores=console.markdown(shown, content[shown]),
+    )
+    del network
+    read_back.release(trainer, classifier)
+    waiting.says("Reading the saved model back")
+    validation = splits["validation"]
+    read_back.check(
+        folder / run_folder.MODEL, validation.rows.texts, validation.logits, accelerator=settings.trainer.accelerator
+    )
+    waiting.end()
+    run.model(folder / run_folder.MODEL)
+    run.summary(_summary(content, protocol))
+    run.table("labels", *_label_table(content[shown], protocol))
+    waiting.says("Drawing the report")
+    drawn = run_page.write(
+        folder, settings, emotions.rows, split=shown, scored=splits[shown].rows,
+        probabilities=scores.probabilities[shown], cut=scores.cuts[protocol],
+        protocol=protocol, labels=emotions.labels, metrics=content,
+        sends_texts=run.sends_texts,
+    )  # fmt: skip
+    if drawn is not None:
+        run.media(drawn.pictures, drawn.page, drawn.card)
+    manifest.finish_run(folder, content)
+    waiting.end()
+    console.show(shown, content[shown], protocol=protocol)
+    log.info("Run folder: %s", folder)
+    app.say_next_steps(folder)
+    return float(content["validation"][protocol]["f1_macro"])
+
+
+def _gather(
+    trainer: Any, classifier: EmotionClassifier, emotions: EmotionData, split: str
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Row numbers, logits and targets of a split, from all processes."""
+    loader = emotions.val_dataloader() if split == "validation" else emotions.test_dataloader()
+    trainer.test(classifier, dataloaders=loader, verbose=False)
+    return classifier.outcomes.gather()
+
+
+def _card(
+    settings: config.Train,
+    folder: Path,
+    emotions: EmotionData,
+    cuts: dict[str, Tensor],
+    scaling: calibration.Scaling | None,
+    network: Any,
+) -> model_folder.Card:
+    own = backbone.has_own_base(settings.model)
+    local = own or Path(settings.model.path).expanduser().is_dir()
+    path = str(folder / run_folder.BASE) if own else settings.model.path
+    assert isinstance(settings.data, config.Batches)
+    return model_folder.Card(
+        labels=emotions.labels,
+        protocol=thresholds.protocol(settings.thresholds),
+        thresholds={name: dict(zip(emotions.labels, cut.tolist(), strict=True)) for name, cut in cuts.items()},
+        base={
+            "path": str(Path(path).expanduser().resolve()) if local else path,
+            "local": local,
+            "adapter": not isinstance(settings.peft, config.Full),
+            "pretrained": settings.model.pretrained,
+            "tiny": own and settings.model.pretrained,
+            "architecture": network.config.model_type,
+            "revision": settings.model.revision,
+            "quantization": settings.model.quantization.value,
+            "dtype": settings.model.dtype.value,
+            "head": backbone.head_modules(settings.model),
+            "kept": backbone.kept_modules(settings.model),
+            "attention": settings.model.attention.value,
+            "attn_implementation": settings.model.attn_implementation.value,
+            "pooling": settings.model.pooling.value,
+            "stock": pooling.is_stock(network, settings.model.attention, settings.model.pooling),
+        },
+        max_tokens=settings.data.max_tokens,
+        data={
+            "option": schema.schema_of(settings.data),
+            **run_folder.absolute(redaction.settings(schema.plain(settings.data))),
+        },
+        loss={
+            "option": schema.schema_of(settings.loss),
+            **schema.plain(settings.loss),
+            "label_counts": emotions.label_counts.tolist(),
+            "rows": emotions.train_rows,
+        },
+        data_hashes=emotions.hashes,
+        versions=environment.versions(),
+        clean=[step.value for step in settings.data.clean],
+        fitting={"option": schema.schema_of(settings.thresholds), **schema.plain(settings.thresholds)},
+        calibration={} if scaling is None else scaling.plain(emotions.labels),
+    )
+
+
+def _summary(content: dict[str, Any], protocol: str) -> dict[str, Any]:
+    """Final numbers under one name each: test/f1_macro is of the chosen protocol, test/fixed/f1_macro of that one."""
+    flat: dict[str, Any] = {f"cost/{name}": value for name, value in content["cost"].items()}
+    for split in ("validation", "test"):
+        for name, value in content.get(split, {}).items():
+            if not isinstance(value, dict):
+                flat[f"{split}/{name}"] = value
+                continue
+            for metric, number in value.items():
+                if not isinstance(number, dict):
+                    flat[f"{split}/{name}/{metric}"] = number
+                    if name == protocol:
+                        flat[f"{split}/{metric}"] = number
+            if name == protocol:
+                flat |= {f"{split}/f1/{label}": found["f1"] for label, found in value["labels"].items()}
+    return flat
+
+
+def _label_table(scores: dict[str, Any], protocol: str) -> tuple[list[str], list[list[Any]]]:
+    names = ["support", "precision", "recall", "f1", "threshold"]
+    rows = [[label, *[values[name] for name in names]] for label, values in scores[protocol]["labels"].items()]
+    return ["emotion", *names], rows

@@ -1,0 +1,225 @@
+"""Where metrics go besides the run folder: Weights & Biases, MLflow, TensorBoard, a CSV file, or nowhere."""
+
+import csv
+import dataclasses
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from emotion_lightning import config
+from emotion_lightning.cli.app import Stopped
+from emotion_lightning.config import redaction
+from emotion_lightning.errors import UserError
+from emotion_lightning.reports.run_facts import RunCard
+from emotion_lightning.runs import run_folder, slurm
+from emotion_lightning.training import checkpoint_io
+from emotion_lightning.training.loggers import base
+from emotion_lightning.training.loggers.base import Run
+
+log = logging.getLogger(__name__)
+
+
+class _WandbRun(Run):
+    def __init__(self, lightning_logger: Any, settings: config.WandB) -> None:
+        super().__init__(lightning_logger)
+        self.settings = settings
+
+    def summary(self, values: dict[str, Any]) -> None:
+        self.lightning_logger.experiment.summary.update(values)
+
+    def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
+        import wandb
+
+        self.lightning_logger.experiment.log({name: wandb.Table(columns=columns, data=rows)})
+
+    def media(self, pictures: dict[str, Path], page: str, card: RunCard) -> None:
+        import wandb
+
+        images = {f"pictures/{name}": wandb.Image(str(file)) for name, file in pictures.items()}
+        # Without W&B's own style sheet, which is on the network.
+        html = wandb.Html(page, inject=False, data_is_not_path=True)
+        curves = {card.labels[i]: curve for i in card.by_support() if (curve := card.curve(i)) is not None}
+        drawn = wandb.plot.line_series(
+            xs=[base.thinned(curve.recall) for curve in curves.values()],
+            ys=[base.thinned(curve.precision) for curve in curves.values()],
+            keys=list(curves),
+            title=f"Precision and recall ({card.split})",
+            xname="recall",
+        )
+        self.lightning_logger.experiment.log({"report": html, "precision_recall": drawn, **images})
+        self.table("confusion", *base.confusion(card))
+        if self.sends_texts:
+            self.table("mistakes", *base.mistakes(card))
+
+    @property
+    def sends_texts(self) -> bool:
+        return self.settings.log_texts
+
+    def model(self, folder: Path) -> None:
+        import wandb
+
+        if not self.settings.log_model:
+            return
+        experiment = self.lightning_logger.experiment
+        artifact = wandb.Artifact(f"model-{experiment.id}", type="model")
+        artifact.add_dir(str(folder))
+        experiment.log_artifact(artifact)
+
+
+def check(settings: config.Logger) -> None:
+    """Raise UserError, before any other work, if the logger cannot work as asked."""
+    if isinstance(settings, config.WandB):
+        _offline(settings)
+    else:
+        base.check(settings)
+
+
+@contextmanager
+def run(settings: config.Logger, folder: Path, *, resolved: dict[str, Any], multirun: bool) -> Iterator[Run]:
+    """A logger that is closed when training ends, also by an error, and before the next job of a multirun.
+
+    Args:
+        settings: which logger.
+        folder: the run folder.
+        resolved: every setting, secrets redacted.
+        multirun: the run is a job of a multirun, whose folder then names the W&B group.
+    """
+    from lightning.pytorch.utilities import rank_zero_only
+
+    match settings:
+        case _ if getattr(rank_zero_only, "rank", 0) != 0:
+            yield Run(False)  # of several processes the first alone logs
+        case config.WandB():
+            yield from _wandb(settings, folder, resolved=resolved, multirun=multirun)
+        case config.MLflow():
+            yield from base.mlflow_run(settings, folder, resolved=dotted(resolved), multirun=multirun)
+        case config.TensorBoard():
+            yield from base.tensorboard_run(folder, resolved=dotted(resolved), step=_step(folder))
+        case config.CSV():
+            logger = _csv(folder)
+            try:
+                yield Run(logger)
+            finally:
+                logger.finalize("finished")
+        case _:
+            yield Run(False)
+
+
+def _csv(folder: Path) -> Any:
+    """Lightning's CSV logger, which would remove the metrics.csv of a run that goes on; here it goes on too."""
+    from lightning.pytorch.loggers import CSVLogger
+
+    file = folder / "metrics.csv"
+    rows: list[dict[str, Any]] = []
+    if file.is_file() and (step := _step(folder)) is not None:
+        with file.open(encoding="utf-8", newline="") as opened:
+            kept = [row for row in csv.DictReader(opened) if int(float(row["step"])) < step]
+        rows = [{name: cell for name, cell in row.items() if cell} for row in kept]
+    logger = CSVLogger(folder, name="", version="")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Experiment logs directory")
+        logger.experiment.metrics = rows
+    logger.save()
+    return logger
+
+
+def _step(folder: Path) -> int | None:
+    """The step that a run goes on from; those after it are taken, and logged, again. None of a new run."""
+    last = folder / run_folder.CHECKPOINTS / "last.ckpt"
+    return int(checkpoint_io.load(last)["global_step"]) if last.is_file() else None
+
+
+def _wandb(settings: config.WandB, folder: Path, *, resolved: dict[str, Any], multirun: bool) -> Iterator[Run]:
+    import wandb
+    from lightning.pytorch.loggers import WandbLogger
+
+    offline = _offline(settings)
+    id_file = folder / "wandb" / "id.txt"
+    run_id = settings.id or (id_file.read_text().strip() if id_file.exists() else None)
+    # A variable may stand in any of these texts: ${oc.env:…} is resolved by now.
+    said = redaction.settings(dataclasses.asdict(settings))
+    group, name = base.group_and_name(settings, folder, multirun=multirun)
+    # Not by WandbLogger, whose `offline` sets an environment variable for the next job too.
+    (folder / "wandb").mkdir(parents=True, exist_ok=True)
+    with _redacted_command():
+        experiment = wandb.init(
+            project=settings.project,
+            entity=settings.entity,
+            group=group and redaction.text(group),
+            job_type=said["job_type"],
+            name=redaction.text(name),
+            tags=said["tags"] or None,
+            notes=said["notes"],
+            dir=folder,
+            id=run_id,
+            resume="allow" if run_id else None,
+            mode="offline" if offline else "online",
+            # A swept group would lock a nested dict (`model`) against the resolved one: dotted names never collide.
+            config=dotted(resolved),
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+    experiment.define_metric("trainer/global_step")
+    experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    code = 1
+    try:
+        id_file.write_text(str(experiment.id))
+        if offline:
+            log.info("W&B keeps this run offline; send it later with: wandb sync %s", Path(experiment.dir).parent)
+        else:
+            log.info("W&B: %s", experiment.url)
+        yield _WandbRun(WandbLogger(experiment=experiment, save_dir=folder), settings)
+        code = 0
+    except Stopped:
+        # A run that the server of a sweep stopped early has not failed: its scores count for the search.
+        code = 0 if slurm.in_wandb_sweep() else 1
+        raise
+    finally:
+        # Left open, the next job of a multirun would write into this run.
+        wandb.finish(exit_code=code)
+
+
+@contextmanager
+def _redacted_command() -> Iterator[None]:
+    """W&B keeps the command line as it stands; in here it holds no secrets."""
+    typed = sys.argv
+    sys.argv = [typed[0], *map(redaction.argument, typed[1:])]
+    try:
+        yield
+    finally:
+        sys.argv = typed
+
+
+def _offline(settings: config.WandB) -> bool:
+    import wandb
+
+    if os.environ.get("WANDB_MODE", "") in ("offline", "dryrun", "disabled"):
+        return True
+    if settings.mode is config.LoggerMode.offline:
+        return True
+    has_key = bool(os.environ.get("WANDB_API_KEY")) or wandb.login(prompt=False, verify=False)
+    if settings.mode is config.LoggerMode.online and not has_key:
+        raise UserError(
+            "logger.mode=online needs a W&B key: run `wandb login` or set WANDB_API_KEY, or keep the run here with "
+            "logger.mode=offline."
+        )
+    return not has_key
+
+
+def dotted(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under dotted names.
+
+    >>> dotted({"optimizer": {"lr": 0.1}, "seed": 1})
+    {'optimizer.lr': 0.1, 'seed': 1}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            flat |= dotted(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -1,0 +1,151 @@
+"""Starting from the weights of an earlier run: the same parts of the network, and the labels that both know."""
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from emotion_lightning import config
+from emotion_lightning.errors import UserError, first_line
+from emotion_lightning.inference import upload
+from emotion_lightning.models import backbone, model_folder, safe_loading
+from emotion_lightning.runs import manifest
+
+log = logging.getLogger(__name__)
+
+
+def apply(network: Any, run: str, *, settings: config.Train, labels: list[str], base_folder: Path) -> None:
+    """Give a network with its trained parts attached the values that an earlier run trained.
+
+    Args:
+        network: as `adapter.attach` gives it.
+        run: the earlier run's folder, its model/, or its name on the hub.
+        settings: of this run.
+        labels: of this run. Rows of the output layer are copied for those that the earlier run has too; the others
+            stay fresh.
+        base_folder: where the base of this run lies, if its weights are random.
+
+    Raises:
+        UserError: the earlier run is of another method, base or architecture.
+    """
+    folder = model_folder.model_folder(upload.fetch(run, setting="init_from"), name="init_from")
+    card = model_folder.read_card(folder)
+    full = isinstance(settings.peft, config.Full)
+    if card.is_baseline:
+        raise UserError(f"init_from={run} is a baseline, which has no weights of a network; give a run of train.")
+    if card.is_graph:
+        raise UserError(
+            f"init_from={run} holds a graph for onnxruntime and no weights; take another export, or the run."
+        )
+    if full == card.base["adapter"]:
+        mend = (
+            f"model.path={folder} puts an adapter on its weights"
+            if not full
+            else "train with the peft option of that run, or start from a run of peft=full"
+        )
+        raise UserError(
+            f"init_from={run} was trained with {'peft=full' if not full else 'an adapter'}, this run "
+            f"{'is not' if not full else 'is of peft=full'}: {mend}."
+        )
+    if not full:
+        _check_base(card, folder, run, settings, base_folder)
+    own = _trained(network, full=full)
+    theirs = _stored(folder, full=full)
+    heads = {name for name in own if settings.model.head[-1] in name.split(".")}
+    values = {name: theirs[name] for name in own.keys() & theirs.keys() - heads}
+    if missing := sorted(own.keys() - theirs.keys()):
+        raise UserError(
+            f"init_from={run} has no {missing[0]}, which this run trains ({len(missing)} such in all); it was trained "
+            "with another peft option, targets, model.pooling or model."
+        )
+    surplus = sorted(theirs.keys() - own.keys())
+    if surplus and not full:
+        raise UserError(f"init_from={run} has {surplus[0]}, which this run does not train; take the same peft option.")
+    for name, value in values.items():
+        if value.shape != own[name].shape:
+            raise UserError(
+                f"init_from={run}: {name} has shape {tuple(value.shape)} there and {tuple(own[name].shape)} here; it "
+                "is of another model or of other peft settings."
+            )
+    known = [name for name in labels if name in card.labels]
+    with torch.no_grad():
+        for name in sorted(heads):
+            _copy_head(own[name], theirs[name], here=labels, there=card.labels)
+        for name, value in values.items():
+            own[name].copy_(value)
+    log.info(
+        "Starts from %s: %d tensors, and the output of %d of %d labels%s.",
+        run, len(values), len(known), len(labels), f" ({', '.join(known)})" if 0 < len(known) < len(labels) else "",
+    )  # fmt: skip
+
+
+def _copy_head(own: Tensor, value: Tensor, *, here: list[str], there: list[str]) -> None:
+    """Copy a tensor of the head: an output layer label by label, any other layer whole."""
+    if own.shape[1:] == value.shape[1:] and (len(own), len(value)) == (len(here), len(there)):
+        for row, name in enumerate(here):
+            if name in there:
+                own[row].copy_(value[there.index(name)])
+    elif own.shape == value.shape:
+        own.copy_(value)
+
+
+def _check_base(card: model_folder.Card, folder: Path, run: str, settings: config.Train, base_folder: Path) -> None:
+    theirs = Path(model_folder.base_path(folder, card))
+    if settings.model.pretrained != card.base["pretrained"]:
+        same = False
+    elif backbone.has_own_base(settings.model):
+        head = settings.model.head[-1]
+        same = _print_of(base_folder, head) == _print_of(theirs, head)
+    else:
+        here = Path(settings.model.path).expanduser()
+        same = here.resolve() == theirs.resolve() if here.exists() else settings.model.path == card.base["path"]
+        if not same and card.format and here.is_dir() and theirs.is_dir():  # an export has a copy of its base
+            same = _print_of(here, settings.model.head[-1]) == _print_of(theirs, settings.model.head[-1])
+    if not same:
+        raise UserError(
+            f"init_from={run} is an adapter on {card.base['path']}, this run's base is another; give the same "
+            "model.path"
+            + ("" if settings.model.pretrained else " (random weights: the same seed and model.architecture)")
+            + "."
+        )
+
+
+def _print_of(base: Path, head: str) -> str:
+    """A print of a network's weights but for its head, whose size goes by the labels."""
+    from safetensors import safe_open
+
+    total = hashlib.sha256()
+    for file in sorted(base.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            for name in sorted(tensors.keys()):
+                if head not in name.split("."):
+                    total.update(name.encode() + tensors.get_tensor(name).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def _trained(network: Any, *, full: bool) -> dict[str, Tensor]:
+    if full:
+        return {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+    from peft import get_peft_model_state_dict
+
+    return get_peft_model_state_dict(network, save_embedding_layers=False)
+
+
+def _stored(folder: Path, *, full: bool) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    values: dict[str, Tensor] = {}
+    if full:
+        safe_loading.whole_network(folder)
+    else:
+        safe_loading.weights(folder, "adapter_model.safetensors")
+    manifest.check(folder, "*.safetensors")
+    try:
+        for file in sorted(folder.glob("model*.safetensors" if full else "adapter_model.safetensors")):
+            values |= load_file(file)
+    except Exception as error:  # safetensors has an error class of its own
+        raise UserError(f"{folder} is damaged: {first_line(error)}") from error
+    return values

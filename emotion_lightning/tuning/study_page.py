@@ -1,0 +1,227 @@
+"""What a study leaves behind: a page with pictures, a table of its trials, and its best settings ready to be used."""
+
+import csv
+import io
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
+
+from emotion_lightning.cli import override_grammar
+from emotion_lightning.config import redaction, schema
+from emotion_lightning.reports import console, pages
+from emotion_lightning.reports.pages import Section
+from emotion_lightning.runs import run_folder
+from emotion_lightning.tuning import search_space
+from emotion_lightning.tuning.study_facts import TITLES, StudyCard, Trial, falls, plain, shown
+
+log = logging.getLogger(__name__)
+
+EXPERIMENT = "experiment"
+BEST = "best"
+STATES = ("complete", "pruned", "failed", "lost", "stopped")
+
+
+def write(folder: Path, card: StudyCard, *, arguments: Sequence[str], typed: Sequence[str]) -> None:
+    """Write trials.csv, study.json, experiment/, report.html and pictures/; print the trials and the best command.
+
+    Args:
+        folder: of the study.
+        card: what there is to say.
+        arguments: of `train`, as typed.
+        typed: the whole line.
+    """
+    best = [card.trials[number] for number in card.best]
+    lines = {
+        trial.number: override_grammar.shell_line("train", [*arguments, *search_space.overrides(trial.parameters)])
+        for trial in best
+    }
+    run_folder.write_text(folder / "trials.csv", _table(card))
+    run_folder.write_json(folder / "study.json", _plain(card, lines, typed))
+    for trial in best:
+        text = _experiment(card, trial, arguments)
+        if text is not None:
+            name = BEST if trial is best[0] else f"trial_{trial.number}"
+            run_folder.write_text(folder / EXPERIMENT / f"{name}.yaml", text)
+    _page(folder, card, lines, typed)
+    if not best:
+        return
+    console.show_study(_best_first(card))
+    log.info("Trial %d again: %s", best[0].number, lines[best[0].number])
+    if (folder / EXPERIMENT / f"{BEST}.yaml").exists():
+        log.info(
+            "The same by a file: %s",
+            override_grammar.shell_line("train", ["--config-dir", str(folder), f"{EXPERIMENT}={BEST}"]),
+        )
+    # It may lie on another machine.
+    if best[0].folder and (Path(best[0].folder) / run_folder.MODEL).is_dir():
+        log.info("Its scores on test: %s", override_grammar.shell_line("evaluate", [f"run={best[0].folder}"]))
+
+
+def _values(card: StudyCard, trial: Trial) -> str:
+    assert trial.values is not None
+    pairs = zip(card.objectives, trial.values, strict=True)
+    return ", ".join(f"{TITLES[objective]} {shown(objective, value)}" for objective, value in pairs)
+
+
+def _table(card: StudyCard) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    objectives = [objective.value for objective in card.objectives]
+    writer.writerow(["trial", "state", "best", *objectives, *card.parameters, "epochs", "seconds", "folder", "note"])
+    for trial in card.trials:
+        values: list[Any] = list(trial.values) if trial.values is not None else [""] * len(objectives)
+        writer.writerow(
+            [
+                trial.number, trial.state, int(trial.number in card.best), *values,
+                *[trial.parameters.get(name, "") for name in card.parameters],
+                max(trial.curve, default=""), "" if trial.seconds is None else round(trial.seconds, 1),
+                trial.folder, trial.note,
+            ]
+        )  # fmt: skip
+    return text.getvalue()
+
+
+def _plain(card: StudyCard, lines: dict[int, str], typed: Sequence[str]) -> dict[str, Any]:
+    return {
+        "name": card.name,
+        "command": override_grammar.shell_line("tune", typed),
+        "objectives": [objective.value for objective in card.objectives],
+        "trials": {state: card.count(state) for state in sorted({trial.state for trial in card.trials})},
+        "best": [
+            {
+                "trial": trial.number,
+                "values": dict(zip([o.value for o in card.objectives], trial.values or [], strict=True)),
+                "parameters": trial.parameters,
+                "command": lines[trial.number],
+                "folder": trial.folder,
+            }
+            for trial in (card.trials[number] for number in card.best)
+        ],
+        "importance": {objective.value: shares for objective, shares in card.importance.items()},
+    }
+
+
+def _experiment(card: StudyCard, trial: Trial, arguments: Sequence[str]) -> str | None:
+    """An option file of the `experiment` group with all settings of a trial that were typed or found.
+
+    None where a file cannot say them: from_run= is read from the command line alone.
+    """
+    groups = schema.groups("train")
+    options: list[Any] = []
+    tree: dict[str, Any] = {}
+    settings = [argument for argument in arguments if "=" in argument and not argument.startswith(("--", "~"))]
+    given = override_grammar.literal("train", settings, multirun=False)
+    for override in OverridesParser.create().parse_overrides([*given, *search_space.overrides(trial.parameters)]):
+        name, value = override.key_or_group, _unquoted(override.value())
+        if name == "from_run":
+            return None
+        if name == EXPERIMENT:
+            options.insert(0, value)
+        elif name in groups:
+            options.append({f"override /{name}": value})
+        elif not name.startswith("hydra."):
+            *parents, last = name.split(".")
+            section = tree
+            for parent in parents:
+                section = section.setdefault(parent, {})
+            section[last] = value
+    head = f"# @package _global_\n# Trial {trial.number} of the study {card.name}: {_values(card, trial)}.\n"
+    content = ({"defaults": [*options, "_self_"]} if options else {}) | redaction.settings(tree)
+    return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _unquoted(value: Any) -> Any:
+    if isinstance(value, QuotedString):
+        return value.text
+    if isinstance(value, list):
+        return [_unquoted(part) for part in value]
+    if isinstance(value, dict):
+        return {str(_unquoted(name)): _unquoted(part) for name, part in value.items()}
+    return value
+
+
+def _page(folder: Path, card: StudyCard, lines: dict[int, str], typed: Sequence[str]) -> None:
+    # Trials are worth more than their pictures: what goes wrong in drawing is a warning.
+    try:
+        from emotion_lightning.reports import charts
+        from emotion_lightning.tuning import charts as study_charts
+
+        pictures = {name: charts.picture(figure) for name, figure in study_charts.pictures(card).items()}
+        page = pages.page("study_report", _content(card, lines, typed, list(pictures)), pictures)
+    except Exception as error:
+        log.warning("%s is not written: %s: %s", run_folder.REPORT, type(error).__name__, error, exc_info=True)
+        return
+    run_folder.write_report(folder, page, {name: picture.png for name, picture in pictures.items()})
+
+
+def _content(card: StudyCard, lines: dict[int, str], typed: Sequence[str], drawn: Sequence[str]) -> dict[str, Any]:
+    best = [card.trials[number] for number in card.best]
+    facts = [(f"{state} trials", f"{card.count(state)}") for state in STATES]
+    first = [
+        (f"{TITLES[objective]}, best trial ({best[0].number})", shown(objective, value))
+        for objective, value in zip(card.objectives, (best[0].values or []) if best else [], strict=False)
+    ]
+    return {
+        "title": card.name,
+        "facts": [*first, *[fact for fact in facts if fact[1] != "0" or fact[0].startswith("complete")]],
+        "command": override_grammar.shell_line("tune", typed),
+        "best": [(f"Trial {trial.number}: {_values(card, trial)}", lines[trial.number]) for trial in best],
+        "warning": card.too_few(),
+        "sections": [*[section for section in _pictures(card) if set(section.pictures) <= set(drawn)], _trials(card)],
+    }
+
+
+def _pictures(card: StudyCard) -> list[Section]:
+    return [
+        Section(
+            "Trade-off",
+            "Each dot is a trial. Of those that are joined, none is better than another in every objective.",
+            ["front"],
+        ),
+        Section("History", "Scores are those of the epoch that each trial kept, on validation.", ["history"]),
+        Section(
+            "What mattered",
+            "The share of each parameter in what sets good trials apart (PED-ANOVA; Watanabe et al., 2023).",
+            ["importance"],
+            warning=card.too_few(),
+        ),
+        Section("Parameters", "The best trials are marked.", ["parameters"]),
+        Section("Learning curves", "Pruned trials end where their line does.", ["curves"]),
+    ]
+
+
+def _trials(card: StudyCard) -> Section:
+    """Every trial: those that nothing beats, the other complete ones by the first objective, the rest."""
+    others = [trial for trial in card.complete() if trial.number not in card.best]
+    others.sort(key=lambda trial: (trial.values or [0.0])[0], reverse=not falls(card.objectives[0]))
+    order = [*(card.trials[number] for number in card.best), *others]
+    order += [trial for trial in card.trials if trial.values is None]
+    rows, looks = [], {}
+    for i, trial in enumerate(order):
+        if trial.number in card.best:
+            looks[i] = "main"
+        elif trial.values is None:
+            looks[i] = "aside"
+        values = [
+            shown(objective, value) for objective, value in zip(card.objectives, trial.values or [], strict=False)
+        ] or ["–"] * len(card.objectives)
+        parameters = [plain(trial.parameters[name]) if name in trial.parameters else "–" for name in card.parameters]
+        seconds = "–" if trial.seconds is None else f"{trial.seconds:,.0f}"
+        rows.append([str(trial.number), trial.state, *values, *parameters, seconds, pages.excerpt(trial.note, 200)])
+    columns = ["trial", "state", *[TITLES[o] for o in card.objectives], *card.parameters, "seconds", "note"]
+    note = "A trial is lost whose worker was killed, stopped where it was asked to; both are run again."
+    return Section("Trials", note, columns=columns, rows=rows, looks=looks)
+
+
+def _best_first(card: StudyCard) -> Section:
+    """The table that is printed: the trials with values, ten at the most, as rows of the report have them."""
+    table = _trials(card)
+    complete = {str(trial.number) for trial in card.complete()}
+    counts = ", ".join(f"{card.count(state)} {state}" for state in STATES if card.count(state))
+    rows = [row[:-1] for row in table.rows if row[0] in complete]
+    return Section(f"{card.name}: {counts}", columns=table.columns[:-1], rows=rows[:10])
