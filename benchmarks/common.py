@@ -109,11 +109,12 @@ def trainee(asked: argparse.Namespace, count: int, *more: str) -> Trainee:
     import numpy as np
     from lightning import seed_everything
 
-    from emotion_lightning import train
     from emotion_lightning.data.module import EmotionData
     from emotion_lightning.data.rows import Corpus, Rows
     from emotion_lightning.models import backbone
+    from emotion_lightning.models.device import compute_dtype, device_for
     from emotion_lightning.runs import environment, quiet
+    from emotion_lightning.training.setup import build_classifier
 
     quiet.libraries()
     settings = settings_of([*NETWORKS[asked.network], f"data.batch_size={asked.batch_size}", *more])
@@ -122,13 +123,13 @@ def trainee(asked: argparse.Namespace, count: int, *more: str) -> Trainee:
     seed_everything(1, verbose=False)
     corpus = Corpus(labels=labels, splits={"train": rows, "validation": rows})
     emotions = EmotionData(settings.data, corpus, tokenizer=backbone.load_tokenizer(settings.model), seed=1)
-    device = backbone.device_for(settings.trainer.accelerator)
+    device = device_for(settings.trainer.accelerator)
     if device.type == "cpu":
         environment.keep_memory()
-    classifier = train.build_classifier(
+    classifier = build_classifier(
         settings, emotions, device=device, base_folder=asked.folder / asked.network, method=""
     )
-    return Trainee(settings, emotions, classifier, device, backbone.compute_dtype(settings.model.dtype, device))
+    return Trainee(settings, emotions, classifier, device, compute_dtype(settings.model.dtype, device))
 
 
 def settings_of(overrides: Sequence[str]) -> Any:
@@ -147,9 +148,9 @@ def fast_dtype(device: str) -> Any:
     import torch
 
     from emotion_lightning import config
-    from emotion_lightning.models import backbone
+    from emotion_lightning.models.device import compute_dtype
 
-    return backbone.compute_dtype(config.Dtype.auto, torch.device(device))
+    return compute_dtype(config.Dtype.auto, torch.device(device))
 
 
 def peak_bytes(device: str) -> int:

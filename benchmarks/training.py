@@ -69,12 +69,12 @@ def fit(trained: common.Trainee, callbacks: list[Any], *, max_steps: int = -1) -
     """Train for an epoch, or fewer steps, as the command does, but for validation and saving."""
     from lightning import Trainer
 
-    from emotion_lightning.models import backbone
+    from emotion_lightning.models.device import precision
 
     settings = trained.settings.trainer
     trainer = Trainer(
         accelerator=settings.accelerator.value, devices=1, max_epochs=1, max_steps=max_steps, logger=False,
-        callbacks=callbacks, plugins=[backbone.precision(trained.dtype, trained.device)],
+        callbacks=callbacks, plugins=[precision(trained.dtype, trained.device)],
         gradient_clip_val=settings.gradient_clip_val, enable_progress_bar=False, enable_model_summary=False,
         enable_checkpointing=False, limit_val_batches=0, use_distributed_sampler=False, log_every_n_steps=10,
     )  # fmt: skip

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from emotion_lightning import config
 from emotion_lightning.cli import app
+from emotion_lightning.cli.compose import chosen_options
 from emotion_lightning.config import redaction, schema
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs import run_folder, waiting
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from emotion_lightning.data.labels import Targets
     from emotion_lightning.data.rows import Corpus
     from emotion_lightning.evaluation.scoring import Scored, Scores
-    from emotion_lightning.models.model_folder import Card
+    from emotion_lightning.models.card import Card
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
     corpus = sources.split(sources.read(settings.data), settings.data)
     train = corpus.labelled("train")
     corpus.labelled("validation")
-    run_folder.write_settings(folder, settings, app.options())
+    run_folder.write_settings(folder, settings, chosen_options())
     environment.record(folder, arguments=sys.argv, data_hashes=corpus.hashes)
     if corpus.cut:
         splitting.write(folder / run_folder.SPLITS, corpus)
@@ -102,12 +103,12 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
 def _card(settings: config.Baseline, corpus: "Corpus", scores: "Scores", *, lengths: dict[str, list[int]]) -> "Card":
     """What the model folder says of itself, so that predict, evaluate and distill.runs take the baseline as any run."""
     from emotion_lightning.evaluation import thresholds
-    from emotion_lightning.models import model_folder
+    from emotion_lightning.models.card import Card
     from emotion_lightning.runs import environment
 
     assert isinstance(settings.data, config.Batches)
     train = corpus.labelled("train")
-    return model_folder.Card(
+    return Card(
         labels=corpus.labels,
         protocol=thresholds.protocol(settings.thresholds),
         thresholds={name: dict(zip(corpus.labels, cut.tolist(), strict=True)) for name, cut in scores.cuts.items()},

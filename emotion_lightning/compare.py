@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from emotion_lightning import config
 from emotion_lightning.cli import app
 from emotion_lightning.config import schema
-from emotion_lightning.runs import run_folder, waiting
+from emotion_lightning.runs import waiting
+from emotion_lightning.runs.files import as_json, as_text, write_together
 
 if TYPE_CHECKING:
     from emotion_lightning.evaluation.run_groups import FinishedRun
@@ -34,11 +35,11 @@ def compare(settings: config.Compare, folder: Path) -> None:
     runs = run_groups.read(folders, split=settings.split.value, protocol=protocol)
     waiting.says(f"Comparing {len(runs)} runs by {settings.samples:,} samples of their rows")
     found = weigh(run_groups.group(runs), settings, left_out=left_out)
-    run_folder.write_together(
+    write_together(
         {
-            folder / "compare.md": run_folder.as_text(comparison.markdown(found)),
-            folder / "compare.csv": run_folder.as_text(comparison.table(found)),
-            folder / "compare.json": run_folder.as_json(comparison.plain(found, settings=schema.plain(settings))),
+            folder / "compare.md": as_text(comparison.markdown(found)),
+            folder / "compare.csv": as_text(comparison.table(found)),
+            folder / "compare.json": as_json(comparison.plain(found, settings=schema.plain(settings))),
         }
     )
     console.show_comparison(comparison.sections(found), comparison.sentences(found), comparison.notes(found))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from emotion_lightning import config
 from emotion_lightning.cli import app, override_grammar
+from emotion_lightning.cli.compose import chosen_options, in_multirun
 from emotion_lightning.config import schema
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs import run_folder, waiting
@@ -21,7 +22,7 @@ from emotion_lightning.runs import run_folder, waiting
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from emotion_lightning.models.model_folder import Card
+    from emotion_lightning.models.card import Card
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +32,13 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
     from emotion_lightning.evaluation import metrics, prediction_files, row_outcomes
     from emotion_lightning.inference import ensemble, predictor, run_data
     from emotion_lightning.models import model_folder
+    from emotion_lightning.models.card import find_model_folder
     from emotion_lightning.reports import console, run_facts, run_page
     from emotion_lightning.runs import manifest
 
     runs = ensemble.members(settings.run)
     card = ensemble.card(runs)
-    model_folder = model_folder.model_folder(runs[0])
+    model_folder = find_model_folder(runs[0])
     own = isinstance(settings.data, config.SameData)
     data = run_data.data(card, model_folder.parent) if own else settings.data
     assert isinstance(data, config.Batches)
@@ -85,7 +87,7 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
         rows=replace(rows, targets=rows.targets[:, theirs]), probabilities=probabilities[:, ours].double().numpy(),
         thresholds=decides[ours].numpy(), protocol=card.protocol, train_rows=0,
     )  # fmt: skip
-    option = schema.schema_of(data) if own else app.options()["data"]
+    option = schema.schema_of(data) if own else chosen_options()["data"]
     run_page.write_scored(
         folder, scored, title=f"{_name(runs)}, scored on {option} ({split})",
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC · {', '.join(runs)}",
@@ -94,7 +96,7 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
     manifest.finish_run(folder, {split: scores, "run": str(settings.run)})
     console.show(split, scores, protocol=card.protocol)
     log.info("Results: %s", folder)
-    if (folder / run_folder.REPORT).exists() and not app.in_multirun():
+    if (folder / run_folder.REPORT).exists() and not in_multirun():
         log.info("Open its report in a browser: %s", (folder / run_folder.REPORT).resolve().as_uri())
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from emotion_lightning import config
 from emotion_lightning.cli import app
 from emotion_lightning.errors import UserError
-from emotion_lightning.runs import run_folder, waiting
+from emotion_lightning.runs import waiting
+from emotion_lightning.runs.files import new_folder
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +28,12 @@ def export(settings: config.Export, folder: Path) -> None:
         onnx_graph.check_installed()
 
     from emotion_lightning.inference import upload
-    from emotion_lightning.models import model_folder
+    from emotion_lightning.models.card import find_model_folder
+    from emotion_lightning.models.hub import fetch_run
 
     if settings.push is not None:
         upload.check_login(settings.push)  # before the work, which may take minutes
-    source = model_folder.model_folder(upload.fetch(settings.run))
+    source = find_model_folder(fetch_run(settings.run))
     output = Path(settings.output).expanduser()
     write(settings, source, output)
     if settings.push is not None:
@@ -41,12 +43,12 @@ def export(settings: config.Export, folder: Path) -> None:
 def write(settings: config.Export, source: Path, output: Path) -> None:
     """Make the folder `output` of a model folder, whole or not at all; it holds everything that predict needs."""
     from emotion_lightning.inference import exporter
-    from emotion_lightning.models import model_folder
+    from emotion_lightning.models.card import read_card
     from emotion_lightning.reports import console
     from emotion_lightning.runs import quiet
 
     quiet.libraries()
-    card = model_folder.read_card(source)
+    card = read_card(source)
     if card.is_baseline:
         raise UserError(
             f"run={settings.run} is a baseline, which has no network to export. Its model folder can be copied and "
@@ -55,7 +57,7 @@ def write(settings: config.Export, source: Path, output: Path) -> None:
     if card.is_graph:
         raise UserError(f"run={settings.run} is a graph already, of which no other export can be made; give the run.")
     waiting.says(f"Making the {settings.format.value} folder and comparing its answers with the run's")
-    with run_folder.making(output) as part:
+    with new_folder(output) as part:
         found = exporter.write(part, source, card, settings)
         stock = settings.format is not config.ExportFormat.merged or card.base["stock"]
     console.show_export(found)

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from emotion_lightning import config
 from emotion_lightning.cli import app
+from emotion_lightning.cli.compose import chosen_options
 from emotion_lightning.config import redaction, schema
 from emotion_lightning.runs import run_folder, waiting
+from emotion_lightning.runs.files import as_json, as_text, write_together
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +21,7 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
     """Print what to see to in the data, and write its card as Markdown, HTML and JSON."""
     from emotion_lightning.data import sources
     from emotion_lightning.models import backbone
-    from emotion_lightning.reports import charts, console, data_facts, pages
+    from emotion_lightning.reports import charts, console, data_facts, data_page, pages
     from emotion_lightning.reports.charts import data as data_charts
     from emotion_lightning.reports.charts import names
     from emotion_lightning.runs import quiet
@@ -36,7 +38,7 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
         backbone.load_tokenizer(settings.model),
         data=settings.data,
         weighted=settings.loss,
-        shown=redaction.settings({"option": app.options()["data"], **schema.plain(settings.data)}),
+        shown=redaction.settings({"option": chosen_options()["data"], **schema.plain(settings.data)}),
         examples=settings.examples,
         seed=settings.seed,
         tokenizer_name=settings.model.path if settings.model.pretrained else "the bundled tokenizer",
@@ -45,15 +47,15 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
     pictures = {name: charts.picture(figure) for name, figure in data_charts.pictures(card).items()}
     numbers = names.numbers(card.labels)
     files = {folder / run_folder.PICTURES / f"{name}.png": picture.png for name, picture in pictures.items()}
-    run_folder.write_together(
+    write_together(
         files
         | {
-            folder / "data_card.md": run_folder.as_text(pages.markdown(card, numbers)),
-            folder / "data_card.html": run_folder.as_text(pages.html(card, pictures, numbers)),
-            folder / "data_card.json": run_folder.as_json(card.plain()),
+            folder / "data_card.md": as_text(data_page.markdown(card, numbers)),
+            folder / "data_card.html": as_text(data_page.html(card, pictures, numbers)),
+            folder / "data_card.json": as_json(card.plain()),
         }
     )
-    tables, examples = (pages.sections(card), card.examples) if settings.tables else ([], {})
+    tables, examples = (data_page.sections(card), card.examples) if settings.tables else ([], {})
     console.show_data(pages.facts(card), card.findings(), tables, examples)
     log.info("Tables, pictures and examples: %s", folder / "data_card.html")
     if not settings.tables:

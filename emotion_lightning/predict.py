@@ -103,9 +103,9 @@ def _answers(settings: config.Predict, runs: list[str]) -> Iterator[tuple[list[s
 
 def _columns_of_run(run: str) -> tuple[str | None, str | None]:
     """The columns of texts and ids that the run was told to take."""
-    from emotion_lightning.models import model_folder
+    from emotion_lightning.models.card import find_model_folder, read_card
 
-    data = model_folder.read_card(model_folder.model_folder(run)).data
+    data = read_card(find_model_folder(run)).data
     return data.get("text"), data.get("id_column")
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from emotion_lightning import config
 from emotion_lightning.cli import app, override_grammar
+from emotion_lightning.cli.compose import chosen_options, settings_of
 from emotion_lightning.config import schema
-from emotion_lightning.errors import UserError
+from emotion_lightning.errors import Stopped, UserError
 from emotion_lightning.runs import extras, run_folder
 from emotion_lightning.tuning import fork_server, search_space, trial
 
@@ -23,8 +24,8 @@ def tune(settings: config.Tune, folder: Path) -> None:
     """Run trials until the study has enough; write its report and its best settings."""
     typed = sys.argv[1:]
     arguments = _of_train(typed)
-    base = app.settings_of("train", arguments)
-    space = search_space.read(settings.space, arguments, load=lambda line: app.settings_of("train", line))
+    base = settings_of("train", arguments)
+    space = search_space.read(settings.space, arguments, load=lambda line: settings_of("train", line))
     _check_optuna()
 
     # Imported late: a wrong setting is reported before the libraries have loaded.
@@ -36,7 +37,7 @@ def tune(settings: config.Tune, folder: Path) -> None:
         study.opened(settings.study, folder, shared=shared, epochs=epochs) as opened,
         fork_server.Server(trial.LIBRARIES) as server,
     ):
-        run_folder.write_settings(folder, settings, app.options())
+        run_folder.write_settings(folder, settings, chosen_options())
         worker = study.Worker(
             opened,
             settings.study,
@@ -64,7 +65,7 @@ def tune(settings: config.Tune, folder: Path) -> None:
         log.warning("%d of %d trials are left. %s", left, settings.study.trials, go_on)
     log.info("Study folder: %s", folder)
     if stopped_by is not None:
-        raise app.Stopped(stopped_by)
+        raise Stopped(stopped_by)
 
 
 def _go_on(typed: list[str], folder: Path, *, storage: str) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from emotion_lightning import config
 from emotion_lightning.config import Calibration, ThresholdMetric
 from emotion_lightning.evaluation import calibration
-from emotion_lightning.models import model_folder
+from emotion_lightning.models.card import CARD, read_card
 from emotion_lightning.runs import bounded_files
 
 
@@ -98,7 +98,7 @@ def test_a_calibrated_run_predicts_calibrated_probabilities_and_says_so(run: Any
 
     small = [*SMALL, "trainer.max_epochs=1", "thresholds.calibration=per_label"]
     assert run("train", *small, "hydra.run.dir=out") == 0
-    card = model_folder.read_card(tmp_path / "out" / "model")
+    card = read_card(tmp_path / "out" / "model")
     assert set(card.calibration) == set(card.labels)
     assert bounded_files.read_json(tmp_path / "out" / "metrics.json")["test"]["probabilities"] == "calibrated"
     assert run("evaluate", "run=out", "hydra.run.dir=again") == 0
@@ -121,7 +121,7 @@ def test_a_damaged_calibration_is_refused(finished: Path, tmp_path: Path, run: A
     import shutil
 
     shutil.copytree(finished, tmp_path / "copy")
-    file = tmp_path / "copy" / "model" / model_folder.CARD
+    file = tmp_path / "copy" / "model" / CARD
     content = json.loads(file.read_text())
     file.write_text(json.dumps(content | {"calibration": damage}))
     file.with_name("SHA256SUMS").unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from emotion_lightning.evaluation import bootstrap, metrics, row_outcomes, run_g
 from emotion_lightning.evaluation.row_outcomes import RowOutcomes
 from emotion_lightning.reports import comparison
 from emotion_lightning.runs import bounded_files, run_folder
+from emotion_lightning.runs.files import write_json
 
 LABELS = ["joy", "anger", "rare, [x]"]
 FAST = "samples=200"
@@ -68,7 +69,7 @@ def invented(
         content[split] = metrics.report(probabilities, targets, cuts, LABELS)
         ids = [f"{split}{row}" for row in range(rows)]
         row_outcomes.write(folder, split, RowOutcomes(ids, LABELS, probabilities, targets))
-    run_folder.write_json(folder / run_folder.METRICS, content)
+    write_json(folder / run_folder.METRICS, content)
     return folder
 
 

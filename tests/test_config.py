@@ -14,7 +14,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from emotion_lightning import config
-from emotion_lightning.cli import app, help, override_grammar
+from emotion_lightning.cli import help, override_grammar
+from emotion_lightning.cli.jobs import check_jobs
 from emotion_lightning.config import redaction, schema
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs import run_folder
@@ -295,10 +296,10 @@ def test_own_options_come_from_config_dir(run: Any, tmp_path: Path, capfd: Any) 
 
 
 def test_a_folder_without_a_model_is_refused_by_what_it_lacks(tmp_path: Path) -> None:
-    from emotion_lightning.models import model_folder
+    from emotion_lightning.models.card import find_model_folder
 
     with pytest.raises(UserError, match="holds neither"):
-        model_folder.model_folder(str(tmp_path))
+        find_model_folder(str(tmp_path))
 
 
 def test_commands_work_from_any_folder(tmp_path: Path) -> None:
@@ -313,7 +314,7 @@ def test_commands_work_from_any_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sweep", sorted(file.stem for file in (CONF / "sweep").glob("*.yaml")))
 def test_every_sweep_preset_composes(sweep: str) -> None:
     schema.register()
-    app._check_jobs("train", ["-m", f"sweep={sweep}"], typed=set())
+    check_jobs("train", ["-m", f"sweep={sweep}"], typed=set())
 
 
 @pytest.mark.parametrize("file", sorted((CONF / "wandb_sweep").glob("*.yaml")), ids=lambda file: file.stem)

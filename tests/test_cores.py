@@ -48,12 +48,13 @@ def test_weights_cast_once_give_the_same_answers_as_those_cast_for_each_batch() 
     from torch import nn
 
     from emotion_lightning.models import backbone
+    from emotion_lightning.models.device import cast_products
 
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), backbone.Float32Linear(8, 3))
     values = torch.randn(5, 8)
     with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
         before = network(values)
-        backbone.cast_products(network, torch.bfloat16)
+        cast_products(network, torch.bfloat16)
         assert torch.equal(network(values), before)
     assert [part.weight.dtype for part in network] == [torch.bfloat16, torch.float32, torch.float32]

@@ -22,10 +22,12 @@ from endings import same_end
 from safetensors.torch import load_file, save_file
 from stops import LORA, at_epoch, in_step, stopped
 
-from emotion_lightning.cli import app, messages, multirun
+from emotion_lightning.cli import messages, multirun
+from emotion_lightning.cli.jobs import _without_log_file
 from emotion_lightning.errors import UserError
 from emotion_lightning.inference import parallel
 from emotion_lightning.models import backbone, model_folder
+from emotion_lightning.models.card import CARD, read_card
 from emotion_lightning.training.callbacks import Clock
 
 STILL = [*SMALL, "optimizer.lr=1e-12", "optimizer.head_lr=1e-12", "trainer.max_epochs=3"]
@@ -155,7 +157,7 @@ def test_weights_that_are_not_finite_predict_nothing(finished: Path, tmp_path: P
 
 
 def test_a_card_with_an_impossible_length_is_refused(finished: Path, tmp_path: Path, run: Any, capfd: Any) -> None:
-    file = copy(finished, tmp_path) / model_folder.CARD
+    file = copy(finished, tmp_path) / CARD
     file.write_text(json.dumps(json.loads(file.read_text()) | {"max_tokens": -4}))
     file.with_name("SHA256SUMS").unlink(missing_ok=True)
     assert run("predict", "run=copy", "text=hello") == 2
@@ -163,7 +165,7 @@ def test_a_card_with_an_impossible_length_is_refused(finished: Path, tmp_path: P
 
 
 def test_a_threshold_that_is_no_number_is_refused(finished: Path, tmp_path: Path, run: Any, capfd: Any) -> None:
-    file = copy(finished, tmp_path) / model_folder.CARD
+    file = copy(finished, tmp_path) / CARD
     content = json.loads(file.read_text())
     content["thresholds"]["global"]["joy"] = float("nan")
     file.write_text(json.dumps(content))
@@ -174,9 +176,9 @@ def test_a_threshold_that_is_no_number_is_refused(finished: Path, tmp_path: Path
 
 def test_a_copied_run_takes_its_own_base_and_not_what_lies_at_the_old_place(finished: Path, tmp_path: Path) -> None:
     folder = copy(finished, tmp_path)
-    assert model_folder.base_path(folder, model_folder.read_card(folder)) == str(tmp_path / "copy" / "base")
+    assert model_folder.base_path(folder, read_card(folder)) == str(tmp_path / "copy" / "base")
     shutil.rmtree(tmp_path / "copy" / "base")
-    assert model_folder.base_path(folder, model_folder.read_card(folder)) == str(finished / "base")
+    assert model_folder.base_path(folder, read_card(folder)) == str(finished / "base")
 
 
 def test_a_killed_process_that_labels_is_told(finished: Path) -> None:
@@ -244,7 +246,7 @@ def test_a_base_that_does_not_fit_on_the_disk_leaves_nothing(tmp_path: Path, mon
 
 def test_a_log_file_on_a_full_disk_is_told_once(tmp_path: Path, capfd: Any, caplog: Any) -> None:
     handler = logging.FileHandler(tmp_path / "evaluate.log")
-    handler.handleError = partial(app._without_log_file, handler)  # type: ignore[method-assign]
+    handler.handleError = partial(_without_log_file, handler)  # type: ignore[method-assign]
     handler.setStream(open("/dev/full", "w"))  # noqa: SIM115  every write to it finds the disk full
     root = logging.getLogger()
     root.addHandler(handler)

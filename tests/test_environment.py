@@ -15,7 +15,7 @@ import torch
 from emotion_lightning import __version__, config
 from emotion_lightning.config import redaction
 from emotion_lightning.data.batches import EmotionRows, Tokens
-from emotion_lightning.models import backbone
+from emotion_lightning.models.device import device_for
 from emotion_lightning.runs import environment, slurm
 
 
@@ -149,10 +149,10 @@ def test_each_process_of_a_node_has_the_gpu_that_lightning_gives_it(
         monkeypatch.delenv(name, raising=False)
     for name, value in ((job if "SLURM_LOCALID" in variables else {}) | variables).items():
         monkeypatch.setenv(name, value)
-    assert backbone.device_for(config.Accelerator.gpu) == torch.device("cuda", device)
+    assert device_for(config.Accelerator.gpu) == torch.device("cuda", device)
     assert len(slurm.lightning_plugins()) == plugins
     slurm.set_local_rank(1)  # as the processes of `predict devices=` do
-    assert backbone.device_for(config.Accelerator.gpu) == torch.device("cuda", 1)
+    assert device_for(config.Accelerator.gpu) == torch.device("cuda", 1)
 
 
 @pytest.mark.parametrize("command", config.COMMANDS)

@@ -16,6 +16,7 @@ from emotion_lightning import load
 from emotion_lightning.inference import exporter, onnx_graph
 from emotion_lightning.inference.predictor import GraphPredictor
 from emotion_lightning.models import model_folder, pooling
+from emotion_lightning.models.card import CARD, read_card
 from emotion_lightning.runs import bounded_files, extras
 
 TEXTS = ["I never thought they would come.", "No.", "Rain again, and the boiler is out. Lovely start, that."]
@@ -68,7 +69,7 @@ def test_an_adapter_answers_without_its_run(run: Any, finished: Path, tmp_path: 
 
 def test_an_adapter_names_a_base_of_the_hub_instead_of_a_copy(run: Any, finished: Path) -> None:
     export(run, finished, "adapter", "base=somebody/gemma")
-    card = model_folder.read_card(Path("out"))
+    card = read_card(Path("out"))
     assert card.base["path"] == "somebody/gemma" and not card.base["local"] and not Path("out/base").exists()
     assert bounded_files.read_json(Path("out/adapter_config.json"))["base_model_name_or_path"] == "somebody/gemma"
 
@@ -86,7 +87,7 @@ def test_a_merged_folder_answers_in_a_stock_pipeline(run: Any, finished: Path, c
     from transformers import pipeline
 
     emotions = pipeline("text-classification", model="out", top_k=None, function_to_apply="sigmoid", device="cpu")
-    names = model_folder.read_card(Path("out")).labels
+    names = read_card(Path("out")).labels
     for found, own in zip(emotions(TEXTS), answers("out"), strict=True):
         stock = {answer["label"]: answer["score"] for answer in found}
         np.testing.assert_allclose([stock[name] for name in names], own, atol=1e-5)
@@ -122,7 +123,7 @@ def test_other_pooling_than_transformers_is_told(run: Any, encoder: Path, capfd:
 def test_thresholds_are_fitted_anew_where_asked(run: Any, finished: Path) -> None:
     export(run, finished, "merged", output="kept")
     found = export(run, finished, "merged", "refit=true")
-    own, kept, fitted = (model_folder.read_card(Path(f)).thresholds for f in (finished / "model", "kept", "out"))
+    own, kept, fitted = (read_card(Path(f)).thresholds for f in (finished / "model", "kept", "out"))
     assert kept == own and fitted["per_label"] != own["per_label"]
     assert found["thresholds"]["are"] == "fitted anew"
 
@@ -268,14 +269,14 @@ def test_what_cannot_be_exported_is_told_and_nothing_is_left(
     (tmp_path / "used" / "mine.txt").write_text("mine")
     (tmp_path / "empty").mkdir()
     lost = Path(shutil.copytree(finished / "model", tmp_path / "lost" / "model"))
-    card = json.loads((lost / model_folder.CARD).read_text())
+    card = json.loads((lost / CARD).read_text())
     card["base"]["path"] = str(tmp_path / "nowhere")
-    (lost / model_folder.CARD).write_text(json.dumps(card))
-    (lost / model_folder.CARD).with_name("SHA256SUMS").unlink(missing_ok=True)
+    (lost / CARD).write_text(json.dumps(card))
+    (lost / CARD).with_name("SHA256SUMS").unlink(missing_ok=True)
     hub = Path(shutil.copytree(lost, tmp_path / "hub" / "model"))
     card["base"] |= {"path": "nobody/nothing", "local": False, "pretrained": True}
-    (hub / model_folder.CARD).write_text(json.dumps(card))
-    (hub / model_folder.CARD).with_name("SHA256SUMS").unlink(missing_ok=True)
+    (hub / CARD).write_text(json.dumps(card))
+    (hub / CARD).with_name("SHA256SUMS").unlink(missing_ok=True)
     before = sorted(path.name for path in tmp_path.iterdir())
     for arguments, message in [
         ([f"run={finished}", "output=used", "format=merged"], "used stands already and is not empty"),
@@ -326,7 +327,7 @@ def test_without_the_runs_data_answers_are_compared_on_bundled_texts(
     run: Any, finished: Path, tmp_path: Path, capfd: Any
 ) -> None:
     run_copy = Path(shutil.copytree(finished, tmp_path / "run"))
-    file = run_copy / "model" / model_folder.CARD
+    file = run_copy / "model" / CARD
     card = json.loads(file.read_text())
     fields = {"path": "/nowhere/my.csv"} | dict.fromkeys(
         ["text", "labels", "labels_column", "separator", "id_column", "train", "validation", "test", "splits",
@@ -360,7 +361,7 @@ def test_a_graph_is_no_start_and_no_source(run: Any, finished: Path, capfd: Any)
 
 def test_stock_is_what_transformers_computes(finished: Path, encoder: Path) -> None:
     for folder, stock in ((finished, True), (encoder, False)):
-        card = model_folder.read_card(folder / "model")
+        card = read_card(folder / "model")
         network, _ = model_folder.load_model(folder / "model", card=card, device=torch.device("cpu"))
         batch = {"input_ids": torch.tensor([[2, 9, 8, 7]]), "attention_mask": torch.ones(1, 4, dtype=torch.long)}
         ours = pooling.logits(network, batch, pooling=card.pooling())

@@ -14,6 +14,7 @@ from torch import nn
 from emotion_lightning import load
 from emotion_lightning.errors import UserError
 from emotion_lightning.models import backbone, float16, nonfinite
+from emotion_lightning.models.device import precision
 from emotion_lightning.training.callbacks.skipped_steps import SkippedSteps
 
 SHAPE = {
@@ -257,7 +258,7 @@ def train_with_scaler(bad: list[bool]) -> SkippedSteps:
     counter = SkippedSteps()
     trainer = lightning.Trainer(
         accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, callbacks=[counter], plugins=[backbone.precision(torch.float16, CPU)],
+        enable_model_summary=False, callbacks=[counter], plugins=[precision(torch.float16, CPU)],
     )  # fmt: skip
     trainer.fit(Module(), torch.utils.data.DataLoader(torch.tensor(bad), batch_size=1))
     return counter

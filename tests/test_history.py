@@ -11,7 +11,8 @@ from conftest import SMALL
 from stops import Kill, at_epoch, at_the_end, in_step, stopped
 
 from emotion_lightning.runs import run_folder
-from emotion_lightning.training.callbacks import EpochLines, history
+from emotion_lightning.training.callbacks import history
+from emotion_lightning.training.callbacks.epoch_log import EpochLines
 
 ASKED = [*SMALL, "model.quantization=none", "peft=lora", "trainer.checkpoint_every=1", "trainer.max_epochs=2"]
 

@@ -15,6 +15,7 @@ from hub_server import OWNER, READING, TOKEN, Hub, Repository, log_in
 
 from emotion_lightning.errors import UserError
 from emotion_lightning.inference import hub_card, upload
+from emotion_lightning.models.hub import fetch_run
 from emotion_lightning.runs import run_folder
 
 NAME = f"{OWNER}/emotions"
@@ -113,7 +114,7 @@ def test_what_is_no_data_is_not_fetched(run: Any, pushed: Hub) -> None:
         "base/a.ckpt": b"p",
     }
     repository.commits.append({**repository.files, **hostile})
-    folder = Path(upload.fetch(f"hf:{NAME}"))
+    folder = Path(fetch_run(f"hf:{NAME}"))
     assert {file.suffix or file.name for file in folder.rglob("*") if file.is_file()} == {
         ".json",
         ".safetensors",
@@ -219,9 +220,9 @@ def test_nothing_that_is_uploaded_tells_of_this_machine(server: Hub, finished: P
 
 
 def test_a_model_of_gemma_goes_with_its_notice(finished: Path) -> None:
-    from emotion_lightning.models import model_folder
+    from emotion_lightning.models.card import read_card
 
-    card = model_folder.read_card(finished / "model")
+    card = read_card(finished / "model")
     card.base |= {"pretrained": True, "local": False, "path": "google/gemma-1.1-2b-it", "revision": None}
     card.data |= {"option": "semeval2018", "language": "Es"}
     story = hub_card.Story(NAME, card, hub_card.Form.adapter, card.base["path"], hub_card.GEMMA_LICENCE, None, None)
@@ -438,7 +439,7 @@ def test_export_refuses_what_cannot_be_pushed_before_it_works(
 
 
 def test_large_files_that_models_of_the_cache_share_are_read(run: Any, pushed: Hub, tmp_path: Path) -> None:
-    folder = Path(upload.fetch(f"hf:{NAME}"))
+    folder = Path(fetch_run(f"hf:{NAME}"))
     before = probabilities(run, f"run={folder}")
     # As the client lays out what comes by xet, which the stand-in does not speak.
     for weights in folder.rglob("*.safetensors"):

@@ -13,9 +13,9 @@ from tables import data_settings, write_csv
 
 from emotion_lightning import config
 from emotion_lightning.data import official
+from emotion_lightning.data.labels import positive_weights
 from emotion_lightning.data.rows import Corpus, Rows
-from emotion_lightning.models import losses
-from emotion_lightning.reports import charts, data_facts, pages
+from emotion_lightning.reports import charts, data_facts, data_page
 from emotion_lightning.reports.charts import data as data_charts
 from emotion_lightning.reports.data_facts import DataCard
 
@@ -127,7 +127,7 @@ def test_weights_are_those_that_training_takes(tokenizer: Any) -> None:
     for name, values in weights.items():
         kind, clip = re.fullmatch(r"weights=(\w+) clip=(\w+)", name).groups()  # type: ignore[union-attr]
         settings = config.WeightedBCE(config.PositiveWeights(kind), None if clip == "null" else float(clip), 0.99)
-        assert values == losses.positive_weights(settings, label_counts=counts, rows=300).tolist()
+        assert values == positive_weights(settings, label_counts=counts, rows=300).tolist()
 
 
 def test_examples_have_their_label_and_are_the_same_for_a_seed(tokenizer: Any) -> None:
@@ -167,7 +167,7 @@ def test_the_page_needs_no_network_and_shows_texts_as_they_are(tokenizer: Any, t
     card = build(corpus(test_labels=test_labels), tokenizer)
     drawn = {name: charts.picture(figure) for name, figure in data_charts.pictures(card).items()}
     page = _Page()
-    page.feed(pages.html(card, drawn))
+    page.feed(data_page.html(card, drawn))
     assert page.tags.count("img") == len(drawn) == 4
     assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.links)
     assert "link" not in page.tags and page.tags.count("script") == 1 and page.tags.count("b") == 5
@@ -177,7 +177,7 @@ def test_the_page_needs_no_network_and_shows_texts_as_they_are(tokenizer: Any, t
 
 
 def test_markdown_tables_keep_their_shape_whatever_labels_and_texts_hold(tokenizer: Any) -> None:
-    written = pages.markdown(build(corpus(), tokenizer))
+    written = data_page.markdown(build(corpus(), tokenizer))
     assert "<script>" not in written and "\n# no heading" not in written and "two\nlines" not in written
     for table in re.findall(r"(?:^\|.*\n)+", written, re.MULTILINE):
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
@@ -252,7 +252,7 @@ def test_inspect_says_what_train_will_do(run: Any, tmp_path: Path) -> None:
 def test_a_browser_shows_the_page_without_sideways_scrolling(tokenizer: Any, tmp_path: Path, width: int) -> None:
     card = build(corpus(), tokenizer)
     drawn = {name: charts.picture(figure) for name, figure in data_charts.pictures(card).items()}
-    wide, count, loaded = laid_out(pages.html(card, drawn), tmp_path, width=width)
+    wide, count, loaded = laid_out(data_page.html(card, drawn), tmp_path, width=width)
     assert wide <= width and (count, loaded) == (4, True)
 
 

@@ -15,7 +15,7 @@ import pytest
 from conftest import SMALL
 from servers import PATIENCE
 
-from emotion_lightning.cli import app, gpu_slots, messages
+from emotion_lightning.cli import compose, gpu_slots, messages
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs import slurm
 
@@ -205,7 +205,7 @@ def test_jobs_need_as_many_processes_as_the_launcher_starts(
 ) -> None:
     from emotion_lightning import train
 
-    monkeypatch.setattr(app, "in_multirun", lambda: True)
+    monkeypatch.setattr(compose, "in_multirun", lambda: True)
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
     monkeypatch.setenv("SLURM_NTASKS", "2")
     train._refuse(settings("trainer=ddp"), tmp_path, goes_on=False)

@@ -17,7 +17,8 @@ from servers import PATIENCE, answers, free_port
 from emotion_lightning.config import schema
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs import run_folder
-from emotion_lightning.training.loggers import wandb_logger
+from emotion_lightning.training import loggers
+from emotion_lightning.training.loggers import base, wandb_logger
 
 ASKED = [override for override in SMALL if override != "logger=none"]
 
@@ -103,11 +104,11 @@ def test_online_without_a_key_names_the_two_ways_out(settings: Any, monkeypatch:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setattr(wandb, "login", lambda **_: False)
     with pytest.raises(UserError, match=r"wandb login.*logger\.mode=offline"):
-        wandb_logger._offline(settings("logger.mode=online").logger)
+        wandb_logger.is_offline(settings("logger.mode=online").logger)
 
 
 def test_settings_are_dotted_so_that_a_swept_group_locks_nothing(settings: Any) -> None:
-    flat = wandb_logger.dotted(schema.plain(settings()))
+    flat = base.dotted(schema.plain(settings()))
     assert flat["peft.lr"] == 0.01 and "peft" not in flat
 
 
@@ -291,4 +292,4 @@ def test_a_missing_package_is_named_with_what_installs_it(
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=rf"logger={option} needs .*: pip install -e .*\[{option}\]"):
-        wandb_logger.check(settings(f"logger={option}").logger)
+        loggers.check(settings(f"logger={option}").logger)

@@ -5,6 +5,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from emotion_lightning import config
 from emotion_lightning.config import schema
+from emotion_lightning.data.labels import positive_weights
 from emotion_lightning.models import losses
 
 COUNTS, ROWS = np.array([0, 1, 50, 100]), 200
@@ -37,7 +38,7 @@ def build(settings):
 
 
 def weights(kind, clip=None):
-    return losses.positive_weights(
+    return positive_weights(
         config.WeightedBCE(config.PositiveWeights[kind], clip, beta=0.99), label_counts=COUNTS, rows=ROWS
     )
 

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from emotion_lightning.cli import multirun
 from emotion_lightning.errors import UserError
 from emotion_lightning.models import backbone, safe_loading
-from emotion_lightning.runs import bounded_files, manifest, run_folder
+from emotion_lightning.runs import bounded_files, files, manifest, run_folder
+from emotion_lightning.runs.files import write_bytes
 from emotion_lightning.training import checkpoint_io
 from emotion_lightning.tuning import trial
 
@@ -187,14 +188,14 @@ def test_what_is_written_again_is_listed_again(run: Any, finished: Path, tmp_pat
 
 def test_scores_that_were_not_written_mark_no_run_as_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "settings.yaml").write_text("options: {}\n")
-    write = run_folder.write_bytes
+    write = write_bytes
 
     def full(file: Path, content: bytes) -> None:
         if file.name == "metrics.json":
             raise UserError("the disk is full")
         write(file, content)
 
-    monkeypatch.setattr(run_folder, "write_bytes", full)
+    monkeypatch.setattr(files, "write_bytes", full)
     with pytest.raises(UserError, match="full"):
         manifest.finish_run(tmp_path, {"validation": {}})
     (tmp_path / "settings.yaml").write_text("options: {a: b}\n")

@@ -20,7 +20,7 @@ from emotion_lightning.data import batches, labels, sources, tables
 from emotion_lightning.data.formats.files import source
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation import prediction_files
-from emotion_lightning.training.loggers import base
+from emotion_lightning.training.loggers import mlflow_logger
 
 FAMILY = "\U0001f469\u200d\U0001f469\u200d\U0001f467"
 SCOTLAND = "\U0001f3f4" + "".join(chr(0xE0000 + ord(c)) for c in "gbsct") + "\U000e007f"
@@ -152,7 +152,7 @@ def test_the_header_is_safe_in_spreadsheets_too(tmp_path: Path) -> None:
 def test_metric_names_are_such_as_mlflow_takes() -> None:
     check = pytest.importorskip("mlflow.utils.validation")._validate_metric_name
     for label in [*SPELLED, "joy/love", "..", ".", "/", "a//b", "\U0001f600" * 100]:
-        check(base._mlflow_name(f"test/f1/{label}"))
+        check(mlflow_logger._mlflow_name(f"test/f1/{label}"))
 
 
 def test_predict_finds_columns_by_the_rule(tmp_path: Path) -> None:

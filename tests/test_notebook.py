@@ -14,7 +14,8 @@ import nbformat
 import pytest
 from conftest import SMALL
 
-from emotion_lightning.cli import app, override_grammar
+from emotion_lightning.cli import override_grammar
+from emotion_lightning.cli.jobs import check_jobs
 from emotion_lightning.config import schema
 
 FILE = Path(__file__).parent.parent / "notebooks" / "emotion_lightning_colab.ipynb"
@@ -106,7 +107,7 @@ def test_commands_of_the_notebook_load(
     assert [verb for verb, *_ in found] == ["inspect", "train", "predict"]
     schema.register()
     for verb, *settings in found:
-        app._check_jobs(verb, override_grammar.literal(verb, settings, multirun=False), typed=set())
+        check_jobs(verb, override_grammar.literal(verb, settings, multirun=False), typed=set())
     assert set(parameters.get("more", [])) <= set(found[1])
 
 

@@ -37,9 +37,9 @@ def test_outcomes_of_other_labels_or_a_damaged_file_are_refused(tmp_path: Path) 
 
 
 def test_a_run_keeps_the_outcomes_of_its_rows(finished: Path) -> None:
-    from emotion_lightning.models import model_folder
+    from emotion_lightning.models.card import read_card
 
-    card = model_folder.read_card(finished / run_folder.MODEL)
+    card = read_card(finished / run_folder.MODEL)
     found = row_outcomes.read(finished, "test", card.labels)
     assert found is not None and found.targets is not None
     decided = (finished / "predictions" / "test.csv").read_text().splitlines()

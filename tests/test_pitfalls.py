@@ -10,7 +10,9 @@ import torch
 
 from emotion_lightning import config
 from emotion_lightning.data.batches import Collate, EmotionRows, tokenize
-from emotion_lightning.models import adapter, backbone, losses
+from emotion_lightning.data.labels import positive_weights
+from emotion_lightning.models import adapter, backbone
+from emotion_lightning.models.device import compute_dtype, precision
 
 LABELS = ["anger", "joy", "trust"]
 TEXTS = [
@@ -220,15 +222,13 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_is_never_best(run: Any, tm
 
 def test_compute_dtype_follows_the_device() -> None:
     cpu = torch.device("cpu")
-    assert backbone.compute_dtype(config.Dtype.float16, cpu) is torch.float16
-    assert backbone.compute_dtype(config.Dtype.auto, cpu) in (torch.bfloat16, torch.float32)
-    assert backbone.precision(torch.float16, cpu).precision == "16-mixed"
+    assert compute_dtype(config.Dtype.float16, cpu) is torch.float16
+    assert compute_dtype(config.Dtype.auto, cpu) in (torch.bfloat16, torch.float32)
+    assert precision(torch.float16, cpu).precision == "16-mixed"
 
 
 def test_label_without_positives_has_a_finite_weight(settings: Any) -> None:
-    weights = losses.positive_weights(
-        settings("loss.clip=null").loss, label_counts=torch.tensor([0, 5]).numpy(), rows=10
-    )
+    weights = positive_weights(settings("loss.clip=null").loss, label_counts=torch.tensor([0, 5]).numpy(), rows=10)
     assert weights.tolist() == [1.0, 1.0]
     assert all(math.isfinite(weight) for weight in weights)
 
@@ -251,7 +251,7 @@ def test_gemma_shape_trains_a_step_in_4_bit_on_a_gpu(
     dataset = EmotionRows(tokenize(TEXTS, tokenizer, max_tokens=64), None)
     collated = Collate(dataset, tokenizer.pad_token_id)([0, 1, 2])
     batch = {name: value.to(device) for name, value in collated.items() if torch.is_tensor(value)}
-    with torch.autocast("cuda", backbone.compute_dtype(chosen.model.dtype, device)):
+    with torch.autocast("cuda", compute_dtype(chosen.model.dtype, device)):
         logits(network, batch).float().sum().backward()
     assert all(parameter.grad is not None for parameter in trained(network).values())
     assert torch.cuda.max_memory_allocated() < 12e9

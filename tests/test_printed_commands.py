@@ -13,7 +13,7 @@ from conftest import SMALL
 
 from emotion_lightning.errors import UserError
 from emotion_lightning.inference import upload
-from emotion_lightning.models import model_folder
+from emotion_lightning.models.card import find_model_folder, read_card
 from emotion_lightning.runs import run_folder
 
 
@@ -51,12 +51,12 @@ def test_the_command_that_goes_on_with_an_unfinished_run_works(run: Any, tmp_pat
         part = place / name
         shutil.rmtree(part) if part.is_dir() else part.unlink()
     with pytest.raises(UserError, match="not finished training") as error:
-        model_folder.model_folder(str(place))
+        find_model_folder(str(place))
     (line,) = commands(str(error.value))
     execute(line, tmp_path)
-    assert model_folder.model_folder(str(place)) == place / run_folder.MODEL
+    assert find_model_folder(str(place)) == place / run_folder.MODEL
     # What is uploaded is asked for the same.
     (place / run_folder.METRICS).unlink()
     with pytest.raises(UserError, match="then push it") as error:
-        upload._check_whole(place / run_folder.MODEL, model_folder.read_card(place / run_folder.MODEL), place)
+        upload._check_whole(place / run_folder.MODEL, read_card(place / run_folder.MODEL), place)
     assert commands(str(error.value)) == [line]

@@ -15,7 +15,8 @@ from hub_server import TOKEN, Hub
 from hydra import compose, initialize_config_dir
 
 from emotion_lightning import config
-from emotion_lightning.cli import app, override_grammar
+from emotion_lightning.cli import override_grammar
+from emotion_lightning.cli.jobs import check_jobs
 from emotion_lightning.config import schema
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -45,7 +46,7 @@ def test_commands_of_the_readme_load(line: str) -> None:
         a for a in arguments if not a.startswith(("resume=", "from_run=", "sweep.resume="))
     ]  # these need a run
     multirun = "-m" in arguments
-    app._check_jobs(verb, override_grammar.literal(verb, arguments, multirun=multirun), typed=set())
+    check_jobs(verb, override_grammar.literal(verb, arguments, multirun=multirun), typed=set())
 
 
 def test_the_table_of_options_is_complete() -> None:

@@ -13,7 +13,7 @@ from emotion_lightning import load
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation import row_outcomes, thresholds
 from emotion_lightning.inference import ensemble
-from emotion_lightning.models import model_folder
+from emotion_lightning.models.card import CARD, read_card
 from emotion_lightning.runs import bounded_files, run_folder
 
 TEXTS = ["We won!", "Rain again, and the boiler is out.", ""]
@@ -45,7 +45,7 @@ def test_probabilities_are_the_mean_and_thresholds_those_of_the_mean_on_validati
     both = load(members(seeds))
     alone = [load(run).probabilities(TEXTS) for run in members(seeds)]
     torch.testing.assert_close(both.probabilities(TEXTS), (alone[0] + alone[1]) / 2)
-    card = model_folder.read_card(seeds / "0" / "model")
+    card = read_card(seeds / "0" / "model")
     kept = [row_outcomes.read(Path(run), "validation", card.labels) for run in members(seeds)]
     assert kept[0] is not None and kept[1] is not None and kept[0].targets is not None
     mean = (kept[0].probabilities + kept[1].probabilities) / 2
@@ -58,7 +58,7 @@ def test_probabilities_are_the_mean_and_thresholds_those_of_the_mean_on_validati
 
 
 def test_of_folds_each_validation_row_counts_with_the_model_that_never_saw_it(folds: Path) -> None:
-    card = model_folder.read_card(folds / "0" / "model")
+    card = read_card(folds / "0" / "model")
     kept = [row_outcomes.read(Path(run), "validation", card.labels) for run in members(folds)]
     assert kept[0] is not None and kept[1] is not None
     assert kept[0].targets is not None and kept[1].targets is not None
@@ -110,7 +110,7 @@ def test_runs_that_cannot_be_averaged_are_refused(
 ) -> None:
     other = tmp_path / "other"
     shutil.copytree(seeds / "1", other)
-    file = other / "model" / model_folder.CARD
+    file = other / "model" / CARD
     file.write_text(file.read_text().replace('"trust"', '"hope"'))
     file.with_name("SHA256SUMS").unlink(missing_ok=True)
     with pytest.raises(UserError, match="they cannot be averaged"):
@@ -129,6 +129,6 @@ def test_without_outcomes_the_thresholds_are_averaged_and_it_is_said(seeds: Path
         shutil.copytree(seeds / name / "model", tmp_path / name)
         copies.append(str(tmp_path / name))
     card = ensemble.card(copies)
-    own = [model_folder.read_card(Path(copy)).cuts("global") for copy in copies]
+    own = [read_card(Path(copy)).cuts("global") for copy in copies]
     torch.testing.assert_close(card.cuts("global"), (own[0] + own[1]) / 2)
     assert "the mean of their thresholds" in caplog.text

@@ -18,7 +18,10 @@ from hub_server import OWNER, TOKEN, Hub
 
 from emotion_lightning import config
 from emotion_lightning.inference import upload
-from emotion_lightning.models import backbone, model_folder, stock_code
+from emotion_lightning.models import model_folder, stock_code
+from emotion_lightning.models.card import CARD, find_model_folder, read_card
+from emotion_lightning.models.device import compute_dtype
+from emotion_lightning.models.readme import stock_block
 
 QUICK = ["trainer=debug", "data.max_rows=96", "predict.text=true", "logger=none"]
 # So that what was trained shows in the answers.
@@ -80,7 +83,7 @@ def execute(code: str, folder: Path, work: Path, texts: list[str], **variables: 
 
 def tolerance() -> float:
     """How far float32 is from what a run on this machine computes in."""
-    return 1e-4 if backbone.compute_dtype(config.Dtype.auto, torch.device("cpu")) is torch.float32 else 0.03
+    return 1e-4 if compute_dtype(config.Dtype.auto, torch.device("cpu")) is torch.float32 else 0.03
 
 
 def check(run: Path, folder: Path, work: Path, *, close: float, only: str = "") -> None:
@@ -96,7 +99,7 @@ def check(run: Path, folder: Path, work: Path, *, close: float, only: str = "") 
             np.testing.assert_allclose(probabilities, own, atol=close)
             answered += 1
     assert answered == 1
-    labels = model_folder.read_card(folder).labels
+    labels = read_card(folder).labels
     assert own.shape[1] == len(labels)
 
 
@@ -137,7 +140,7 @@ def test_every_snippet_of_a_run_and_of_its_exports_runs(run_of_a_kind: tuple[str
     kind, run = run_of_a_kind
     close = EIGHT_BITS if kind == "in 8 bits" else tolerance()
     check(run, run / "model", tmp_path, close=close)
-    card = model_folder.read_card(run / "model")
+    card = read_card(run / "model")
     for form in ("adapter", "merged", "onnx", "onnx_int8"):
         if form == "adapter" and not card.base["adapter"]:
             continue
@@ -181,9 +184,9 @@ def test_the_code_of_a_card_on_the_hub_gives_the_run_s_answers(
 
 
 def test_the_code_names_the_revision_of_a_base_on_the_hub(finished: Path) -> None:
-    card = model_folder.read_card(finished / "model")
+    card = read_card(finished / "model")
     card.base |= {"local": False, "pretrained": True, "path": "google/gemma-1.1-2b-it", "revision": "abc"}
-    code = "\n".join(model_folder.stock_block(card, folder='"."'))
+    code = "\n".join(stock_block(card, folder='"."'))
     assert '"google/gemma-1.1-2b-it", revision="abc",' in code
     compile(code.removeprefix("```python\n").removesuffix("```"), "code", "exec")
 
@@ -192,10 +195,8 @@ def test_a_model_folder_is_opened_from_within(finished: Path, monkeypatch: pytes
     from emotion_lightning import load
 
     own = load(finished, accelerator="cpu").probabilities([stock_code.TEXT])
-    card = json.loads((finished / "model" / model_folder.CARD).read_text())
+    card = json.loads((finished / "model" / CARD).read_text())
     assert card["base"]["path"] == str(finished / "base")
     monkeypatch.chdir(finished / "model")
-    assert model_folder.base_path(model_folder.model_folder("."), model_folder.read_card(Path("."))) == str(
-        finished / "base"
-    )
+    assert model_folder.base_path(find_model_folder("."), read_card(Path("."))) == str(finished / "base")
     assert load(".", accelerator="cpu").probabilities([stock_code.TEXT]).equal(own)

@@ -23,7 +23,8 @@ from stops import LORA, Kill, Killed, at_epoch, at_the_end, in_step, stand_in_fo
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs import slurm
 from emotion_lightning.training import checkpoint_io
-from emotion_lightning.training.callbacks import Clock, EpochLines
+from emotion_lightning.training.callbacks import Clock
+from emotion_lightning.training.callbacks.epoch_log import EpochLines
 from emotion_lightning.training.classifier import EmotionClassifier
 
 # 96 rows in batches of 32: three batches an epoch.

@@ -20,6 +20,7 @@ from emotion_lightning.errors import UserError
 from emotion_lightning.reports import console
 from emotion_lightning.reports.pages import Section
 from emotion_lightning.runs import run_folder
+from emotion_lightning.runs.files import atomic_write, write_bytes
 
 EVIL = "joy\x1b[2J\x07\r\x9b1m\u202e"
 
@@ -164,15 +165,15 @@ def test_a_list_of_runs_may_name_a_path_with_a_comma(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_was_writing_is_removed_and_nothing_else(tmp_path: Path) -> None:
     if not (child := os.fork()):
-        with run_folder.replacing(tmp_path / "killed.csv") as part:
+        with atomic_write(tmp_path / "killed.csv") as part:
             part.write_text("half")
             os._exit(9)
     os.waitpid(child, 0)
     (dead,) = tmp_path.iterdir()
     (own := tmp_path / ".notes.part").write_text("of the user")
-    with run_folder.replacing(tmp_path / "slow.csv") as alive:
+    with atomic_write(tmp_path / "slow.csv") as alive:
         alive.write_text("still writing")
-        run_folder.write_bytes(tmp_path / "new.csv", b"x")
+        write_bytes(tmp_path / "new.csv", b"x")
         assert alive.exists() and own.exists() and not dead.exists()
     assert {file.name for file in tmp_path.iterdir()} == {"slow.csv", "new.csv", ".notes.part"}
 
@@ -199,7 +200,7 @@ def test_a_full_disk_leaves_nothing_of_an_inspection(
 def test_a_failed_write_keeps_folders_that_were_there(tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
     for place in ("old/a.txt", "new/deep/a.txt"):
-        with pytest.raises(ZeroDivisionError), run_folder.replacing(tmp_path / place):
+        with pytest.raises(ZeroDivisionError), atomic_write(tmp_path / place):
             raise ZeroDivisionError
     assert [file.name for file in tmp_path.rglob("*")] == ["old"]
 

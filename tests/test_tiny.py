@@ -18,7 +18,8 @@ import torch
 from emotion_lightning import load
 from emotion_lightning.data import official
 from emotion_lightning.inference import predictor
-from emotion_lightning.models import backbone, model_folder
+from emotion_lightning.models import backbone
+from emotion_lightning.models.card import CARD, read_card
 from emotion_lightning.runs import run_folder
 from emotion_lightning.tiny import __main__ as making
 from emotion_lightning.tiny import mixtures
@@ -104,17 +105,17 @@ def test_a_run_keeps_its_base_and_answers_wherever_it_is_moved(tuned: Path, tmp_
     texts = ["We won!", "Rain again."]
     own = predictor.load(tuned).probabilities(texts)
     moved = Path(shutil.move(shutil.copytree(tuned, tmp_path / "copy"), tmp_path / "moved"))
-    card = json.loads((moved / "model" / model_folder.CARD).read_text())
+    card = json.loads((moved / "model" / CARD).read_text())
     assert card["base"]["path"] == str(tuned / "base") and card["base"]["tiny"]
     # Another version's network in the place of old must not be taken for the one that was trained on.
     card["base"]["path"] = str(tmp_path / "gone" / "base")
-    (moved / "model" / model_folder.CARD).write_text(json.dumps(card))
-    (moved / "model" / model_folder.CARD).with_name("SHA256SUMS").unlink(missing_ok=True)
+    (moved / "model" / CARD).write_text(json.dumps(card))
+    (moved / "model" / CARD).with_name("SHA256SUMS").unlink(missing_ok=True)
     assert torch.equal(predictor.load(moved).probabilities(texts), own)
 
 
 def test_its_card_claims_neither_random_weights_nor_gemmas_terms(tuned: Path) -> None:
-    card = model_folder.read_card(tuned / "model")
+    card = read_card(tuned / "model")
     assert card.is_tiny and not card.is_gemma
     readme = (tuned / "model" / "README.md").read_text()
     assert "CC BY 4.0" in readme and "Apache-2.0" in readme

@@ -23,7 +23,7 @@ from conftest import SMALL
 from servers import PATIENCE, postgresql, postgresql_programs
 
 from emotion_lightning import config
-from emotion_lightning.cli import app
+from emotion_lightning.cli.compose import settings_of
 from emotion_lightning.config import schema
 from emotion_lightning.errors import UserError
 from emotion_lightning.tuning import fork_server, search_space, study, study_facts, study_page, trial
@@ -103,24 +103,24 @@ def rows(folder: Path) -> list[dict[str, str]]:
 def test_a_wrong_space_is_refused_before_the_first_trial(parameters: dict[str, Any], message: str) -> None:
     schema.register()
     with pytest.raises(UserError, match=re.escape(message)):
-        search_space.read(config.Space(parameters), ["seed=1"], load=lambda line: app.settings_of("train", line))
+        search_space.read(config.Space(parameters), ["seed=1"], load=lambda line: settings_of("train", line))
 
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in (schema.conf_folder() / "space").glob("*.yaml")))
 def test_every_space_of_conf_is_possible(settings: Any, name: str) -> None:
     space = settings(f"space={name}", command="tune").space
-    found = search_space.read(space, [], load=lambda line: app.settings_of("train", line))
+    found = search_space.read(space, [], load=lambda line: settings_of("train", line))
     assert {parameter.name for parameter in found.parameters} == set(space.parameters)
 
 
 def test_a_setting_is_searched_only_where_the_chosen_option_has_it() -> None:
     schema.register()
     space = config.Space({"peft.r": [4, 8], "peft": ["ia3", "lora"], "data.clean": [[], ["urls"]]})
-    found = search_space.read(space, [], load=lambda line: app.settings_of("train", line))
+    found = search_space.read(space, [], load=lambda line: settings_of("train", line))
     values = {"peft": "ia3", "peft.r": 8, "data.clean": "['urls']"}
     assert found.suggest(optuna.trial.FixedTrial(values)) == {"peft": "ia3", "data.clean": ["urls"]}
     chosen = found.suggest(optuna.trial.FixedTrial(values | {"peft": "lora"}))
-    loaded = app.settings_of("train", search_space.overrides(chosen))
+    loaded = settings_of("train", search_space.overrides(chosen))
     assert (loaded.peft.r, loaded.data.clean) == (8, [config.CleaningStep.urls])
 
 
@@ -175,8 +175,8 @@ def test_a_study_ends_with_its_best_settings_ready_to_be_used(tune: Any, capfd: 
     assert len(table) == told["trials"]["complete"] == 12
     assert best["values"]["f1_macro"] == max(float(row["f1_macro"]) for row in table)
     assert best["command"] in capfd.readouterr().err
-    line = app.settings_of("train", shlex.split(best["command"])[3:])
-    file = app.settings_of("train", ["--config-dir", str(folder), "experiment=best"])
+    line = settings_of("train", shlex.split(best["command"])[3:])
+    file = settings_of("train", ["--config-dir", str(folder), "experiment=best"])
     assert line == file
     assert (line.optimizer.lr, line.data.max_rows) == (best["parameters"]["optimizer.lr"], 7)
     # The first point that the stand-in rewards is a rate of 0.01: tpe comes nearer than chance does.

@@ -18,10 +18,13 @@ from conftest import SMALL, run_in_process
 from safetensors.torch import load_file, save_file
 
 from emotion_lightning import config
-from emotion_lightning.cli import app, multirun
+from emotion_lightning.cli import multirun
+from emotion_lightning.cli.compose import settings_of
+from emotion_lightning.cli.jobs import check_jobs
 from emotion_lightning.config import schema
 from emotion_lightning.errors import UserError
 from emotion_lightning.models import backbone, model_folder, safe_loading
+from emotion_lightning.models.card import CARD, read_card
 from emotion_lightning.runs import manifest, run_folder
 
 MARKER = "was_here"
@@ -46,7 +49,7 @@ def change(file: Path, **entries: Any) -> None:
 
 
 def change_card(folder: Path, *path: str, value: Any) -> None:
-    file = folder / model_folder.CARD
+    file = folder / CARD
     (folder / manifest.NAME).unlink(missing_ok=True)
     content = part = json.loads(file.read_text())
     for name in path[:-1]:
@@ -76,7 +79,7 @@ def linked(folder: Path, name: str) -> None:
 
 
 def two_more_labels(folder: Path) -> None:
-    file = folder / model_folder.CARD
+    file = folder / CARD
     card = json.loads(file.read_text())
     for name in ("calm", "awe"):
         card["labels"].append(name)
@@ -121,8 +124,8 @@ ADAPTER: dict[str, tuple[Callable[[Path], None], str]] = {
     "label twice": (lambda m: change_card(m, "labels", value=["joy", "joy"]), "names the label joy 2 times"),
     "label that is no text": (lambda m: change_card(m, "labels", value=["joy", 3]), "is damaged"),
     "label with an escape": (
-        lambda m: m.joinpath(model_folder.CARD).write_text(
-            m.joinpath(model_folder.CARD).read_text().replace('"joy"', '"joy\\u001b[2J"')),
+        lambda m: m.joinpath(CARD).write_text(
+            m.joinpath(CARD).read_text().replace('"joy"', '"joy\\u001b[2J"')),
         "has a label 'joy\\x1b[2J' with the control character U+001B"),
     "labels of another head": (two_more_labels, "names 13 labels, its head has 11 outputs"),
     "threshold above 1": (lambda m: change_card(m, "thresholds", "global", "joy", value=1.5), "not a number of 0 to 1"),
@@ -277,13 +280,13 @@ def test_an_option_of_ones_own_is_taken_from_a_folder_typed_now_only(
     assert run("train", "from_run=run", "hydra.run.dir=out") == 2
     assert "chooses loss=mine, which is no option of this program" in capfd.readouterr().err
     # The option is chosen anew, so that the run's own is not asked for.
-    assert isinstance(app.settings_of("train", ["from_run=run", "loss=bce"]).loss, config.BCE)
+    assert isinstance(settings_of("train", ["from_run=run", "loss=bce"]).loss, config.BCE)
     for name in [name for name in settings["loss"] if name not in schema.plain(config.BCE())]:
         del settings["loss"][name]
     settings["options"]["loss"] = "mine"
     (folder / run_folder.SETTINGS).write_text(yaml.safe_dump(settings))
     line = ["from_run=run", "--config-dir", "options"]
-    assert isinstance(app.settings_of("train", line).loss, config.BCE)
+    assert isinstance(settings_of("train", line).loss, config.BCE)
 
 
 def test_yaml_that_stands_for_gigabytes_is_refused(run: Any, finished: Path, tmp_path: Path, capfd: Any) -> None:
@@ -316,7 +319,7 @@ def test_yaml_that_stands_for_gigabytes_is_refused(run: Any, finished: Path, tmp
 )
 def test_a_multirun_from_elsewhere_cannot_name_code(run: Any, tmp_path: Path, capfd: Any, change: Any) -> None:
     schema.register()
-    plan = app._check_jobs("baseline", ["seed=1,2", "hydra.sweep.dir=sweep"], typed=set())
+    plan = check_jobs("baseline", ["seed=1,2", "hydra.sweep.dir=sweep"], typed=set())
     assert plan is not None
     multirun.write(multirun.Multirun(plan.folder, "baseline", [], [], plan.metric, plan.jobs))
     assert [job.number for job in multirun.read(plan.folder).jobs] == [0, 1]
@@ -431,7 +434,7 @@ def test_parts_of_weights_are_read(run: Any, finished: Path, tmp_path: Path) -> 
 
 
 def test_code_that_a_base_came_with_is_not_carried_on(tmp_path: Path, finished: Path) -> None:
-    card = model_folder.read_card(finished / "model")
+    card = read_card(finished / "model")
     network = backbone.load(
         str(finished / "base"), revision=None, quantization=backbone.config.Quantization.none, dtype=torch.float32,
         head=card.base["head"], kept=card.base["kept"], attention=backbone.config.Attention.causal,
@@ -457,4 +460,4 @@ def test_a_base_is_never_looked_for_in_the_working_directory(
     assert run("export", f"run={finished}", "output=out", "format=adapter") == 0
     shutil.move("out/base", "base")  # in the working directory, where the relative path of the card would lead
     with pytest.raises(UserError, match=r"out/base is damaged: config\.json is missing"):
-        model_folder.base_path(Path("out"), model_folder.read_card(Path("out")))
+        model_folder.base_path(Path("out"), read_card(Path("out")))

@@ -14,7 +14,7 @@ import yaml
 from conftest import SMALL
 from servers import PATIENCE
 
-from emotion_lightning.cli import app
+from emotion_lightning.errors import Stopped
 from emotion_lightning.training.callbacks.signals import StopOnSignal
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -88,10 +88,10 @@ def test_the_two_signals_that_stop_a_run_of_a_sweep_are_one_stop(monkeypatch: py
     monkeypatch.setenv("WANDB_SWEEP_ID", "swp1")
     callback._note(signal.SIGINT, None)
     callback._note(signal.SIGTERM, None)  # the agent's, which comes some seconds after W&B's own
-    with pytest.raises(app.Stopped):
+    with pytest.raises(Stopped):
         callback._note(signal.SIGINT, None)  # a person's second Ctrl-C
     monkeypatch.delenv("WANDB_SWEEP_ID")
-    with pytest.raises(app.Stopped):
+    with pytest.raises(Stopped):
         callback._note(signal.SIGTERM, None)
 
 

@@ -17,9 +17,10 @@ import yaml
 from conftest import SMALL, run_in_process
 from hub_server import OWNER, Hub, Repository, log_in
 
-from emotion_lightning.cli import app, multirun
+from emotion_lightning.cli import multirun
+from emotion_lightning.cli.jobs import check_jobs
 from emotion_lightning.config import schema
-from emotion_lightning.models import model_folder
+from emotion_lightning.models.card import CARD
 from emotion_lightning.runs import manifest, run_folder
 from emotion_lightning.tuning import trial
 
@@ -85,7 +86,7 @@ def target_of_hydra(folder: Folder) -> None:
 
 
 def target_in_card(folder: Folder) -> None:
-    file = folder.model / model_folder.CARD
+    file = folder.model / CARD
     card = json.loads(file.read_text())
     card["data"]["_target_"] = "os.system"
     file.write_text(json.dumps(card))
@@ -184,7 +185,7 @@ def sources(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     before = os.getcwd()
     os.chdir(place)
     try:
-        plan = app._check_jobs("train", [*SMALL, "seed=1,2", "hydra.sweep.dir=multirun"], typed=set())
+        plan = check_jobs("train", [*SMALL, "seed=1,2", "hydra.sweep.dir=multirun"], typed=set())
     finally:
         os.chdir(before)
     assert plan is not None

@@ -35,7 +35,7 @@ def _run(asked: argparse.Namespace, told: log.Log, dtype: str, number: int, *, p
     """Losses of the first steps: all runs have the same rows, order and schedule."""
     from emotion_lightning.errors import UserError
     from emotion_lightning.models import backbone
-    from emotion_lightning.training.callbacks import FiniteLoss
+    from emotion_lightning.training.callbacks.finite_loss import FiniteLoss
     from emotion_lightning.training.callbacks.skipped_steps import SkippedSteps
 
     with mock.patch.object(backbone, "keep_in_range", _as_it_is) if plain else contextlib.nullcontext():

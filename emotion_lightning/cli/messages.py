@@ -8,7 +8,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 
 from emotion_lightning.config import schema
-from emotion_lightning.errors import UserError, first_line
+from emotion_lightning.errors import UserError, first_line, nearest
 from emotion_lightning.runs import extras
 
 NO_SLURM = (
@@ -34,8 +34,7 @@ def as_user_error(command: str, error: BaseException, arguments: list[str]) -> U
             )
         choices = sorted(error.options)
         return UserError(
-            f"Unknown option {group}={option}{schema.nearest(option, set(choices))} "
-            f"Options of {group}: {', '.join(choices)}."
+            f"Unknown option {group}={option}{nearest(option, set(choices))} Options of {group}: {', '.join(choices)}."
         )
     if isinstance(error, OverrideParseException):
         return UserError(f"Cannot read {error.override!r}; settings are given as name=value, lists as name=[a,b].")

@@ -21,6 +21,7 @@ from emotion_lightning.cli import override_grammar
 from emotion_lightning.config import redaction, stored_settings
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs import bounded_files, manifest, run_folder
+from emotion_lightning.runs.files import atomic_write, write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +168,7 @@ def write(multirun: Multirun) -> None:
         )
     content = {**dataclasses.asdict(multirun), "started_in": str(Path.cwd())}
     del content["folder"]
-    run_folder.write_json(multirun.folder / JOBS, content)
+    write_json(multirun.folder / JOBS, content)
 
 
 def read(folder: Path) -> Multirun:
@@ -326,7 +327,7 @@ def write_table(multirun: Multirun) -> None:
     scores = [f"{split}/{score}" for split in ("validation", "test") for score in _by(multirun.metric)]
     columns = ["job", "state", *names, "thresholds", *scores, "train_seconds", "folder", "error"]
     with (
-        run_folder.replacing(multirun.folder / TABLE) as temporary,
+        atomic_write(multirun.folder / TABLE) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as opened,
     ):
         table = csv.DictWriter(opened, columns, restval="")
@@ -419,7 +420,7 @@ def show(multirun: Multirun) -> None:
 def note_failure(folder: Path, message: str) -> None:
     """Write down why a job failed."""
     with suppress(UserError, OSError):
-        run_folder.write_text(folder / ERROR, redaction.text(message))
+        write_text(folder / ERROR, redaction.text(message))
 
 
 def forget_failure(folder: Path) -> None:

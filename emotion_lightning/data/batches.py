@@ -17,7 +17,6 @@ from emotion_lightning import config
 from emotion_lightning.data.cleaning import cleaner
 from emotion_lightning.data.labels import Targets
 from emotion_lightning.errors import UserError
-from emotion_lightning.models.pooling import Batch
 
 WINDOW = 128
 """Batches whose texts are sorted by length together in evaluation."""
@@ -302,3 +301,7 @@ def _token_cuts(lengths: np.ndarray, budget: float) -> Iterator[tuple[int, int]]
         stop = min(len(lengths), start + max(1, int(budget // lengths[start])))
         yield start, stop
         start = stop
+
+
+Batch = dict[str, Any]
+"""Tensors by name, and a few plain numbers; `data.batches.Collate` tells which."""

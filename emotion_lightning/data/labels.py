@@ -10,7 +10,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
+from emotion_lightning import config
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -126,3 +129,32 @@ def check(labels: Sequence[str], source: str, *, id_column: str | None = None) -
                 f"{source} has labels {name} and p_{name}; prediction files hold the probability of {name} under "
                 f"p_{name}, so rename one."
             )
+
+
+def positive_weights(settings: config.WeightedBCE, *, label_counts: np.ndarray, rows: int) -> Tensor:
+    """How much a positive of each label counts against a negative, [label].
+
+    A label that no row or every row of train has gets weight 1: there is nothing to weigh one kind of row against. By
+    the formulas, one that every row has would weigh 0: it would have no gradient, and its output would stay random.
+    """
+    positives = torch.as_tensor(np.asarray(label_counts), dtype=torch.float64)
+    both = (positives > 0) & (positives < rows)
+    ratio = (rows - positives) / positives.clamp(min=1)
+    match settings.weights:
+        case config.PositiveWeights.none:
+            weights = torch.ones_like(ratio)
+        case config.PositiveWeights.neg_pos:
+            weights = ratio
+        case config.PositiveWeights.sqrt:
+            weights = ratio.sqrt()
+        case config.PositiveWeights.effective_number:
+            weights = _effective_number(rows - positives, settings.beta) / _effective_number(positives, settings.beta)
+    weights = torch.where(both, weights, 1.0)
+    if settings.clip is not None:
+        weights = weights.clamp(max=settings.clip)
+    return weights.float()
+
+
+def _effective_number(count: Tensor, beta: float) -> Tensor:
+    """How many rows a label's rows are worth, as each overlaps with the others (Cui et al., 2019, equation 2)."""
+    return (1 - beta**count) / (1 - beta)

@@ -8,10 +8,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from emotion_lightning import config
-from emotion_lightning.data.batches import Collate, EmotionRows, ShuffledByLength, SortedByLength, tokenize
+from emotion_lightning.data.batches import Batch, Collate, EmotionRows, ShuffledByLength, SortedByLength, tokenize
 from emotion_lightning.data.labels import Targets
 from emotion_lightning.data.rows import Corpus
-from emotion_lightning.models.pooling import Batch
 
 
 class EmotionData(lightning.LightningDataModule):

@@ -11,7 +11,7 @@ from emotion_lightning import config
 from emotion_lightning.data.formats import files
 from emotion_lightning.data.rows import SPLITS, WHOLE, Corpus, Rows
 from emotion_lightning.errors import UserError
-from emotion_lightning.runs import run_folder
+from emotion_lightning.runs.files import atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ def _sized(kept: np.ndarray, taken: np.ndarray, *, wanted: int, seed: int) -> tu
 
 def write(file: Path, corpus: Corpus) -> None:
     """Write which row went into which split, with a print of its text by which a changed row is told."""
-    with run_folder.replacing(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as opened:
+    with atomic_write(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as opened:
         writer = csv.writer(opened)
         writer.writerow(["id", "split", "text_sha256"])
         for name, rows in corpus.cut.items():

@@ -15,7 +15,7 @@ from emotion_lightning import config
 from emotion_lightning.data.rows import Rows
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation import thresholds
-from emotion_lightning.runs import run_folder
+from emotion_lightning.runs.files import atomic_write
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 
@@ -72,7 +72,7 @@ def writer(path: Path, labels: Sequence[str], settings: config.Predictions, *, i
             f"{path} would have two columns named {', '.join(sorted(repeated))}; rename the id column or label."
         )
     table = _Table(names, text=settings.text, probabilities=probabilities, safe=settings.csv_safe)
-    with run_folder.replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         match path.suffix.lower():
             case ".csv":
                 with temporary.open("w", encoding="utf-8", newline="") as file:

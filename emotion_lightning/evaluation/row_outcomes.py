@@ -11,6 +11,7 @@ from torch import Tensor
 from emotion_lightning.data.labels import normalised
 from emotion_lightning.errors import UserError, first_line
 from emotion_lightning.runs import manifest, run_folder
+from emotion_lightning.runs.files import atomic_write
 
 
 @dataclass
@@ -41,7 +42,7 @@ def write(folder: Path, split: str, outcomes: RowOutcomes) -> None:
         columns |= {f"gold_{name}": pyarrow.array(gold[:, i]) for i, name in enumerate(outcomes.labels)}
     shares = outcomes.probabilities.float().numpy()
     columns |= {f"p_{name}": pyarrow.array(shares[:, i]) for i, name in enumerate(outcomes.labels)}
-    with run_folder.replacing(folder / run_folder.OUTCOMES / f"{split}.parquet") as temporary:
+    with atomic_write(folder / run_folder.OUTCOMES / f"{split}.parquet") as temporary:
         pyarrow.parquet.write_table(pyarrow.table(columns), temporary)
 
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation import row_outcomes, thresholds
-from emotion_lightning.inference import upload
-from emotion_lightning.models import backbone, model_folder
+from emotion_lightning.models import backbone
+from emotion_lightning.models.card import Card, find_model_folder, read_card
+from emotion_lightning.models.hub import fetch_run
 from emotion_lightning.runs import run_folder
 
 log = logging.getLogger(__name__)
@@ -25,13 +26,13 @@ def members(run: str | Path | Sequence[str | Path] | None, *, name: str = "run")
     if run is None:
         return [str(backbone.BUNDLED_RUN)]
     given = [run] if isinstance(run, str | Path) else list(run)
-    found = [upload.fetch(one) for part in given for one in run_folder.several(str(part))]
+    found = [fetch_run(one) for part in given for one in run_folder.several(str(part))]
     if not found:
         raise UserError(f"{name}={run} names no run.")
     return found
 
 
-def card(runs: Sequence[str], *, name: str = "run") -> model_folder.Card:
+def card(runs: Sequence[str], *, name: str = "run") -> Card:
     """The card of a run or, of several, of their mean; no network is loaded.
 
     Thresholds are fitted on the mean of the runs' validation probabilities where they validated on the same rows, and
@@ -40,8 +41,8 @@ def card(runs: Sequence[str], *, name: str = "run") -> model_folder.Card:
     Raises:
         UserError: the runs have other labels.
     """
-    folders = [model_folder.model_folder(run, name=name) for run in runs]
-    cards = [model_folder.read_card(folder) for folder in folders]
+    folders = [find_model_folder(run, name=name) for run in runs]
+    cards = [read_card(folder) for folder in folders]
     first = cards[0]
     if len(cards) == 1:
         return first

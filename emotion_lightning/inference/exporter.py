@@ -22,9 +22,13 @@ from emotion_lightning.errors import UserError, first_line
 from emotion_lightning.evaluation import calibration, metrics, row_outcomes, thresholds
 from emotion_lightning.inference import onnx_graph, run_data
 from emotion_lightning.inference.predictor import BATCH_SIZE, Predictor, open_folder
-from emotion_lightning.models import adapter, backbone, model_folder, safe_loading
+from emotion_lightning.models import adapter, model_folder, safe_loading
+from emotion_lightning.models.card import Card
+from emotion_lightning.models.device import compute_dtype, device_for
+from emotion_lightning.models.hub import check_hub
 from emotion_lightning.reports import console
 from emotion_lightning.runs import bounded_files, manifest, run_folder
+from emotion_lightning.runs.files import write_json
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +101,8 @@ class _Job:
 
     folder: Path
     source: Path
-    run_card: model_folder.Card
-    card: model_folder.Card
+    run_card: Card
+    card: Card
     settings: config.Export
     rows: Rows
     own: Answers
@@ -121,7 +125,7 @@ class _Job:
         ]
 
 
-def write(folder: Path, source: Path, card: model_folder.Card, settings: config.Export) -> dict[str, Any]:
+def write(folder: Path, source: Path, card: Card, settings: config.Export) -> dict[str, Any]:
     """Fill a new folder; what its checks found, which it also keeps in export.json.
 
     Args:
@@ -147,7 +151,7 @@ def write(folder: Path, source: Path, card: model_folder.Card, settings: config.
     job = _Job(folder, source, card, new, settings, rows, own)
     content = {"format": settings.format.value, "rows": rows.name, "texts": len(rows.texts)}
     content |= _adapter(job) if adapter else _whole(job)
-    run_folder.write_json(folder / REPORT, content)
+    write_json(folder / REPORT, content)
     manifest.write(folder)
     return content
 
@@ -167,7 +171,7 @@ def _adapter(job: _Job) -> dict[str, Any]:
     shutil.copy(safe_loading.weights(job.source, "adapter_model.safetensors"), job.folder)
     method = bounded_files.read_json(safe_loading.weights(job.source, "adapter_config.json"))
     method |= {"base_model_name_or_path": card.base["path"], "revision": card.base["revision"]}
-    run_folder.write_json(job.folder / "adapter_config.json", method)
+    write_json(job.folder / "adapter_config.json", method)
     _save_words(job)
     if job.settings.base is not None:
         return {"weights": job.told(job.own)}  # whether the hub has that base is not known here
@@ -193,7 +197,7 @@ def _whole(job: _Job) -> dict[str, Any]:
     """Write one network that holds what was trained, in Transformers' form or as a graph."""
     card, rows, cpu = job.card, job.rows, config.Accelerator.cpu
     graph = card.is_graph
-    device = backbone.device_for(cpu if graph else job.settings.accelerator)
+    device = device_for(cpu if graph else job.settings.accelerator)
     merged, tokenizer, moved = _merged(job, device)
     dtype = job.settings.dtype if job.settings.dtype is not config.Dtype.auto else config.Dtype.float32
     card.base.update(
@@ -218,7 +222,7 @@ def _whole(job: _Job) -> dict[str, Any]:
         probes = [rows.texts[i] for i in rows.probes()]
         exact = dataclasses.replace(card, base=card.base | {"dtype": config.Dtype.float32.value})
         before = Predictor(merged, tokenizer, card=exact, device=device).probabilities(probes)
-        model_folder.save_whole(job.folder, merged.to(backbone.compute_dtype(dtype, device)))
+        model_folder.save_whole(job.folder, merged.to(compute_dtype(dtype, device)))
         del merged
         _save_words(job, tokenizer)
         again = job.read_again(job.settings.accelerator)
@@ -262,14 +266,14 @@ def _merged(job: _Job, device: torch.device) -> tuple[Any, Any, float | None]:
     return network, tokenizer, _must_be_close(answers(network), before, "merged and unmerged")
 
 
-def _base(source: Path, card: model_folder.Card) -> str:
+def _base(source: Path, card: Card) -> str:
     """Where the network below an adapter is, or a whole one; UserError if it cannot be had."""
     model_folder.check_weights(source, card)
     if not card.base["adapter"]:
         return str(source)
     path = model_folder.base_path(source, card)
     if not Path(path).is_dir():
-        backbone.check_hub(path, card.base["revision"])
+        check_hub(path, card.base["revision"])
     return path
 
 
@@ -288,7 +292,7 @@ def _same_in_any_batch(graph: Predictor, reference: Answers, rows: Rows) -> floa
 # --------------------------------------------------------------------------------------------------------- comparisons
 
 
-def _rows(source: Path, card: model_folder.Card, *, needed: bool) -> Rows:
+def _rows(source: Path, card: Card, *, needed: bool) -> Rows:
     """The run's validation rows, with what it said of them; else texts that come with this project."""
     try:
         corpus, split = run_data.read(run_data.data(card, source.parent), "validation", own=True)
@@ -308,13 +312,13 @@ def _rows(source: Path, card: model_folder.Card, *, needed: bool) -> Rows:
     return Rows("validation", list(rows.texts), torch.from_numpy(rows.targets[:, order]), answers)
 
 
-def _sample(card: model_folder.Card) -> config.Sample:
+def _sample(card: Card) -> config.Sample:
     values = {field.name: card.data.get(field.name) for field in dataclasses.fields(config.Sample)}
     sample: config.Sample = schema.from_plain(config.Sample, values | {"max_rows": None, "folds": None, "fold": None})
     return sample
 
 
-def _own(source: Path, card: model_folder.Card, rows: Rows, accelerator: config.Accelerator) -> Answers:
+def _own(source: Path, card: Card, rows: Rows, accelerator: config.Accelerator) -> Answers:
     """What the run says of the rows: as it keeps it, else computed again."""
     size = _size(source)
     if card.base["adapter"]:
@@ -351,7 +355,7 @@ def _refitted(job: _Job, form: Answers) -> dict[str, Any]:
     return {"are": "fitted anew" if job.settings.refit else "the run's", "largest_shift": shift, "fitted_anew": scores}
 
 
-def _scores(probabilities: Tensor, rows: Rows, card: model_folder.Card) -> dict[str, float]:
+def _scores(probabilities: Tensor, rows: Rows, card: Card) -> dict[str, float]:
     """By the card's thresholds; nothing where the rows are not labelled."""
     if rows.targets is None:
         return {}

@@ -11,7 +11,9 @@ import yaml
 
 from emotion_lightning.config import redaction
 from emotion_lightning.errors import UserError
-from emotion_lightning.models import model_folder, stock_code
+from emotion_lightning.models import stock_code
+from emotion_lightning.models.card import Card
+from emotion_lightning.models.readme import stock_block
 from emotion_lightning.reports import console, pages
 from emotion_lightning.runs import bounded_files, manifest, run_folder
 
@@ -49,7 +51,7 @@ class Story:
     """
 
     repository: str
-    card: model_folder.Card
+    card: Card
     form: Form
     base: str | None
     licence: str | None
@@ -129,7 +131,7 @@ def readme(story: Story) -> str:
             "table": console.markdown(story.split, scores) if story.split and scores else None,
             "cost": (story.scores or {}).get("cost"),
             "settings": _settings(story),
-            "code": "\n".join(model_folder.stock_block(card, folder=f"snapshot_download({json.dumps(here)})")),
+            "code": "\n".join(stock_block(card, folder=f"snapshot_download({json.dumps(here)})")),
             "needs": stock_code.needs(card.base, graph=card.is_graph),
             "in_float32": stock_code.IN_FLOAT32,
             "pipeline": "\n".join(stock_code.pipeline(json.dumps(here), max_tokens=card.max_tokens)),
@@ -211,7 +213,7 @@ def _settings(story: Story) -> str | None:
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110).rstrip()
 
 
-def _data(card: model_folder.Card) -> _Data:
+def _data(card: Card) -> _Data:
     option = card.data["option"]
     if option == "sample":
         return _Data(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from emotion_lightning import config
+from emotion_lightning.data.batches import Batch
 from emotion_lightning.errors import UserError, first_line
 from emotion_lightning.models import pooling, safe_loading
 from emotion_lightning.runs import extras
@@ -149,7 +150,7 @@ class Graph:
                 "input_ids and attention_mask are asked for."
             )
 
-    def logits(self, batch: pooling.Batch) -> Tensor:
+    def logits(self, batch: Batch) -> Tensor:
         """Logits of a batch that is padded on the right, [batch, label], float32 on the CPU."""
         ids = batch["input_ids"].numpy()
         mask = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).numpy()

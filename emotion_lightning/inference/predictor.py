@@ -15,12 +15,14 @@ from torch import Tensor
 
 from emotion_lightning import config
 from emotion_lightning.data import cleaning
-from emotion_lightning.data.batches import WINDOW, Collate, EmotionRows, Tokens, by_length, tokenize
+from emotion_lightning.data.batches import WINDOW, Batch, Collate, EmotionRows, Tokens, by_length, tokenize
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation import calibration, thresholds
 from emotion_lightning.inference import ensemble, onnx_graph
 from emotion_lightning.inference.threads import Cores
-from emotion_lightning.models import backbone, model_folder, ngrams, nonfinite, pooling
+from emotion_lightning.models import model_folder, ngrams, nonfinite, pooling
+from emotion_lightning.models.card import Card, find_model_folder, read_card
+from emotion_lightning.models.device import cast_products, compute_dtype, device_for, enough_memory
 from emotion_lightning.runs import manifest, quiet, waiting
 
 BATCH_SIZE = 32
@@ -49,7 +51,7 @@ class Labeller(ABC):
         card: labels and thresholds.
     """
 
-    def __init__(self, card: model_folder.Card) -> None:
+    def __init__(self, card: Card) -> None:
         self.card = card
 
     @abstractmethod
@@ -118,7 +120,7 @@ class Predictor(Labeller):
         device: where the network is.
     """
 
-    def __init__(self, network: Any, tokenizer: Any, *, card: model_folder.Card, device: torch.device) -> None:
+    def __init__(self, network: Any, tokenizer: Any, *, card: Card, device: torch.device) -> None:
         super().__init__(card)
         self.network = network
         self.tokenizer = tokenizer
@@ -151,9 +153,7 @@ class Predictor(Labeller):
 
         def answers(rows: list[int]) -> Tensor:
             batch = collate(rows)
-            enough = backbone.enough_memory(
-                partial(tuple, batch["input_ids"].shape), training=False, batch_tokens=budget
-            )
+            enough = enough_memory(partial(tuple, batch["input_ids"].shape), training=False, batch_tokens=budget)
             with torch.inference_mode(), self._precision(), enough:
                 return self._forward({n: v for n, v in batch.items() if n in ("input_ids", "attention_mask")})
 
@@ -165,7 +165,7 @@ class Predictor(Labeller):
             raise UserError(self._not_finite(logits, batches, answers))
         return logits
 
-    def _forward(self, batch: pooling.Batch) -> Tensor:
+    def _forward(self, batch: Batch) -> Tensor:
         moved = {name: value.to(self.device) for name, value in batch.items()}
         return pooling.logits(self.network, moved, pooling=self.card.pooling())
 
@@ -184,14 +184,14 @@ class Predictor(Labeller):
 
     def _precision(self) -> AbstractContextManager[Any]:
         # The same autocast as in training, so that a run's own numbers come out again.
-        dtype = backbone.compute_dtype(config.Dtype(self.card.base["dtype"]), self.device)
+        dtype = compute_dtype(config.Dtype(self.card.base["dtype"]), self.device)
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not torch.float32)
 
 
 class GraphPredictor(Predictor):
     """The same of a graph for onnxruntime, in `network`."""
 
-    def _forward(self, batch: pooling.Batch) -> Tensor:
+    def _forward(self, batch: Batch) -> Tensor:
         return self.network.logits(batch)
 
     def _not_finite(self, logits: Tensor, batches: list[Any], answers: Callable[[list[int]], Tensor]) -> str:
@@ -206,7 +206,7 @@ class NgramPredictor(Labeller):
         card: labels and thresholds.
     """
 
-    def __init__(self, classifier: ngrams.NgramClassifier, *, card: model_folder.Card) -> None:
+    def __init__(self, classifier: ngrams.NgramClassifier, *, card: Card) -> None:
         super().__init__(card)
         self._classifier = classifier
 
@@ -232,7 +232,7 @@ class Average(Labeller):
         card: labels and thresholds of the average, as `average.card` makes it.
     """
 
-    def __init__(self, members: Sequence[Labeller], card: model_folder.Card) -> None:
+    def __init__(self, members: Sequence[Labeller], card: Card) -> None:
         super().__init__(card)
         self.members = members
 
@@ -268,7 +268,7 @@ def load(run: str | Path | Sequence[str | Path] | None = None, *, accelerator: s
     return open_runs(runs, ensemble.card(runs), accelerator=accelerator)
 
 
-def open_runs(runs: Sequence[str], card: model_folder.Card, *, accelerator: str) -> Labeller:
+def open_runs(runs: Sequence[str], card: Card, *, accelerator: str) -> Labeller:
     """What `load` gives, of runs whose common card, `average.card`, is known already."""
     quiet.libraries()
     waiting.says("Loading the network" if len(runs) == 1 else f"Loading {len(runs)} networks")
@@ -277,20 +277,20 @@ def open_runs(runs: Sequence[str], card: model_folder.Card, *, accelerator: str)
 
 
 def _load(run: str, accelerator: str) -> Labeller:
-    folder = model_folder.model_folder(run)
-    card = model_folder.read_card(folder)
+    folder = find_model_folder(run)
+    card = read_card(folder)
     if card.is_baseline:
         return NgramPredictor(ngrams.load(folder, card.ngrams, labels=len(card.labels)), card=card)
     return open_folder(folder, card, accelerator=config.Accelerator(accelerator))
 
 
-def open_folder(folder: Path, card: model_folder.Card, *, accelerator: config.Accelerator) -> Predictor:
+def open_folder(folder: Path, card: Card, *, accelerator: config.Accelerator) -> Predictor:
     """What labels texts with a model folder, of a run or of an export."""
     if card.is_graph:
         manifest.check(folder, "*.onnx*")
         graph = onnx_graph.Graph(folder, labels=len(card.labels), accelerator=accelerator)
         return GraphPredictor(graph, model_folder.load_tokenizer(folder), card=card, device=torch.device("cpu"))
-    device = backbone.device_for(accelerator)
+    device = device_for(accelerator)
     network, tokenizer = model_folder.load_model(folder, card=card, device=device)
-    backbone.cast_products(network, backbone.compute_dtype(config.Dtype(card.base["dtype"]), device))
+    cast_products(network, compute_dtype(config.Dtype(card.base["dtype"]), device))
     return Predictor(network, tokenizer, card=card, device=device)

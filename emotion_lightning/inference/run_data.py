@@ -7,7 +7,7 @@ from emotion_lightning.config import schema, stored_settings
 from emotion_lightning.data import sources
 from emotion_lightning.data.rows import WHOLE, Corpus
 from emotion_lightning.errors import UserError
-from emotion_lightning.models.model_folder import CARD, Card
+from emotion_lightning.models.card import CARD, Card
 from emotion_lightning.runs import manifest, run_folder
 
 

@@ -1,11 +1,10 @@
 """The pretrained network, quantised or not, with a fresh classification head."""
 
-import contextlib
 import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from emotion_lightning import config
-from emotion_lightning.errors import LOG_IN, UserError, first_line, no_access
+from emotion_lightning.errors import UserError, first_line
 from emotion_lightning.models import first_token, float16, pooling, safe_loading, weights
-from emotion_lightning.runs import manifest, run_folder, slurm
+from emotion_lightning.models.device import compute_dtype
+from emotion_lightning.models.hub import check_hub
+from emotion_lightning.runs import manifest, run_folder
+from emotion_lightning.runs.files import follow_umask
 
 log = logging.getLogger(__name__)
 
@@ -45,36 +47,6 @@ def check_access(settings: config.Model) -> None:
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", settings.path):
         raise UserError(f"model.path={settings.path} is neither a folder nor a hub id such as google/gemma-1.1-2b-it.")
     check_hub(settings.path, settings.revision)
-
-
-def check_hub(path: str, revision: str | None) -> None:
-    """Raise UserError with the steps to take if a model of the hub cannot be had."""
-    from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
-    cached = try_to_load_from_cache(path, "config.json", revision=revision)
-    if isinstance(cached, str):
-        return
-    page = f"https://huggingface.co/{path}"
-    try:
-        # One request without retries: from_pretrained itself would try for most of a minute before it gives up.
-        HfApi().auth_check(path)
-    except GatedRepoError as error:
-        raise UserError(_steps(path, f"its licence must be accepted first ({page})")) from error
-    except RepositoryNotFoundError as error:
-        raise UserError(_steps(path, "the hub does not know it, or it is private")) from error
-    except Exception as error:  # the hub client raises errors of its own, of httpx and of the system
-        raise UserError(_steps(path, f"the hub cannot be reached ({first_line(error)})")) from error
-
-
-def _steps(path: str, reason: str) -> str:
-    return no_access(
-        path,
-        reason,
-        f"Accept the licence on https://huggingface.co/{path}",
-        LOG_IN,
-        otherwise="point model.path at a folder that holds the model; model=tiny needs no download.",
-    )
 
 
 def load_tokenizer(settings: config.Model) -> Any:
@@ -314,74 +286,6 @@ def _set_attention(network: Any, attention: config.Attention) -> None:
         )
 
 
-@contextlib.contextmanager
-def enough_memory(
-    batch: Callable[[], tuple[int, ...]], *, training: bool, batch_tokens: int | None = None
-) -> Iterator[None]:
-    """Turn running out of memory into a UserError with the settings that help.
-
-    Args:
-        batch: texts and tokens of the batch that did not fit.
-        training: whether it was for a training step, which more settings make smaller.
-        batch_tokens: what batches are cut by, if not by their number of texts.
-    """
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        on_cpu = "DefaultCPUAllocator" in str(error)  # a plain RuntimeError
-        if not (on_cpu or isinstance(error, torch.OutOfMemoryError | MemoryError)):
-            raise
-        rows, tokens = batch()
-        smaller = f"data.batch_tokens={batch_tokens // 2}" if batch_tokens else f"data.batch_size={max(1, rows // 2)}"
-        if training:
-            smaller += (
-                " with trainer.accumulate_grad_batches=2 (the same optimizer steps), "
-                "model.activation_checkpointing=true, model.quantization=nf4 or a smaller data.max_tokens"
-            )
-        where = "memory" if on_cpu else "GPU memory"
-        raise UserError(f"Out of {where} with a batch of {rows} texts of {tokens} tokens. Try {smaller}.") from error
-
-
-def device_for(accelerator: config.Accelerator) -> torch.device:
-    """The device of this process."""
-    if accelerator == "gpu" and not torch.cuda.is_available():
-        raise UserError(
-            "accelerator=gpu, but torch sees no GPU; choose trainer=cpu (accelerator=cpu) or install a CUDA build."
-        )
-    if accelerator == "mps" or (accelerator == "auto" and torch.backends.mps.is_available()):
-        return torch.device("mps")
-    if accelerator == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    # A launcher may show each process its own GPU alone.
-    return torch.device("cuda", slurm.local_rank() % torch.cuda.device_count())
-
-
-def compute_dtype(dtype: config.Dtype, device: torch.device) -> torch.dtype:
-    """What to compute in on a device: bfloat16 where it has it, else float16 on a GPU and float32 on a CPU."""
-    if dtype is not config.Dtype.auto:
-        return {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[dtype.value]
-    if device.type == "cuda":
-        # A T4 emulates bfloat16, slowly; torch counts that as supported unless told otherwise.
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    if device.type == "cpu" and torch.backends.cpu.get_cpu_capability() != "DEFAULT" and _cpu_has_bfloat16():
-        return torch.bfloat16
-    return torch.float32
-
-
-def precision(dtype: torch.dtype, device: torch.device) -> Any:
-    """Lightning's plugin that computes in a dtype, with float32 trained parameters."""
-    from lightning.pytorch.plugins import MixedPrecision, Precision
-
-    if dtype is torch.float32:
-        return Precision()
-    # Not by its name: asked for "16-mixed" on a CPU, Lightning 2.6 takes bfloat16, though torch has both there.
-    return MixedPrecision("16-mixed" if dtype is torch.float16 else "bf16-mixed", device.type)
-
-
-def _cpu_has_bfloat16() -> bool:
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
 def has_own_base(settings: config.Model) -> bool:
     """Whether a run keeps its base: random weights are nowhere else, and another version's `tiny` may be another."""
     return not settings.pretrained or settings.path == TINY
@@ -443,7 +347,7 @@ def _kept(base_folder: Path, write: Callable[[Path], object]) -> str:
                 shutil.rmtree(part, ignore_errors=True)
                 try:
                     write(part)
-                    run_folder.follow_umask(*(file for file in part.iterdir() if file.is_file()))
+                    follow_umask(*(file for file in part.iterdir() if file.is_file()))
                     manifest.write(part)
                     part.rename(base_folder)
                 finally:
@@ -474,16 +378,6 @@ def _keep_gradients_on_cpu(network: nn.Module) -> None:
     for module in network.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]  # bitsandbytes' own attribute
-
-
-def cast_products(network: nn.Module, dtype: torch.dtype) -> None:
-    """Hold the weights of linear layers in a dtype, for a network that is trained no more; the answers stay the same.
-
-    Autocast would cast them anew for each batch, a twentieth of the time with 32 short texts in each.
-    """
-    for module in network.modules():
-        if type(module) is nn.Linear:
-            module.to(dtype)
 
 
 class Float32Linear(nn.Linear):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from emotion_lightning import config
+from emotion_lightning.data.batches import Batch
 from emotion_lightning.models import pooling
 
 log = logging.getLogger(__name__)
@@ -48,9 +49,7 @@ class Start:
         return 1.0 if self.rms <= _USUAL else 2.0 ** -round(math.log2(self.rms))
 
 
-def measure(
-    network: nn.Module, batch: pooling.Batch, *, head: list[str], way: config.Pooling, dtype: torch.dtype
-) -> Start:
+def measure(network: nn.Module, batch: Batch, *, head: list[str], way: config.Pooling, dtype: torch.dtype) -> Start:
     """What the output layer of a network in training mode is given and gives; no random number is drawn.
 
     Args:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from emotion_lightning import config
+from emotion_lightning.data.labels import positive_weights
 
 
 def build(settings: config.Loss, *, label_counts: np.ndarray, rows: int) -> nn.Module:
@@ -32,35 +33,6 @@ def build(settings: config.Loss, *, label_counts: np.ndarray, rows: int) -> nn.M
         case config.Correlated():
             return Correlated(alpha=settings.alpha)
     raise TypeError(f"no loss for {type(settings).__name__}")
-
-
-def positive_weights(settings: config.WeightedBCE, *, label_counts: np.ndarray, rows: int) -> Tensor:
-    """How much a positive of each label counts against a negative, [label].
-
-    A label that no row or every row of train has gets weight 1: there is nothing to weigh one kind of row against. By
-    the formulas, one that every row has would weigh 0: it would have no gradient, and its output would stay random.
-    """
-    positives = torch.as_tensor(np.asarray(label_counts), dtype=torch.float64)
-    both = (positives > 0) & (positives < rows)
-    ratio = (rows - positives) / positives.clamp(min=1)
-    match settings.weights:
-        case config.PositiveWeights.none:
-            weights = torch.ones_like(ratio)
-        case config.PositiveWeights.neg_pos:
-            weights = ratio
-        case config.PositiveWeights.sqrt:
-            weights = ratio.sqrt()
-        case config.PositiveWeights.effective_number:
-            weights = _effective_number(rows - positives, settings.beta) / _effective_number(positives, settings.beta)
-    weights = torch.where(both, weights, 1.0)
-    if settings.clip is not None:
-        weights = weights.clamp(max=settings.clip)
-    return weights.float()
-
-
-def _effective_number(count: Tensor, beta: float) -> Tensor:
-    """How many rows a label's rows are worth, as each overlaps with the others (Cui et al., 2019, equation 2)."""
-    return (1 - beta**count) / (1 - beta)
 
 
 class WeightedBCE(nn.Module):

@@ -11,7 +11,8 @@ from emotion_lightning import config
 from emotion_lightning.data.labels import Targets
 from emotion_lightning.errors import UserError, first_line
 from emotion_lightning.models import safe_loading
-from emotion_lightning.runs import manifest, run_folder
+from emotion_lightning.runs import manifest
+from emotion_lightning.runs.files import write_bytes
 
 FILE = "ngrams.safetensors"
 """N-grams, their weights and the regressions: numbers and text only, so that loading it can run no code."""
@@ -107,7 +108,7 @@ class NgramClassifier:
             lines = "\n".join(vectorizer.get_feature_names_out()).encode(errors="surrogatepass")
             tensors[f"{name}.text"] = np.frombuffer(lines, dtype=np.uint8)
             tensors[f"{name}.idf"] = vectorizer.idf_
-        run_folder.write_bytes(folder / FILE, save(tensors))
+        write_bytes(folder / FILE, save(tensors))
 
 
 def load(folder: Path, lengths: Mapping[str, Sequence[int]], *, labels: int) -> NgramClassifier:

@@ -6,9 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from emotion_lightning.config import Attention, Pooling
-
-Batch = dict[str, Any]
-"""Tensors by name, and a few plain numbers; `data.batches.Collate` tells which."""
+from emotion_lightning.data.batches import Batch
 
 
 def logits(network: Any, batch: Batch, *, pooling: Pooling) -> Tensor:

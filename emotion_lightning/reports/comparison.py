@@ -10,7 +10,8 @@ from typing import Any
 from emotion_lightning import config
 from emotion_lightning.evaluation.bootstrap import Difference, Spread
 from emotion_lightning.evaluation.run_groups import FinishedRun
-from emotion_lightning.reports.pages import Section, cell, line
+from emotion_lightning.reports.pages import Section
+from emotion_lightning.runs.plain_text import markdown_cell, markdown_line
 
 _COST = {
     "trainable_parameters": "trained parameters",
@@ -177,24 +178,25 @@ def _costs(found: Comparison) -> Section:
 
 def markdown(found: Comparison) -> str:
     """Sentences, tables and notes as Markdown."""
-    parts = ["# Comparison of runs", "", *[f"- {line(text)}" for text in sentences(found)], ""]
+    parts = ["# Comparison of runs", "", *[f"- {markdown_line(text)}" for text in sentences(found)], ""]
     for section in sections(found):
         parts += [
-            f"## {line(section.title)}",
+            f"## {markdown_line(section.title)}",
             "",
             _row(section.columns),
             "|---|" + "---:|" * (len(section.columns) - 1),
         ]
         parts += [*[_row(row) for row in section.rows], ""]
-    parts += [*[f"- {line(note)}" for note in notes(found)], "", "## Runs", ""]
+    parts += [*[f"- {markdown_line(note)}" for note in notes(found)], "", "## Runs", ""]
     parts += [
-        f"- {line(group.name)}: {line(', '.join(str(run.folder) for run in group.runs))}" for group in found.groups
+        f"- {markdown_line(group.name)}: {markdown_line(', '.join(str(run.folder) for run in group.runs))}"
+        for group in found.groups
     ]
     return "\n".join(parts) + "\n"
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell(text) for text in cells) + " |"
+    return "| " + " | ".join(markdown_cell(text) for text in cells) + " |"
 
 
 def table(found: Comparison) -> str:

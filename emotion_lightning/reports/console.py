@@ -6,7 +6,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from emotion_lightning import terminal
-from emotion_lightning.reports.pages import Section, printable
+from emotion_lightning.reports.pages import Section
+from emotion_lightning.runs.plain_text import printable
 
 PROTOCOL_METRICS = {
     "f1_macro": "macro F1",

@@ -10,8 +10,8 @@ from emotion_lightning import config
 from emotion_lightning.data import labels, overlap
 from emotion_lightning.data.batches import tokenize
 from emotion_lightning.data.cleaning import cleaner
+from emotion_lightning.data.labels import positive_weights
 from emotion_lightning.data.rows import Corpus, Rows
-from emotion_lightning.models import losses
 
 FEW = 20
 """A threshold fitted on fewer positives than this is mostly chance."""
@@ -296,9 +296,7 @@ def _weights(chosen: config.Loss, counts: np.ndarray, rows: int) -> dict[str, li
     }
     if isinstance(chosen, config.WeightedBCE) and chosen.clip is not None:
         settings[f"weights={chosen.weights.value} clip={chosen.clip:g}"] = chosen
-    return {
-        name: losses.positive_weights(one, label_counts=counts, rows=rows).tolist() for name, one in settings.items()
-    }
+    return {name: positive_weights(one, label_counts=counts, rows=rows).tolist() for name, one in settings.items()}
 
 
 def _examples(

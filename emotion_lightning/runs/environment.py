@@ -13,6 +13,7 @@ from typing import Any
 
 from emotion_lightning.config import redaction
 from emotion_lightning.runs import bounded_files, run_folder
+from emotion_lightning.runs.files import write_json
 from emotion_lightning.version import __version__
 
 LIBRARIES = (
@@ -64,7 +65,7 @@ def record(folder: Path, *, arguments: Sequence[str], data_hashes: dict[str, str
         "variables": {name: value for name, value in sorted(os.environ.items()) if _VARIABLES.fullmatch(name)},
         "data_hashes": data_hashes,
     }
-    run_folder.write_json(file, {"starts": [*starts, start]})
+    write_json(file, {"starts": [*starts, start]})
 
 
 def git(folder: Path) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs import bounded_files, run_folder
+from emotion_lightning.runs.files import as_json, write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def write(folder: Path, files: Iterable[str] | None = None, *, coming: dict[str,
         files = [place.as_posix() for place in places if not any(part.startswith(".") for part in place.parts)]
     sums = {name: digest(folder / name) for name in files if name != NAME}
     sums |= {name: hashlib.sha256(content).hexdigest() for name, content in (coming or {}).items()}
-    run_folder.write_bytes(folder / NAME, text(sums).encode())
+    write_bytes(folder / NAME, text(sums).encode())
 
 
 def finish_run(folder: Path, metrics: Any) -> None:
@@ -61,11 +62,11 @@ def finish_run(folder: Path, metrics: Any) -> None:
         folder: the run folder, which holds everything else.
         metrics: the content of metrics.json.
     """
-    content = run_folder.as_json(metrics)
+    content = as_json(metrics)
     files = [file for pattern in _OF_RUN for file in folder.glob(pattern) if file.is_file() and file.name[0] != "."]
     places = [file.relative_to(folder).as_posix() for file in files]
     write(folder, places, coming={run_folder.METRICS: content})
-    run_folder.write_bytes(folder / run_folder.METRICS, content)
+    write_bytes(folder / run_folder.METRICS, content)
 
 
 def text(sums: dict[str, str]) -> str:

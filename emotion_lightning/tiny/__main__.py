@@ -19,8 +19,10 @@ from emotion_lightning.config import schema
 from emotion_lightning.data import official
 from emotion_lightning.errors import UserError
 from emotion_lightning.inference import predictor
-from emotion_lightning.models import backbone, model_folder
+from emotion_lightning.models import backbone
+from emotion_lightning.models.card import CARD, find_model_folder, read_card
 from emotion_lightning.runs import bounded_files, manifest, run_folder
+from emotion_lightning.runs.files import write_json
 from emotion_lightning.tiny import mixtures, train_tokenizer
 
 _FOLDS = 3
@@ -196,7 +198,7 @@ def network(run: Path) -> None:
     import torch
     from transformers import AutoModel
 
-    folder = model_folder.model_folder(str(run))
+    folder = find_model_folder(str(run))
     made = AutoModel.from_pretrained(folder, dtype=torch.bfloat16)
     made.config.num_labels, made.config.problem_type = 2, None  # the head is gone, and with it its labels
     made.save_pretrained(backbone.BUNDLED)
@@ -207,8 +209,8 @@ def network(run: Path) -> None:
 
 def classifier(run: Path) -> None:
     """Take the adapter of a run on that network, without what tells of the machine that trained it."""
-    folder = model_folder.model_folder(str(run))
-    card = model_folder.read_card(folder)
+    folder = find_model_folder(str(run))
+    card = read_card(folder)
     here = backbone.BUNDLED_RUN / run_folder.MODEL
     here.mkdir(exist_ok=True)
     for name in ("adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json"):
@@ -223,7 +225,7 @@ def classifier(run: Path) -> None:
         data=run_folder.without_places(card.data),
         data_hashes=run_folder.without_places(card.data_hashes),
     )
-    run_folder.write_json(here / model_folder.CARD, card.__dict__)
+    write_json(here / CARD, card.__dict__)
     manifest.write(here)
 
 

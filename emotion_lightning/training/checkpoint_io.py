@@ -9,7 +9,8 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from emotion_lightning.errors import UserError, first_line
-from emotion_lightning.runs import bounded_files, run_folder
+from emotion_lightning.runs import bounded_files
+from emotion_lightning.runs.files import atomic_write
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -22,7 +23,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write beside the old one, then rename."""
         try:
-            with run_folder.replacing(Path(path)) as temporary:
+            with atomic_write(Path(path)) as temporary:
                 torch.save(checkpoint, temporary)
         except (OSError, RuntimeError) as error:
             # torch tells of a full disk in words of its writer's.

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from emotion_lightning import config
+from emotion_lightning.config import schema
+from emotion_lightning.data.batches import Batch
+from emotion_lightning.data.module import EmotionData
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation import calibration, metrics, thresholds
 from emotion_lightning.models import nonfinite, pooling
-from emotion_lightning.models.pooling import Batch
 from emotion_lightning.training import optimizer
 
 
@@ -234,3 +236,17 @@ def refuse_not_finite(logits: Tensor, when: str, cause: nonfinite.Cause | None) 
     """Raise UserError for a network that training has ruined; its F1 would pass for that of one that says no."""
     if not bool(torch.isfinite(logits).all()):
         raise UserError(f"The network's outputs are not finite at {when}{nonfinite.told(cause)}")
+
+
+def checkpoint_identity(settings: config.Train, emotions: EmotionData) -> dict[str, Any]:
+    """What a checkpoint must share with a run to be loaded into it."""
+    return {
+        "base": settings.model.path if settings.model.pretrained else "random weights",
+        "architecture": str(settings.model.architecture) if not settings.model.pretrained else "",
+        "quantization": settings.model.quantization.value,
+        "attention": settings.model.attention.value,
+        "pooling": settings.model.pooling.value,
+        "labels": list(emotions.labels),
+        "data (a print of its rows)": {name: rows.sha256()[:12] for name, rows in emotions.rows.items()},
+        "peft": str(schema.plain(settings.peft)),
+    }

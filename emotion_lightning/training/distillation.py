@@ -16,8 +16,9 @@ from emotion_lightning.data.labels import Targets
 from emotion_lightning.data.rows import Rows
 from emotion_lightning.errors import UserError
 from emotion_lightning.inference import ensemble, predictor
-from emotion_lightning.models import model_folder
+from emotion_lightning.models.card import CARD, find_model_folder
 from emotion_lightning.runs import manifest, run_folder
+from emotion_lightning.runs.files import atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ def _kept_answers(name: str, ask: Callable[[], NDArray[np.float32]], *, shape: t
             if (found := _read_answers(entry, shape)) is not None:
                 return found
             answers = ask()
-            with run_folder.replacing(entry) as temporary, temporary.open("wb") as file:
+            with atomic_write(entry) as temporary, temporary.open("wb") as file:
                 np.save(file, answers)
             for old in sorted(folder.glob("*.npy"), key=lambda file: file.stat().st_mtime)[:-_KEPT]:
                 old.unlink(missing_ok=True)
@@ -175,7 +176,7 @@ def _fingerprint(texts: Sequence[str], runs: Sequence[str]) -> str:
 
 def _files_of(run: str) -> list[str]:
     """What tells a trained model from another one: its weights, its card, and the list of its base's files, hashed."""
-    folder = model_folder.model_folder(run, name=_SETTING)
+    folder = find_model_folder(run, name=_SETTING)
     bases = [place / run_folder.BASE / manifest.NAME for place in (folder, folder.parent)]
-    known = [folder / model_folder.CARD, *(file for file in bases if file.is_file())]
+    known = [folder / CARD, *(file for file in bases if file.is_file())]
     return [files.sha256(file) for file in sorted([*folder.glob("*.safetensors"), *known])]

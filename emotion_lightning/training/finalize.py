@@ -12,6 +12,7 @@ from emotion_lightning.config import redaction, schema
 from emotion_lightning.data.module import EmotionData
 from emotion_lightning.evaluation import calibration, scoring, thresholds
 from emotion_lightning.models import adapter, backbone, model_folder, pooling
+from emotion_lightning.models.card import Card
 from emotion_lightning.reports import console, run_page
 from emotion_lightning.runs import environment, manifest, run_folder, waiting
 from emotion_lightning.training import checkpoint_io, read_back
@@ -20,20 +21,6 @@ from emotion_lightning.training.classifier import EmotionClassifier, refuse_not_
 from emotion_lightning.training.loggers.wandb_logger import Run
 
 log = logging.getLogger(__name__)
-
-
-def identity(settings: config.Train, emotions: EmotionData) -> dict[str, Any]:
-    """What a checkpoint must share with a run to be loaded into it."""
-    return {
-        "base": settings.model.path if settings.model.pretrained else "random weights",
-        "architecture": str(settings.model.architecture) if not settings.model.pretrained else "",
-        "quantization": settings.model.quantization.value,
-        "attention": settings.model.attention.value,
-        "pooling": settings.model.pooling.value,
-        "labels": list(emotions.labels),
-        "data (a print of its rows)": {name: rows.sha256()[:12] for name, rows in emotions.rows.items()},
-        "peft": str(schema.plain(settings.peft)),
-    }
 
 
 def finish(
@@ -132,12 +119,12 @@ def _card(
     cuts: dict[str, Tensor],
     scaling: calibration.Scaling | None,
     network: Any,
-) -> model_folder.Card:
+) -> Card:
     own = backbone.has_own_base(settings.model)
     local = own or Path(settings.model.path).expanduser().is_dir()
     path = str(folder / run_folder.BASE) if own else settings.model.path
     assert isinstance(settings.data, config.Batches)
-    return model_folder.Card(
+    return Card(
         labels=emotions.labels,
         protocol=thresholds.protocol(settings.thresholds),
         thresholds={name: dict(zip(emotions.labels, cut.tolist(), strict=True)) for name, cut in cuts.items()},

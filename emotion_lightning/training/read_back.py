@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from emotion_lightning import config
 from emotion_lightning.errors import UserError
 from emotion_lightning.inference import predictor
-from emotion_lightning.models import backbone, model_folder
+from emotion_lightning.models.card import read_card
+from emotion_lightning.models.device import compute_dtype
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +43,11 @@ def check(folder: Path, texts: list[str], logits: Tensor, *, accelerator: config
         logits: of these texts by the network that was trained, [text, label].
         accelerator: where to compute.
     """
-    card = model_folder.read_card(folder)
+    card = read_card(folder)
     labeller = predictor.open_folder(folder, card, accelerator=accelerator)
     again, _ = labeller.outputs(texts[:TEXTS])
     difference = float((again.sigmoid() - logits[:TEXTS].sigmoid()).abs().max())
-    half = backbone.compute_dtype(config.Dtype(card.base["dtype"]), labeller.device) is not torch.float32
+    half = compute_dtype(config.Dtype(card.base["dtype"]), labeller.device) is not torch.float32
     rough = half or config.Quantization(card.base["quantization"]) is config.Quantization.int8
     if not difference <= (_ROUGH if rough else _EXACT):
         raise UserError(

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from emotion_lightning import config
 from emotion_lightning.errors import UserError, first_line
-from emotion_lightning.inference import upload
 from emotion_lightning.models import backbone, model_folder, safe_loading
+from emotion_lightning.models.card import Card, find_model_folder, read_card
+from emotion_lightning.models.hub import fetch_run
 from emotion_lightning.runs import manifest
 
 log = logging.getLogger(__name__)
@@ -31,8 +32,8 @@ def apply(network: Any, run: str, *, settings: config.Train, labels: list[str], 
     Raises:
         UserError: the earlier run is of another method, base or architecture.
     """
-    folder = model_folder.model_folder(upload.fetch(run, setting="init_from"), name="init_from")
-    card = model_folder.read_card(folder)
+    folder = find_model_folder(fetch_run(run, setting="init_from"), name="init_from")
+    card = read_card(folder)
     full = isinstance(settings.peft, config.Full)
     if card.is_baseline:
         raise UserError(f"init_from={run} is a baseline, which has no weights of a network; give a run of train.")
@@ -92,7 +93,7 @@ def _copy_head(own: Tensor, value: Tensor, *, here: list[str], there: list[str])
         own.copy_(value)
 
 
-def _check_base(card: model_folder.Card, folder: Path, run: str, settings: config.Train, base_folder: Path) -> None:
+def _check_base(card: Card, folder: Path, run: str, settings: config.Train, base_folder: Path) -> None:
     theirs = Path(model_folder.base_path(folder, card))
     if settings.model.pretrained != card.base["pretrained"]:
         same = False

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from emotion_lightning import config
 from emotion_lightning.cli import override_grammar
 from emotion_lightning.config import schema
-from emotion_lightning.errors import UserError
+from emotion_lightning.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -185,9 +185,7 @@ def _range(name: str, written: dict[str, Any], *, kinds: set[type]) -> Range:
     known = {"low", "high", "log", "step"}
     for key in written:
         if key not in known:
-            raise UserError(
-                f"{shown}: unknown {key}{schema.nearest(str(key), known)} A range has low, high, log, step."
-            )
+            raise UserError(f"{shown}: unknown {key}{nearest(str(key), known)} A range has low, high, log, step.")
     if not kinds & {int, float}:
         raise UserError(f"{shown}: {name} is no number; give a list of choices, [a, b].")
     missing = [key for key in ("low", "high") if key not in written]

@@ -17,9 +17,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from emotion_lightning import config
-from emotion_lightning.cli.app import Stopped
 from emotion_lightning.config import redaction, schema, stored_settings
-from emotion_lightning.errors import UserError, first_line
+from emotion_lightning.errors import Stopped, UserError, first_line
 from emotion_lightning.runs import run_folder, slurm
 from emotion_lightning.tuning import fork_server, search_space, study_facts
 from emotion_lightning.tuning.trial import OUTPUT, Training, measure

@@ -16,6 +16,8 @@ from emotion_lightning.config import redaction, schema
 from emotion_lightning.reports import console, pages
 from emotion_lightning.reports.pages import Section
 from emotion_lightning.runs import run_folder
+from emotion_lightning.runs.files import write_json, write_text
+from emotion_lightning.runs.plain_text import excerpt
 from emotion_lightning.tuning import search_space
 from emotion_lightning.tuning.study_facts import TITLES, StudyCard, Trial, falls, plain, shown
 
@@ -40,13 +42,13 @@ def write(folder: Path, card: StudyCard, *, arguments: Sequence[str], typed: Seq
         trial.number: override_grammar.shell_line("train", [*arguments, *search_space.overrides(trial.parameters)])
         for trial in best
     }
-    run_folder.write_text(folder / "trials.csv", _table(card))
-    run_folder.write_json(folder / "study.json", _plain(card, lines, typed))
+    write_text(folder / "trials.csv", _table(card))
+    write_json(folder / "study.json", _plain(card, lines, typed))
     for trial in best:
         text = _experiment(card, trial, arguments)
         if text is not None:
             name = BEST if trial is best[0] else f"trial_{trial.number}"
-            run_folder.write_text(folder / EXPERIMENT / f"{name}.yaml", text)
+            write_text(folder / EXPERIMENT / f"{name}.yaml", text)
     _page(folder, card, lines, typed)
     if not best:
         return
@@ -212,7 +214,7 @@ def _trials(card: StudyCard) -> Section:
         ] or ["–"] * len(card.objectives)
         parameters = [plain(trial.parameters[name]) if name in trial.parameters else "–" for name in card.parameters]
         seconds = "–" if trial.seconds is None else f"{trial.seconds:,.0f}"
-        rows.append([str(trial.number), trial.state, *values, *parameters, seconds, pages.excerpt(trial.note, 200)])
+        rows.append([str(trial.number), trial.state, *values, *parameters, seconds, excerpt(trial.note, 200)])
     columns = ["trial", "state", *[TITLES[o] for o in card.objectives], *card.parameters, "seconds", "note"]
     note = "A trial is lost whose worker was killed, stopped where it was asked to; both are run again."
     return Section("Trials", note, columns=columns, rows=rows, looks=looks)

@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from emotion_lightning.reports.charts.names import shown
-from emotion_lightning.reports.pages import Picture, Spot, printable
+from emotion_lightning.reports.pages import Picture, Spot
+from emotion_lightning.runs.plain_text import printable
 
 BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
 """Okabe and Ito's, told apart by colour-blind readers too."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib import font_manager, ft2font
 
-from emotion_lightning.reports.pages import printable
+from emotion_lightning.runs.plain_text import printable
 
 log = logging.getLogger(__name__)
 

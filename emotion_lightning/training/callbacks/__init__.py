@@ -11,9 +11,8 @@ import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, TQDMProgressBar
 
 from emotion_lightning import config
-from emotion_lightning.errors import UserError
-from emotion_lightning.models import nonfinite
 from emotion_lightning.runs import run_folder
+from emotion_lightning.training.callbacks import epoch_log, finite_loss
 from emotion_lightning.training.callbacks.checkpoints import KeptCheckpoint, LastCheckpoint, PatientStopping
 from emotion_lightning.training.callbacks.clock import Clock
 from emotion_lightning.training.callbacks.ema import Average
@@ -47,10 +46,10 @@ def build(
     history = History(folder / run_folder.HISTORY)
     callbacks: list[Callback] = [
         clock,
-        FiniteLoss(row_ids),
+        finite_loss.FiniteLoss(row_ids),
         SkippedSteps(),
         history,
-        EpochLines(settings.monitor, history),
+        epoch_log.EpochLines(settings.monitor, history),
     ]
     if settings.ema_decay is not None:
         callbacks.append(Average(settings.ema_decay))
@@ -96,51 +95,3 @@ def shows_bar(trainer: config.Trainer) -> bool:
 
 def _last(checkpoints: Path, **when: Any) -> KeptCheckpoint:
     return LastCheckpoint(checkpoints, filename="last", save_top_k=1, enable_version_counter=False, **when)
-
-
-class FiniteLoss(Callback):
-    """Ends a run whose loss is not a number: Lightning would train on and call the ruin its best."""
-
-    def __init__(self, row_ids: Sequence[str]) -> None:
-        self.row_ids = row_ids
-        self._batch: Any = None
-        self._looks = False
-
-    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_index: int) -> None:
-        """Decide whether to look at its loss; on a GPU at every tenth only, since looking waits for the device."""
-        self._batch = batch
-        self._looks = trainer.strategy.root_device.type == "cpu" or batch_index % 10 == 0
-
-    def on_before_backward(self, trainer: Any, module: Any, loss: Any) -> None:
-        """Look at the loss before its gradients ruin what it came from."""
-        if not self._looks or bool(torch.isfinite(loss)):
-            return
-        rates = ", ".join(f"{group['lr']:.2g}" for group in trainer.optimizers[0].param_groups)
-        ids = [self.row_ids[row] for row in self._batch["rows"].tolist()]
-        raise UserError(
-            f"The loss is {float(loss)} at step {trainer.global_step + 1} (epoch {trainer.current_epoch + 1}), at "
-            f"learning rates {rates}, on the training rows {', '.join(ids)}"
-            + nonfinite.told(module.cause_in(self._batch))
-        )
-
-
-class EpochLines(Callback):
-    """A line in the log after each epoch, from the history's last row."""
-
-    def __init__(self, monitor: str, history: History) -> None:
-        self.monitor = monitor
-        self.history = history
-
-    def on_validation_end(self, trainer: Any, module: Any) -> None:
-        """Write the losses and the main scores."""
-        if trainer.sanity_checking or not trainer.is_global_zero or trainer.state.fn != "fit":
-            return
-        seen = self.history.rows[-1]
-        names = dict.fromkeys(["train/loss", "val/loss", "val/f1_macro", "val/f1_micro", "val/jaccard", self.monitor])
-        log.info(
-            "epoch %d/%d  step %d  %s",
-            seen["epoch"],
-            trainer.max_epochs,
-            seen["step"],
-            "  ".join(f"{name} {seen[name]:.4f}" for name in names if name in seen),
-        )

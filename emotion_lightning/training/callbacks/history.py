@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from emotion_lightning.runs import run_folder
+from emotion_lightning.runs.files import atomic_write
 
 Row = dict[str, float]
 """A validation: `epoch` counted from 1, `step`, `train/loss` if there were steps, and every metric under `val/`."""
@@ -62,7 +62,7 @@ class History(Callback):
 def write(file: Path, rows: list[Row]) -> None:
     """Write rows as csv, in one step."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    with run_folder.replacing(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as opened:
+    with atomic_write(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as opened:
         writer = csv.DictWriter(opened, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

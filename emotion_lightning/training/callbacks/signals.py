@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 
-from emotion_lightning.cli.app import Stopped
+from emotion_lightning.errors import Stopped
 from emotion_lightning.runs import run_folder, slurm
 from emotion_lightning.training.callbacks.checkpoints import at_whole_step
 

@@ -1,23 +1,19 @@
 """Where metrics go besides the run folder: Weights & Biases, MLflow, TensorBoard, a CSV file, or nowhere."""
 
-import csv
 import dataclasses
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from emotion_lightning import config
-from emotion_lightning.cli.app import Stopped
 from emotion_lightning.config import redaction
-from emotion_lightning.errors import UserError
+from emotion_lightning.errors import Stopped, UserError
 from emotion_lightning.reports.run_facts import RunCard
-from emotion_lightning.runs import run_folder, slurm
-from emotion_lightning.training import checkpoint_io
+from emotion_lightning.runs import slurm
 from emotion_lightning.training.loggers import base
 from emotion_lightning.training.loggers.base import Run
 
@@ -71,74 +67,11 @@ class _WandbRun(Run):
         experiment.log_artifact(artifact)
 
 
-def check(settings: config.Logger) -> None:
-    """Raise UserError, before any other work, if the logger cannot work as asked."""
-    if isinstance(settings, config.WandB):
-        _offline(settings)
-    else:
-        base.check(settings)
-
-
-@contextmanager
-def run(settings: config.Logger, folder: Path, *, resolved: dict[str, Any], multirun: bool) -> Iterator[Run]:
-    """A logger that is closed when training ends, also by an error, and before the next job of a multirun.
-
-    Args:
-        settings: which logger.
-        folder: the run folder.
-        resolved: every setting, secrets redacted.
-        multirun: the run is a job of a multirun, whose folder then names the W&B group.
-    """
-    from lightning.pytorch.utilities import rank_zero_only
-
-    match settings:
-        case _ if getattr(rank_zero_only, "rank", 0) != 0:
-            yield Run(False)  # of several processes the first alone logs
-        case config.WandB():
-            yield from _wandb(settings, folder, resolved=resolved, multirun=multirun)
-        case config.MLflow():
-            yield from base.mlflow_run(settings, folder, resolved=dotted(resolved), multirun=multirun)
-        case config.TensorBoard():
-            yield from base.tensorboard_run(folder, resolved=dotted(resolved), step=_step(folder))
-        case config.CSV():
-            logger = _csv(folder)
-            try:
-                yield Run(logger)
-            finally:
-                logger.finalize("finished")
-        case _:
-            yield Run(False)
-
-
-def _csv(folder: Path) -> Any:
-    """Lightning's CSV logger, which would remove the metrics.csv of a run that goes on; here it goes on too."""
-    from lightning.pytorch.loggers import CSVLogger
-
-    file = folder / "metrics.csv"
-    rows: list[dict[str, Any]] = []
-    if file.is_file() and (step := _step(folder)) is not None:
-        with file.open(encoding="utf-8", newline="") as opened:
-            kept = [row for row in csv.DictReader(opened) if int(float(row["step"])) < step]
-        rows = [{name: cell for name, cell in row.items() if cell} for row in kept]
-    logger = CSVLogger(folder, name="", version="")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Experiment logs directory")
-        logger.experiment.metrics = rows
-    logger.save()
-    return logger
-
-
-def _step(folder: Path) -> int | None:
-    """The step that a run goes on from; those after it are taken, and logged, again. None of a new run."""
-    last = folder / run_folder.CHECKPOINTS / "last.ckpt"
-    return int(checkpoint_io.load(last)["global_step"]) if last.is_file() else None
-
-
-def _wandb(settings: config.WandB, folder: Path, *, resolved: dict[str, Any], multirun: bool) -> Iterator[Run]:
+def wandb_run(settings: config.WandB, folder: Path, *, resolved: dict[str, Any], multirun: bool) -> Iterator[Run]:
     import wandb
     from lightning.pytorch.loggers import WandbLogger
 
-    offline = _offline(settings)
+    offline = is_offline(settings)
     id_file = folder / "wandb" / "id.txt"
     run_id = settings.id or (id_file.read_text().strip() if id_file.exists() else None)
     # A variable may stand in any of these texts: ${oc.env:…} is resolved by now.
@@ -160,7 +93,7 @@ def _wandb(settings: config.WandB, folder: Path, *, resolved: dict[str, Any], mu
             resume="allow" if run_id else None,
             mode="offline" if offline else "online",
             # A swept group would lock a nested dict (`model`) against the resolved one: dotted names never collide.
-            config=dotted(resolved),
+            config=base.dotted(resolved),
             settings=wandb.Settings(silent=True, console="off"),
         )
     experiment.define_metric("trainer/global_step")
@@ -194,7 +127,7 @@ def _redacted_command() -> Iterator[None]:
         sys.argv = typed
 
 
-def _offline(settings: config.WandB) -> bool:
+def is_offline(settings: config.WandB) -> bool:
     import wandb
 
     if os.environ.get("WANDB_MODE", "") in ("offline", "dryrun", "disabled"):
@@ -208,18 +141,3 @@ def _offline(settings: config.WandB) -> bool:
             "logger.mode=offline."
         )
     return not has_key
-
-
-def dotted(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under dotted names.
-
-    >>> dotted({"optimizer": {"lr": 0.1}, "seed": 1})
-    {'optimizer.lr': 0.1, 'seed': 1}
-    """
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict) and value:
-            flat |= dotted(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat

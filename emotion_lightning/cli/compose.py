@@ -1,0 +1,145 @@
+"""From a command line to the settings of a job, earlier runs' settings included."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf.errors import OmegaConfBaseException
+
+from emotion_lightning.cli import messages, override_grammar
+from emotion_lightning.config import schema, stored_settings
+from emotion_lightning.errors import UserError
+from emotion_lightning.runs import manifest, run_folder
+
+
+def chosen_options() -> dict[str, str]:
+    """The option chosen in each group."""
+    return options_of(HydraConfig.get().runtime.choices, str(HydraConfig.get().job.config_name))
+
+
+def options_of(chosen: Any, command: str) -> dict[str, str]:
+    return {group: str(chosen[group]) for group in sorted(schema.groups(command))}
+
+
+def in_multirun() -> bool:
+    """Whether this is a job of a multirun."""
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+# ------------------------------------------------------------------------------------------------------- earlier runs
+
+
+def with_earlier_run(command: str, arguments: list[str], *, multirun: bool) -> list[str]:
+    """For resume= and from_run=, put that run's settings in front of the line."""
+    if command not in ("train", "tune"):
+        return arguments
+    given = {match["name"]: match["value"] for a in arguments if (match := override_grammar.ARGUMENT.fullmatch(a))}
+    resume, source = override_grammar.unquoted(given.get("resume")), override_grammar.unquoted(given.get("from_run"))
+    if command == "tune" and resume is not None:
+        raise UserError(
+            "resume= is of train. A study goes on when its line is given again, with hydra.run.dir=FOLDER where its "
+            "storage is the file in that folder."
+        )
+    if resume is None and source is None:
+        return arguments
+    if resume is not None:
+        others = [name for name in given if name not in ("resume", "hydra.run.dir") and not name.startswith("hydra.")]
+        if multirun or others:
+            raise UserError(
+                f"resume goes on with the run's own settings; leave out {', '.join(others) or '-m'}, or start a new "
+                "run with from_run=FOLDER and the settings to change."
+            )
+        folder = run_folder.newest_unfinished(Path("outputs/train")) if resume == "auto" else _folder(resume)
+        arguments = [a for a in arguments if not a.startswith(("resume=", "hydra.run.dir="))]
+        arguments += [
+            f"resume={override_grammar.quote_path(str(folder))}",
+            f"hydra.run.dir={override_grammar.quote_path(str(folder))}",
+        ]
+    else:
+        folder = _folder(str(source))
+    manifest.check_run(folder, run_folder.SETTINGS, run_folder.SPLITS)
+    stored = run_folder.settings_as_overrides(folder, changed=sorted(given))
+    stored_settings.check_options(stored, folder / run_folder.SETTINGS, command, option_folders(arguments))
+    options = schema.groups(command)
+    return [override_grammar.override(name, value, options) for name, value in stored.items()] + arguments
+
+
+def _folder(path: str) -> Path:
+    folder = Path(path).expanduser()
+    if folder.name == run_folder.MODEL and not (folder / run_folder.SETTINGS).exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise UserError(f"{path} is not a folder; give the folder of a run.")
+    return folder
+
+
+# -------------------------------------------------------------------------------------------------------------- sweeps
+
+
+def settings_of(command: str, arguments: list[str]) -> Any:
+    """The settings that a command would have with these arguments, or a UserError for what it would refuse."""
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()  # a command that asks runs inside Hydra, which there is one of
+    try:
+        prepared = with_earlier_run(
+            command, override_grammar.literal(command, arguments, multirun=False), multirun=False
+        )
+        with initialize_config_dir(config_dir=str(schema.conf_folder()), version_base="1.3"):
+            return schema.load(compose(command, overrides_of(prepared)), command)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise messages.as_user_error(command, error, arguments) or error from error
+    finally:
+        GlobalHydra.instance().hydra = running
+
+
+def override_parser() -> OverridesParser:
+    """Within a configuration folder, whose options peft=glob(*) stands for."""
+    return OverridesParser.create(GlobalHydra.instance().config_loader())
+
+
+def first_of_each(overrides: list[str]) -> list[str]:
+    """The overrides of one job: of what is swept the first value, of a range without steps none."""
+    parsed = override_parser().parse_overrides(overrides)
+    swept = {o.get_key_element(): o for o in parsed if o.is_sweep_override()}
+    first = [f"{name}={next(o.sweep_string_iterator())}" for name, o in swept.items() if o.is_discrete_sweep()]
+    return [str(o.input_line) for o in parsed if not o.is_sweep_override()] + first
+
+
+def overrides_of(arguments: list[str]) -> list[str]:
+    overrides = [a for a in arguments if override_grammar.ARGUMENT.fullmatch(a) or a.startswith("~")]
+    extra = _config_dirs(arguments)
+    if extra and not Path(extra[-1]).is_dir():
+        raise UserError(f"--config-dir {extra[-1]} is not a folder.")
+    if extra:
+        overrides.append(f"hydra.searchpath=[{override_grammar.quoted('file://' + str(Path(extra[-1]).absolute()))}]")
+    return overrides
+
+
+def _config_dirs(arguments: Sequence[str]) -> list[str]:
+    """Folders given by --config-dir; Hydra takes the last one."""
+    apart = [arguments[i + 1] for i, a in enumerate(arguments[:-1]) if a in ("--config-dir", "-cd")]
+    return apart + [a.partition("=")[2] for a in arguments if a.startswith("--config-dir=")]
+
+
+def option_folders(arguments: Sequence[str]) -> list[Path]:
+    """Folders of option files that the user named on this line."""
+    searched = [a.partition("=")[2] for a in arguments if a.startswith("hydra.searchpath=")]
+    named = [place for value in searched for place in re.findall(r"file://([^,\]'\"]+)", value)]
+    return [Path(place).expanduser() for place in (*_config_dirs(arguments)[-1:], *named)]
+
+
+def hydra_settings(arguments: list[str]) -> list[str]:
+    """What a line tells Hydra itself and a later line must tell it again: launcher, places of option files."""
+    return [
+        override
+        for override in overrides_of(arguments)
+        if override.startswith(("hydra.", "hydra/"))
+        and not override.startswith(("hydra.sweep.", "hydra.sweeper.params", "hydra.mode", "hydra.run."))
+    ]

@@ -1,0 +1,189 @@
+"""What no type says of a setting: ranges, and values that do not go together."""
+
+import dataclasses
+import re
+import typing
+from typing import Any
+
+from emotion_lightning import config
+from emotion_lightning.config import hub_name, redaction
+from emotion_lightning.errors import UserError, nearest
+
+
+def check_ranges(settings: Any, prefix: str = "") -> None:
+    hints = typing.get_type_hints(type(settings), include_extras=True)
+    for field in dataclasses.fields(settings):
+        name, value = f"{prefix}{field.name}", getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            check_ranges(value, name + ".")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            marks = getattr(hints[field.name], "__metadata__", ())
+            bounds = next((mark for mark in marks if isinstance(mark, config.Bounds)), config.Bounds())
+            if not bounds.allows(value):
+                raise UserError(f"{name}={value} is out of range: it must be {bounds}.")
+
+
+def check_relations(settings: config.Train) -> None:
+    if isinstance(settings.peft, config.Full) and settings.model.quantization is not config.Quantization.none:
+        raise UserError(
+            f"peft=full cannot train model.quantization={settings.model.quantization.value} weights; "
+            "set model.quantization=none, or choose an adapter such as peft=ia3."
+        )
+    if isinstance(settings.peft, config.IA3) and (extra := set(settings.peft.feedforward) - set(settings.peft.targets)):
+        raise UserError(
+            f"peft.feedforward={settings.peft.feedforward} names {', '.join(sorted(extra))}, which is not in "
+            f"peft.targets={settings.peft.targets}; add it there."
+        )
+    causal = settings.model.attention is config.Attention.causal
+    if causal and settings.model.pooling is config.Pooling.first:
+        raise UserError(
+            "model.pooling=first with model.attention=causal: the first token sees none of the others. Set "
+            "model.pooling=last, or model.attention=bidirectional."
+        )
+    if not settings.model.head:
+        raise UserError("model.head=[] leaves no module to classify with; name the model's own, such as [score].")
+    targets = getattr(settings.peft, "targets", [])
+    for role in targets:
+        if role not in settings.model.roles:
+            raise UserError(
+                f"peft.targets names the role {role}, but this model has {', '.join(settings.model.roles)}; "
+                f"choose among those or add model.roles.{role}."
+            )
+    for role, pattern in settings.model.roles.items():
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UserError(f"model.roles.{role}={pattern} is not a regular expression: {error}.") from error
+    if settings.distill.runs is not None and settings.distill.answers is not None:
+        raise UserError("distill.runs and distill.answers both say what to learn; give one of them.")
+    for teacher in ("runs", "answers"):
+        taught = getattr(settings.distill, teacher) is not None
+        if taught and not isinstance(settings.loss, config.BCE | config.WeightedBCE):
+            raise UserError(
+                f"distill.{teacher} gives probabilities to learn, for which only binary cross-entropy is defined; set "
+                "loss=weighted_bce or loss=bce."
+            )
+    if settings.callbacks.monitor not in config.MONITORS:
+        raise UserError(
+            f"callbacks.monitor={settings.callbacks.monitor} is not measured; choose one of "
+            f"{', '.join(config.MONITORS)}."
+        )
+
+
+def check_ngrams(settings: config.Baseline) -> None:
+    for name in ("word_ngrams", "char_ngrams"):
+        lengths = getattr(settings, name)
+        if lengths is not None and not (len(lengths) == 2 and 1 <= lengths[0] <= lengths[1]):
+            raise UserError(f"{name}={lengths} is no pair of lengths; give the shortest and the longest, as in [1,2].")
+    if settings.word_ngrams is None and settings.char_ngrams is None:
+        raise UserError("word_ngrams=null and char_ngrams=null leave no features; set one of them.")
+
+
+def check_scores(settings: config.Compare) -> None:
+    if not settings.metrics or len(set(settings.metrics)) < len(settings.metrics):
+        shown = ", ".join(score.value for score in settings.metrics)
+        known = ", ".join(score.value for score in config.Score)
+        raise UserError(f"metrics=[{shown}] must name each of its metrics once, and one at least, of {known}.")
+
+
+def check_study(study: config.Study) -> None:
+    shown = ", ".join(objective.value for objective in study.objectives)
+    if not study.objectives or len(set(study.objectives)) < len(study.objectives):
+        known = ", ".join(objective.value for objective in config.Objective)
+        raise UserError(f"study.objectives=[{shown}] must name each objective once, and one at least, of {known}.")
+    if study.pruner is not config.Pruner.none:
+        if len(study.objectives) > 1:
+            raise UserError(
+                f"study.pruner={study.pruner.value} cannot tell which trials are poor by study.objectives=[{shown}]: "
+                "of several objectives each may make up for another. Set study.pruner=none."
+            )
+        if study.objectives[0] in config.COSTS:
+            raise UserError(
+                f"study.pruner={study.pruner.value} needs a score at each epoch, which study.objectives=[{shown}] has "
+                "not. Set study.pruner=none."
+            )
+    if "://" in study.storage and study.name is None:
+        raise UserError(
+            f"study.storage={redaction.text(study.storage, is_value=True)} may hold many studies; name this one with "
+            "study.name=NAME, the same for every worker."
+        )
+    if study.storage not in ("file", "memory") and "://" not in study.storage:
+        raise UserError(
+            f"study.storage={study.storage} is none of file, memory, or a database's URL such as "
+            "sqlite:///studies.db or postgresql+psycopg://user@host/name."
+        )
+
+
+def check_export(settings: config.Export) -> None:
+    chosen = settings.format
+    if settings.base is not None and chosen is not config.ExportFormat.adapter:
+        raise UserError(f"base={settings.base} is for format=adapter; format={chosen.value} holds every weight itself.")
+    if settings.dtype is not config.Dtype.auto and chosen is not config.ExportFormat.merged:
+        raise UserError(f"dtype={settings.dtype.value} is for format=merged; leave it out with format={chosen.value}.")
+    if settings.refit and chosen is config.ExportFormat.adapter:
+        raise UserError("refit=true is not for format=adapter, which is exported as it stands.")
+    if settings.push is not None:
+        hub_name.parse_repository(settings.push, setting="push")
+    elif not settings.private:
+        raise UserError("private=false is for push=user/name, which uploads the folder; give both, or neither.")
+
+
+def check_data(settings: Any, command: str) -> None:
+    data = settings.data
+    if isinstance(data, config.Batches):
+        _check_batches(data)
+    if isinstance(data, config.SameData) and command != "evaluate":
+        raise UserError("data=same is for evaluate, where it means the data of the run; choose another data=.")
+    if isinstance(data, config.File):
+        _check_file(data, scored=command == "evaluate")
+    if isinstance(data, config.File | config.Columns) and data.encoding is not None:
+        _check_encoding(data.encoding)
+    if isinstance(data, config.Columns) and data.empty_texts is config.EmptyTexts.drop:
+        raise UserError("data.empty_texts=drop would leave rows without a prediction; choose keep or refuse.")
+
+
+def _check_batches(data: config.Batches) -> None:
+    if data.folds is not None and data.fold is None:
+        raise UserError(
+            f"data.folds={data.folds} needs data.fold=1 to {data.folds}, the part that validates; -m sweep=folds runs "
+            "them all."
+        )
+    if data.fold is not None and (data.folds is None or data.fold > data.folds):
+        raise UserError(
+            f"data.fold={data.fold} is no part of data.folds={'null' if data.folds is None else data.folds}."
+        )
+    if data.batch_tokens is not None and data.batch_tokens < data.max_tokens:
+        raise UserError(
+            f"data.batch_tokens={data.batch_tokens} is less than one text may take, data.max_tokens={data.max_tokens}; "
+            "raise the one or lower the other."
+        )
+
+
+def _check_encoding(name: str) -> None:
+    try:
+        b"a b".decode(name, errors="surrogateescape")
+    except (LookupError, UnicodeError):
+        usual = {"utf-8", "utf-16", "cp1252", "latin-1", "iso-8859-15", "cp1251", "gb18030", "shift_jis", "euc_kr"}
+        raise UserError(f"data.encoding={name} is no text encoding that Python knows{nearest(name, usual)}") from None
+
+
+def _check_file(data: config.File, *, scored: bool) -> None:
+    given = [data.train, data.validation, data.test] if scored else [data.train]
+    if (data.path is None) == all(path is None for path in given):
+        raise UserError(
+            "data=file needs either data.path=FILE (split for you) or data.train=FILE, with data.validation=FILE and "
+            "data.test=FILE where you have them."
+        )
+    if data.path is not None and (data.validation or data.test):
+        raise UserError(
+            f"data.path={data.path} is split for you; to give your own splits name the file data.train instead."
+        )
+    if data.splits is not None and data.path is None and data.validation is not None:
+        raise UserError(
+            f"data.splits={data.splits} has nothing to split: data.train and data.validation are given. Leave one out."
+        )
+    if data.path is not None and data.validation_share + data.test_share >= 1:
+        raise UserError(
+            f"data.validation_share={data.validation_share} and data.test_share={data.test_share} leave no rows to "
+            "train on; together they must be below 1."
+        )

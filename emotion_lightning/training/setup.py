@@ -1,0 +1,114 @@
+"""A training run is put together: the classifier and the Trainer's arguments."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from emotion_lightning.data.module import EmotionData
+    from emotion_lightning.training.classifier import EmotionClassifier
+from emotion_lightning import config
+
+log = logging.getLogger(__name__)
+
+
+def build_classifier(
+    settings: config.Train,
+    emotions: "EmotionData",
+    *,
+    device: "torch.device",
+    base_folder: Path,
+    method: str,
+    starts: bool = True,
+) -> "EmotionClassifier":
+    """The network with its trained parts, its loss and its optimizer.
+
+    Args:
+        settings: of the run.
+        emotions: its texts and labels.
+        device: where the network goes.
+        base_folder: where weights that no hub and no folder holds are saved.
+        method: name of the PEFT option, to be told.
+        starts: no checkpoint will be loaded.
+    """
+    from emotion_lightning.models import adapter, backbone, dropout, head_start, losses
+    from emotion_lightning.models.device import compute_dtype
+    from emotion_lightning.training import warm_start
+    from emotion_lightning.training.classifier import EmotionClassifier, checkpoint_identity
+
+    network = backbone.build(
+        settings.model,
+        emotions.labels,
+        tokenizer=emotions.tokenizer,
+        full=isinstance(settings.peft, config.Full),
+        device=device,
+        seed=settings.seed,
+        base_folder=base_folder,
+        max_tokens=emotions.settings.max_tokens,
+    )
+    head = backbone.head_modules(settings.model)
+    network = adapter.attach(
+        network,
+        settings.peft,
+        roles=settings.model.roles,
+        head=head,
+        seed=settings.seed,
+        unused=backbone.unused_module(settings.model),
+    )
+    # Before an earlier run's values are taken over: a run that goes on does not take them again.
+    start = head_start.measure(
+        network,
+        emotions.first_batch(min(8, emotions.settings.batch_size)),
+        head=head,
+        way=settings.model.pooling,
+        dtype=compute_dtype(settings.model.dtype, device),
+    )
+    head_factor = head_start.apply(start, fresh=network.fresh_head)
+    if settings.init_from is not None and starts:
+        warm_start.apply(
+            network, settings.init_from, settings=settings, labels=emotions.labels, base_folder=base_folder
+        )
+    if settings.trainer.compile:
+        backbone.compile_(network)
+    elif device.type == "cpu":
+        plain = backbone.plain_attention_may_serve(settings.model.attn_implementation, emotions.settings.max_tokens)
+        dropout.quicken(network, kernels=["eager", "sdpa"] if plain else ["eager"])
+    log.info(
+        "%s of %s parameters are trained (%s), on %s rows, %s.",
+        f"{adapter.trained_parameters(network):,}",
+        f"{network.num_parameters():,}",
+        method,
+        f"{emotions.train_rows:,}",
+        device,
+    )
+    return EmotionClassifier(
+        network,
+        labels=emotions.labels,
+        loss=losses.build(settings.loss, label_counts=emotions.label_counts, rows=emotions.train_rows),
+        thresholds=settings.thresholds,
+        optimizer=settings.optimizer,
+        method=settings.peft,
+        head=head,
+        pooling=settings.model.pooling,
+        identity=checkpoint_identity(settings, emotions),
+        head_factor=head_factor,
+    )
+
+
+def trainer_arguments(settings: config.Trainer) -> dict[str, Any]:
+    """Lightning's own names, but for those that our callbacks read."""
+    return {
+        "accelerator": settings.accelerator.value,
+        "devices": settings.devices,
+        "num_nodes": settings.num_nodes,
+        "strategy": settings.strategy.value,
+        "max_epochs": settings.max_epochs,
+        "max_steps": -1 if settings.max_steps is None else settings.max_steps,
+        "accumulate_grad_batches": settings.accumulate_grad_batches,
+        "gradient_clip_val": settings.gradient_clip_val,
+        "limit_train_batches": settings.limit_train_batches,
+        "limit_val_batches": settings.limit_eval_batches,
+        "limit_test_batches": settings.limit_eval_batches,
+    }
