@@ -31,16 +31,15 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
     """Write metrics.json and predictions, and print the table; thresholds stay those of the run."""
     from emotion_lightning.evaluation import metrics, prediction_files, row_outcomes
     from emotion_lightning.inference import ensemble, predictor, run_data
-    from emotion_lightning.models import model_folder
     from emotion_lightning.models.card import find_model_folder
     from emotion_lightning.reports import console, run_facts, run_page
     from emotion_lightning.runs import manifest
 
     runs = ensemble.members(settings.run)
     card = ensemble.card(runs)
-    model_folder = find_model_folder(runs[0])
+    first = find_model_folder(runs[0])
     own = isinstance(settings.data, config.SameData)
-    data = run_data.data(card, model_folder.parent) if own else settings.data
+    data = run_data.data(card, first.parent) if own else settings.data
     assert isinstance(data, config.Batches)
     if data.clean and set(data.clean) != set(card.cleaning()):
         raise UserError(

@@ -1,0 +1,1 @@
+"""A command line is read, checked and turned into jobs."""

@@ -25,6 +25,7 @@ def chosen_options() -> dict[str, str]:
 
 
 def options_of(chosen: Any, command: str) -> dict[str, str]:
+    """The option chosen in each group of a command, of what Hydra says was chosen."""
     return {group: str(chosen[group]) for group in sorted(schema.groups(command))}
 
 
@@ -113,6 +114,7 @@ def first_of_each(overrides: list[str]) -> list[str]:
 
 
 def overrides_of(arguments: list[str]) -> list[str]:
+    """The overrides among the arguments of a command line; --config-dir becomes one."""
     overrides = [a for a in arguments if override_grammar.ARGUMENT.fullmatch(a) or a.startswith("~")]
     extra = _config_dirs(arguments)
     if extra and not Path(extra[-1]).is_dir():

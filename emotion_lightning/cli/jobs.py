@@ -150,6 +150,7 @@ def _kept_job(work: Work, cfg: DictConfig, folder: Path) -> Any:
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
+    """Turn Ctrl-C, SIGTERM and a cluster's warning into `Stopped` while the block runs."""
     # Lightning would turn Ctrl-C into exit code 1 and SIGTERM into 0; a SystemExit of our own passes through it.
     warning = None if slurm.in_submitit() else slurm.preemption_signal()
 
@@ -323,6 +324,7 @@ def _these_jobs(jobs: list[list[str]]) -> Iterator[None]:
 
 
 def sweep_folder(path: str) -> Path:
+    """The folder that `sweep.resume=` names, or a UserError."""
     folder = Path(override_grammar.unquoted(path) or "").expanduser()
     if path in ("", "null") or not folder.is_dir():
         raise UserError(f"{RESUME}{path} is no folder; give the folder of a multirun.")

@@ -11,6 +11,7 @@ from emotion_lightning.errors import UserError, nearest
 
 
 def check_ranges(settings: Any, prefix: str = "") -> None:
+    """Raise UserError for a number outside its range."""
     hints = typing.get_type_hints(type(settings), include_extras=True)
     for field in dataclasses.fields(settings):
         name, value = f"{prefix}{field.name}", getattr(settings, field.name)
@@ -24,6 +25,7 @@ def check_ranges(settings: Any, prefix: str = "") -> None:
 
 
 def check_relations(settings: config.Train) -> None:
+    """Raise UserError for settings of a training that do not go together."""
     if isinstance(settings.peft, config.Full) and settings.model.quantization is not config.Quantization.none:
         raise UserError(
             f"peft=full cannot train model.quantization={settings.model.quantization.value} weights; "
@@ -71,6 +73,7 @@ def check_relations(settings: config.Train) -> None:
 
 
 def check_ngrams(settings: config.Baseline) -> None:
+    """Raise UserError for settings of a baseline that do not go together."""
     for name in ("word_ngrams", "char_ngrams"):
         lengths = getattr(settings, name)
         if lengths is not None and not (len(lengths) == 2 and 1 <= lengths[0] <= lengths[1]):
@@ -80,6 +83,7 @@ def check_ngrams(settings: config.Baseline) -> None:
 
 
 def check_scores(settings: config.Compare) -> None:
+    """Raise UserError for scores of a comparison that do not go together."""
     if not settings.metrics or len(set(settings.metrics)) < len(settings.metrics):
         shown = ", ".join(score.value for score in settings.metrics)
         known = ", ".join(score.value for score in config.Score)
@@ -87,6 +91,7 @@ def check_scores(settings: config.Compare) -> None:
 
 
 def check_study(study: config.Study) -> None:
+    """Raise UserError for settings of a study that do not go together."""
     shown = ", ".join(objective.value for objective in study.objectives)
     if not study.objectives or len(set(study.objectives)) < len(study.objectives):
         known = ", ".join(objective.value for objective in config.Objective)
@@ -115,6 +120,7 @@ def check_study(study: config.Study) -> None:
 
 
 def check_export(settings: config.Export) -> None:
+    """Raise UserError for settings of an export that do not go together."""
     chosen = settings.format
     if settings.base is not None and chosen is not config.ExportFormat.adapter:
         raise UserError(f"base={settings.base} is for format=adapter; format={chosen.value} holds every weight itself.")
@@ -129,6 +135,7 @@ def check_export(settings: config.Export) -> None:
 
 
 def check_data(settings: Any, command: str) -> None:
+    """Raise UserError for data settings that do not go together."""
     data = settings.data
     if isinstance(data, config.Batches):
         _check_batches(data)

@@ -31,7 +31,7 @@ def schema_of(settings: Any) -> str:
 
 def conf_folder() -> Path:
     """Absolute path of conf/: the checkout's, else the copy inside an installed package."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     checkout = package.parent
     if (checkout / "pyproject.toml").is_file() and (checkout / "conf" / "train.yaml").is_file():
         return checkout / "conf"

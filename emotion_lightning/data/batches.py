@@ -18,6 +18,9 @@ from emotion_lightning.data.cleaning import cleaner
 from emotion_lightning.data.labels import Targets
 from emotion_lightning.errors import UserError
 
+Batch = dict[str, Any]
+"""Tensors by name, and a few plain numbers; `data.batches.Collate` tells which."""
+
 WINDOW = 128
 """Batches whose texts are sorted by length together in evaluation."""
 
@@ -301,7 +304,3 @@ def _token_cuts(lengths: np.ndarray, budget: float) -> Iterator[tuple[int, int]]
         stop = min(len(lengths), start + max(1, int(budget // lengths[start])))
         yield start, stop
         start = stop
-
-
-Batch = dict[str, Any]
-"""Tensors by name, and a few plain numbers; `data.batches.Collate` tells which."""

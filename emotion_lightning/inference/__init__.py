@@ -1,0 +1,1 @@
+"""A finished run is asked, exported and shared."""

@@ -1,0 +1,1 @@
+"""A network is built, adapted, saved and loaded."""

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 TINY = "tiny"
 """The `model.path` of the network inside the package."""
 
-BUNDLED_RUN = Path(__file__).parent / "tiny"
+BUNDLED_RUN = Path(__file__).parents[1] / "tiny"
 """A run inside the package: that network, and an adapter on it for the emotions of the sample."""
 
 BUNDLED = BUNDLED_RUN / run_folder.BASE

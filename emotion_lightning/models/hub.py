@@ -163,6 +163,7 @@ def _short(error: BaseException) -> str:
 
 
 def hub_page(repository: str) -> str:
+    """The address of a repository's page on the hub."""
     from huggingface_hub import HfApi
 
     return f"{HfApi().endpoint}/{repository}"

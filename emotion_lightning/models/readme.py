@@ -10,6 +10,7 @@ from emotion_lightning.runs.plain_text import markdown_line
 
 
 def readme_text(card: Card, method: str, scores: str) -> str:
+    """The README.md of a model folder, which is also its page on the hub."""
     base = card.base["path"]
     name = Path(base).name if card.base["local"] else base
     if not card.base["pretrained"]:

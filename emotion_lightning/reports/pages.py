@@ -106,7 +106,7 @@ def _environment(*, escape: bool) -> Any:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("emotion_lightning"), autoescape=escape, trim_blocks=False,
+        loader=jinja2.PackageLoader("emotion_lightning.reports"), autoescape=escape, trim_blocks=False,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     environment.filters |= {"line": markdown_line, "cell": markdown_cell, "excerpt": excerpt, "anchor": anchor}

@@ -57,7 +57,7 @@ def record(folder: Path, *, arguments: Sequence[str], data_hashes: dict[str, str
         "time": now,
         "command": [redaction.argument(argument) for argument in arguments],
         "folder": str(Path.cwd()),
-        "git": git(Path(__file__).resolve().parent),
+        "git": git(Path(__file__).resolve().parents[1]),
         "python": platform.python_version(),
         "system": platform.platform(),
         "versions": versions(),

@@ -1,0 +1,1 @@
+"""A search over settings, by Optuna (the extra `tune`)."""

@@ -1,0 +1,1 @@
+"""Formats of files: delimited text, JSON lines, Arrow, and the encodings of text."""

@@ -1,19 +1,10 @@
-import csv
-import dataclasses
+"""Where metrics go besides the run folder: Weights & Biases, MLflow, TensorBoard, a CSV file, or nowhere."""
+
 import importlib.util
-import logging
-import os
-import re
-import socket
-import sys
-import urllib.parse
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from emotion_lightning import config
 from emotion_lightning.config import schema

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def check_server(uri: str) -> None:
+    """Raise UserError if a tracking server does not answer within ten seconds."""
     # MLflow would try for minutes, behind the reading of the data.
     place = urllib.parse.urlsplit(uri)
     if place.scheme not in ("http", "https"):
@@ -34,6 +35,7 @@ def check_server(uri: str) -> None:
 
 
 def tracking_uri(settings: config.MLflow) -> str:
+    """Where MLflow keeps runs: the setting, the environment, else a file in this folder."""
     # Whole, for MLflow opens a path only once in a process, whichever folder it is in by then.
     return settings.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').resolve()}"
 

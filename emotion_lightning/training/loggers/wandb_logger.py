@@ -68,6 +68,7 @@ class _WandbRun(Run):
 
 
 def wandb_run(settings: config.WandB, folder: Path, *, resolved: dict[str, Any], multirun: bool) -> Iterator[Run]:
+    """A W&B run that is closed with the block; one that the folder began goes on."""
     import wandb
     from lightning.pytorch.loggers import WandbLogger
 
@@ -128,6 +129,7 @@ def _redacted_command() -> Iterator[None]:
 
 
 def is_offline(settings: config.WandB) -> bool:
+    """Whether W&B keeps the run on this machine; UserError where it may not and has no key."""
     import wandb
 
     if os.environ.get("WANDB_MODE", "") in ("offline", "dryrun", "disabled"):
