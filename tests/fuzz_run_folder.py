@@ -225,7 +225,7 @@ if __name__ == "__main__":
     os.environ.pop("EMOTION_LIGHTNING_SKIP_HASHES", None)  # conftest sets it
     import importlib
 
-    import warm
+    from helpers import warm
 
     for library in warm.LIBRARIES:  # loaded once for all forks
         importlib.import_module(library)

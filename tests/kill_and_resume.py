@@ -25,8 +25,8 @@ from typing import NoReturn
 sys.path.insert(0, str(Path(__file__).parent))
 
 from conftest import SMALL, run_in_process
-from endings import differences
-from servers import PATIENCE
+from helpers.endings import differences
+from helpers.servers import PATIENCE
 
 ROWS = [option for option in SMALL if not option.startswith("data.max_rows")]
 PLAIN = [

@@ -1,0 +1,193 @@
+"""Splits that were cut are written down, and a run is repeated on them anywhere."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SMALL
+from helpers.tables import data_settings, emotions, read_csv, write_csv
+
+from emotion_lightning.data import sources, splitting
+from emotion_lightning.data.rows import Corpus
+from emotion_lightning.errors import UserError
+
+
+def split(**chosen: Any) -> Corpus:
+    settings = data_settings(**chosen)
+    return sources.split(sources.read(settings), settings)
+
+
+def ids(corpus: Corpus) -> dict[str, list[str]]:
+    return {name: rows.ids for name, rows in corpus.splits.items()}
+
+
+def test_written_splits_are_read_back_whatever_the_seed_and_shares(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", emotions(60))
+    first = split(path=path)
+    assert first.cut
+    splitting.write(tmp_path / "splits.csv", first)
+    again = split(path=path, splits=tmp_path / "splits.csv", split_seed=7, validation_share=0.5, test_share=0.3)
+    assert ids(again) == ids(first)
+    assert ids(split(path=path, split_seed=7)) != ids(first)
+
+
+def test_ids_with_commas_quotes_and_line_breaks_come_back(tmp_path: Path) -> None:
+    names = ['a,"b"', "c\nd", " e ", "0007", "é😀", *(f"r{i}" for i in range(20))]
+    table = [["id", "text", "joy"], *([name, f"t {i}", i % 2] for i, name in enumerate(names))]
+    path = write_csv(tmp_path / "a.csv", table)
+    first = split(path=path)
+    splitting.write(tmp_path / "splits.csv", first)
+    assert ids(split(path=path, splits=tmp_path / "splits.csv")) == ids(first)
+    assert sorted(sum(ids(first).values(), [])) == sorted(names)
+
+
+def test_a_validation_split_cut_from_train_is_written_too(tmp_path: Path) -> None:
+    train = write_csv(tmp_path / "train.csv", emotions(60))
+    first = split(train=train)
+    splitting.write(tmp_path / "splits.csv", first)
+    assert ids(split(train=train, splits=tmp_path / "splits.csv", split_seed=3)) == ids(first)
+
+
+def test_of_a_test_file_beside_train_nothing_is_written(tmp_path: Path) -> None:
+    # Both count their rows from 1: the test file's numbers would take the place of those of train.
+    train = write_csv(tmp_path / "train.csv", emotions(100))
+    test = write_csv(tmp_path / "test.csv", emotions(30, start=500))
+    first = split(train=train, test=test)
+    splitting.write(tmp_path / "splits.csv", first)
+    again = split(train=train, test=test, splits=tmp_path / "splits.csv")
+    assert ids(again) == ids(first)
+    assert [len(rows) for rows in again.splits.values()] == [90, 10, 30]
+
+
+def test_rows_that_leak_are_written_though_they_are_left_out(tmp_path: Path) -> None:
+    table = [["text", "joy"], *([f"t {i % 40}", i % 2] for i in range(100))]
+    path = write_csv(tmp_path / "a.csv", table)
+    first = split(path=path, drop_leaks=True)
+    assert sum(map(len, first.splits.values())) < 100
+    splitting.write(tmp_path / "splits.csv", first)
+    assert ids(split(path=path, splits=tmp_path / "splits.csv", drop_leaks=True)) == ids(first)
+    assert ids(split(path=path, splits=tmp_path / "splits.csv")) == ids(split(path=path))
+
+
+def test_rows_without_ids_that_have_moved_are_told_by_their_texts(tmp_path: Path) -> None:
+    header, *cells = emotions(60)
+    path = write_csv(tmp_path / "a.csv", [header, *cells])
+    splitting.write(tmp_path / "splits.csv", split(path=path))
+    write_csv(path, [header, *cells[::-1]])
+    with pytest.raises(UserError, match=r"the text of row 1 is another one now \(60 rows in all\)"):
+        split(path=path, splits=tmp_path / "splits.csv")
+
+
+def test_rows_with_ids_may_move_and_a_changed_text_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cells = [[f"r{i}", f"t {i}", i % 2] for i in range(60)]
+    path = write_csv(tmp_path / "a.csv", [["id", "text", "joy"], *cells])
+    first = split(path=path)
+    splitting.write(tmp_path / "splits.csv", first)
+    cells[7][1] = "mended"
+    write_csv(path, [["id", "text", "joy"], *cells[::-1]])
+    again = split(path=path, splits=tmp_path / "splits.csv")
+    assert {name: set(found) for name, found in ids(again).items()} == {n: set(f) for n, f in ids(first).items()}
+    assert "the texts of 1 rows have changed, r7 among them" in caplog.text
+
+
+def test_splits_of_ones_own_are_not_written(tmp_path: Path) -> None:
+    train = write_csv(tmp_path / "train.csv", emotions(20))
+    validation = write_csv(tmp_path / "validation.csv", emotions(10, start=50))
+    assert not split(train=train, validation=validation).cut
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("id,split\n1,train\n2,validation\n", "has no split for the row 3 of this data"),
+        (
+            "id,split\n" + "".join(f"{i},train\n" for i in range(1, 99)),
+            "names 38 rows that this data lacks, 61 among them",
+        ),
+        ("id,split\n1,dev\n", "row 1: not an id and its split"),
+        ("row,part\n1,train\n", "row 1: not an id and its split"),
+        ("", "splits.csv is empty"),
+        ("id,split\n1,train\n1,test\n", "row 2: the id 1 stands there twice"),
+        ("id,split\n" + "".join(f"{i},train\n" for i in range(1, 61)), "leaves validation without rows"),
+        ("id,split\n" + "".join(f"{i},test\n" for i in range(1, 61)), "leaves train and validation without rows"),
+    ],
+)
+def test_splits_of_other_data_are_refused(tmp_path: Path, content: str, message: str) -> None:
+    path = write_csv(tmp_path / "a.csv", emotions(60))
+    (tmp_path / "splits.csv").write_text(content)
+    with pytest.raises(UserError, match=message):
+        split(path=path, splits=tmp_path / "splits.csv")
+
+
+def test_of_a_part_of_the_rows_the_splits_are_those_of_the_whole(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", emotions(60))
+    splitting.write(tmp_path / "splits.csv", split(path=path))
+    part = split(path=path, splits=tmp_path / "splits.csv", max_rows=30)
+    whole = {identifier: name for name, found in ids(split(path=path)).items() for identifier in found}
+    assert all(whole[identifier] == name for name, found in ids(part).items() for identifier in found)
+    assert sum(map(len, ids(part).values())) == 30
+
+
+def test_a_run_is_scored_and_repeated_on_its_splits_though_the_splitter_changes(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_csv(tmp_path / "a.csv", emotions(80))
+    asked = [*SMALL[:-1], "data=file", "data.path=a.csv", "trainer=debug"]
+    assert run("train", *asked, "hydra.run.dir=first") == 0
+    with (tmp_path / "first" / "splits.csv").open(newline="") as file:
+        written = {row["id"]: row["split"] for row in csv.DictReader(file)}
+    tested = [row["row"] for row in read_csv(tmp_path / "first" / "predictions" / "test.csv")]
+    assert tested == [identifier for identifier, name in written.items() if name == "test"]
+    assert len(written) == 80 and len(tested) == 8
+
+    def other(rows: Any, settings: Any, *, whole: bool) -> Any:
+        return {"train": rows.take(range(40)), "validation": rows.take(range(40, 60)), "test": rows.take(range(60, 80))}
+
+    monkeypatch.setattr(splitting, "_stratified", other)
+    assert run("train", "from_run=first", "hydra.run.dir=again") == 0
+    assert (tmp_path / "again" / "splits.csv").read_bytes() == (tmp_path / "first" / "splits.csv").read_bytes()
+    shutil.move(tmp_path / "first", tmp_path / "moved")
+    assert run("evaluate", "run=moved", "hydra.run.dir=scored") == 0
+    first, scored = (json.loads((tmp_path / f / "metrics.json").read_text()) for f in ("moved", "scored"))
+    assert scored["test"]["rows"] == 8
+    assert scored["test"]["global"] == first["test"]["global"]
+    monkeypatch.chdir(tmp_path / "moved")
+    assert run("train", "from_run=.", "data.batch_size=16", "hydra.run.dir=../elsewhere") == 0
+    monkeypatch.chdir(tmp_path)
+    assert (tmp_path / "elsewhere" / "splits.csv").read_bytes() == (tmp_path / "moved" / "splits.csv").read_bytes()
+    assert run("train", "from_run=moved", "data.split_seed=5", "hydra.run.dir=anew") == 0
+    assert len(read_csv(tmp_path / "anew" / "predictions" / "test.csv")) == 20
+
+
+def test_folds_are_stratified_cut_once_and_leave_the_test_split_alone(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", emotions(100))
+    whole = split(path=path)
+    parts = [split(path=path, folds=4, fold=fold) for fold in (1, 2, 3, 4)]
+    pool = sorted(ids(whole)["train"] + ids(whole)["validation"])
+    assert sorted(sum((ids(part)["validation"] for part in parts), [])) == pool
+    for part in parts:
+        assert ids(part)["test"] == ids(whole)["test"]
+        assert sorted(ids(part)["train"] + ids(part)["validation"]) == pool
+        for split_rows in part.splits.values():
+            assert split_rows.targets is not None
+        counts = part.splits["validation"].targets.sum(axis=0)
+        total = counts + part.splits["train"].targets.sum(axis=0)
+        assert (abs(counts - total / 4) <= 1.5).all()
+    assert ids(split(path=path, folds=4, fold=2)) == ids(parts[1])
+
+
+def test_rows_that_are_counted_in_each_split_stay_apart_in_folds(tmp_path: Path) -> None:
+    train = write_csv(tmp_path / "train.csv", emotions(40))
+    validation = write_csv(tmp_path / "validation.csv", emotions(20, start=500))
+    part = split(train=train, validation=validation, folds=3, fold=1)
+    together = ids(part)["train"] + ids(part)["validation"]
+    assert len(set(together)) == 60
+
+
+def test_more_folds_than_rows_are_refused(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", emotions(30))
+    with pytest.raises(UserError, match="data.folds=50 is more than there are rows"):
+        split(path=path, folds=50, fold=1)

@@ -1,0 +1,21 @@
+"""A part of what `python tests/kill_and_resume.py WORK` does whole."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers.servers import PATIENCE
+from kill_and_resume import SETTINGS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_a_training_stopped_at_random_moments_ends_as_one_that_was_not(tmp_path: Path, settings: str) -> None:
+    script = Path(__file__).parent / "kill_and_resume.py"
+    line = [sys.executable, str(script), str(tmp_path), "--kills", "1", "--signals", "1", "--settings", settings]
+    told = subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE, check=False, env={**os.environ})
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "2 stops of" in told.stdout and "\n0 faults" in told.stdout, told.stdout
+    assert "1 SIGKILL" in told.stdout and "1 SIGTERM" in told.stdout, told.stdout

@@ -1,0 +1,167 @@
+"""Training with several processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SMALL
+from helpers import warm
+from helpers.servers import PATIENCE
+
+
+def test_two_processes_give_the_numbers_of_one_on_the_same_batches(run: Any, tmp_path: Path) -> None:
+    # 97 rows do not divide: each must still count once.
+    asked = [*(o for o in SMALL if not o.startswith("data.max_rows")), "data.max_rows=97", "trainer.max_epochs=2"]
+    assert run("train", *asked, "trainer.accelerator=cpu", "data.batch_size=32", "hydra.run.dir=one") == 0
+    two = warm.run(
+        ["emotion_lightning.train", *asked, "trainer=ddp", "trainer.accelerator=cpu",
+         "data.batch_size=16", "hydra.run.dir=two"],
+        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=PATIENCE,
+    )  # fmt: skip
+    assert two.returncode == 0, two.stderr[-3000:]
+    one, both = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two"))
+    for split in ("validation", "test"):
+        assert both[split]["rows"] == one[split]["rows"] == 97
+        assert abs(both[split]["loss"] - one[split]["loss"]) < 1e-5
+        assert both[split]["fixed"] == one[split]["fixed"]
+    written = [(tmp_path / name / "predictions" / "test.csv").read_text().splitlines() for name in ("one", "two")]
+    assert [line.split(",")[0] for line in written[0]] == [line.split(",")[0] for line in written[1]]
+
+
+def test_several_processes_inside_a_multirun_are_refused(run: Any, capfd: Any) -> None:
+    assert (
+        run("train", "-m", *SMALL, "trainer=ddp", "trainer.accelerator=cpu", "seed=1,2", "hydra.sweep.dir=sweep") == 1
+    )
+    assert "would each begin the whole multirun again" in capfd.readouterr().err
+
+
+_SLOW_TO_CLOSE = """
+import atexit, os, time
+import psutil
+from lightning.fabric.strategies.launchers import subprocess_script
+from emotion_lightning import train
+
+def close():
+    psutil.wait_procs(psutil.Process().children(), timeout=600)
+    time.sleep(1)
+
+# The first process closes long after the other has ended, for Lightning's observer, which looks every five seconds.
+subprocess_script._ChildProcessObserver.__init__.__defaults__ = (0.1,)
+if "LOCAL_RANK" not in os.environ:
+    atexit.register(close)
+train.main()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_and_go_on(tmp_path: Path) -> None:
+    import signal
+    import time
+
+    import torch
+
+    command = [sys.executable, "-m", "emotion_lightning.train"]
+    asked = [*SMALL, "peft=lora", "trainer=ddp", "trainer.accelerator=cpu", "data.batch_size=8"]
+    asked += ["trainer.max_epochs=10", "callbacks=no_early_stopping", "trainer.checkpoint_every=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    (tmp_path / "train_slowly.py").write_text(_SLOW_TO_CLOSE)
+    process = subprocess.Popen([sys.executable, "train_slowly.py", *asked, "hydra.run.dir=parts"], cwd=tmp_path,
+                               env=environment, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    last = tmp_path / "parts" / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + PATIENCE
+    while not last.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    # To the first process alone, as a scheduler may send it.
+    process.send_signal(signal.SIGTERM)
+    _, message = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 143, message[-3000:]
+    assert message.count("Stopped by SIGTERM") == 1
+    for line in ([*asked, "hydra.run.dir=whole"], ["resume=parts"]):
+        done = subprocess.run(
+            [*command, *line], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    whole, parts = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for name in ("whole", "parts")
+    )
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+
+
+# ----------------------------------------------------------------------------------------------------------- prediction
+
+
+@pytest.mark.slow
+def test_two_processes_label_every_row_once_and_in_order(
+    run: Any, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [f"k{i},text number {i} {'and more ' * (i % 9)}" for i in range(400)]
+    (tmp_path / "new.csv").write_text("id,text\n" + "\n".join(lines) + "\n")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    # Pieces of 128 rows, so that the processes take turns.
+    asked = [f"run={finished}", "input=new.csv", "data.batch_size=1", "accelerator=cpu", "predict.text=true"]
+    for devices in (1, 2):
+        assert run("predict", *asked, f"devices={devices}", f"output={devices}.csv") == 0
+    one = (tmp_path / "1.csv").read_bytes()
+    assert one == (tmp_path / "2.csv").read_bytes()
+    assert [line.split(",")[0] for line in one.decode().splitlines()[1:]] == [f"k{i}" for i in range(400)]
+
+
+def test_a_mistake_in_one_of_several_processes_is_told_once(
+    run: Any, finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    shutil.copytree(finished, tmp_path / "damaged")
+    (tmp_path / "damaged" / "model" / "adapter_model.safetensors").write_bytes(b"damaged")
+    (tmp_path / "new.csv").write_text("text\nhi\n")
+    assert run("predict", "run=damaged", "input=new.csv", "output=out.csv", "devices=2", "accelerator=cpu") == 2
+    told = capfd.readouterr().err
+    assert "damaged" in told and "Traceback" not in told
+    assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.slow
+def test_stopping_several_processes_leaves_none_and_no_output(finished: Path, tmp_path: Path) -> None:
+    import signal
+    import time
+
+    import psutil
+
+    (tmp_path / "new.csv").write_text("text\n" + "some words to be labelled\n" * 200_000)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "emotion_lightning.predict", f"run={finished}", "input=new.csv", "output=out.csv",
+         "devices=2", "accelerator=cpu"],
+        cwd=tmp_path, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    watched = psutil.Process(process.pid)
+    deadline = time.monotonic() + PATIENCE
+    children: list[psutil.Process] = []
+    while len(children) < 3 and time.monotonic() < deadline:  # with the one that Python tracks shared things by
+        time.sleep(0.1)
+        children = watched.children(recursive=True)
+    assert len(children) >= 3
+    process.send_signal(signal.SIGINT)
+    _, message = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, message
+    assert psutil.wait_procs(children, timeout=20)[1] == []
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["new.csv", "outputs"]
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: Any) -> None:
+    import pytest
+    import torch
+
+    from emotion_lightning.errors import UserError
+    from emotion_lightning.inference import parallel
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with (
+        pytest.raises(UserError, match="devices=3, but this machine has 2 GPUs"),
+        parallel.workers("run", accelerator="auto", devices=3),
+    ):
+        pass
