@@ -15,10 +15,8 @@ test-slow: .venv/installed
 
 # Those of them that start other programs or export large parts, which CI runs too.
 test-sweeps: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow -rs --durations 20 tests/test_multirun.py tests/test_launchers.py \
-		tests/test_wandb_agent.py tests/test_tune.py tests/test_logger.py tests/test_processes.py tests/test_export.py \
-		tests/test_readme.py tests/test_fuzz_run_folder.py tests/test_kill_and_resume.py \
-		tests/test_redaction.py tests/test_gpu_check.py tests/test_stock_code.py tests/test_printed_commands.py
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow -rs --durations 20 tests/integration tests/tuning tests/config \
+		tests/training/test_loggers.py tests/inference/test_exporter.py
 
 check: .venv/installed
 	$(BIN)/ruff format --check .
@@ -31,12 +29,12 @@ check: .venv/installed
 check-lowest:
 	$(PYTHON) -m venv --clear .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[mlflow,onnx,tensorboard,tune]'
-	.venv-lowest/bin/python tests/commands_work.py mlflow onnx tensorboard tune
+	.venv-lowest/bin/python tests/helpers/commands_work.py mlflow onnx tensorboard tune
 
 check-newest:
 	$(PYTHON) -m venv --clear .venv-newest
 	.venv-newest/bin/python -m pip install --quiet --editable .
-	.venv-newest/bin/python tests/commands_work.py
+	.venv-newest/bin/python tests/helpers/commands_work.py
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

@@ -12,7 +12,7 @@ def install(extra: str) -> str:
     In a checkout it installs the checkout once more, with the extra. An installed wheel may come from anywhere, and no
     package index has it: there the command names the packages themselves.
     """
-    checkout = Path(__file__).resolve().parent.parent
+    checkout = Path(__file__).resolve().parents[2]
     if (checkout / "pyproject.toml").is_file():
         return f"pip install -e {shlex.quote(f'{checkout}[{extra}]')}"
     return f"pip install {' '.join(map(shlex.quote, _packages(extra)))}"

@@ -163,7 +163,9 @@ def test_no_byte_that_a_command_writes_holds_a_secret(
     assert run("tune", *small, f"data.path={urls[0]}", *TUNE, "study.max_failures=1", "hydra.run.dir=lost") == 2
     monkeypatch.setattr(trial, "TRAIN", "stand_in_train")
     monkeypatch.setattr(trial, "LIBRARIES", ())
-    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv(
+        "PYTHONPATH", f"{Path(__file__).parents[1] / 'helpers'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    )
     assert run("tune", *asked, *TUNE, "hydra.run.dir=study") == 0
     told = "".join(capfd.readouterr())
     assert "does not exist" in told and "<redacted>" in told

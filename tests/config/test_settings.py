@@ -193,7 +193,7 @@ def test_help_and_mistakes_answer_before_torch_is_imported(tmp_path: Path, argum
 @pytest.mark.parametrize("command", config.COMMANDS)
 def test_a_command_runs_as_a_file_too(tmp_path: Path, command: str) -> None:
     # Its folder is then first on the path, and holds an inspect.py.
-    file = Path(config.__file__).with_name(f"{command}.py")
+    file = Path(config.__file__).parents[1] / f"{command}.py"
     done = subprocess.run([sys.executable, str(file), "surely_none=1"], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (2, "Unknown setting surely_none.\n")
 
@@ -305,7 +305,7 @@ def test_a_folder_without_a_model_is_refused_by_what_it_lacks(tmp_path: Path) ->
 def test_commands_work_from_any_folder(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "emotion_lightning.train", "--cfg", "job"], cwd=tmp_path, capture_output=True, text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(config.__file__).parent.parent)},
+        env=os.environ | {"PYTHONPATH": str(Path(config.__file__).parents[2])},
     )  # fmt: skip
     assert done.returncode == 0
     assert "max_epochs" in done.stdout

@@ -1,6 +1,6 @@
 """Run the commands on the bundled texts with the Python that runs this: `make check-lowest`, and CI's jobs of versions.
 
-python tests/commands_work.py [extra …]     # those that are installed, of: mlflow onnx tensorboard tune
+python tests/helpers/commands_work.py [extra …]     # those that are installed, of: mlflow onnx tensorboard tune
 
 Each command is a process of its own, in an empty folder and without network; the first that fails ends it with its
 output.

@@ -13,7 +13,7 @@ from kill_and_resume import SETTINGS
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_a_training_stopped_at_random_moments_ends_as_one_that_was_not(tmp_path: Path, settings: str) -> None:
-    script = Path(__file__).parent / "kill_and_resume.py"
+    script = Path(__file__).parents[1] / "kill_and_resume.py"
     line = [sys.executable, str(script), str(tmp_path), "--kills", "1", "--signals", "1", "--settings", settings]
     told = subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE, check=False, env={**os.environ})
     assert told.returncode == 0, told.stdout + told.stderr

@@ -5,7 +5,6 @@ import logging
 import os
 import pickle
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,9 +216,10 @@ def test_a_hostile_folder_is_refused_in_a_sentence_and_runs_nothing(
     shutil.copytree(sources["run"], tmp_path / "own")
     spoil, message = ATTACKS[attack] if attack else (lambda _: None, "")
     spoil(folder)
-    monkeypatch.setattr(
-        trial, "TRAIN", [sys.executable, str(Path(__file__).parents[1] / "helpers" / "stand_in_train.py")]
-    )
+    monkeypatch.setattr(trial, "TRAIN", "stand_in_train")
+    monkeypatch.setattr(trial, "LIBRARIES", ())
+    helpers = Path(__file__).parents[1] / "helpers"
+    monkeypatch.setenv("PYTHONPATH", f"{helpers}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     with Hub() as server:
         log_in(server, tmp_path / "cache", monkeypatch)
         if way.startswith("hf:"):

@@ -41,7 +41,7 @@ def test_from_a_wheel_the_packages_are_named(extra: str, tmp_path: Path, monkeyp
         lines += [f"Provides-Extra: {name}"]
         lines += [f"Requires-Dist: {requirement} ; extra == '{name}'" for requirement in requirements]
     (metadata / "METADATA").write_text("\n".join(lines) + "\n")
-    code = f"from emotion_lightning import extras; print(extras.install({extra!r}))"
+    code = f"from emotion_lightning.runs import extras; print(extras.install({extra!r}))"
     environment = {"PYTHONPATH": str(tmp_path)}
     told = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True

@@ -296,7 +296,7 @@ def test_a_library_that_a_fork_would_break_makes_commands_fresh(
 def test_a_killed_owner_takes_all_along(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(SLOW)
     owner = (
-        "import sys, time\nfrom pathlib import Path\nfrom emotion_lightning import fork_server\n"
+        "import sys, time\nfrom pathlib import Path\nfrom emotion_lightning.tuning import fork_server\n"
         "server = fork_server.Server([])\nout = open('out.txt', 'w')\n"
         "p = server.start(['program'], stdin=0, stdout=out.fileno(), stderr=out.fileno(), new_session=True)\n"
         "print(p.pid, server._process.pid, flush=True)\ntime.sleep(600)"

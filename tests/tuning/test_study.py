@@ -29,7 +29,9 @@ from emotion_lightning.errors import UserError
 from emotion_lightning.tuning import fork_server, search_space, study, study_facts, study_page, trial
 
 STAND_IN = "stand_in_train"
-IMPORTABLE = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+IMPORTABLE = os.pathsep.join(
+    [str(Path(__file__).parents[1] / "helpers"), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
 """PYTHONPATH with which processes find the stand-in."""
 FAST = ["logger=none", "study.storage=memory", "study.pruner=none", "hydra.run.dir=out"]
 
@@ -278,7 +280,10 @@ def test_several_objectives_give_the_trials_that_nothing_beats(tune: Any, tmp_pa
 
 # ------------------------------------------------------------------------------------------------------------ the stops
 
-_DRIVER = f"from emotion_lightning import trial, tune; trial.TRAIN, trial.LIBRARIES = {STAND_IN!r}, (); tune.main()"
+_DRIVER = (
+    "from emotion_lightning import tune; from emotion_lightning.tuning import trial; "
+    f"trial.TRAIN, trial.LIBRARIES = {STAND_IN!r}, (); tune.main()"
+)
 
 
 Worker = Callable[..., subprocess.Popen[str]]
