@@ -1,31 +1,22 @@
 """Multi-label emotion detection: fine-tune, evaluate and predict with small trained parts on large language models."""
 
-import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 from emotion_lightning.runs import waiting
 from emotion_lightning.version import __version__
 
-# `python emotion_lightning/train.py` puts this folder first on the path, where inspect.py would hide Python's own.
-if sys.path and os.path.abspath(sys.path[0] or ".") == os.path.dirname(os.path.abspath(__file__)):
-    del sys.path[0]
-
-# noqa: E402  behind the lines above
-# noqa: E402
-
 waiting.begin()
 
 if TYPE_CHECKING:
-    from emotion_lightning.inference.predictor import load
+    from emotion_lightning.inference.predictor import Prediction, Predictor, load
 
-__all__ = ["__version__", "load"]
+__all__ = ["Prediction", "Predictor", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
     # Late, so that a command can report a wrong setting before torch has loaded.
-    if name == "load":
-        from emotion_lightning.inference.predictor import load
+    if name in ("Prediction", "Predictor", "load"):
+        from emotion_lightning.inference import predictor
 
-        return load
+        return getattr(predictor, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,13 +6,12 @@ python -m emotion_lightning.train -m optimizer.lr=1e-3,3e-3 seed=1,2,3
 python -m emotion_lightning.train resume=auto
 """
 
+import dataclasses
 import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from emotion_lightning.data.rows import Corpus
 from emotion_lightning import config
 from emotion_lightning.cli import app
 from emotion_lightning.cli.compose import chosen_options, in_multirun
@@ -21,6 +20,9 @@ from emotion_lightning.errors import UserError
 from emotion_lightning.runs import extras, run_folder, slurm, waiting
 from emotion_lightning.runs.files import remove_partial
 from emotion_lightning.training.setup import build_classifier, trainer_arguments
+
+if TYPE_CHECKING:
+    from emotion_lightning.data.rows import Corpus
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +51,6 @@ def train(settings: config.Train, folder: Path) -> float | None:
     backbone.check_access(settings.model)
     if settings.init_from is not None and not goes_on:
         # The commit is written down: a repetition of the run starts from the same weights.
-        import dataclasses  # late: where this runs as a file, it is not found before the package is
-
         settings = dataclasses.replace(settings, init_from=pinned_run(settings.init_from, setting="init_from"))
     loggers.check(settings.logger)
     assert isinstance(settings.data, config.Batches)  # schema.load refuses the one that is not

@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from emotion_lightning.reports import pages
+
 if TYPE_CHECKING:
     from emotion_lightning.reports.data_facts import DataCard
-from emotion_lightning.reports import pages
 
 
 def markdown(card: "DataCard", numbers: dict[str, str] | None = None) -> str:

@@ -5,10 +5,11 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from emotion_lightning.reports.data_facts import DataCard
 from emotion_lightning.config import redaction
 from emotion_lightning.runs.plain_text import excerpt, markdown_cell, markdown_line
+
+if TYPE_CHECKING:
+    from emotion_lightning.reports.data_facts import DataCard
 
 
 @dataclass

@@ -28,7 +28,7 @@ _LIBRARIES = {
 }
 """What takes a second or more to import on a slow machine, by the name of its module."""
 
-_PACKAGE = os.path.dirname(os.path.abspath(__file__))
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def begin() -> None:

@@ -4,12 +4,13 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emotion_lightning import config
+
 if TYPE_CHECKING:
     import torch
 
     from emotion_lightning.data.module import EmotionData
     from emotion_lightning.training.classifier import EmotionClassifier
-from emotion_lightning import config
 
 log = logging.getLogger(__name__)
 

@@ -190,14 +190,6 @@ def test_help_and_mistakes_answer_before_torch_is_imported(tmp_path: Path, argum
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("command", config.COMMANDS)
-def test_a_command_runs_as_a_file_too(tmp_path: Path, command: str) -> None:
-    # Its folder is then first on the path, and holds an inspect.py.
-    file = Path(config.__file__).parents[1] / f"{command}.py"
-    done = subprocess.run([sys.executable, str(file), "surely_none=1"], cwd=tmp_path, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (2, "Unknown setting surely_none.\n")
-
-
 def test_help_lists_every_setting_with_its_value_and_meaning(run: Any, capfd: Any) -> None:
     assert run("train", "peft=lora", "--help") == 0
     printed = capfd.readouterr().out
