@@ -124,9 +124,18 @@ def moved(network: nn.Module) -> None:
             parameter.add_(0.1 * torch.randn_like(parameter))
 
 
-@pytest.mark.parametrize("form", ["nf4", "int8", "none"])
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("family", FAMILIES)
+def combinations() -> list[Any]:
+    """Every family with every method in one form of weights, so that each pair of values occurs; the others are slow."""
+    forms = ("nf4", "int8", "none")
+    return [
+        pytest.param(family, method, form, marks=[] if (i + j) % len(forms) == k else pytest.mark.slow)
+        for i, family in enumerate(FAMILIES)
+        for j, method in enumerate(METHODS)
+        for k, form in enumerate(forms)
+    ]
+
+
+@pytest.mark.parametrize(("family", "method", "form"), combinations())
 def test_trains_what_it_should_in_float32_and_reloads_to_equal_logits(
     settings: Any, tmp_path: Path, family: str, method: str, form: str
 ) -> None:
