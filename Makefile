@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-slow test-sweeps check check-lowest check-newest bench bench-gpu format
+.PHONY: train test test-all test-slow test-sweeps check check-lowest check-newest bench bench-gpu format
 
 train: .venv/installed
 	$(BIN)/python -m emotion_lightning.train
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+
+# What CI runs.
+test-all: test test-sweeps
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
