@@ -79,7 +79,10 @@ def card(runs: Sequence[str], *, name: str = "run") -> Card:
 
 
 def _pooled(rows: list[row_outcomes.RowOutcomes], runs: int) -> tuple[Tensor, Tensor] | None:
-    """Return probabilities and targets, [row, label], to fit thresholds on; None if the runs share only some rows."""
+    """Return probabilities and targets, [row, label], to fit thresholds on.
+
+    Return None if a run has no stored outcomes, or if the runs share only some of their rows.
+    """
     if len(rows) < runs:
         return None
     first = rows[0]

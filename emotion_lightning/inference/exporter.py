@@ -48,7 +48,7 @@ class Rows:
     """The rows on which probabilities are compared.
 
     Attributes:
-        name: name of the split, for the report.
+        name: "validation" or "bundled sample", for the report.
         texts: of the run's validation split or, if that cannot be read, of the bundled sample.
         targets: multi-hot, [row, label]; None for the bundled sample.
         answers: the run's stored probabilities, [row, label]; None if it has stored none for these rows.
@@ -140,7 +140,7 @@ def write(folder: Path, source: Path, card: Card, settings: config.Export) -> di
     Raises:
         UserError: the format does not fit the run, the base model is missing or itself quantised, or refit=true and
             the validation rows cannot be read.
-        RuntimeError: the exported model gives other probabilities than the run.
+        RuntimeError: the exported model gives other probabilities than the network that it was made from.
     """
     adapter = settings.format is config.ExportFormat.adapter
     if adapter and not card.base["adapter"]:

@@ -55,7 +55,7 @@ def mixtures(first: Sequence[str], second: Sequence[str], count: int, *, seed: i
     Args:
         first: texts to take pieces from.
         second: more texts to take pieces from; may be `first`.
-        count: number of texts; a few fewer may be yielded, because empty ones are left out.
+        count: number of texts; empty ones are left out afterwards.
         seed: of all random choices.
     """
     chance = random.Random(seed)

@@ -119,8 +119,8 @@ def folds(goemotions: str, work: Path) -> list[_Part]:
 def answers(goemotions: str, parts: list[_Part], large: list[Path], small: list[Path], work: Path) -> None:
     """Write the texts with the teachers' probabilities for the labels of both datasets.
 
-    Labels in train.csv, and those in validation.csv that the dataset of a text does not have, are probabilities rounded
-    at 0.5.
+    Labels in train.csv are the teachers' probabilities rounded at 0.5. So are the labels in validation.csv that the
+    dataset of a text does not have.
     """
     if (work / "answers.csv").is_file():
         return

@@ -46,7 +46,7 @@ class Server:
     Args:
         libraries: names of the modules to import.
         read_late: returns True for an environment variable that no library reads during its import; a forked command
-            may have its own value of it.
+            may then have another value.
         environment: environment in which the libraries are imported; None: that of this process at the first command.
         forks: False starts all commands as fresh processes, for comparison.
     """
