@@ -1,4 +1,4 @@
-"""Multi-label emotion detection: fine-tune, evaluate and predict with small trained parts on large language models."""
+"""Multi-label emotion detection: fine-tune a language model, with an adapter or in full, evaluate it and predict."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ __all__ = ["Prediction", "Predictor", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    # Late, so that a command can report a wrong setting before torch has loaded.
+    # Imported late, so that a command can report a wrong setting before torch is loaded.
     if name in ("Prediction", "Predictor", "load"):
         from emotion_lightning.inference import predictor
 

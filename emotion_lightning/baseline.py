@@ -1,4 +1,4 @@
-"""What a network has to beat: logistic regression on n-grams, no label at all, and the label rates of train.
+"""Fit and score simple baselines: logistic regression on n-grams, no labels at all, and the label rates of train.
 
 python -m emotion_lightning.baseline data=file data.path=my.csv
 python -m emotion_lightning.baseline -m class_weight=none,balanced data=goemotions data.dir=FOLDER
@@ -29,7 +29,18 @@ log = logging.getLogger(__name__)
 
 
 def baseline(settings: config.Baseline, folder: Path) -> float:
-    """Fit on train, thresholds on validation, report on test as `train` does; return the macro F1 on validation."""
+    """Fit the baseline on train and its thresholds on validation, and score all other splits as `train` does.
+
+    Args:
+        settings: settings of the command.
+        folder: the run folder.
+
+    Returns:
+        Macro F1 on validation.
+
+    Raises:
+        UserError: the folder already holds a run, or the data cannot be used.
+    """
     if (folder / run_folder.METRICS).exists():
         raise UserError(f"{folder} holds a run already; choose another hydra.run.dir.")
 
@@ -42,7 +53,7 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
     from emotion_lightning.reports import console
     from emotion_lightning.runs import environment, manifest
 
-    assert isinstance(settings.data, config.Batches)  # schema.load refuses the one that is not
+    assert isinstance(settings.data, config.Batches)  # schema.load raises for data=same, the only other class
     waiting.says("Reading the data")
     corpus = sources.split(sources.read(settings.data), settings.data)
     train = corpus.labelled("train")
@@ -101,7 +112,7 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
 
 
 def _card(settings: config.Baseline, corpus: "Corpus", scores: "Scores", *, lengths: dict[str, list[int]]) -> "Card":
-    """What the model folder says of itself, so that predict, evaluate and distill.runs take the baseline as any run."""
+    """Metadata of the model folder, so that predict, evaluate and distill.runs accept the baseline like any run."""
     from emotion_lightning.evaluation import thresholds
     from emotion_lightning.models.card import Card
     from emotion_lightning.runs import environment
@@ -131,7 +142,10 @@ def _card(settings: config.Baseline, corpus: "Corpus", scores: "Scores", *, leng
 def _floors(
     train: "Targets", splits: "dict[str, Scored]", *, labels: list[str], thresholding: config.Thresholds
 ) -> dict[str, dict[str, Any]]:
-    """What needs no text, scored alike: `zeros` never finds a label, `prior` gives each its rate in train."""
+    """Scores of two classifiers that ignore the text, by classifier and split.
+
+    `zeros` gives each label the probability 0, `prior` the label's rate in train. Thresholds are fitted as usual.
+    """
     import torch
 
     from emotion_lightning.evaluation import metrics, thresholds
@@ -147,7 +161,7 @@ def _floors(
 
 
 def main() -> None:
-    """Read the command line and fit."""
+    """Read the command line and fit the baselines."""
     app.run("baseline", baseline)
 
 

@@ -1,4 +1,4 @@
-"""Compare runs: mean and spread over seeds, intervals over rows, and which differences are more than noise.
+"""Compare groups of runs: mean and spread over seeds, bootstrap intervals over rows, and significant differences.
 
 python -m emotion_lightning.compare runs=outputs/multirun/DATE/TIME
 python -m emotion_lightning.compare runs=[A,B,C] split=validation metrics=[jaccard]
@@ -23,7 +23,11 @@ log = logging.getLogger(__name__)
 
 
 def compare(settings: config.Compare, folder: Path) -> None:
-    """Print which group of runs is best and how surely; write it as Markdown, csv and JSON."""
+    """Compare the groups of runs, print the result, and write compare.md, compare.csv and compare.json.
+
+    Raises:
+        UserError: the runs cannot be read or compared.
+    """
     from emotion_lightning.evaluation import run_groups
     from emotion_lightning.reports import comparison, console
 
@@ -49,14 +53,24 @@ def compare(settings: config.Compare, folder: Path) -> None:
 def weigh(
     groups: "dict[str, list[FinishedRun]]", settings: config.Compare, *, left_out: Sequence[str] = ()
 ) -> "Comparison":
-    """Spread and interval of each group, the best first, and how far each of the others lies below it."""
+    """Compute mean, spread and interval of each group, and its difference from the best group.
+
+    Args:
+        groups: runs by name of their group.
+        settings: settings of the command. The first metric ranks the groups.
+        left_out: messages for runs that were left out.
+
+    Returns:
+        The comparison, with the best group first.
+    """
     import numpy as np
 
     from emotion_lightning.evaluation import bootstrap
     from emotion_lightning.reports import comparison
 
     runs = [run for members in groups.values() for run in members]
-    # [run, metric] and, of each group, [run, metric] and the draws of its mean, [sample, metric].
+    # scores: [run, metric]. For each group, values: [run, metric], and means: bootstrap draws of its mean,
+    # [sample, metric].
     scores = bootstrap.scores([run.parts for run in runs])
     drawn = bootstrap.draws([run.parts for run in runs], samples=settings.samples, seed=settings.seed)
     ends = np.cumsum([len(members) for members in groups.values()])
@@ -85,7 +99,7 @@ def weigh(
 
 
 def main() -> None:
-    """Read the command line and compare."""
+    """Read the command line and compare runs."""
     app.run("compare", compare)
 
 

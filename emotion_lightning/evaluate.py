@@ -28,7 +28,11 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(settings: config.Evaluate, folder: Path) -> None:
-    """Write metrics.json and predictions, and print the table; thresholds stay those of the run."""
+    """Score a run, or an ensemble of runs, with its own thresholds; write metrics, predictions and report.
+
+    Raises:
+        UserError: the run or the data cannot be scored.
+    """
     from emotion_lightning.evaluation import metrics, prediction_files, row_outcomes
     from emotion_lightning.inference import ensemble, predictor, run_data
     from emotion_lightning.models.card import find_model_folder
@@ -108,7 +112,12 @@ def _name(runs: list[str]) -> str:
 
 
 def run_loss(card: "Card", positions: list[int]) -> "Module":
-    """The loss that a run was trained with, for the labels at these positions."""
+    """The loss that a run was trained with.
+
+    Args:
+        card: metadata of the run.
+        positions: indices of the labels that the loss is built for.
+    """
     import numpy as np
 
     from emotion_lightning.models import losses
@@ -120,7 +129,11 @@ def run_loss(card: "Card", positions: list[int]) -> "Module":
 
 
 def shared_labels(model: list[str], data: list[str]) -> list[str]:
-    """Labels that both have, in the model's order; what is left out is said."""
+    """Labels that model and data have in common, in the model's order; log a warning for all others.
+
+    Raises:
+        UserError: they have no label in common.
+    """
     shared = [name for name in model if name in data]
     if not shared:
         raise UserError(f"The data has none of the run's labels: {', '.join(data)} against {', '.join(model)}.")
@@ -132,7 +145,7 @@ def shared_labels(model: list[str], data: list[str]) -> list[str]:
 
 
 def main() -> None:
-    """Read the command line and evaluate."""
+    """Read the command line and evaluate a run."""
     app.run("evaluate", evaluate)
 
 

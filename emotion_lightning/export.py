@@ -1,4 +1,4 @@
-"""Make a folder of a finished run that can be taken elsewhere.
+"""Export a finished run to a folder that another machine can use.
 
 python -m emotion_lightning.export run=outputs/train/DATE/TIME output=emotions format=adapter
 python -m emotion_lightning.export run=outputs/train/DATE/TIME output=emotions format=merged
@@ -21,7 +21,11 @@ _GRAPHS = (config.ExportFormat.onnx, config.ExportFormat.onnx_int8)
 
 
 def export(settings: config.Export, folder: Path) -> None:
-    """Write the folder, read it again, and tell how far it answers as the run does."""
+    """Export the run, compare the exported model with it, and upload the folder if `push` is set.
+
+    Raises:
+        UserError: the run cannot be exported or uploaded.
+    """
     if settings.format in _GRAPHS:
         from emotion_lightning.inference import onnx_graph
 
@@ -32,7 +36,7 @@ def export(settings: config.Export, folder: Path) -> None:
     from emotion_lightning.models.hub import fetch_run
 
     if settings.push is not None:
-        upload.check_login(settings.push)  # before the work, which may take minutes
+        upload.check_login(settings.push)  # before the export, which may take minutes
     source = find_model_folder(fetch_run(settings.run))
     output = Path(settings.output).expanduser()
     write(settings, source, output)
@@ -41,7 +45,16 @@ def export(settings: config.Export, folder: Path) -> None:
 
 
 def write(settings: config.Export, source: Path, output: Path) -> None:
-    """Make the folder `output` of a model folder, whole or not at all; it holds everything that predict needs."""
+    """Export a model folder atomically to a folder that contains all files that `predict` needs.
+
+    Args:
+        settings: settings of the command.
+        source: the model folder of the run.
+        output: the folder to create.
+
+    Raises:
+        UserError: the run is a baseline or a graph, or `output` exists and is not empty.
+    """
     from emotion_lightning.inference import exporter
     from emotion_lightning.models.card import read_card
     from emotion_lightning.reports import console
@@ -71,7 +84,7 @@ def write(settings: config.Export, source: Path, output: Path) -> None:
 
 
 def main() -> None:
-    """Read the command line and export."""
+    """Read the command line and export a run."""
     app.run("export", export)
 
 

@@ -1,4 +1,4 @@
-"""Look at a data set before training on it: lengths, labels, shifts, duplicates, leaks, examples; no model is loaded.
+"""Inspect a dataset before training: lengths, labels, shifts, duplicates, leaks, examples. No model is loaded.
 
 python -m emotion_lightning.inspect data=file data.path=my.csv
 python -m emotion_lightning.inspect data=goemotions data.dir=FOLDER model=gemma
@@ -18,7 +18,11 @@ log = logging.getLogger(__name__)
 
 
 def inspect(settings: config.Inspect, folder: Path) -> None:
-    """Print what to see to in the data, and write its card as Markdown, HTML and JSON."""
+    """Print the findings about the data, and write data_card.md, data_card.html and data_card.json.
+
+    Raises:
+        UserError: the data or the tokenizer cannot be read.
+    """
     from emotion_lightning.data import sources
     from emotion_lightning.models import backbone
     from emotion_lightning.reports import charts, console, data_facts, data_page, pages
@@ -28,9 +32,9 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
 
     quiet.libraries()
     backbone.check_access(settings.model)
-    assert isinstance(settings.data, config.Batches)  # schema.load refuses the one that is not
+    assert isinstance(settings.data, config.Batches)  # schema.load raises for data=same, the only other class
     waiting.says("Reading the data")
-    # The card tells of leaks, but for those that were left out before it looked.
+    # The data card reports leaks. With drop_leaks they are removed before, so the split logs them.
     corpus = sources.split(sources.read(settings.data), settings.data, tell=settings.data.drop_leaks)
     waiting.says("Counting tokens and labels")
     card = data_facts.build(
@@ -63,7 +67,7 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
 
 
 def main() -> None:
-    """Read the command line and inspect."""
+    """Read the command line and inspect the data."""
     app.run("inspect", inspect)
 
 

@@ -23,7 +23,11 @@ log = logging.getLogger(__name__)
 
 
 def predict(settings: config.Predict, folder: Path) -> None:
-    """Print the answer for one text, or write those for a file."""
+    """Print the prediction for one text, or write the predictions for a file.
+
+    Raises:
+        UserError: both or none of `text` and `input` are set, or the run or the file cannot be read.
+    """
     if (settings.text is None) == (settings.input is None):
         raise UserError('predict needs either input=FILE (with output=FILE) or text="…".')
     if settings.input is not None:
@@ -45,7 +49,7 @@ def _output(settings: config.Predict, folder: Path) -> Path:
 
 
 def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
-    # The whole input is checked before a model is loaded: a broken row would else be met after hours of work.
+    # Check the whole input before a model is loaded; otherwise a broken row stops the command after hours.
     from emotion_lightning.data import tables
     from emotion_lightning.data.formats import files
     from emotion_lightning.evaluation import prediction_files
@@ -76,7 +80,7 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
         ) as progress,
     ):
         task = progress.add_task("", total=rows.count)
-        # Each piece goes two ways: its texts to be labelled, its ids to be written beside the answers.
+        # Each piece is used twice: its texts are classified, and its ids are written beside the predictions.
         pieces, beside = itertools.tee(_chunks(iter(rows), window))
         found = answers([text for _, text in piece] for piece in pieces)
         for (decisions, probabilities), piece in zip(found, beside, strict=True):
@@ -88,7 +92,7 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
 
 @contextmanager
 def _answers(settings: config.Predict, runs: list[str]) -> Iterator[tuple[list[str], Callable[..., Iterator[Any]]]]:
-    """Label names, and a function from pieces of texts to their decisions and probabilities."""
+    """Yield the label names, and a function that maps chunks of texts to decisions and probabilities."""
     from emotion_lightning.inference import ensemble, parallel, predictor
 
     size, budget = settings.data.batch_size, settings.data.batch_tokens
@@ -102,7 +106,7 @@ def _answers(settings: config.Predict, runs: list[str]) -> Iterator[tuple[list[s
 
 
 def _columns_of_run(run: str) -> tuple[str | None, str | None]:
-    """The columns of texts and ids that the run was told to take."""
+    """The text and id columns in the run's data settings; None where they were not set."""
     from emotion_lightning.models.card import find_model_folder, read_card
 
     data = read_card(find_model_folder(run)).data
@@ -115,7 +119,7 @@ def _chunks(rows: Iterator[tuple[str, str]], size: int) -> Iterator[list[tuple[s
 
 
 def main() -> None:
-    """Read the command line and predict."""
+    """Read the command line and predict labels."""
     app.run("predict", predict)
 
 

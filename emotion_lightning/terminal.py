@@ -1,7 +1,7 @@
-r"""What reaches the terminal and the logs: nothing that a terminal would obey, no error where the reader left.
+r"""Print to the terminal without control characters, and without an error if the reader of a pipe has exited.
 
-Labels, texts, file names and what libraries say of them come from elsewhere; all of it is printed or logged through
-here, where control characters become what Python writes for them, such as \x1b.
+Labels, texts, file names and messages of libraries may come from an untrusted source. All of them are printed or logged
+with this module, which replaces control characters by their Python escapes, such as \x1b.
 """
 
 import functools
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters but tab and line feed, what turns the direction of a line, and bytes that are no text."""
+"""Control characters except tab and line feed, line separators, bidirectional controls, and surrogates."""
 
 
 _SPACING = re.compile("[\t\n]")
 
 _odd_names: dict[str, str] = {}
-"""Names of files with tabs and line feeds, and how they are shown."""
+"""File names that contain tabs or line feeds, and their escaped form."""
 
 
 def safe(text: str) -> str:
-    r"""Text in which no character controls a terminal; tabs and line feeds stay, but for those in names of files.
+    r"""Escape all control characters except tabs and line feeds; in registered file names escape those too.
 
     >>> print(safe("joy\x1b[2J\r\udcff"))
     joy\x1b[2J\r\udcff
@@ -37,7 +37,7 @@ def safe(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""The same of what is a name: tabs and line feeds do not stay.
+    r"""Escape all control characters, including tabs and line feeds, as in a name.
 
     >>> print(one_line("joy\n\x1b[2J"))
     joy\n\x1b[2J
@@ -46,34 +46,35 @@ def one_line(text: str) -> str:
 
 
 def know_names(*places: object) -> None:
-    """From now on show the names in these paths on one line, in whatever message they stand.
+    """Register the names in these paths, so that `safe` escapes tabs and line feeds in them.
 
-    A message has lines and may have tabs; the name of a file that has some would put lines of its own among them.
+    `safe` keeps tabs and line feeds of a message, so a file name that contains them could fake lines of output.
     """
     for name in (name for place in places for name in str(place).split("/")):
         if _SPACING.search(name):
-            # What begins or ends with a line feed is found below a folder only: `a` and the end of a line is no name.
+            # A name that begins or ends with whitespace is only replaced after a slash. Otherwise the name `a\n` would
+            # match each `a` at the end of a line.
             found = name if name == name.strip() else f"/{name}"
             _odd_names[found] = _SPACING.sub(lambda found: ascii(found[0])[1:-1], found)
 
 
 class Formatter(logging.Formatter):
-    """Formats records as logging does, without control characters (conf/command/common.yaml)."""
+    """A logging formatter that escapes control characters; conf/command/common.yaml selects it."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as a line."""
+        """Format the record as text."""
         return safe(super().format(record))
 
 
 def prepare() -> None:
-    """Let a terminal whose encoding lacks a character show its number; Python would end with an error."""
+    """Escape characters that the terminal's encoding lacks; by default Python raises an error for them."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
 def say(text: Any, *, error: bool = False) -> None:
-    """Print a line to standard output, or to standard error."""
+    """Print a text and a line feed to standard output, or to standard error."""
     stream = sys.stderr if error else sys.stdout
     try:
         print(safe(str(text)), file=stream, flush=True)
@@ -82,20 +83,24 @@ def say(text: Any, *, error: bool = False) -> None:
 
 
 def discard(stream: TextIO) -> None:
-    """Throw away what is still printed to a closed pipe, as after `… | head -1`: the work itself goes on."""
+    """Discard all further output to a closed pipe, as after `… | head -1`, so that the command can continue."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def console(width: int) -> "Console":
-    """Standard output for tables: as wide as the terminal, of this width where it is none."""
-    made: Console = _console_class()(emoji=False)  # ":joy:" is a label, not a picture
+    """A rich console on standard output that escapes control characters.
+
+    Args:
+        width: width in columns if standard output is not a terminal.
+    """
+    made: Console = _console_class()(emoji=False)  # ":joy:" may be a label and must not become an emoji
     if not made.is_terminal:
         made.width = width
     made.push_render_hook(_render_hook())
     return made
 
 
-# Both classes are made when they are needed: rich takes a while to import, and most messages need none of it.
+# The classes are defined inside functions, because rich is slow to import and most messages do not need it.
 
 
 @functools.cache
@@ -103,7 +108,7 @@ def _console_class() -> type:
     from rich.console import Console
 
     class Quiet(Console):
-        """A console that goes on where its reader has left; rich's own ends the program with code 1."""
+        """A console that continues after a broken pipe; rich's own console exits with code 1."""
 
         def on_broken_pipe(self) -> None:
             self.quiet = True
@@ -119,7 +124,7 @@ def _render_hook() -> Any:
     from rich.segment import Segment
 
     class Safe:
-        """What a renderable shows, without control characters."""
+        """Renders another renderable and escapes control characters in its text."""
 
         def __init__(self, shown: ConsoleRenderable) -> None:
             self.shown = shown

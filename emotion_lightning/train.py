@@ -1,4 +1,4 @@
-"""Fine-tune an emotion classifier, choose its best epoch and thresholds on validation, report on test.
+"""Fine-tune an emotion classifier, select its best epoch and thresholds on validation, and score it on test.
 
 python -m emotion_lightning.train model=gemma peft=ia3
 python -m emotion_lightning.train data=file data.path=my.csv
@@ -28,15 +28,26 @@ log = logging.getLogger(__name__)
 
 
 def train(settings: config.Train, folder: Path) -> float | None:
-    """Fit, choose, report and export; return the macro F1 on validation, which a sweep maximises."""
-    # submitit starts its requeued job with the same settings in the same folder.
+    """Train a classifier, select the best epoch, score it, and write its model folder.
+
+    Args:
+        settings: settings of the command.
+        folder: the run folder.
+
+    Returns:
+        Macro F1 on validation, which a sweep maximises; None if the run is already finished.
+
+    Raises:
+        UserError: a setting, a file or an access right is wrong.
+    """
+    # submitit restarts a requeued job with the same settings in the same folder.
     goes_on = bool(settings.resume) or slurm.in_submitit()
     if goes_on and (folder / run_folder.METRICS).exists():
         log.info("The run in %s is finished; there is nothing to resume.", folder)
         return None
     _refuse(settings, folder, goes_on=goes_on)
 
-    # Imported late: a wrong setting is reported before torch has loaded.
+    # Imported late, so that a wrong setting is reported before torch is loaded.
     from lightning import Trainer, seed_everything
 
     from emotion_lightning.data import sources
@@ -50,10 +61,10 @@ def train(settings: config.Train, folder: Path) -> float | None:
     quiet.libraries()
     backbone.check_access(settings.model)
     if settings.init_from is not None and not goes_on:
-        # The commit is written down: a repetition of the run starts from the same weights.
+        # Store the commit, so that a repetition of the run starts from the same weights.
         settings = dataclasses.replace(settings, init_from=pinned_run(settings.init_from, setting="init_from"))
     loggers.check(settings.logger)
-    assert isinstance(settings.data, config.Batches)  # schema.load refuses the one that is not
+    assert isinstance(settings.data, config.Batches)  # schema.load raises for data=same, the only other class
     waiting.says("Reading the data")
     corpus = sources.split(sources.read(settings.data), settings.data)
     seed_everything(settings.seed, workers=True, verbose=False)
@@ -104,7 +115,8 @@ def train(settings: config.Train, folder: Path) -> float | None:
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             enable_model_summary=False,
-            # Each look at the loss waits for the device; a short epoch still has a few points.
+            # Reading the loss synchronizes with the device, so it is logged every 10 steps at most. In a short epoch it
+            # is logged more often.
             log_every_n_steps=max(1, min(10, emotions.batches_in_epoch // 5)),
         )
         with enough_memory(lambda: classifier.batch_shape, training=True, batch_tokens=settings.data.batch_tokens):
@@ -116,7 +128,7 @@ def train(settings: config.Train, folder: Path) -> float | None:
 
 
 def _refuse(settings: config.Train, folder: Path, *, goes_on: bool) -> None:
-    """Raise UserError for what can be told before torch has loaded."""
+    """Raise UserError for errors that can be found before torch is loaded."""
     if not goes_on:
         run_folder.refuse_used(folder)
     if hub_name.is_hub(settings.init_from):
@@ -141,7 +153,11 @@ def _refuse(settings: config.Train, folder: Path, *, goes_on: bool) -> None:
 
 
 def _write_down(settings: config.Train, folder: Path, corpus: "Corpus") -> dict[str, Any]:
-    """Write what is needed to go on and to repeat the run; every setting, as it was written."""
+    """Write the files that are needed to resume and to repeat the run.
+
+    Returns:
+        The content of settings.yaml.
+    """
     from lightning.pytorch.utilities import rank_zero_only
 
     from emotion_lightning.data import splitting
@@ -158,7 +174,7 @@ def _write_down(settings: config.Train, folder: Path, corpus: "Corpus") -> dict[
 
 
 def main() -> None:
-    """Read the command line and train."""
+    """Read the command line and train a classifier."""
     app.run("train", train)
 
 

@@ -1,4 +1,4 @@
-"""Search settings: trials of `train` that learn from each other, on one machine or on many.
+"""Search for the best settings with Optuna: each trial is a run of `train`, on one machine or on several.
 
 python -m emotion_lightning.tune space=ia3 data=file data.path=my.csv
 python -m emotion_lightning.tune space=methods study.objectives=[f1_macro,trainable_parameters] study.pruner=none
@@ -21,14 +21,19 @@ log = logging.getLogger(__name__)
 
 
 def tune(settings: config.Tune, folder: Path) -> None:
-    """Run trials until the study has enough; write its report and its best settings."""
+    """Run trials until the study is complete or this worker must stop; write its report and its best settings.
+
+    Raises:
+        UserError: a setting is wrong, or too many trials failed.
+        Stopped: a signal stopped this worker.
+    """
     typed = sys.argv[1:]
     arguments = _of_train(typed)
     base = settings_of("train", arguments)
     space = search_space.read(settings.space, arguments, load=lambda line: settings_of("train", line))
     _check_optuna()
 
-    # Imported late: a wrong setting is reported before the libraries have loaded.
+    # Imported late, so that a wrong setting is reported before the libraries are loaded.
     from emotion_lightning.tuning import study, study_page
 
     epochs = int(max(base.trainer.max_epochs, *space.ends("trainer.max_epochs")))
@@ -44,7 +49,7 @@ def tune(settings: config.Tune, folder: Path) -> None:
             space,
             folder=folder,
             arguments=lambda values, number: [
-                # In front, so that the line may say otherwise.
+                # Before the other arguments, so that the command line can override it.
                 "score_test=false",
                 *arguments,
                 *search_space.overrides(values),
@@ -69,7 +74,7 @@ def tune(settings: config.Tune, folder: Path) -> None:
 
 
 def _go_on(typed: list[str], folder: Path, *, storage: str) -> str:
-    """How a study that was stopped goes on."""
+    """The sentence that tells the user how to resume a study."""
     if storage == "memory":
         return "Its storage was memory: there is nothing to go on with."
     kept = [argument for argument in typed if storage != "file" or not argument.startswith("hydra.run.dir=")]
@@ -85,13 +90,13 @@ def _check_optuna() -> None:
 
 
 def _of_train(typed: list[str]) -> list[str]:
-    """The arguments that every trial has: those typed, but for the study's own."""
+    """The arguments that `train` gets in every trial: all except those of the study itself."""
     own = ("space=", "space.", "study.", "hydra.run.dir=")
     return [argument for argument in typed if not argument.lstrip("+~").startswith(own)]
 
 
 def _named(logger: config.Logger, arguments: list[str], *, study: str, number: int) -> list[str]:
-    """What keeps the trials of a study together in a tracker, unless the line says otherwise."""
+    """Overrides that group the trials of a study in W&B or MLflow; those that the user typed are left out."""
     if not isinstance(logger, config.WandB | config.MLflow):
         return []
     named = {"logger.group": study, "logger.name": f"{study}/{number}"}
@@ -100,7 +105,7 @@ def _named(logger: config.Logger, arguments: list[str], *, study: str, number: i
 
 
 def main() -> None:
-    """Read the command line and search."""
+    """Read the command line and run the study."""
     app.run("tune", tune)
 
 

@@ -1,1 +1,1 @@
-"""A command line is read, checked and turned into jobs."""
+"""Reads and checks a command line, and runs its jobs."""

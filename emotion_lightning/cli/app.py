@@ -1,7 +1,7 @@
-"""The door between the command line and a command: literal texts, one message for a mistake, exit codes.
+"""Run a command from its command line, and report an error as one message and an exit code.
 
-Exit codes: 0 done; 2 the user can mend it; 130 Ctrl-C; 143 SIGTERM; 1 anything else. HYDRA_FULL_ERROR=1 shows
-tracebacks.
+Exit codes: 0 success; 2 an error that the user can fix; 130 Ctrl-C; 143 SIGTERM; 1 any other error.
+HYDRA_FULL_ERROR=1 shows tracebacks.
 """
 
 import logging
@@ -44,11 +44,11 @@ log = logging.getLogger(__name__)
 
 
 def run(command: str, work: Callable[[Any, Path], Any]) -> None:
-    """Read the command line and do the work; never returns.
+    """Read the command line, run the command and exit the process.
 
     Args:
-        command: name of the command, which is also the name of its file in conf/.
-        work: is called with the settings and the folder for what it writes.
+        command: name of the command. Its main configuration is conf/<command>.yaml.
+        work: function that runs the command. Its arguments are the settings and the output folder.
     """
     arguments = sys.argv[1:]
     full_error = os.environ.pop(FULL_ERROR, "") == "1"
@@ -67,7 +67,8 @@ def run(command: str, work: Callable[[Any, Path], Any]) -> None:
             _die_by(stop.number)
         code = stop.code
     except BrokenPipeError:
-        # A library prints, and the reader has seen enough. Python would complain once more while it closes stdout.
+        # A library printed to a pipe whose reader has exited. Without this, Python reports a second error when it
+        # closes stdout.
         terminal.discard(sys.stdout)
     except JobsFailed as failed:
         terminal.say(redaction.text(str(failed)), error=True)
@@ -82,27 +83,30 @@ def run(command: str, work: Callable[[Any, Path], Any]) -> None:
 
 
 def _know_names(arguments: list[str]) -> None:
-    """Show names of files that the line gives on one line each, and those of the folders that it is given in."""
+    """Register the paths of the command line and of the working directory, so that each is shown on one line."""
     given = [argument.partition("=") for argument in arguments]
     terminal.know_names(*(value for name, _, value in given if name != "text"))
-    with suppress(FileNotFoundError):  # somebody removed it
+    with suppress(FileNotFoundError):  # the working directory was removed
         terminal.know_names(Path.cwd())
 
 
 def _leave_to_the_first() -> None:
-    """End one of several processes that were stopped together; the first says how it went.
+    """End this process with exit code 0, so that the first process can report the stop.
 
-    Lightning's launcher kills the first within five seconds of another's exit code that is not 0, and it may still be
-    closing its logger.
+    When one process exits with another code, Lightning's launcher kills the first process within five seconds, perhaps
+    while it still closes its logger.
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    # Past the interpreter's end, in which threads of C++ have been seen to abort.
+    # Skip the interpreter's shutdown: C++ threads have aborted during it.
     os._exit(0)
 
 
 def _die_by(number: int) -> None:
-    """End by the signal itself: to a shell the same exit code, to W&B's agent no failure; it gives up after some."""
+    """End this process by the signal itself.
+
+    A shell sees the same exit code. W&B's agent does not count it as a failed run; it gives up after several of those.
+    """
     waiting.end()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -112,12 +116,12 @@ def _die_by(number: int) -> None:
 
 def _run(command: str, do: Callable[[Any, Path], Any], arguments: list[str]) -> None:
     schema.register()
-    # Hydra's parser takes flags in front of settings only.
+    # Hydra's parser accepts flags only before settings.
     arguments = sorted(
         arguments, key=lambda argument: bool(override_grammar.ARGUMENT.fullmatch(argument)) or argument.startswith("~")
     )
     several = bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
-    if "--version" in arguments:  # Hydra's flag of that name tells Hydra's
+    if "--version" in arguments:  # otherwise Hydra prints its own version
         return terminal.say(f"emotion_lightning {__version__}, Python {platform.python_version()}")
     if {"--help", "-h"} & set(arguments):
         return _help(
@@ -136,7 +140,8 @@ def _run(command: str, do: Callable[[Any, Path], Any], arguments: list[str]) -> 
         return resume_multirun(command, do, folder, arguments, typed=typed)
     line = override_grammar.literal(command, arguments, multirun=several)
     if command == "train" and not several and (begun := slurm.remembered(arguments, run_folder.SETTINGS)):
-        # A requeued job is started with the same line at another time; its run lies where it was.
+        # SLURM starts a requeued job with the same command line, but a new run folder would be named after the new
+        # time.
         log.warning("This job was started before: it goes on in %s", begun)
         line = [f"resume={override_grammar.quote_path(str(begun))}"]
     prepared = with_earlier_run(command, line, multirun=several)
@@ -169,7 +174,7 @@ def _run(command: str, do: Callable[[Any, Path], Any], arguments: list[str]) -> 
 
 
 def _without_folder(line: Sequence[str]) -> list[str]:
-    """What keeps a question, `predict text=…`, from leaving a folder with an empty log, unless a place is given."""
+    """Overrides with which `predict text=…` creates no folder and no log file; empty if a folder is given."""
     names = {match["name"] for argument in line if (match := override_grammar.ARGUMENT.fullmatch(argument))}
     if "text" not in names or names & {"input", "hydra.run.dir"}:
         return []
@@ -177,7 +182,7 @@ def _without_folder(line: Sequence[str]) -> list[str]:
 
 
 def say_next_steps(folder: Path) -> None:
-    """Tell what a finished run is for: lines to be copied. A multirun tells its own at its end, of the best job."""
+    """Log the commands that use a finished run. For a multirun, `multirun.show` prints them for the best job."""
     if in_multirun():
         return
     if (folder / run_folder.REPORT).exists():
@@ -190,7 +195,7 @@ def say_next_steps(folder: Path) -> None:
 
 
 def _help(command: str, arguments: list[str]) -> None:
-    # Hydra's own --help composes every option of every group first, which takes seconds.
+    # Hydra's own --help first composes every option of every group, which takes seconds.
     with initialize_config_dir(config_dir=str(schema.conf_folder()), version_base="1.3"):
         cfg = compose(command, first_of_each(overrides_of(arguments)), return_hydra_config=True)
         groups = sorted(schema.groups(command))

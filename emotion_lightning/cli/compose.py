@@ -1,4 +1,4 @@
-"""From a command line to the settings of a job, earlier runs' settings included."""
+"""Compose the settings of a job from a command line and, where it names one, from an earlier run."""
 
 import re
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ from emotion_lightning.runs import manifest, run_folder
 
 
 def chosen_options() -> dict[str, str]:
-    """The option chosen in each group."""
+    """The option chosen in each group of the current job."""
     return options_of(HydraConfig.get().runtime.choices, str(HydraConfig.get().job.config_name))
 
 
 def options_of(chosen: Any, command: str) -> dict[str, str]:
-    """The option chosen in each group of a command, of what Hydra says was chosen."""
+    """The option chosen in each group of a command, taken from Hydra's `runtime.choices`."""
     return {group: str(chosen[group]) for group in sorted(schema.groups(command))}
 
 
 def in_multirun() -> bool:
-    """Whether this is a job of a multirun."""
+    """Whether the current job belongs to a multirun."""
     return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
@@ -38,7 +38,11 @@ def in_multirun() -> bool:
 
 
 def with_earlier_run(command: str, arguments: list[str], *, multirun: bool) -> list[str]:
-    """For resume= and from_run=, put that run's settings in front of the line."""
+    """Put the settings of the run that resume= or from_run= names before the arguments.
+
+    Raises:
+        UserError: the arguments contradict each other, or no such run exists.
+    """
     if command not in ("train", "tune"):
         return arguments
     given = {match["name"]: match["value"] for a in arguments if (match := override_grammar.ARGUMENT.fullmatch(a))}
@@ -85,9 +89,13 @@ def _folder(path: str) -> Path:
 
 
 def settings_of(command: str, arguments: list[str]) -> Any:
-    """The settings that a command would have with these arguments, or a UserError for what it would refuse."""
+    """The settings that a command would have with these arguments.
+
+    Raises:
+        UserError: an argument or a setting is wrong.
+    """
     running = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()  # a command that asks runs inside Hydra, which there is one of
+    GlobalHydra.instance().clear()  # the caller runs inside Hydra, and Hydra allows only one instance
     try:
         prepared = with_earlier_run(
             command, override_grammar.literal(command, arguments, multirun=False), multirun=False
@@ -101,12 +109,12 @@ def settings_of(command: str, arguments: list[str]) -> Any:
 
 
 def override_parser() -> OverridesParser:
-    """Within a configuration folder, whose options peft=glob(*) stands for."""
+    """A parser of overrides that can expand peft=glob(*); call it while a configuration folder is initialized."""
     return OverridesParser.create(GlobalHydra.instance().config_loader())
 
 
 def first_of_each(overrides: list[str]) -> list[str]:
-    """The overrides of one job: of what is swept the first value, of a range without steps none."""
+    """The overrides of one job: the first value of each sweep; a range without steps is left out."""
     parsed = override_parser().parse_overrides(overrides)
     swept = {o.get_key_element(): o for o in parsed if o.is_sweep_override()}
     first = [f"{name}={next(o.sweep_string_iterator())}" for name, o in swept.items() if o.is_discrete_sweep()]
@@ -114,7 +122,7 @@ def first_of_each(overrides: list[str]) -> list[str]:
 
 
 def overrides_of(arguments: list[str]) -> list[str]:
-    """The overrides among the arguments of a command line; --config-dir becomes one."""
+    """The overrides among the arguments of a command line; --config-dir becomes hydra.searchpath."""
     overrides = [a for a in arguments if override_grammar.ARGUMENT.fullmatch(a) or a.startswith("~")]
     extra = _config_dirs(arguments)
     if extra and not Path(extra[-1]).is_dir():
@@ -125,20 +133,20 @@ def overrides_of(arguments: list[str]) -> list[str]:
 
 
 def _config_dirs(arguments: Sequence[str]) -> list[str]:
-    """Folders given by --config-dir; Hydra takes the last one."""
+    """Folders given with --config-dir; Hydra uses the last one."""
     apart = [arguments[i + 1] for i, a in enumerate(arguments[:-1]) if a in ("--config-dir", "-cd")]
     return apart + [a.partition("=")[2] for a in arguments if a.startswith("--config-dir=")]
 
 
 def option_folders(arguments: Sequence[str]) -> list[Path]:
-    """Folders of option files that the user named on this line."""
+    """Folders of option files that the command line gives."""
     searched = [a.partition("=")[2] for a in arguments if a.startswith("hydra.searchpath=")]
     named = [place for value in searched for place in re.findall(r"file://([^,\]'\"]+)", value)]
     return [Path(place).expanduser() for place in (*_config_dirs(arguments)[-1:], *named)]
 
 
 def hydra_settings(arguments: list[str]) -> list[str]:
-    """What a line tells Hydra itself and a later line must tell it again: launcher, places of option files."""
+    """The overrides for Hydra itself that a resumed multirun needs again: launcher, folders of option files."""
     return [
         override
         for override in overrides_of(arguments)

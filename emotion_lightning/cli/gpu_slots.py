@@ -1,6 +1,7 @@
-"""Jobs side by side on one machine, as submitit's local launcher starts them: all at once, each on the first GPU.
+"""Share the GPUs or CPU cores of one machine among the jobs of a multirun.
 
-Here each waits for GPUs, or cores, of its own; and a stop of the multirun reaches them.
+submitit's local launcher starts all jobs at once, each on the first GPU. With this module each job waits for its own
+GPUs or cores, and a stop of the multirun reaches every job.
 """
 
 import os
@@ -18,17 +19,17 @@ from typing import Any
 from emotion_lightning.errors import UserError
 
 _DEVICES = "EMOTION_LIGHTNING_DEVICES"
-"""GPUs that the multirun may use, by the names of CUDA_VISIBLE_DEVICES: submitit sets that one to the first GPUs."""
+"""Environment variable with the multirun's CUDA_VISIBLE_DEVICES, which submitit replaces by the first GPUs."""
 _SIGINT = {signal.SIGINT}
 _POLL_SECONDS = 0.5
 
 
 @contextmanager
 def hidden_from_terminal() -> Iterator[None]:
-    """Processes started here do not hear the terminal's Ctrl-C.
+    """Block Ctrl-C in the processes that are started in this block.
 
-    submitit's controllers would answer it by killing their jobs after a second, in which none saves its checkpoint.
-    This process still hears it, by a thread that does not block it.
+    On Ctrl-C submitit's controllers kill their jobs after one second, too early to save a checkpoint. This process
+    still receives the signal, in a thread that does not block it.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
@@ -47,7 +48,7 @@ def hidden_from_terminal() -> Iterator[None]:
 
 
 def stop() -> None:
-    """Let the jobs that this process started save and leave, and wait for them; a second signal kills them."""
+    """Ask the jobs that this process started to save and exit, and wait for them; a second signal kills them."""
     jobs = _jobs()
     for job in jobs:
         job.send_signal(signal.SIGINT)
@@ -74,23 +75,29 @@ def _jobs() -> list[Any]:
             if "submitit.core._submit" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except psutil.Error:
-            continue  # ended in between
+            continue  # the process has ended meanwhile
     return found
 
 
 @contextmanager
 def share(*, gpus: int, cpus: int | None, tasks: int) -> Iterator[None]:
-    """Wait for the GPUs, or without any the cores, that a job asked for, and hold them until its end.
+    """Wait for the GPUs of a job, or for cores if it has no GPUs, and hold them until the block ends.
+
+    Does nothing unless submitit's local launcher started this process.
 
     Args:
-        gpus: of the job.
-        cpus: of each of its processes; None: all there are.
-        tasks: its processes.
+        gpus: number of GPUs of the job.
+        cpus: number of cores of each process; None shares all cores among the processes.
+        tasks: number of processes of the job.
+
+    Raises:
+        UserError: the job needs more GPUs than the machine has.
     """
     if os.environ.get("SUBMITIT_EXECUTOR") != "local":
         yield
         return
-    # From here on a stop is heard, once and from the multirun: the terminal's reaches this group of processes no more.
+    # A process group of its own no longer receives the terminal's Ctrl-C. `stop` of the multirun sends SIGINT instead,
+    # and the job now accepts it.
     os.setpgid(0, 0)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGINT)
     devices = _devices() if gpus else []
@@ -122,8 +129,11 @@ def _devices() -> list[str]:
 
 @contextmanager
 def _one_of(places: Sequence[str]) -> Iterator[str]:
-    """The first place that is free on this machine; the processes of one job share theirs."""
-    # submitit's folder is that of all jobs of the multirun.
+    """Wait until one of the places (sets of GPUs, or slots of cores) is free, and lock it.
+
+    All processes of one job use the same place.
+    """
+    # All jobs of the multirun share submitit's folder, so the file name contains the job's id.
     shared = Path(os.environ["SUBMITIT_FOLDER"]) / f"place-{os.environ['SUBMITIT_LOCAL_JOB_ID']}.txt"
     shared.parent.mkdir(parents=True, exist_ok=True)
     if os.environ.get("SUBMITIT_LOCAL_GLOBALID", "0") != "0":
@@ -133,7 +143,7 @@ def _one_of(places: Sequence[str]) -> Iterator[str]:
         return
     from filelock import FileLock, Timeout
 
-    # Of the machine and not of the multirun: two of them must not take the same GPU.
+    # One lock folder for the whole machine: two multiruns must not use the same GPU.
     folder = Path(tempfile.gettempdir()) / f"emotion_lightning-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     while True:

@@ -1,4 +1,4 @@
-"""What `--help` prints: how a command is called, its options, and every setting with its value and meaning."""
+"""The text of `--help`: example calls of a command, its options, and each setting with its value and meaning."""
 
 import ast
 import dataclasses
@@ -61,7 +61,7 @@ version; --hydra-help lists Hydra's own flags. Exit codes: 0 done, 2 a setting o
 
 
 def meanings(settings: type) -> dict[str, str]:
-    """The text under each field of a dataclass of `config`, those of its bases included."""
+    """The docstring of each field of a dataclass in `config`, including the fields of its base classes."""
     found: dict[str, str] = {}
     for node in reversed(settings.__mro__):
         if not dataclasses.is_dataclass(node):
@@ -81,7 +81,7 @@ def show(command: str, cfg: Any, chosen: dict[str, str]) -> None:
     Args:
         command: one of config.COMMANDS.
         cfg: the composed configuration.
-        chosen: the option of each group.
+        chosen: the chosen option of each group.
     """
     terminal.say(_USAGE[command])
     if chosen:

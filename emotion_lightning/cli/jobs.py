@@ -1,4 +1,4 @@
-"""The jobs of a command line: checked before the first starts, run by Hydra, told apart where one fails."""
+"""Check all jobs of a command line, run them with Hydra, and report those that fail."""
 
 import logging
 import os
@@ -39,26 +39,29 @@ log = logging.getLogger(__name__)
 FULL_ERROR = "HYDRA_FULL_ERROR"
 RESUME = "sweep.resume="
 KEEP_RUNS = ("train", "baseline")
-"""Commands whose multiruns are written down, so that they can go on."""
+"""Commands whose multiruns are saved in jobs.json, so that they can be resumed."""
 _FILL_THEIR_FOLDER = {**dict.fromkeys(KEEP_RUNS, "The run in"), "evaluate": "The evaluation in", "inspect": "The "
                       "inspection in", "compare": "The comparison in"}  # fmt: skip
-"""Commands of which two would mix their results in one folder, as where both start in the same second."""
+"""Commands that lock their folder: two that start in the same second would mix their results in one folder.
+
+The value begins the error message.
+"""
 
 
 class JobsFailed(Exception):
-    """Jobs of a multirun failed."""
+    """One or more jobs of a multirun failed."""
 
 
 @dataclass
 class Work:
-    """What each job of a line does.
+    """The command that each job of a command line runs.
 
     Attributes:
-        command: its name.
-        do: is called with the settings and the folder.
-        arguments: the line as it was typed.
-        record: the multirun that is written down; None for a single job, and for commands that keep no runs.
-        failed: where the errors of this process are kept.
+        command: name of the command.
+        do: function that runs the command. Its arguments are the settings and the output folder.
+        arguments: the command line, as the user typed it.
+        record: the multirun that jobs.json holds; None for a single job and for commands that are not in KEEP_RUNS.
+        failed: name and error of each job that failed in this process.
     """
 
     command: str
@@ -69,12 +72,13 @@ class Work:
 
 
 def run_hydra(work: Work, prepared: list[str]) -> None:
-    """Let Hydra read the line and call the job, or the jobs."""
+    """Let Hydra compose the settings and run each job."""
     sys.argv[1:] = prepared
-    # Hydra would print its own words and exit with 1; with this it raises, and `run` finds better words.
+    # On an error Hydra prints its own message and exits with code 1. With this variable it raises the error, and
+    # `app.run` prints a better message.
     os.environ[FULL_ERROR] = "1"
     try:
-        # A closure, since submitit sends it to other processes by value.
+        # A closure, because submitit pickles it by value for other processes.
         main = hydra.main(config_path=str(schema.conf_folder()), config_name=work.command, version_base="1.3")
         main(lambda cfg: _job(work, cfg))()
     finally:
@@ -83,12 +87,12 @@ def run_hydra(work: Work, prepared: list[str]) -> None:
 
 
 def _job(work: Work, cfg: DictConfig) -> Any:
-    """One job, whose error is kept until Hydra is done: it would print words of its own and drop the other jobs."""
-    # Processes that a job starts again (DDP) read the line as it was typed.
+    """Run one job, and store its error in `work.failed`: Hydra would print its own message and skip the other jobs."""
+    # The processes that a job starts (DDP) parse the command line again, so they need it as the user typed it.
     sys.argv[1:] = work.arguments
     os.environ.pop(FULL_ERROR, None)
     logging.captureWarnings(True)
-    redaction.in_logs()  # submitit starts jobs in processes of its own
+    redaction.in_logs()  # again, because submitit runs a job in another process
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handleError = partial(_without_log_file, handler)  # type: ignore[method-assign]
@@ -104,8 +108,8 @@ def _job(work: Work, cfg: DictConfig) -> Any:
         told = str(mistake or "".join(traceback.format_exception(error)))
         if in_multirun():
             log.error("%s", told)
-        elif not isinstance(error, multirun.AtWork):  # the log is that of the other process
-            # The terminal hears of it at the end.
+        elif not isinstance(error, multirun.AtWork):  # then the log file belongs to the other process
+            # `app.run` prints the message on the terminal at the end.
             _to_log_file(told)
         number = f"{HydraConfig.get().job.num}: " if in_multirun() else ""
         work.failed.append((f"{number}{HydraConfig.get().job.override_dirname}", error))
@@ -119,7 +123,7 @@ def _job(work: Work, cfg: DictConfig) -> Any:
 
 @contextmanager
 def _place_of_job() -> Iterator[None]:
-    """Where submitit starts jobs side by side: GPUs and cores of its own, and how its processes find each other."""
+    """Under submitit, hold GPUs or cores for this job and connect its processes; otherwise do nothing."""
     launcher = HydraConfig.get().launcher if slurm.in_submitit() else {}
     with gpu_slots.share(
         gpus=launcher.get("gpus_per_node") or 0,
@@ -131,7 +135,7 @@ def _place_of_job() -> Iterator[None]:
 
 
 def _kept_job(work: Work, cfg: DictConfig, folder: Path) -> Any:
-    """The work of a run that stays, with a note of why it failed if it is a multirun's."""
+    """Run a job that holds the lock of its folder; for a job of a multirun, write error.txt if it fails."""
     found = multirun.of(folder)
     if found is None:
         return work.do(schema.load(cfg, work.command), folder)
@@ -150,19 +154,19 @@ def _kept_job(work: Work, cfg: DictConfig, folder: Path) -> Any:
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Turn Ctrl-C, SIGTERM and a cluster's warning into `Stopped` while the block runs."""
-    # Lightning would turn Ctrl-C into exit code 1 and SIGTERM into 0; a SystemExit of our own passes through it.
+    """Raise `Stopped` on Ctrl-C, SIGTERM and a cluster's preemption signal while the block runs."""
+    # Lightning ends with exit code 1 on Ctrl-C and 0 on SIGTERM, but it lets our SystemExit pass.
     warning = None if slurm.in_submitit() else slurm.preemption_signal()
 
     def stop(number: int, _: Any) -> None:
         if slurm.in_wandb_sweep() and isinstance(sys.exception(), Stopped):
-            return  # the second of the two signals that stop a run of a sweep; W&B is about to close it
+            return  # a W&B sweep stops a run with two signals; this is the second, while the first is handled
         if number == warning:
             slurm.requeue()
             number = signal.SIGTERM
         raise Stopped(number)
 
-    # submitit lets SIGTERM pass and waits for its own signal.
+    # submitit ignores SIGTERM and has a signal of its own.
     taken = [signal.SIGINT, *([] if slurm.in_submitit() else [signal.SIGTERM]), *([warning] if warning else [])]
     before = {number: signal.signal(number, stop) for number in taken}
     try:
@@ -174,14 +178,14 @@ def stop_on_signals() -> Iterator[None]:
 
 @dataclass
 class _Plan:
-    """What a line is about to run.
+    """The jobs that a command line will run.
 
     Attributes:
-        folder: of the multirun.
-        launcher: the class that starts its jobs.
-        metric: the score on validation that puts the jobs in order.
-        overrides: of each job.
-        jobs: the same, as it is written down.
+        folder: folder of the multirun.
+        launcher: import path of the launcher class.
+        metric: the validation metric that ranks the jobs.
+        overrides: the overrides of each job.
+        jobs: the jobs as jobs.json stores them; empty for commands that are not in KEEP_RUNS.
     """
 
     folder: Path
@@ -192,9 +196,18 @@ class _Plan:
 
 
 def check_jobs(command: str, arguments: list[str], *, typed: set[str]) -> _Plan | None:
-    """Load the settings of every job, so that a wrong one is refused before the first starts or a folder is made.
+    """Check the settings of every job before the first job starts and before a folder is created.
 
-    `typed` are the names on the line itself, without those of an earlier run. None: what runs is chosen on the way.
+    Args:
+        command: name of the command.
+        arguments: the prepared command line, with the settings of an earlier run.
+        typed: names of the settings that the user typed, without those of an earlier run.
+
+    Returns:
+        The jobs, or None if another sweeper such as Optuna's chooses the values during the multirun.
+
+    Raises:
+        UserError: a setting of a job is wrong.
     """
     overrides = overrides_of(arguments)
     with initialize_config_dir(config_dir=str(schema.conf_folder()), version_base="1.3"):
@@ -203,12 +216,12 @@ def check_jobs(command: str, arguments: list[str], *, typed: set[str]) -> _Plan 
         fixed = [o.input_line for o in parsed if not o.is_sweep_override()]
         base = compose(command, [str(o) for o in fixed], return_hydra_config=True)
         if not str(base.hydra.sweeper.get("_target_", "")).endswith("BasicSweeper"):
-            return None  # another sweeper (Optuna …) chooses its values as it goes
+            return None  # another sweeper (Optuna …) chooses its values during the multirun
         presets = [f"{name}={value}" for name, value in (base.hydra.sweeper.params or {}).items()]
         swept = parser.parse_overrides(presets + overrides)
         (lines,) = BasicSweeper.split_arguments(swept, max_batch_size=None)
         place, launcher = Path(str(base.hydra.sweep.dir)), str(base.hydra.launcher.get("_target_", ""))
-        # A job alone is what the line came to already.
+        # Without a sweep, `base` is already the configuration of the only job.
         alone = not presets and len(fixed) == len(parsed)
         jobs, metrics = [], set()
         for number, (line, differs) in enumerate(zip(lines, multirun.differences(lines), strict=True)):
@@ -245,7 +258,7 @@ _METRICS = {
 
 
 def _place(cfg: DictConfig, number: int) -> str:
-    """The folder of a job below its multirun's."""
+    """The folder of a job, relative to the folder of the multirun."""
     with read_write(cfg.hydra), open_dict(cfg.hydra):
         cfg.hydra.job.num = number
         cfg.hydra.job.id = str(number)
@@ -253,7 +266,11 @@ def _place(cfg: DictConfig, number: int) -> str:
 
 
 def run_multirun(work: Work, prepared: list[str], jobs: list[list[str]], *, is_new: bool) -> None:
-    """Run the jobs of a multirun, and say how each went: also after a stop, and of what another process killed."""
+    """Run the jobs of a multirun and print their table, also after a stop or if a job was killed.
+
+    Raises:
+        JobsFailed: a job has no result.
+    """
     record = work.record
     assert record is not None
     go_on = override_grammar.shell_line(work.command, ["-m", f"{RESUME}{record.folder}"])
@@ -271,7 +288,7 @@ def run_multirun(work: Work, prepared: list[str], jobs: list[list[str]], *, is_n
             log.warning("Stopped; go on with: %s", go_on)
             raise
         except Exception as error:
-            # submitit's word for a job that was killed; the others are still at work.
+            # submitit raises an error of its own if a job was killed; the other jobs still run.
             if not type(error).__module__.startswith("submitit"):
                 raise
             log.error("%s", first_line(error))
@@ -288,7 +305,7 @@ def run_multirun(work: Work, prepared: list[str], jobs: list[list[str]], *, is_n
 
 @contextmanager
 def _these_jobs(jobs: list[list[str]]) -> Iterator[None]:
-    """Hydra's own sweeper starts these jobs: the list that was checked and written down, or what is left of it."""
+    """Make Hydra's own sweeper run these jobs: all that were checked, or those left in a resumed multirun."""
 
     def sweep(self: Any, arguments: Any) -> Any:
         local = type(self.launcher).__name__ == "LocalLauncher"
@@ -299,9 +316,9 @@ def _these_jobs(jobs: list[list[str]]) -> Iterator[None]:
         return results
 
     def told(record: logging.LogRecord) -> bool:
-        return not str(record.msg).startswith("\t#")  # every setting of every job, where the name of one is enough
+        return not str(record.msg).startswith("\t#")  # a line with all settings of a job; the job logs its name
 
-    # Hydra loads its plugins a second time: the class that it uses is not the one that is imported above.
+    # Hydra imports its plugins a second time, so it does not use the class that this module imports.
     sweeper: Any = Plugins.instance().class_name_to_class[f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"]
     original = sweeper.sweep
     launchers = [
@@ -312,7 +329,7 @@ def _these_jobs(jobs: list[list[str]]) -> Iterator[None]:
         )
     ]
     try:
-        # A sweeper of one's own would have to live in a package named hydra_plugins.
+        # Patched, because Hydra finds other sweepers only in a package named hydra_plugins.
         sweeper.sweep = sweep
         for launcher in launchers:
             launcher.addFilter(told)
@@ -324,7 +341,11 @@ def _these_jobs(jobs: list[list[str]]) -> Iterator[None]:
 
 
 def sweep_folder(path: str) -> Path:
-    """The folder that `sweep.resume=` names, or a UserError."""
+    """The folder that `sweep.resume=` names.
+
+    Raises:
+        UserError: there is no such folder.
+    """
     folder = Path(override_grammar.unquoted(path) or "").expanduser()
     if path in ("", "null") or not folder.is_dir():
         raise UserError(f"{RESUME}{path} is no folder; give the folder of a multirun.")
@@ -334,7 +355,19 @@ def sweep_folder(path: str) -> Path:
 def resume_multirun(
     command: str, do: Callable[[Any, Path], Any], folder: Path, arguments: list[str], *, typed: Sequence[str]
 ) -> None:
-    """Go on with a multirun: its unfinished jobs from where they stand, those that never began from their settings."""
+    """Resume a multirun: continue each unfinished job, and start each job that has not begun from its stored settings.
+
+    Args:
+        command: name of the command.
+        do: function that runs the command.
+        folder: folder of the multirun.
+        arguments: the command line, as the user typed it.
+        typed: settings on the command line, without sweep.resume.
+
+    Raises:
+        UserError: the multirun belongs to another command, still runs, or cannot be resumed with these arguments.
+        JobsFailed: a job has no result.
+    """
     record = multirun.read(folder)
     if record.command != command:
         raise UserError(f"{folder} is a multirun of {record.command}; go on with it by that command.")
@@ -367,7 +400,7 @@ def resume_multirun(
 
 
 def _again(command: str, folder: Path, job: multirun.Job, option_folders: Sequence[Path]) -> list[str]:
-    """The overrides that start a job where it stands, or as it was meant to start."""
+    """The overrides that resume a job, or start it with its settings in jobs.json if it has not begun."""
     goes_on = (folder / run_folder.SETTINGS).is_file()
     stored = run_folder.settings_as_overrides(folder, changed=[]) if goes_on else run_folder.as_overrides(job.settings)
     source = folder / run_folder.SETTINGS if goes_on else folder.parent / multirun.JOBS
@@ -380,7 +413,7 @@ def _again(command: str, folder: Path, job: multirun.Job, option_folders: Sequen
 
 
 def _without_log_file(handler: logging.FileHandler, record: logging.LogRecord) -> None:
-    """Go on without a log file that cannot be written, as on a full disk; what else goes wrong logging itself tells."""
+    """Remove a log file's handler if the file cannot be written (full disk); logging reports all other errors."""
     error = sys.exception()
     if not isinstance(error, OSError):
         return logging.Handler.handleError(handler, record)

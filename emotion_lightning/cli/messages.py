@@ -1,4 +1,4 @@
-"""What the user can mend: the words for errors of Hydra, OmegaConf and the system."""
+"""Messages for errors of Hydra, OmegaConf and the operating system that the user can fix."""
 
 import errno
 import os
@@ -22,7 +22,7 @@ _ACCESS = {
 
 
 def as_user_error(command: str, error: BaseException, arguments: list[str]) -> UserError | None:
-    """The mistake behind an error, or None for one that is ours."""
+    """The UserError that explains an error, or None if the user cannot fix it."""
     if isinstance(error, UserError):
         return error
     if isinstance(error, MissingConfigException) and error.options is not None:
@@ -48,13 +48,14 @@ def as_user_error(command: str, error: BaseException, arguments: list[str]) -> U
 
 
 def _of_system(error: BaseException) -> UserError | None:
-    """The mistake where a disk is full or a folder cannot be written to, also deep in a library."""
+    """The UserError for a full disk or a folder that is not writable, also if a library wraps the system's error."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in _ACCESS:
             where = cause.filename or "A file"
             return UserError(f"{where}: {cause.strerror}; free some space or choose another folder.")
-        # Libraries written in Rust put the system's number into their words, and shutil.Error those of each file.
+        # Libraries written in Rust have the system's error number only in their message, and shutil.Error has the
+        # messages of all files.
         number = re.search(r"\(os error (\d+)\)|\[Errno (\d+)\]", str(cause))
         if number and int(number[1] or number[2]) in _ACCESS:
             reason = os.strerror(int(number[1] or number[2]))
@@ -69,7 +70,7 @@ def _from_hydra(command: str, error: Exception, arguments: list[str]) -> UserErr
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     first = first_line(error)
     merged = re.match(r"Error merging override \+*(?P<key>[^=\s]+)=", first)
-    # Of a list's item Hydra names the override alone.
+    # For an item of a list Hydra gives no full key, only the override.
     key = str(getattr(cause, "full_key", None) or (merged["key"] if merged else "")).partition("[")[0]
     override = re.match(r"Could not override '(?P<key>[^']*)'", first)
     if override and not re.search(r"could not be converted|Invalid value|is not Optional", str(cause)):

@@ -1,7 +1,7 @@
-"""The jobs of a multirun: which there are, how each went, what is left to do.
+"""The jobs of a multirun: their settings, their states and their scores.
 
-Everything is told from files, so that jobs may run in other processes and on other machines, and be killed: jobs.json
-says what is to be run and with which settings, the folder of a job what became of it.
+All of this is read from files, so that jobs may run in other processes or on other machines, and may be killed:
+jobs.json lists the jobs with their settings, and the run folder of each job shows its state.
 """
 
 import csv
@@ -54,14 +54,14 @@ _LAUNCHER_SETTINGS = {
     "tasks_per_node",
     "timeout_min",
 }
-"""Of a launcher what is a plain value; its others (setup, python, srun_args, additional_parameters …) are commands."""
-_PLAIN = re.compile(r"['\"]?[\w.:,@%+-]*['\"]?")  # becomes a line of the script that sbatch runs
+"""Launcher settings with plain values; the others (setup, python, srun_args, additional_parameters …) are commands."""
+_PLAIN = re.compile(r"['\"]?[\w.:,@%+-]*['\"]?")  # the value becomes a line of the script that sbatch runs
 _MOMENT = 1.0
-"""Seconds that a folder may be held by a process that only looks whether another holds it."""
+"""Longest time in seconds that a process holds a lock which it only tests."""
 
 FINISHED, FAILED, STOPPED, RUNNING, NOT_STARTED = "finished", "failed", "stopped", "running", "not started"
 _SCORES = tuple(score.value for score in config.Score)
-_LONGEST_NAME = 128  # W&B takes no longer one
+_LONGEST_NAME = 128  # W&B's limit
 
 
 @dataclass
@@ -69,11 +69,11 @@ class Job:
     """One job of a multirun.
 
     Attributes:
-        number: its place in the multirun.
-        folder: the name of its folder below the multirun's.
-        differs: what sets it apart from the others, as on the command line.
-        settings: every setting that it was meant to have when the multirun began, options included.
-        protocol: whose thresholds decide.
+        number: index of the job, from 0.
+        folder: run folder of the job, relative to the multirun's folder.
+        differs: overrides that are not the same in all jobs.
+        settings: all settings at the start of the multirun, including the chosen options.
+        protocol: the threshold protocol that makes the decisions: fixed, global or per_label.
     """
 
     number: int
@@ -84,7 +84,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What differs, as `peft=lora,seed=2`."""
+        """The overrides that differ, such as `peft=lora,seed=2`."""
         return ",".join(f"{name}={value}" for name, value in self.differs.items()) or f"job {self.number}"
 
 
@@ -93,12 +93,12 @@ class Multirun:
     """The jobs of a multirun, in the order in which they are started.
 
     Attributes:
-        folder: of the multirun.
+        folder: folder of the multirun.
         command: train or baseline.
-        arguments: the command line, as it was typed.
-        hydra: what it told Hydra itself: launcher, places of option files.
-        metric: the score on validation that puts the jobs in order.
-        jobs: all of them.
+        arguments: the command line, as the user typed it, without secrets.
+        hydra: overrides for Hydra itself: launcher, folders of option files.
+        metric: the validation metric that ranks the jobs.
+        jobs: all jobs.
     """
 
     folder: Path
@@ -113,7 +113,7 @@ class Multirun:
         return self.folder / job.folder
 
     def state(self, job: Job) -> str:
-        """What became of a job."""
+        """State of a job: one of FINISHED, FAILED, STOPPED, RUNNING and NOT_STARTED."""
         folder = self.at(job)
         if (folder / run_folder.METRICS).exists():
             return FINISHED
@@ -124,21 +124,21 @@ class Multirun:
         return STOPPED if folder.is_dir() else NOT_STARTED
 
     def reason(self, job: Job) -> str:
-        """The first line of why a job failed; empty where it did not."""
+        """First line of a failed job's error; empty for other jobs."""
         if self.state(job) != FAILED:
             return ""
         return next(iter((self.at(job) / ERROR).read_text(encoding="utf-8").splitlines()), "")
 
 
 def unfinished(multirun: Multirun) -> list[tuple[Job, str]]:
-    """The jobs without a result, each with why."""
+    """The jobs without a result, each with the reason."""
     told = {STOPPED: "was killed", RUNNING: "is still at work", NOT_STARTED: "was not started"}
     states = [(job, multirun.state(job)) for job in multirun.jobs]
     return [(job, told.get(state) or multirun.reason(job)) for job, state in states if state != FINISHED]
 
 
 def differences(jobs: Sequence[Sequence[str]]) -> list[dict[str, str]]:
-    """Of each job's overrides those that are not the same in all jobs.
+    """The overrides of each job that are not the same in all jobs.
 
     >>> differences([["peft=ia3", "seed=1", "data.max_rows=9"], ["peft=lora", "seed=1", "data.max_rows=9"]])
     [{'peft': 'ia3'}, {'peft': 'lora'}]
@@ -156,11 +156,15 @@ def _parts(override: str) -> tuple[str, str]:
     return name, value
 
 
-# ---------------------------------------------------------------------------------------------------------- kept, found
+# ------------------------------------------------------------------------------------------------------ write and read
 
 
 def write(multirun: Multirun) -> None:
-    """Keep the list of jobs; a folder that holds one already is refused."""
+    """Write jobs.json.
+
+    Raises:
+        UserError: the folder already holds a multirun.
+    """
     if (multirun.folder / JOBS).exists():
         raise UserError(
             f"{multirun.folder} holds a multirun already. Go on with it by -m {resume(multirun.folder)}, or choose "
@@ -172,7 +176,11 @@ def write(multirun: Multirun) -> None:
 
 
 def read(folder: Path) -> Multirun:
-    """The multirun in a folder, as it was written down at its start."""
+    """Read the multirun that jobs.json in a folder describes.
+
+    Raises:
+        UserError: there is no jobs.json, or it is damaged.
+    """
     if not (folder / JOBS).is_file():
         raise UserError(f"{folder} holds no {JOBS}, so it is no folder of a multirun of train or baseline.")
     content = bounded_files.read_json(folder / JOBS)
@@ -186,7 +194,7 @@ def read(folder: Path) -> Multirun:
 
 
 def _check(multirun: Multirun) -> None:
-    """Raise UserError for what no multirun writes; TypeError and its like are told by `read`."""
+    """Raise UserError if jobs.json holds what `write` never writes; `read` catches the TypeErrors that this raises."""
     file = multirun.folder / JOBS
     texts = [*multirun.arguments, *multirun.hydra, multirun.command, multirun.metric]
     texts += [text for job in multirun.jobs for text in (job.folder, job.protocol, *job.differs, *job.differs.values())]
@@ -201,17 +209,18 @@ def _check(multirun: Multirun) -> None:
 
 
 def kept_hydra_settings(multirun: Multirun, typed: Sequence[str]) -> list[str]:
-    """What a multirun told Hydra and a later start tells it again, but for what was typed anew.
+    """The overrides for Hydra in jobs.json that a resumed multirun uses again, except those that are typed again.
 
-    A launcher by name and its plain values are taken from the file. Everything else may run code (a launcher's setup,
-    option files, environment variables of the jobs) and must be typed again: the file may come from elsewhere.
+    The file may come from an untrusted source, so only the name of a launcher, its plain settings and
+    hydra.sweeper.max_batch_size are read from it. All other overrides may run code (a launcher's setup, option files,
+    environment variables of the jobs) and must be typed again.
 
     Args:
-        multirun: as it was written down.
-        typed: what this line tells Hydra, as overrides.
+        multirun: the multirun that jobs.json describes.
+        typed: overrides for Hydra on the current command line.
 
     Raises:
-        UserError: a setting that is neither plain nor typed anew.
+        UserError: an override in the file may run code and was not typed again.
     """
     anew = {_name_of(override) for override in typed}
     kept = [override for override in multirun.hydra if _name_of(override) not in anew]
@@ -240,8 +249,8 @@ def _name_of(override: str) -> str:
 
 
 def of(job: Path) -> tuple[Multirun, Job] | None:
-    """The multirun that a run folder belongs to, and which of its jobs it is; None for a run of its own."""
-    # A job's folder may lie deeper: hydra.sweep.subdir may hold slashes.
+    """The multirun and the job that a run folder belongs to; None for a run outside a multirun."""
+    # The run folder may be several levels below the multirun's: hydra.sweep.subdir may contain slashes.
     for folder in list(job.parents)[:3]:
         if (folder / JOBS).is_file():
             multirun = read(folder)
@@ -251,20 +260,24 @@ def of(job: Path) -> tuple[Multirun, Job] | None:
 
 
 def name(job: Path) -> tuple[str, str] | None:
-    """What W&B may call the group of a multirun's job and the job itself; None for a run of its own."""
+    """W&B names for the group and the run of a job, at most 128 characters each; None for a run outside a multirun."""
     found = of(job)
     if found is None:
         return None
     multirun, one = found
     folder = multirun.folder.resolve()
-    # The time alone would be the same on another day.
+    # With the date, because a multirun of another day may have the same time.
     dated = re.fullmatch(r"\d{4}-\d\d-\d\d", folder.parent.name)
     group = f"{folder.parent.name}_{folder.name}" if dated else folder.name
     return group[:_LONGEST_NAME], one.name[:_LONGEST_NAME]
 
 
 def newest_unfinished(outputs: Path) -> Path:
-    """The newest multirun below a folder such as outputs/multirun that has jobs left to do."""
+    """Folder of the newest multirun with unfinished jobs, below a folder such as outputs/multirun.
+
+    Raises:
+        UserError: there is none.
+    """
     found = sorted(outputs.glob(f"*/*/{JOBS}"), key=lambda jobs: jobs.stat().st_mtime, reverse=True)
     for file in found:
         multirun = read(file.parent)
@@ -274,26 +287,34 @@ def newest_unfinished(outputs: Path) -> Path:
 
 
 def resume(folder: Path) -> str:
-    """The setting that goes on with a multirun, ready to be pasted into a shell."""
+    """The setting that resumes a multirun, quoted for a shell."""
     return shlex.quote(f"sweep.resume={folder}")
 
 
-# --------------------------------------------------------------------------------------------------------------- claims
+# ---------------------------------------------------------------------------------------------------------------- locks
 
 
 class AtWork(UserError):
-    """Another process works in this folder."""
+    """Another process holds the lock of this folder."""
 
 
 @contextmanager
 def claimed(folder: Path, what: str) -> Iterator[None]:
-    """Hold a folder, so that no second process works in it; AtWork if one does. A kill lets go of it."""
+    """Hold the lock of a folder, so that no second process works in it; a killed process loses the lock.
+
+    Args:
+        folder: the folder; it is created if it does not exist.
+        what: begins the error message, such as "The run in".
+
+    Raises:
+        AtWork: another process holds the lock.
+    """
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / _LOCK)
     try:
-        # `is_claimed` of another process holds it for a moment.
+        # Wait a moment: `is_claimed` in another process holds the lock for a short time.
         lock.acquire(timeout=_MOMENT, poll_interval=_MOMENT / 20)
     except Timeout:
         raise AtWork(
@@ -302,13 +323,13 @@ def claimed(folder: Path, what: str) -> Iterator[None]:
     try:
         yield
     finally:
-        # While it is held: what is unlinked later may be another's.
+        # Unlink before the release: after it the file may belong to another process.
         (folder / _LOCK).unlink(missing_ok=True)
         lock.release()
 
 
 def is_claimed(folder: Path) -> bool:
-    """Whether a process works in this folder."""
+    """Whether a process holds the lock of this folder."""
     if not (folder / _LOCK).exists():
         return False
     try:
@@ -322,7 +343,7 @@ def is_claimed(folder: Path) -> bool:
 
 
 def write_table(multirun: Multirun) -> None:
-    """Write jobs.csv, the best job first: what differs, state, scores, cost, and why a job failed."""
+    """Write jobs.csv, the best job first: differing settings, state, scores, training time and error of each job."""
     names = list(dict.fromkeys(name for job in multirun.jobs for name in job.differs))
     scores = [f"{split}/{score}" for split in ("validation", "test") for score in _by(multirun.metric)]
     columns = ["job", "state", *names, "thresholds", *scores, "train_seconds", "folder", "error"]
@@ -340,7 +361,7 @@ def write_table(multirun: Multirun) -> None:
 
 
 def ranked(multirun: Multirun) -> list[tuple[Job, str, dict[str, float]]]:
-    """Jobs with state and scores: the best on validation first, then those without scores as they were started."""
+    """Jobs with state and scores: first those with scores, the best on validation first, then the others by number."""
     rows = [(job, multirun.state(job), _scores(multirun.at(job), job.protocol)) for job in multirun.jobs]
     key = f"validation/{multirun.metric}"
     return sorted(rows, key=lambda row: (key not in row[2], -row[2].get(key, 0.0), row[0].number))
@@ -387,7 +408,7 @@ def show(multirun: Multirun) -> None:
     names = list(dict.fromkeys(name for job in multirun.jobs for name in job.differs))
     tests = any("test/f1_macro" in values for *_, values in rows)
     shown = [f"validation/{multirun.metric}", *([f"test/{score}" for score in _by(multirun.metric)] if tests else [])]
-    # Not as the table's title, which would be broken to its width.
+    # Not as the table's title, which rich would wrap to the width of the table.
     terminal.say(
         f"{len(rows)} jobs, best first by {_TITLES[multirun.metric]} on validation (validation/{multirun.metric})"
     )
@@ -409,7 +430,7 @@ def show(multirun: Multirun) -> None:
         console.print(f"Best: job {best.number}, {best.name}", markup=False, highlight=False)
         if (multirun.at(best) / run_folder.MODEL).is_dir():
             words = [f"run={multirun.at(best)}", "input=FILE", "output=labelled.csv"]
-            # Never broken over two lines: it is there to be copied.
+            # Not printed with rich, which would wrap the command that the user wants to copy.
             terminal.say(f"Predict with it: {override_grammar.shell_line('predict', words)}")
     terminal.say(f"Table: {multirun.folder / TABLE}")
 
@@ -418,11 +439,11 @@ def show(multirun: Multirun) -> None:
 
 
 def note_failure(folder: Path, message: str) -> None:
-    """Write down why a job failed."""
+    """Write the reason of a failure to error.txt in the job's folder."""
     with suppress(UserError, OSError):
         write_text(folder / ERROR, redaction.text(message))
 
 
 def forget_failure(folder: Path) -> None:
-    """A job that starts again has not failed."""
+    """Remove error.txt when a failed job starts again."""
     (folder / ERROR).unlink(missing_ok=True)

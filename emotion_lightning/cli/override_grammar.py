@@ -1,4 +1,4 @@
-"""Between the words of a command line and Hydra's grammar, in which a text is one value and nothing else."""
+"""Quote values for Hydra's override grammar, so that each text stays one value."""
 
 import os
 import re
@@ -19,14 +19,16 @@ _SWEEP_FUNCTION = re.compile(r"(choice|range|interval|glob|tag|sort|shuffle)\(.*
 
 
 _LONG_NUMBER = re.compile(r"[\d_]{300,}")
-"""No float is as large as the smallest number of so many digits."""
+"""A number with 300 digits or more; a float holds at most 1.8e308, and Python parses at most 4,300 digits."""
 
 
 def as_text(argument: str) -> str:
-    """An argument of the command line as text; Python keeps bytes that its encoding lacks as halves of characters.
+    """Decode an argument of the command line as UTF-8.
+
+    Python stores bytes that its locale's encoding cannot decode as surrogates.
 
     Raises:
-        UserError: its bytes are not UTF-8.
+        UserError: the argument is not valid UTF-8.
     """
     try:
         argument.encode()
@@ -40,7 +42,7 @@ def as_text(argument: str) -> str:
 
 
 def quoted(value: Any) -> str:
-    """A value in Hydra's grammar, so that it comes out as it went in."""
+    """A value as Hydra's grammar writes it: parsing the result gives the same value."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -59,7 +61,17 @@ def _without_interpolation(text: str) -> str:
 
 
 def literal(command: str, arguments: list[str], *, multirun: bool) -> list[str]:
-    """Quote the values of text settings, which Hydra's grammar would take apart at commas, apostrophes and brackets."""
+    """Quote the values of text settings, which Hydra would otherwise split at commas, apostrophes and brackets.
+
+    Args:
+        command: name of the command.
+        arguments: the command line, as the user typed it.
+        multirun: keep comma-separated values and sweep functions such as choice(…) as sweeps.
+
+    Raises:
+        UserError: an argument has no name, an empty value, a value that is not an option of its group, or a number
+            with 300 digits or more.
+    """
     literal = schema.text_settings(command)
     groups = schema.groups(command)
     prepared = []
@@ -85,11 +97,11 @@ def literal(command: str, arguments: list[str], *, multirun: bool) -> list[str]:
 
 
 def _check_option(command: str, group: str, value: str) -> None:
-    """Raise UserError for an option that Hydra's grammar reads as a number, a truth value or a mapping, not a name."""
+    """Raise UserError for an option that Hydra's grammar parses as a number, a bool or a mapping, not as a name."""
     try:
         parsed = OverridesParser.create().parse_rule(value, "value")
     except (HydraException, ValueError):
-        return  # Hydra tells of it, with the whole line
+        return  # Hydra reports this error itself, with the whole override
     for part in parsed.list if isinstance(parsed, ChoiceSweep) else [parsed]:
         if isinstance(part, int | float | dict):
             options = schema.option_files(group, command)
@@ -102,7 +114,7 @@ def _quote_text(name: str, value: str, *, multirun: bool) -> str:
     if value == "" and name != "data.separator":
         raise UserError(f"{name} is empty; give a value, or leave it out.")
     if value == "null" or re.fullmatch(r"'(\\.|[^'\\])*'|\"(\\.|[^\"\\])*\"", value, re.DOTALL):
-        return value  # unset, or quoted for Hydra already
+        return value  # null, or already quoted for Hydra
     if multirun and _SWEEP_FUNCTION.fullmatch(value):
         return value
     parts = value.split(",")
@@ -112,26 +124,26 @@ def _quote_text(name: str, value: str, *, multirun: bool) -> str:
 
 
 def quote_path(value: str) -> str:
-    """A path as one value."""
-    # Interpolations such as ${oc.env:HOME} are of use in paths and stay.
+    """Quote a path as one value."""
+    # Interpolations such as ${oc.env:HOME} are useful in paths, so they are not escaped.
     return QuotedString(text=value, quote=Quote.single).with_quotes()
 
 
 def override(name: str, value: Any, options: set[str]) -> str:
-    """A setting as an override; `options` are the names of groups, whose values stay bare."""
+    """A setting as an override; the values of the groups in `options` are not quoted."""
     if name in options:
         return f"{name}={value}"
-    # Open mappings may hold keys that the option file does not.
+    # ++ because an open mapping may have keys that the option file does not have.
     return f"{'++' if isinstance(value, dict) else ''}{name}={quoted(value)}"
 
 
 def unquoted(value: str | None) -> str | None:
-    """The text behind a quoted value; None for null."""
+    """The text of a value that may be quoted; None for null."""
     if value is None or value == "null":
         return None
     return re.sub(r"\\(['\"\\])", r"\1", value[1:-1]) if value[:1] in "'\"" else value
 
 
 def shell_line(command: str, arguments: Sequence[str]) -> str:
-    """A command line, ready to be pasted into a shell, its secrets hidden."""
+    """A command line, quoted for a shell and without secrets."""
     return shlex.join(["python", "-m", f"emotion_lightning.{command}", *map(redaction.argument, arguments)])

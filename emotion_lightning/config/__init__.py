@@ -1,8 +1,9 @@
-"""Every setting: its name, its type and its meaning.
+"""Dataclasses that define all settings: name, type and meaning.
 
-Values live in conf/; there are none here. An option file in conf/ begins with its schema from this module, so Hydra
-checks names and types while it composes, and `schema.load` turns the result into the plain dataclasses below. A setting
-has one name everywhere: `optimizer.lr` on the command line, in YAML, in sweeps, in W&B and in a run's settings.yaml.
+The values are in conf/, not here. The first line of each option file in conf/ names its schema from this package, so
+that Hydra checks names and types when it composes the settings. `schema.load` converts the result to these dataclasses.
+A setting has the same name everywhere, such as `optimizer.lr`: on the command line, in YAML, in sweeps, in W&B and in
+the settings.yaml of a run.
 """
 
 from emotion_lightning.config.bounds import Bounds

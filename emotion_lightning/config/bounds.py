@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Bounds:
-    """The range of a number, as a field's annotation; `schema.load` refuses values outside it."""
+    """The range of a number, as the annotation of a field; `schema.load` raises UserError for a value outside it."""
 
     above: float | None = None
     at_least: float | None = None
@@ -15,7 +15,7 @@ class Bounds:
     below: float | None = None
 
     def allows(self, value: float) -> bool:
-        """Whether a value lies within; infinities, NaN and whole numbers of more than 64 bits never."""
+        """Whether a value is in the range; infinities, NaN and integers beyond ±2**63 never are."""
         return (
             (abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value))
             and (self.above is None or value > self.above)

@@ -1,4 +1,4 @@
-"""What no type says of a setting: ranges, and values that do not go together."""
+"""Checks of settings that types cannot express: ranges of numbers, and settings that contradict each other."""
 
 import dataclasses
 import re
@@ -25,7 +25,7 @@ def check_ranges(settings: Any, prefix: str = "") -> None:
 
 
 def check_relations(settings: config.Train) -> None:
-    """Raise UserError for settings of a training that do not go together."""
+    """Raise UserError for training settings that contradict each other."""
     if isinstance(settings.peft, config.Full) and settings.model.quantization is not config.Quantization.none:
         raise UserError(
             f"peft=full cannot train model.quantization={settings.model.quantization.value} weights; "
@@ -73,7 +73,7 @@ def check_relations(settings: config.Train) -> None:
 
 
 def check_ngrams(settings: config.Baseline) -> None:
-    """Raise UserError for settings of a baseline that do not go together."""
+    """Raise UserError for n-gram settings of a baseline that cannot be used."""
     for name in ("word_ngrams", "char_ngrams"):
         lengths = getattr(settings, name)
         if lengths is not None and not (len(lengths) == 2 and 1 <= lengths[0] <= lengths[1]):
@@ -83,7 +83,7 @@ def check_ngrams(settings: config.Baseline) -> None:
 
 
 def check_scores(settings: config.Compare) -> None:
-    """Raise UserError for scores of a comparison that do not go together."""
+    """Raise UserError if the metrics of a comparison are empty or repeated."""
     if not settings.metrics or len(set(settings.metrics)) < len(settings.metrics):
         shown = ", ".join(score.value for score in settings.metrics)
         known = ", ".join(score.value for score in config.Score)
@@ -91,7 +91,7 @@ def check_scores(settings: config.Compare) -> None:
 
 
 def check_study(study: config.Study) -> None:
-    """Raise UserError for settings of a study that do not go together."""
+    """Raise UserError for settings of a study that contradict each other."""
     shown = ", ".join(objective.value for objective in study.objectives)
     if not study.objectives or len(set(study.objectives)) < len(study.objectives):
         known = ", ".join(objective.value for objective in config.Objective)
@@ -120,7 +120,7 @@ def check_study(study: config.Study) -> None:
 
 
 def check_export(settings: config.Export) -> None:
-    """Raise UserError for settings of an export that do not go together."""
+    """Raise UserError for settings of an export that contradict each other."""
     chosen = settings.format
     if settings.base is not None and chosen is not config.ExportFormat.adapter:
         raise UserError(f"base={settings.base} is for format=adapter; format={chosen.value} holds every weight itself.")
@@ -135,7 +135,7 @@ def check_export(settings: config.Export) -> None:
 
 
 def check_data(settings: Any, command: str) -> None:
-    """Raise UserError for data settings that do not go together."""
+    """Raise UserError for data settings that contradict each other."""
     data = settings.data
     if isinstance(data, config.Batches):
         _check_batches(data)

@@ -48,16 +48,16 @@ class Train:
     seed: Annotated[int, Bounds(at_least=0, below=2**32)]
     """Seed of initial weights, order of the rows and dropout."""
     resume: str | None
-    """Go on in this run folder with its settings; auto: the newest unfinished one."""
+    """Run folder to resume, with its own settings. auto: the newest unfinished run."""
     from_run: str | None
-    """Repeat this run from its settings; other settings on the command line change them."""
+    """Run folder whose settings are used for a new run; settings on the command line override them."""
     init_from: str | None
-    """Start from the weights that this run trained, a folder or hf:user/name, on any data: the same peft option on the
-    same model. Labels that both know start from what was learned of them."""
+    """Run (folder or hf:user/name) whose trained weights are the initial weights; it must have the same model and peft
+    option, but may have other data. Labels that both runs have start with the run's head weights."""
     distill: Distillation
     score_test: bool
-    """Score the test split at the end, once. Searches (tune, W&B sweeps) leave it out, as what is chosen must not hang
-    on it: evaluate run=FOLDER scores the chosen run."""
+    """Score the test split once, at the end. tune and W&B sweeps turn this off, because test scores must not affect
+    the search; score the selected run with evaluate run=FOLDER."""
     data: Data
     model: Model
     peft: Peft
@@ -75,13 +75,12 @@ class Evaluate:
     """`python -m emotion_lightning.evaluate`."""
 
     run: str
-    """The run folder, its model/, or hf:user/name (hf:user/name@revision) of the Hugging Face hub. Of several, [A,B,C]
-    or the folder of a multirun, probabilities are averaged, and thresholds fitted on the average of their validation
-    rows."""
+    """Run folder, its model/, or hf:user/name[@revision] on the Hugging Face hub. Several runs, [A,B,C] or the folder
+    of a multirun, form an ensemble, which averages their probabilities and fits its thresholds on validation."""
     split: Split
-    """Which split of `data` is scored. One file without splits (data.path) is scored whole."""
+    """The split of `data` to score. A single file without splits (data.path) is scored completely."""
     accelerator: Accelerator
-    """What to run on; auto takes a GPU where there is one."""
+    """Device to run on; auto uses a GPU if there is one."""
     data: Data
     predict: Predictions
 
@@ -91,26 +90,26 @@ class Predict:
     """`python -m emotion_lightning.predict`."""
 
     run: str | None
-    """The run folder, its model/, or hf:user/name (hf:user/name@revision) of the Hugging Face hub. Of several, [A,B,C]
-    or the folder of a multirun, probabilities are averaged, and thresholds fitted on the average of their validation
-    rows. null: the small classifier inside the package, which knows the 11 emotions of the sample."""
+    """Run folder, its model/, or hf:user/name[@revision] on the Hugging Face hub. Several runs, [A,B,C] or the folder
+    of a multirun, form an ensemble, which averages their probabilities and fits its thresholds on validation. null: the
+    small bundled classifier, which predicts the 11 emotions of the sample."""
     input: str | None
-    """File with a text in each row: csv, tsv, jsonl, json, parquet, arrow, a folder that `datasets` saved; or txt, with
-    a text in each line."""
+    """File with one text per row: csv, tsv, jsonl, json, parquet, arrow, or a folder that `datasets` saved; or txt with
+    one text per line."""
     output: str | None
-    """Where the predictions go: csv, jsonl or parquet, by suffix."""
+    """File for the predictions; its suffix selects the format: csv, jsonl or parquet."""
     text: str | None
-    """One text instead of a file; the answer is printed."""
+    """One text instead of a file; its prediction is printed."""
     accelerator: Accelerator
-    """What to run on; auto takes a GPU where there is one."""
+    """Device to run on; auto uses a GPU if there is one."""
     devices: Annotated[int, Bounds(at_least=1)]
-    """Processes that label a file side by side: one a GPU, or sharing the cores of a CPU."""
+    """Number of parallel processes that predict a file: one per GPU, or sharing the cores of the CPU."""
     data: Columns
     predict: Predictions
 
 
 class ExportFormat(StrEnum):
-    """What a folder that is taken elsewhere holds."""
+    """What an exported folder contains."""
 
     adapter = "adapter"
     merged = "merged"
@@ -123,24 +122,25 @@ class Export:
     """`python -m emotion_lightning.export`."""
 
     run: str
-    """The run folder, its model/, or hf:user/name."""
+    """Run folder, its model/, or hf:user/name."""
     output: str
-    """The folder to make; it may stand, empty."""
+    """Folder to create; it may exist if it is empty."""
     format: ExportFormat
-    """adapter: what was trained, as it stands. merged: a whole network in Transformers' own form. onnx: a graph for
-    onnxruntime, pooling included. onnx_int8: the same with 8-bit weights, smaller and less exact."""
+    """adapter: the trained weights, unchanged. merged: the complete network as a Transformers model folder. onnx: a
+    graph for onnxruntime, including the pooling. onnx_int8: the same with 8-bit weights, smaller and less exact."""
     base: str | None
-    """Adapter only: hub id of a base that the run read from a folder. It is named then, and no copy taken along."""
+    """With format=adapter: hub id of a base model that the run loaded from a folder. The export then refers to this id
+    and contains no copy of the base."""
     dtype: Dtype
-    """Merged only: what weights are kept and computed in; auto is float32. The others halve the folder."""
+    """With format=merged: dtype of the weights; auto is float32. The 16-bit dtypes halve the size of the folder."""
     refit: bool
-    """Fit thresholds and calibration anew on the run's validation rows, by the probabilities of what is exported."""
+    """Fit thresholds and calibration again on the run's validation rows, with the exported model's probabilities."""
     push: str | None
-    """user/name of the Hugging Face hub, where the folder is uploaded to; null uploads nothing."""
+    """Repository user/name on the Hugging Face hub to upload the folder to; null uploads nothing."""
     private: bool
-    """A new repository on the hub is seen by you alone, and a public one is not written to."""
+    """Create a new repository as private, and do not upload to an existing public one."""
     accelerator: Accelerator
-    """What to run the checks on; auto takes a GPU where there is one."""
+    """Device for the checks; auto uses a GPU if there is one."""
 
 
 @dataclass
@@ -148,18 +148,18 @@ class Inspect:
     """`python -m emotion_lightning.inspect`."""
 
     seed: Annotated[int, Bounds(at_least=0, below=2**32)]
-    """Seed of the examples that are drawn."""
+    """Seed for drawing the examples."""
     examples: Annotated[int, Bounds(at_least=0)]
-    """Texts of each label in the data card."""
+    """Number of example texts per label in the data card."""
     tables: bool
-    """Print the tables and an example of each label too, which stand in the data card anyway."""
+    """Also print the tables and one example per label, which the data card contains in any case."""
     data: Data
     model: Model
     loss: Loss
 
 
 class ClassWeight(StrEnum):
-    """How much the rows with a label count against those without."""
+    """Weight of the rows with a label relative to the rows without it."""
 
     none = "none"
     balanced = "balanced"
@@ -170,19 +170,19 @@ class Baseline:
     """`python -m emotion_lightning.baseline`."""
 
     seed: Annotated[int, Bounds(at_least=0, below=2**32)]
-    """Seed of the order in which the solver takes the rows; results hardly depend on it."""
+    """Seed of the order in which the solver visits the rows; it hardly affects the results."""
     word_ngrams: list[int] | None
-    """Shortest and longest run of words that counts as a feature; null: no words."""
+    """Shortest and longest word n-gram, such as [1, 2]; null uses no word n-grams."""
     char_ngrams: list[int] | None
-    """The same for characters within words; null: none."""
+    """Shortest and longest character n-gram within words; null uses no character n-grams."""
     min_df: Annotated[int, Bounds(at_least=1)]
-    """Texts of train that an n-gram must stand in to be a feature."""
+    """Minimum number of training texts that contain an n-gram; rarer n-grams are not used."""
     max_features: Annotated[int | None, Bounds(at_least=1)]
-    """The most frequent n-grams of each kind that are kept; null keeps all."""
+    """Maximum number of n-grams of each kind; the most frequent are kept. null keeps all."""
     C: Annotated[float, Bounds(above=0)]
-    """Inverse strength of the L2 penalty, as in scikit-learn: the greater, the closer to train."""
+    """Inverse strength of the L2 penalty, as in scikit-learn: a larger value fits train more closely."""
     class_weight: ClassWeight
-    """balanced: the rows with a label weigh as much, together, as those without; none: each row the same."""
+    """balanced: rows with a label and rows without it have the same total weight; none: all rows weigh the same."""
     data: Data
     thresholds: Thresholds
     predict: Predictions
@@ -193,25 +193,26 @@ class Compare:
     """`python -m emotion_lightning.compare`."""
 
     runs: str
-    """Run folders: [A,B,C], or a folder with runs in it, such as that of a multirun. Runs that differ in nothing but
-    seed and fold make a group."""
+    """Run folders: [A,B,C], or a folder that contains runs, such as a multirun. Runs that differ only in seed and fold
+    are one group."""
     split: ScoredSplit
-    """Which rows are compared; all runs must have scored the same ones."""
+    """Split to compare; all runs must have scored the same rows of it."""
     protocol: Protocol | None
-    """Which thresholds decide: fixed, global or per_label; null: for each run those that its own `thresholds` names."""
+    """Threshold protocol: fixed, global or per_label. null: for each run the one of its own `thresholds` option."""
     metrics: list[Score]
-    """What is compared; the first puts the groups in order."""
+    """Metrics to compare; the first one ranks the groups."""
     samples: Annotated[int, Bounds(at_least=100)]
-    """Times that rows are drawn anew (bootstrap). Twice as many take twice as long and steady the last digit."""
+    """Number of bootstrap samples of the rows. More samples take longer and give a more precise last digit."""
     confidence: Annotated[float, Bounds(above=0.5, below=1)]
-    """Share of the draws that an interval covers; a difference with p below the rest is told as one."""
+    """Confidence level of the intervals, such as 0.95. A difference is significant if its corrected p-value is at most
+    1 - confidence."""
     seed: Annotated[int, Bounds(at_least=0, below=2**32)]
-    """Seed of the draws."""
+    """Seed of the bootstrap."""
 
 
 @dataclass
 class Tune(Train):
-    """`python -m emotion_lightning.tune`: every setting of `train`, and these."""
+    """`python -m emotion_lightning.tune`: all settings of `train`, and in addition `space` and `study`."""
 
     space: Space
     study: Study
@@ -258,7 +259,7 @@ SCHEMAS: dict[str, type] = {
     "logger/csv": CSV,
     "logger/none": NoLogger,
 }
-"""Schema name, as option files give it in their first line, to its dataclass."""
+"""The dataclass of each schema, by the name that the first line of an option file uses."""
 
 COMMANDS: dict[str, type] = {
     "train": Train,

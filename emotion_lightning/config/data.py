@@ -1,4 +1,4 @@
-"""Settings of the `data` group, and of what is read of a file."""
+"""Settings of the `data` group, and of the input file of `predict`."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,7 +13,7 @@ class Data:
 
 
 class CleaningStep(StrEnum):
-    """What may be cleaned out of a text before it is tokenized."""
+    """A step that cleans a text before it is tokenized."""
 
     html = "html"
     newlines = "newlines"
@@ -23,7 +23,7 @@ class CleaningStep(StrEnum):
 
 
 class EmptyTexts(StrEnum):
-    """What becomes of rows without a text."""
+    """How rows without a text are handled."""
 
     refuse = "refuse"
     keep = "keep"
@@ -32,32 +32,34 @@ class EmptyTexts(StrEnum):
 
 @dataclass
 class Batches(Data):
-    """What every source shares."""
+    """Settings that all data sources have."""
 
     max_tokens: Annotated[int, Bounds(at_least=4)]
-    """Longer texts are cut to this many tokens, special ones included. Emotion texts rarely need more than 64."""
+    """Maximum tokens per text, including special tokens; longer texts are truncated. Emotion texts rarely need more
+    than 64."""
     batch_size: Annotated[int, Bounds(at_least=1)]
-    """Texts in a batch, on each device."""
+    """Texts per batch, on each device."""
     batch_tokens: Annotated[int | None, Bounds(at_least=4)]
-    """Tokens in a batch at most, padding counted, on each device, instead of batch_size texts: batches of short texts
-    then hold many, and each text still counts alike. null: batch_size texts each."""
+    """Maximum tokens per batch and device, including padding. Replaces batch_size, so batches of short texts hold more
+    texts; each text still has the same weight. null: batch_size texts per batch."""
     sort_window: Annotated[int, Bounds(at_least=1)]
-    """Batches of shuffled training texts that are sorted by length together, to pad less: 1 sorts none; with more,
-    texts of one length meet more often."""
+    """Number of shuffled training batches whose texts are sorted by length together, for less padding. 1 does not sort;
+    with a larger value, texts of the same length are more often in the same batch."""
     max_rows: Annotated[int | None, Bounds(at_least=1)]
-    """Keep only the first rows of each split; null keeps all. For a quick look, not for results."""
+    """Use only the first rows of each split, for a quick test; null uses all."""
     workers: Annotated[int, Bounds(at_least=0)]
-    """Processes that prepare batches. 0 is fastest for short texts: tokens are in memory already."""
+    """Processes that prepare batches. 0 is fastest for short texts, because their tokens are in memory already."""
     clean: list[CleaningStep]
-    """What is cleaned out of texts, at training and, as it is stored with the model, at prediction: html (&amp; becomes
-    &), newlines (a literal \\n becomes a space), users (@name becomes @user), urls (http… becomes http), emojis (each
-    becomes its English name: vocabularies such as BERT's know none of them). For tweets."""
+    """Cleaning steps for tweets, stored with the model and used in training and prediction: html (&amp; becomes &),
+    newlines (a literal \\n becomes a space), users (@name becomes @user), urls (http… becomes http), emojis (each
+    becomes its English name, because vocabularies such as BERT's contain no emojis)."""
     folds: Annotated[int | None, Bounds(at_least=2)]
-    """Cross-validation: train and validation together are cut into so many parts, stratified by labels; null: no."""
+    """Cross-validation: number of folds, stratified by labels, that train and validation are split into together; null
+    turns it off."""
     fold: Annotated[int | None, Bounds(at_least=1)]
-    """Which of the parts is the validation split, counted from 1; the others are train. -m sweep=folds runs all."""
+    """The fold used as validation split, counted from 1; the other folds are train. -m sweep=folds runs all folds."""
     drop_leaks: bool
-    """Leave out of train the texts that stand in validation or test too; their number is told in any case."""
+    """Remove texts from train that are also in validation or test. Their number is logged in any case."""
 
 
 @dataclass
@@ -66,7 +68,7 @@ class Sample(Batches):
 
 
 class Language(StrEnum):
-    """Languages of SemEval-2018 E-c."""
+    """A language of SemEval-2018 E-c."""
 
     En = "En"
     Ar = "Ar"
@@ -78,7 +80,7 @@ class SemEval2018(Batches):
     """SemEval-2018 Task 1 E-c, the official files."""
 
     dir: str | None
-    """Folder of the official files; null reads the Hugging Face hub."""
+    """Folder with the official files; null downloads the dataset from the Hugging Face hub."""
     language: Language
     """English, Arabic or Spanish, as in the official file names."""
 
@@ -88,88 +90,89 @@ class GoEmotions(Batches):
     """GoEmotions, the official files."""
 
     dir: str | None
-    """Folder with train.tsv, dev.tsv, test.tsv and labels.txt (or emotions.txt); null reads the Hugging Face hub."""
+    """Folder with train.tsv, dev.tsv, test.tsv and labels.txt (or emotions.txt); null downloads the dataset from the
+    Hugging Face hub."""
 
 
 @dataclass
 class Table(Batches):
-    """What files and hub data sets share: which column is what."""
+    """Settings that files and hub datasets have: the roles of columns, and the splits."""
 
     text: str | None
-    """The text column; null looks for its usual names."""
+    """Text column; null looks for usual names."""
     labels: list[str] | None
-    """Names of the 0/1 columns; or, beside `labels_column`, the names that its ids or names refer to."""
+    """Names of the 0/1 columns. With `labels_column`: the label names that its ids or names refer to."""
     labels_column: str | None
-    """One column that holds all labels of a row: a list, or a string with `separator`."""
+    """Column with all labels of a row: a list, or a string of labels with `separator` between them."""
     separator: str | None
-    """What stands between labels in a `labels_column` string; null takes the first of | ; , that occurs in it."""
+    """Separator of the labels in a `labels_column` string; null uses the first of | ; , that occurs in it."""
     id_column: str | None
-    """The column that identifies a row in prediction files; null looks for its usual names; row counts them."""
+    """Column that identifies a row in prediction files. null looks for usual names; `row` numbers the rows."""
     empty_texts: EmptyTexts
-    """What becomes of rows without a text: refuse names them, keep takes them, drop leaves them out."""
+    """Rows without a text: refuse raises an error that lists them, keep uses them, drop removes them."""
     validation_share: Annotated[float, Bounds(above=0, below=1)]
-    """Share of the rows that becomes the validation split, where there is none."""
+    """Fraction of the rows for the validation split, if the data has no such split."""
     split_seed: Annotated[int, Bounds(at_least=0)]
-    """Seed of that split. Apart from `seed`, so that runs with several seeds are scored on the same rows."""
+    """Seed of the splits. It is separate from `seed`, so that runs with different seeds are scored on the same rows."""
     splits: str | None
-    """The splits.csv of an earlier run: each row goes where it went then; null splits anew."""
+    """splits.csv of an earlier run, to use the same splits; null creates new splits."""
 
 
 @dataclass
 class File(Table):
-    """Files of your own: csv, tsv, jsonl, json, parquet, arrow, or a folder that `datasets` saved."""
+    """Your own files: csv, tsv, jsonl, json, parquet, arrow, or a folder that `datasets` saved."""
 
     path: str | None
-    """One file, split for you (stratified by labels)."""
+    """A single file, which is split automatically (stratified by labels)."""
     train: str | None
-    """The training file, where you have splits of your own."""
+    """Training file, if you have your own splits."""
     validation: str | None
-    """The validation file; null takes `validation_share` of the training rows."""
+    """Validation file; null uses a `validation_share` of the training rows."""
     test: str | None
-    """The test file; null: no test."""
+    """Test file; null: no test split."""
     test_share: Annotated[float, Bounds(at_least=0, below=1)]
-    """Share of `path` that becomes the test split."""
+    """Fraction of the rows of `path` for the test split."""
     encoding: str | None
     """Encoding of csv, tsv, jsonl, json and txt files (cp1252, utf-16 …); null is UTF-8."""
 
 
 @dataclass
 class Hub(Table):
-    """Any data set of the Hugging Face hub, or a folder that `datasets` can load."""
+    """A dataset on the Hugging Face hub, or a folder that `datasets` can load."""
 
     path: str
     """Hub id or folder."""
     name: str | None
-    """Configuration of the data set, where it has several."""
+    """Configuration of the dataset, if it has several."""
     revision: str | None
     """Branch, tag or commit; null is the newest."""
     train: str
     """Name of the training split."""
     validation: str | None
-    """Name of the validation split; null takes `validation_share` of the training rows."""
+    """Name of the validation split; null uses a `validation_share` of the training rows."""
     test: str | None
-    """Name of the test split; null: no test."""
+    """Name of the test split; null: no test split."""
 
 
 @dataclass
 class SameData(Data):
-    """Evaluate only: the data that the run was trained on."""
+    """The dataset of the run, for `evaluate` only."""
 
 
 @dataclass
 class Columns:
-    """Predict only: how the input file is read."""
+    """How `predict` reads its input file."""
 
     text: str | None
-    """The text column; null takes the one of the run, else looks for the usual names."""
+    """Text column; null uses the column of the run, or looks for usual names."""
     id_column: str | None
-    """The column that identifies a row; null takes the one of the run, else looks for the usual names; row counts
-    them."""
+    """Column that identifies a row. null uses the column of the run, or looks for usual names; `row` numbers the
+    rows."""
     encoding: str | None
     """Encoding of csv, tsv, jsonl, json and txt files (cp1252, utf-16 …); null is UTF-8."""
     empty_texts: EmptyTexts
-    """What becomes of rows without a text: refuse names them, keep gives them a prediction like any other."""
+    """Rows without a text: refuse raises an error that lists them, keep predicts them like any other row."""
     batch_size: Annotated[int, Bounds(at_least=1)]
-    """Texts in a batch."""
+    """Texts per batch."""
     batch_tokens: Annotated[int | None, Bounds(at_least=1)]
-    """Tokens in a batch at most, padding counted, instead of batch_size texts; null: batch_size texts each."""
+    """Maximum tokens per batch, including padding; replaces batch_size. null: batch_size texts per batch."""

@@ -8,7 +8,7 @@ from emotion_lightning.config.bounds import Bounds
 
 
 class ThresholdMetric(StrEnum):
-    """What thresholds are fitted for."""
+    """The metric that thresholds are fitted to maximise."""
 
     macro = "macro"
     micro = "micro"
@@ -16,7 +16,7 @@ class ThresholdMetric(StrEnum):
 
 
 class Calibration(StrEnum):
-    """How probabilities are brought to mean what they say."""
+    """Method that calibrates probabilities."""
 
     none = "none"
     temperature = "temperature"
@@ -25,45 +25,45 @@ class Calibration(StrEnum):
 
 @dataclass
 class Thresholds:
-    """The `thresholds` group: which protocol decides the prediction files and heads the table.
+    """The `thresholds` group: the threshold protocol of the prediction files and of the first rows of the tables.
 
-    All protocols are fitted and reported, with the same care.
+    All protocols are fitted and reported, with the same settings.
     """
 
     metric: ThresholdMetric
-    """What thresholds make highest on validation: macro F1, micro F1 or Jaccard (SemEval's accuracy)."""
+    """Metric that the thresholds maximise on validation: macro F1, micro F1 or jaccard (SemEval's accuracy)."""
     min_support: Annotated[int, Bounds(at_least=0)]
-    """A label with fewer positives in validation takes the global threshold also where each label has its own: fitted
-    on a handful of rows it would be chance."""
+    """A label with fewer positives in validation uses the global threshold in the per_label protocol too, because a
+    threshold fitted on a few rows is random."""
     cross_fit: Annotated[int | None, Bounds(at_least=2)]
-    """Thresholds are the mean of those fitted without each of so many parts of validation, which a few odd rows move
-    less; null fits once, on all rows."""
+    """Number of folds of validation: each threshold is the mean of those fitted without one fold, so that a few unusual
+    rows affect it less. null fits once, on all rows."""
     calibration: Calibration
-    """Fitted on validation before the thresholds; predicted probabilities are the calibrated ones. temperature: one
-    slope for all logits (Guo et al., 2017); per_label: a slope and an offset for each label (Platt, 1999); none: as the
-    network gives them, which a weighted loss makes too high."""
+    """Calibration of the predicted probabilities, fitted on validation before the thresholds. temperature: one slope
+    for all logits (Guo et al., 2017); per_label: slope and offset for each label (Platt, 1999); none: no calibration,
+    with which a weighted loss makes probabilities too high."""
 
 
 @dataclass
 class FixedThreshold(Thresholds):
-    """The same cut for every label, set in advance."""
+    """The same fixed threshold for all labels."""
 
     value: Annotated[float, Bounds(at_least=0, at_most=1)]
-    """A label is predicted where its probability is greater."""
+    """The threshold. A label is predicted if its probability is greater."""
 
 
 @dataclass
 class GlobalThreshold(Thresholds):
-    """One cut for all labels, fitted on validation."""
+    """One threshold for all labels, fitted on validation."""
 
 
 @dataclass
 class PerLabelThresholds(Thresholds):
-    """A cut for each label, fitted on validation."""
+    """One threshold for each label, fitted on validation."""
 
 
 class PredictionColumns(StrEnum):
-    """What a prediction file holds."""
+    """Columns of a prediction file."""
 
     all = "all"
     decisions = "decisions"
@@ -74,28 +74,28 @@ class Predictions:
     """How prediction files are written."""
 
     text: bool
-    """Add the text."""
+    """Add a column with the texts."""
     columns: PredictionColumns
-    """all: decisions and probabilities; decisions: 0/1 columns only (a Kaggle submission)."""
+    """all: decisions and probabilities; decisions: only 0/1 columns, as for a Kaggle submission."""
     csv_safe: bool
-    """Put ' before csv cells that a spreadsheet would run as a formula (= + - @). Changes such texts, ids and names of
-    labels, so it is off; turn it on for files that people open in a spreadsheet."""
+    """Put ' before csv cells that a spreadsheet would run as a formula (= + - @). This changes texts, ids and label
+    names, so turn it on only for files that people open in a spreadsheet."""
 
 
 class Split(StrEnum):
-    """Which rows are scored."""
+    """A split of the data."""
 
     train = "train"
     validation = "validation"
     test = "test"
 
 
-# As a class it could not have a member named by a word of Python's own.
+# Not written as a class, because a member cannot be named after the Python keyword `global`.
 Protocol = StrEnum("Protocol", {"fixed": "fixed", "global": "global", "per_label": "per_label"})
 
 
 class Score(StrEnum):
-    """What runs are compared by."""
+    """A metric that runs are compared by."""
 
     f1_macro = "f1_macro"
     f1_micro = "f1_micro"
@@ -103,7 +103,7 @@ class Score(StrEnum):
 
 
 class ScoredSplit(StrEnum):
-    """Which rows of a run are compared."""
+    """A split that a finished run has scored."""
 
     validation = "validation"
     test = "test"

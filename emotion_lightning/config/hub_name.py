@@ -33,7 +33,14 @@ def is_hub(run: str | None) -> bool:
 
 
 def parse(run: str, *, setting: str) -> HubName:
-    """The model that a setting names, or a UserError that names the setting.
+    """Parse a hub name in the value of a setting.
+
+    Args:
+        run: the value, `hf:user/name` or `hf:user/name@revision`.
+        setting: name of the setting, for the message.
+
+    Raises:
+        UserError: the value is not a hub name.
 
     >>> parse("hf:me/emotions@v1.0", setting="run")
     HubName(repository='me/emotions', revision='v1.0')
@@ -50,7 +57,7 @@ def parse(run: str, *, setting: str) -> HubName:
 
 
 def parse_repository(repository: str, *, setting: str) -> str:
-    """The same `user/name`, or a UserError that names the setting.
+    """Check and return a name `user/name`; raises UserError with the name of the setting if it is not valid.
 
     >>> parse_repository("me/emotions", setting="push")
     'me/emotions'
@@ -59,7 +66,7 @@ def parse_repository(repository: str, *, setting: str) -> str:
     from huggingface_hub.utils import validate_repo_id
 
     message = f"{setting}={repository} is no name on the hub; give user/name, such as {setting}=me/emotions."
-    if repository.count("/") != 1:  # the hub's own check lets names of the first years pass, which have no user
+    if repository.count("/") != 1:  # the hub's own check also accepts its oldest names, which have no user
         raise UserError(message)
     try:
         validate_repo_id(repository)

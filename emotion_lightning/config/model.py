@@ -1,4 +1,4 @@
-"""Settings of the `model` and `peft` groups: the network, and what is trained of it."""
+"""Settings of the `model` and `peft` groups: the network, and which of its weights are trained."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,7 +8,7 @@ from emotion_lightning.config.bounds import Bounds
 
 
 class Quantization(StrEnum):
-    """How the frozen weights are held."""
+    """Quantization of the frozen weights."""
 
     nf4 = "nf4"
     int8 = "int8"
@@ -16,7 +16,7 @@ class Quantization(StrEnum):
 
 
 class Dtype(StrEnum):
-    """What the network computes in."""
+    """Dtype that the network computes in."""
 
     auto = "auto"
     bfloat16 = "bfloat16"
@@ -25,14 +25,14 @@ class Dtype(StrEnum):
 
 
 class Attention(StrEnum):
-    """What a token sees."""
+    """Which tokens a token attends to."""
 
     causal = "causal"
     bidirectional = "bidirectional"
 
 
 class AttentionKernel(StrEnum):
-    """What computes attention."""
+    """Implementation of attention, as transformers names it."""
 
     auto = "auto"
     eager = "eager"
@@ -42,7 +42,7 @@ class AttentionKernel(StrEnum):
 
 
 class Pooling(StrEnum):
-    """How the vectors of a text's tokens become one."""
+    """How the token vectors of a text are combined into one vector."""
 
     first = "first"
     last = "last"
@@ -51,48 +51,49 @@ class Pooling(StrEnum):
 
 @dataclass
 class Model:
-    """The `model` group: the pretrained network and which of its modules plays which role."""
+    """The `model` group: the pretrained network, and the roles of its modules."""
 
     path: str
-    """Hub id or local folder; tiny: the network inside the package."""
+    """Hub id or local folder; tiny: the bundled network."""
     revision: str | None
     """Branch, tag or commit on the hub; null is the newest."""
     pretrained: bool
-    """False builds `architecture` with random weights and the bundled tokenizer, without a hub call."""
+    """false: build the network from `architecture`, with random weights and the bundled tokenizer, without the hub."""
     quantization: Quantization
     """nf4 (4-bit with double quantisation), int8, or none. Quantised weights are frozen."""
     dtype: Dtype
-    """What the network computes in; trained parameters are float32 always. auto: bfloat16 where the device has it,
-    else float16 on a GPU and float32 on a CPU."""
+    """Dtype that the network computes in; trained parameters are always float32. auto: bfloat16 if the device supports
+    it, else float16 on a GPU and float32 on a CPU."""
     activation_checkpointing: bool
-    """Recompute activations in the backward pass: about a third slower, a fraction of the memory."""
+    """Recompute activations in the backward pass. Training is about a third slower and needs much less memory."""
     attention: Attention
-    """causal: a token sees those before it, as Gemma was trained; bidirectional: all of them, as in BERT. Gemma can be
-    fine-tuned to either."""
+    """causal: a token attends to itself and the tokens before it, as in Gemma's pretraining; bidirectional: to all
+    tokens, as in BERT. Gemma can be fine-tuned with either."""
     attn_implementation: AttentionKernel
-    """What computes attention, by the names of transformers; auto is the fastest that model and device have."""
+    """Attention implementation, as transformers names it; auto selects the fastest for the model and the device."""
     pooling: Pooling
-    """What the head sees of a text: the first token's vector, the last one's, or the mean of all. Stock loading of the
-    adapter gives the same probabilities with the first two where they are the model's own."""
+    """Input of the head: the vector of the first token, the vector of the last token, or the mean of all. If first or
+    last is the model's own pooling, plain Transformers and PEFT compute the same probabilities from the adapter."""
     head: list[str]
-    """Modules that are trained in full with every `peft` option and never quantised; the last of them classifies.
-    Every module that is not in the pretrained checkpoint has to be among them."""
+    """Modules that every `peft` option trains in full and that are never quantised; the last one is the classifier.
+    All modules that are not in the pretrained weights must be in this list."""
     pooler: str | None
-    """Module between the first token and the head, trained with it; pooling=last and mean pass it by."""
+    """Module between the first token and the head, trained like the head; pooling=last and mean do not use it."""
     roles: dict[str, str]
-    """Role to a pattern for whole module names. PEFT options name roles, so each works with every model."""
+    """Regular expression for the full module names of each role. `peft` options refer to roles, so each option works
+    with every model."""
     architecture: dict[str, Any]
-    """Values of the transformers config that `pretrained=false` builds."""
+    """Values of the transformers config for `pretrained=false`."""
 
 
 @dataclass
 class Peft:
-    """The `peft` group: what is trained. This much every method shares."""
+    """The `peft` group: which weights are trained. All methods have these settings."""
 
     lr: Annotated[float, Bounds(above=0)]
-    """Peak learning rate that suits this method; `optimizer.lr` overrides it."""
+    """Peak learning rate for this method; `optimizer.lr` overrides it."""
     head_lr: Annotated[float, Bounds(above=0)]
-    """The same for the classification head; `optimizer.head_lr` overrides it."""
+    """Peak learning rate of the classification head for this method; `optimizer.head_lr` overrides it."""
 
 
 @dataclass
@@ -102,25 +103,25 @@ class IA3(Peft):
     targets: list[str]
     """Roles whose activations are rescaled."""
     feedforward: list[str]
-    """Those of `targets` that are rescaled at their input, as the paper does in the feed-forward block."""
+    """Roles among `targets` whose input is rescaled, not their output, as in the paper's feed-forward block."""
 
 
 @dataclass
 class Lora(Peft):
-    """Low-rank updates (Hu et al., 2021), with rsLoRA and DoRA as switches."""
+    """Low-rank updates (Hu et al., 2021), optionally with rsLoRA and DoRA."""
 
     targets: list[str]
-    """Roles whose weights get an update."""
+    """Roles whose weights get a low-rank update."""
     r: Annotated[int, Bounds(at_least=1)]
     """Rank of the update."""
     alpha: Annotated[float, Bounds(above=0)]
-    """Scale of the update: alpha / r, with rsLoRA alpha / sqrt(r)."""
+    """The update is scaled by alpha / r, or with rsLoRA by alpha / sqrt(r)."""
     dropout: Annotated[float, Bounds(at_least=0, below=1)]
     """Dropout before the update."""
     rslora: bool
-    """Rank-stabilised scale (Kalajdzievski, 2023)."""
+    """rsLoRA: rank-stabilised scale (Kalajdzievski, 2023)."""
     dora: bool
-    """Learn the magnitude apart from the direction (Liu et al., 2024)."""
+    """DoRA: learn magnitude and direction of the weights separately (Liu et al., 2024)."""
 
 
 @dataclass
@@ -137,15 +138,15 @@ class Vera(Peft):
 
 @dataclass
 class LnTuning(Peft):
-    """Train the layer norms only (Zhao et al., 2023)."""
+    """Train only the layer norms (Zhao et al., 2023)."""
 
     targets: list[str]
-    """Roles that are trained."""
+    """Roles of the modules that are trained."""
 
 
 @dataclass
 class Head(Peft):
-    """Train the classification head alone (a linear probe)."""
+    """Train only the classification head (a linear probe)."""
 
 
 @dataclass

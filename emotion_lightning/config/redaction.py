@@ -1,7 +1,7 @@
-"""Secrets stay here: what is written, logged, printed or sent holds no passwords, tokens or keys.
+"""Redact passwords, tokens and keys in everything that is written, logged, printed or sent.
 
-A secret is known by where it stands (the password of a URL, a query parameter such as `sig`, a setting named `api_key`)
-or by what it is: the value of an environment variable whose name says so, wherever it stands.
+A secret is detected by its position (the password of a URL, a query parameter such as `sig`, a setting named `api_key`)
+or by its value: the value of an environment variable with a name such as HF_TOKEN is redacted everywhere.
 """
 
 import html
@@ -25,31 +25,32 @@ _VARIABLE = re.compile(
 )
 _NO_SECRETS = re.compile(r"TOKENIZERS|PUBLIC_?KEY", re.IGNORECASE)
 _SHORTEST = 8
-"""Letters of a variable's value that is taken for a secret: a shorter one may stand in a text for another reason."""
+"""Minimum length of a variable's value to be redacted: a shorter one may occur in a text for another reason."""
 
-# pathlib makes one slash of two. What follows three is a path, without a host.
+# pathlib reduces // to one slash. After three slashes comes a path, without a host.
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)(?P<slashes>:/{1,2})(?=[^\s/])", re.IGNORECASE)
 _USER_AND_PASSWORD = re.compile(r"[^\s/?#:@'\"<>]*:\S*@")
-# A password may hold spaces and @, so that among words it ends at the last @ of the line, which may hide a few of them.
-# Words behind a port, as in `http://host:80 refused a@b`, are none.
+# A password may contain spaces and @, so inside a text it ends at the last @ of the line; this may hide a few other
+# words. Words after a port, as in `http://host:80 refused a@b`, are not a password.
 _WITH_SPACES = re.compile(rf"[^\s/?#:@'\"<>]*:(?:{HIDDEN}@|(?!\d+(?:\W|$))(?=\S)[^\n]*@)")
 _IN_QUERY = rf"(?P<name>[?&;#](?:[\w.-]|%[0-9A-Fa-f]{{2}})*(?:{_WORDS})=)"
 _PARAMETER = re.compile(_IN_QUERY + r"[^&#\s'\"<>]+", re.IGNORECASE)
 _PARAMETER_OF_VALUE = re.compile(_IN_QUERY + r"[^&#]+", re.IGNORECASE)
 _TOKEN_AS_USER = re.compile(r"(\w+\+)?(https?|wss?|ftps?)", re.IGNORECASE)
-"""URLs that may hold a token in place of the user, also with a password, as in `https://TOKEN:x-oauth-basic@host`."""
+"""URL schemes in which the user may be a token, also before a password, as in `https://TOKEN:x-oauth-basic@host`."""
 _NAME_THEIR_USER = re.compile(
     r"(postgres|postgresql|mysql|mariadb|oracle|mssql|cockroachdb|ssh|sftp)(\+\w+)?|(git|svn)\+ssh", re.IGNORECASE
 )
-"""URLs whose user is a name where it stands alone; elsewhere it may be a token."""
+"""URL schemes in which a user without a password is a name; in other schemes it may be a token."""
 
 
 def text(said: str, *, is_value: bool = False) -> str:
-    """Text without the secrets in it.
+    """A text without secrets.
 
     Args:
         said: any text.
-        is_value: it is the value of a setting; where that is a URL, it is one to its end, spaces included.
+        is_value: whether the text is the value of a setting. If such a value is a URL, the URL extends to the end of
+            the text, including spaces.
 
     >>> text("postgresql://me:hunter2@host/studies")
     'postgresql://me:<redacted>@host/studies'
@@ -63,14 +64,14 @@ def text(said: str, *, is_value: bool = False) -> str:
 
 
 def values_of_environment(said: str) -> str:
-    """Text without the values of variables such as HF_TOKEN, which may be a whole page: nothing else is touched."""
+    """A text, of any length, without the values of variables such as HF_TOKEN; everything else is unchanged."""
     for secret in _secrets():
         said = said.replace(secret, HIDDEN)
     return said
 
 
 def tree(content: Any) -> Any:
-    """A copy of nested dicts and lists in which every text is without secrets."""
+    """A copy of nested dicts and lists with the secrets in all texts redacted."""
     if isinstance(content, dict):
         return {tree(name): tree(value) for name, value in content.items()}
     if isinstance(content, list | tuple):
@@ -79,9 +80,13 @@ def tree(content: Any) -> Any:
 
 
 def settings(content: Any) -> Any:
-    """The same of settings, which also hides whatever stands under a name such as token or api_key."""
+    """A copy of nested settings without secrets; values of settings named token, api_key or similar are redacted too.
+
+    Args:
+        content: settings as nested dicts and lists.
+    """
     if isinstance(content, dict):
-        # A mapping of roles has a `key` too, whose value is a pattern and no secret.
+        # The roles have a `key` too, but its value is a pattern and not a secret.
         return {
             tree(name): tree(value) if name == "roles" else HIDDEN if _is_secret(name, value) else settings(value)
             for name, value in content.items()
@@ -102,7 +107,7 @@ def argument(given: str) -> str:
 
 
 def value(name: str, given: str) -> str:
-    """What a command line gives for a setting, without secrets."""
+    """The value of a setting on a command line, without secrets."""
     if _SETTING.search(re.split(r"[.@]", name)[-1]) and "roles" not in name:
         return HIDDEN
     quote = given[:1] if len(given) > 1 and given[0] == given[-1] and given[0] in "'\"" else ""
@@ -110,16 +115,16 @@ def value(name: str, given: str) -> str:
 
 
 def in_logs() -> None:
-    """From now on every record of this process is without secrets and control characters.
+    """Redact secrets and escape control characters in all log records of this process from now on.
 
-    Whichever library made it and whoever writes it: a handler that a library adds has a formatter of its own.
+    This is done in the record factory, because handlers that libraries add have their own formatters.
     """
     if not isinstance(made := logging.getLogRecordFactory(), _Records):
         logging.setLogRecordFactory(_Records(made))
 
 
 class _Records:
-    """Makes records of logging, without secrets and control characters in message, traceback and stack."""
+    """A log record factory that redacts secrets and escapes control characters in message, traceback and stack."""
 
     def __init__(self, made: Any) -> None:
         self._made = made
@@ -128,12 +133,12 @@ class _Records:
         record: logging.LogRecord = self._made(*arguments, **named)
         try:
             said = record.getMessage()
-        except (TypeError, ValueError, KeyError):  # words that do not fit their arguments: logging tells of it
+        except (TypeError, ValueError, KeyError):  # the format does not fit the arguments; logging reports it
             return record
         if (kept := terminal.safe(text(said))) != said:
             record.msg, record.args = kept, ()
         if record.exc_info and record.exc_info[0] is not None:
-            # What a formatter finds here it does not make again.
+            # A formatter uses exc_text if it is set, and does not format the traceback again.
             told = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
             record.exc_text = terminal.safe(text(told))
         if record.stack_info:
@@ -145,11 +150,11 @@ class _Records:
 
 
 def _secrets() -> list[str]:
-    """Values of variables that are secrets, as they may be written, the longest first."""
+    """Values of secret environment variables in all their spellings, the longest first."""
     found: set[str] = set()
     for name, value in os.environ.items():
         value = value.strip()
-        # The path of a key file is none; what is inside is not known here.
+        # The path of an existing file, such as a key file, is not a secret.
         if (
             len(value) >= _SHORTEST
             and is_secret_variable(name)
@@ -160,7 +165,7 @@ def _secrets() -> list[str]:
 
 
 def is_secret_variable(name: str) -> bool:
-    """Whether the name of an environment variable says that its value is secret.
+    """Whether an environment variable holds a secret, judging by its name.
 
     >>> [name for name in ("HF_TOKEN", "PGPASSWORD", "DB_PASSWORD_PROD", "TOKENIZERS_PARALLELISM", "MAX_TOKENS")
     ...  if is_secret_variable(name)]
@@ -170,7 +175,7 @@ def is_secret_variable(name: str) -> bool:
 
 
 def _spelled(secret: str) -> Iterator[str]:
-    """A secret as a URL, a quoted text, JSON and HTML spell it."""
+    """Yield the spellings of a secret: plain, URL-encoded, as a Python literal, in JSON and in HTML."""
     yield secret
     yield urllib.parse.quote(secret, safe="")
     yield urllib.parse.quote(secret)
@@ -187,7 +192,7 @@ def _without_passwords(said: str, *, is_url: bool) -> str:
     kept, at = [], 0
     while found := _URL.search(said, at):
         rest = said[found.end() :]
-        # What stands in quotes is a URL to the closing one.
+        # A URL in quotes extends to the closing quote.
         quote = said[found.start() - 1 : found.start()]
         end = re.search(rf"{quote}(?=[\s,;:.)\]}}]|$)", rest) if quote in ("'", '"') else None
         user = _user(rest[: end.start()] if end else rest, is_url=is_url or end is not None)
@@ -197,13 +202,13 @@ def _without_passwords(said: str, *, is_url: bool) -> str:
 
 
 def _user(rest: str, *, is_url: bool) -> str:
-    """What stands before the host of a URL, with the @ at its end; empty where there is nothing."""
+    """User and password at the start of a URL's text after its scheme, including the @; empty if there are none."""
     found = re.match(r"[^/?#:@]*:.*@", rest, re.DOTALL) if is_url else None
     if found := found or _WITH_SPACES.match(rest.partition("://")[0]) or _USER_AND_PASSWORD.match(rest):
         return found[0]
     try:
         user, at, _ = urllib.parse.urlsplit("//" + rest.split(maxsplit=1)[0]).netloc.rpartition("@")
-    except ValueError:  # half a bracket, as of an IPv6 address
+    except ValueError:  # an unmatched bracket, as in an incomplete IPv6 address
         return ""
     return user + at
 

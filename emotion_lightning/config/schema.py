@@ -1,4 +1,4 @@
-"""From composed YAML to typed settings: what is unknown, ill-typed or out of range is refused by name."""
+"""Convert a composed configuration to typed settings, and report unknown, ill-typed and out-of-range settings."""
 
 import dataclasses
 import types
@@ -25,12 +25,12 @@ from emotion_lightning.errors import UserError, nearest
 
 
 def schema_of(settings: Any) -> str:
-    """Name of the schema of an option, without its group: `ia3` for peft=ia3 and peft=ia3_all."""
+    """Name of an option's schema, without its group: `ia3` for both peft=ia3 and peft=ia3_all."""
     return next(name.partition("/")[2] for name, node in config.SCHEMAS.items() if node is type(settings))
 
 
 def conf_folder() -> Path:
-    """Absolute path of conf/: the checkout's, else the copy inside an installed package."""
+    """Absolute path of conf/ in the checkout, or of its copy inside the installed package."""
     package = Path(__file__).resolve().parents[1]
     checkout = package.parent
     if (checkout / "pyproject.toml").is_file() and (checkout / "conf" / "train.yaml").is_file():
@@ -39,7 +39,7 @@ def conf_folder() -> Path:
 
 
 def register() -> None:
-    """Make the schemas known to Hydra."""
+    """Register the schemas in Hydra's ConfigStore."""
     store = ConfigStore.instance()
     for name, node in config.SCHEMAS.items():
         group, _, option = f"schema/{name}".rpartition("/")
@@ -47,13 +47,18 @@ def register() -> None:
 
 
 def option_files(group: str, command: str = "train") -> list[str]:
-    """Names of the options that conf/ ships for a group of a command."""
+    """Names of the options in conf/ for a group of a command."""
     names = sorted(file.stem for file in (conf_folder() / group).glob("*.yaml"))
     return [name for name in names if command == "evaluate" or (group, name) != ("data", "same")]
 
 
 def fields_of(settings: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted name and type of every setting below a command, whichever options are chosen."""
+    """Yield dotted name and type of every setting, for all options of each group.
+
+    Args:
+        settings: dataclass of a command or of a group.
+        prefix: prefix of the names, such as `model.`.
+    """
     hints = typing.get_type_hints(settings)
     for field in dataclasses.fields(settings):
         hint = hints[field.name]
@@ -66,12 +71,12 @@ def fields_of(settings: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def text_settings(command: str) -> set[str]:
-    """Settings whose value is one text or path, which the command line takes literally."""
+    """Names of the settings whose value is a text or a path, which the command line does not parse."""
     return {name for name, hint in fields_of(config.COMMANDS[command]) if hint is str or hint == (str | None)}
 
 
 def groups(command: str) -> set[str]:
-    """Config groups of a command."""
+    """Names of the config groups of a command."""
     hints = typing.get_type_hints(config.COMMANDS[command])
     return {
         name
@@ -85,7 +90,7 @@ def groups(command: str) -> set[str]:
 
 
 def unknown_setting(command: str, name: str) -> UserError:
-    """The message for a setting that does not exist, or not with the options chosen."""
+    """The error for a setting that does not exist, or that the chosen option does not have."""
     known = {known for known, _ in fields_of(config.COMMANDS[command])}
     if name in known:
         group, _, field = name.partition(".")
@@ -101,9 +106,19 @@ def unknown_setting(command: str, name: str) -> UserError:
 
 
 def load(cfg: DictConfig, command: str = "train") -> Any:
-    """Typed settings, or a UserError that names the setting that is wrong.
+    """Convert a composed configuration to typed settings and check them.
 
-    Below this call there is no OmegaConf: dataclasses, lists, dicts, enums and numbers only.
+    The result has no OmegaConf objects: only dataclasses, lists, dicts, enums, strings and numbers.
+
+    Args:
+        cfg: the configuration that Hydra composed, without its `hydra` node.
+        command: name of the command.
+
+    Returns:
+        An instance of the command's dataclass in config.COMMANDS.
+
+    Raises:
+        UserError: a setting is unknown, missing, out of range, or contradicts another one; the message names it.
     """
     _reject_unknown(cfg, command)
     for name in _missing(cfg):
@@ -128,7 +143,7 @@ def load(cfg: DictConfig, command: str = "train") -> Any:
 
 
 def describe(hint: Any) -> str:
-    """What values a setting takes, in words."""
+    """A description of the values that a type allows, for error messages."""
     if isinstance(hint, types.UnionType):
         return " or ".join("null" if part is type(None) else describe(part) for part in typing.get_args(hint))
     if isinstance(hint, type) and issubclass(hint, Enum):
@@ -141,12 +156,12 @@ def describe(hint: Any) -> str:
 
 
 def type_of(command: str, name: str) -> Any:
-    """The declared type of a setting, or None where there is no such setting."""
+    """The declared type of a setting, or None if there is no such setting."""
     return dict(fields_of(config.COMMANDS[command])).get(name)
 
 
 def plain(settings: Any) -> Any:
-    """Settings as dicts, lists, strings and numbers, ready for YAML, JSON and W&B."""
+    """Settings as dicts, lists, strings and numbers, for YAML, JSON and W&B."""
     if isinstance(settings, Enum):
         return settings.value
     if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
@@ -159,7 +174,7 @@ def plain(settings: Any) -> Any:
 
 
 def from_plain(schema: type, values: dict[str, Any]) -> Any:
-    """Settings from what `plain` made of them; enums come back from their values."""
+    """The inverse of `plain`: build settings from plain values; strings become enums again."""
     hints = typing.get_type_hints(schema)
     return schema(**{name: _typed(hints[name], value) for name, value in values.items()})
 
@@ -181,7 +196,7 @@ def _subclasses(node: type) -> Iterator[type]:
 
 
 def _reject_unknown(cfg: DictConfig, command: str, prefix: str = "") -> None:
-    # Hydra lets `+name=value` add keys even to a schema; this closes that hole.
+    # Hydra lets `+name=value` add unknown keys even to a structured config (hydra#1515), so they are rejected here.
     node = OmegaConf.get_type(cfg)
     if not dataclasses.is_dataclass(node):
         return

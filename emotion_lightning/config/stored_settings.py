@@ -1,7 +1,8 @@
-"""Settings that a file holds: which names, options and values are taken from it.
+"""Check settings that are read from a file before they are used.
 
-A run's settings become a command line of Hydra's again, on which an option may be any file and hydra.… may name code.
-So a file may name only settings of this program, options by their plain names, and values of the declared types.
+The settings of a run become Hydra overrides again. An override can select any file as an option, and a `hydra.…`
+override can run code. So a file may contain only settings of this program, plain names of options, and values of the
+declared types.
 """
 
 import functools
@@ -23,20 +24,23 @@ log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"\w[\w.-]*")
 GONE = {"data.packing", "data.cache_dir", "data.cache_gb"}
-"""Settings of earlier versions that no result hangs on: those of a run made then are passed over."""
+"""Settings of earlier versions that never affected results; they are ignored in the settings of an old run."""
 OPEN_MAPPINGS = ("model.roles", "model.architecture")
-"""Settings whose value is a mapping with keys of its own."""
+"""Settings whose value is a mapping with arbitrary keys."""
 
 
 def checked(tree: Any, file: Path) -> dict[str, Any]:
-    """Settings, as `run_folder.to_keep` has them, without those that are gone since.
+    """Check the settings of a run, and leave out those of earlier versions that no longer exist.
 
     Args:
-        tree: what the file holds.
-        file: to be named in the message.
+        tree: content of the file, as `run_folder.to_keep` creates it.
+        file: path of the file, for error messages.
+
+    Returns:
+        The checked settings.
 
     Raises:
-        UserError: it holds anything but settings of a run.
+        UserError: the file contains anything other than settings of a run.
     """
     if not isinstance(tree, dict) or not isinstance(tree.get("options"), dict):
         raise UserError(f"{file} is not a settings file of a run.")
@@ -50,7 +54,7 @@ def checked(tree: Any, file: Path) -> dict[str, Any]:
             raise UserError(f"{file} sets {group}={option!r}, which is no name of an option; it is not opened.")
     for name, value in leaves({name: value for name, value in tree.items() if name != "options"}):
         if name in GONE or name not in hints and value is None and re.fullmatch(r"\w+(\.\w+)*", name):
-            continue  # of another version, and told below or unset
+            continue  # a setting of another version: reported below, or null
         if name not in hints:
             raise UserError(f"{file} sets {terminal.one_line(name)}, which is no setting of a run.")
         if not any(_fits(hint, value) for hint in hints[name]):
@@ -68,17 +72,20 @@ def checked(tree: Any, file: Path) -> dict[str, Any]:
 
 @functools.cache  # a run's settings are read several times
 def _tell_gone(message: str) -> None:
-    log.warning("%s", message)  # Hydra has not set up logging yet where a run goes on
+    log.warning("%s", message)  # for a resumed run, Hydra has not yet set up logging
 
 
 def check_options(options: dict[str, Any], file: Path, command: str, folders: Sequence[Path]) -> None:
-    """Raise UserError for an option that neither ships with the program nor lies in a folder of the user's own.
+    """Check that each chosen option has a file in conf/ or in a folder that the user gave.
 
     Args:
-        options: names by group; other settings beside them are passed over.
-        file: where they come from.
-        command: whose options they are.
-        folders: of option files, given on the command line.
+        options: chosen option of each group; other settings in this mapping are ignored.
+        file: file that the options were read from, for error messages.
+        command: name of the command.
+        folders: folders of option files from the command line.
+
+    Raises:
+        UserError: an option has no such file.
     """
     for group, option in options.items():
         places = [schema.conf_folder(), *folders]
@@ -92,7 +99,7 @@ def check_options(options: dict[str, Any], file: Path, command: str, folders: Se
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings by dotted name."""
+    """Yield each setting of a nested mapping as dotted name and value; OPEN_MAPPINGS are one value each."""
     for name, value in tree.items():
         dotted = f"{prefix}{name}"
         if isinstance(value, dict) and dotted not in OPEN_MAPPINGS:
@@ -101,14 +108,14 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield dotted, value
 
 
-@functools.cache  # a multirun asks for each of its jobs
+@functools.cache  # a multirun calls this for each of its jobs
 def _groups() -> set[str]:
     return {group for command in config.COMMANDS for group in schema.groups(command)}
 
 
 @functools.cache
 def _hints() -> dict[str, list[Any]]:
-    """The types that a setting has, in whichever command and option."""
+    """All types of each setting, over all commands and options."""
     found: dict[str, list[Any]] = defaultdict(list)
     for command in config.COMMANDS.values():
         for name, hint in schema.fields_of(command):
@@ -118,7 +125,7 @@ def _hints() -> dict[str, list[Any]]:
 
 
 def _fits(hint: Any, value: Any) -> bool:
-    """Whether a value as YAML or JSON gives it is of a declared type."""
+    """Whether a value that YAML or JSON parsed has a declared type."""
     if isinstance(hint, types.UnionType):
         return any(_fits(part, value) for part in typing.get_args(hint))
     origin = typing.get_origin(hint) or hint

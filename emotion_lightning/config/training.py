@@ -8,7 +8,7 @@ from emotion_lightning.config.bounds import Bounds
 
 
 class PositiveWeights(StrEnum):
-    """How much a positive counts against a negative."""
+    """How the weights of positives are computed."""
 
     none = "none"
     neg_pos = "neg_pos"
@@ -23,59 +23,59 @@ class Loss:
 
 @dataclass
 class BCE(Loss):
-    """Binary cross-entropy, one for each label."""
+    """Binary cross-entropy of each label."""
 
 
 @dataclass
 class WeightedBCE(Loss):
-    """Binary cross-entropy in which positives of rare labels weigh more."""
+    """Binary cross-entropy in which the positives of rare labels have larger weights."""
 
     weights: PositiveWeights
-    """neg_pos: negatives / positives in train; sqrt: its square root; effective_number: the same ratio of their
-    effective numbers (Cui et al., 2019); none: 1."""
+    """Weight of a label's positives. neg_pos: negatives / positives in train; sqrt: the square root of this ratio;
+    effective_number: the ratio of their effective numbers (Cui et al., 2019); none: 1."""
     clip: Annotated[float | None, Bounds(at_least=1)]
-    """No weight is larger. Unclipped, GoEmotions' grief would weigh 563; null does not clip."""
+    """Maximum weight; null does not clip. Without it, the weight of grief in GoEmotions would be 563."""
     beta: Annotated[float, Bounds(at_least=0, below=1)]
-    """Of weights=effective_number: 0 is no weight, close to 1 is neg_pos."""
+    """Used by weights=effective_number: with 0 all weights are 1; values close to 1 approach neg_pos."""
 
 
 @dataclass
 class Focal(Loss):
-    """Easy decisions count less (Lin et al., 2017)."""
+    """Focal loss: easy decisions have smaller weights (Lin et al., 2017)."""
 
     gamma: Annotated[float, Bounds(at_least=0)]
-    """How fast the loss of easy decisions falls; 0 is plain BCE."""
+    """Focusing parameter: a larger value reduces the loss of easy decisions more. 0 with alpha=null is plain BCE."""
     alpha: Annotated[float | None, Bounds(above=0, below=1)]
-    """Weight of positives against 1 - alpha for negatives; null weighs both 1."""
+    """Weight of positives; negatives have the weight 1 - alpha. null: both have the weight 1."""
 
 
 @dataclass
 class Asymmetric(Loss):
-    """Easy negatives count less than easy positives (Ridnik et al., 2021)."""
+    """Asymmetric loss: focal loss with different focusing of positives and negatives (Ridnik et al., 2021)."""
 
     gamma_positive: Annotated[float, Bounds(at_least=0)]
-    """Focusing of positives."""
+    """Focusing parameter of positives."""
     gamma_negative: Annotated[float, Bounds(at_least=0)]
-    """Focusing of negatives."""
+    """Focusing parameter of negatives."""
     clip: Annotated[float, Bounds(at_least=0, below=1)]
-    """Negatives with a probability below this cost nothing."""
+    """Negatives with a probability below this value have a loss of 0."""
 
 
 @dataclass
 class ZLPR(Loss):
-    """All positives of a row against all its negatives, by rank (Su et al., 2022)."""
+    """ZLPR: a loss that ranks the positive labels of a row above its negative labels (Su et al., 2022)."""
 
 
 @dataclass
 class Correlated(Loss):
-    """Binary cross-entropy beside a term that sets a row's positives above its negatives (SpanEmo)."""
+    """Binary cross-entropy plus a term that ranks a row's positives above its negatives (SpanEmo)."""
 
     alpha: Annotated[float, Bounds(at_least=0, at_most=1)]
-    """Share of that term; the cross-entropy has the rest."""
+    """Weight of the ranking term; the cross-entropy has the weight 1 - alpha."""
 
 
 class Schedule(StrEnum):
-    """What the learning rate does after warm-up."""
+    """Schedule of the learning rate after warm-up."""
 
     linear = "linear"
     cosine = "cosine"
@@ -87,43 +87,45 @@ class AdamW:
     """The `optimizer` group: AdamW (Loshchilov and Hutter, 2019)."""
 
     lr: Annotated[float | None, Bounds(above=0)]
-    """Peak learning rate; null takes the `peft` option's own. IA3 wants 10 to 100 times that of full fine-tuning."""
+    """Peak learning rate; null uses the `lr` of the `peft` option. IA3 needs 10 to 100 times the rate of full
+    fine-tuning."""
     head_lr: Annotated[float | None, Bounds(above=0)]
-    """Peak learning rate of the classification head; null takes the `peft` option's own, divided by a power of two
-    where the head is given vectors of an RMS above 2."""
+    """Peak learning rate of the classification head. null uses the `head_lr` of the `peft` option, divided by a power
+    of two if the RMS of the head's input vectors is above 2."""
     layer_decay: Annotated[float, Bounds(above=0, at_most=1)]
-    """Each layer learns at this share of the rate of the layer above it, the embeddings last (Howard and Ruder, 2018);
-    1: all at the same rate. The head keeps its own."""
+    """Factor between the learning rate of a layer and that of the layer above it, down to the embeddings (Howard and
+    Ruder, 2018); 1: the same rate for all layers. It does not affect the head."""
     weight_decay: Annotated[float, Bounds(at_least=0)]
-    """Decoupled decay of weight matrices. Never of vectors, biases and norms: it would pull IA3 from 1 towards 0."""
+    """Decoupled weight decay of matrices. It is not applied to vectors, biases and norms, because it would pull the IA3
+    vectors from 1 towards 0."""
     beta1: Annotated[float, Bounds(at_least=0, below=1)]
-    """Decay of the gradient's running mean."""
+    """Decay rate of the running mean of the gradient."""
     beta2: Annotated[float, Bounds(at_least=0, below=1)]
-    """Decay of the squared gradient's running mean."""
+    """Decay rate of the running mean of the squared gradient."""
     warmup: Annotated[float, Bounds(at_least=0, at_most=1)]
-    """Share of the optimizer steps in which the rate rises to its peak."""
+    """Fraction of the optimizer steps for warm-up, in which the learning rate rises to its peak."""
     schedule: Schedule
-    """What the rate does then: linear or cosine to 0, or constant."""
+    """Learning rate after warm-up: linear or cosine decay to 0, or constant."""
 
 
 @dataclass
 class Selection:
-    """The `callbacks` group: best checkpoint and early stopping."""
+    """The `callbacks` group: best checkpoint, early stopping and averaging of the parameters."""
 
     monitor: str
-    """The validation metric that names the best epoch: val/f1_macro, val/f1_micro, val/jaccard, val/map, val/lrap (the
-    higher the better) or val/loss (the lower)."""
+    """Validation metric that selects the best epoch: val/f1_macro, val/f1_micro, val/jaccard, val/map or val/lrap
+    (higher is better), or val/loss (lower is better)."""
     patience: Annotated[int | None, Bounds(at_least=1)]
-    """Stop after this many epochs without a better value; null never stops early."""
+    """Stop after this many epochs without improvement; null never stops early."""
     min_delta: Annotated[float, Bounds(at_least=0)]
-    """A smaller gain does not count as better for `patience`."""
+    """Smallest improvement that counts for `patience`."""
     ema_decay: Annotated[float | None, Bounds(above=0, below=1)]
-    """Score and keep an exponential moving average of the trained parameters (Polyak and Juditsky, 1992), which moves
-    by 1 - ema_decay towards them at each optimizer step; 0.99 is the mean of about the last hundred. null: none."""
+    """Decay of an exponential moving average of the trained parameters (Polyak and Juditsky, 1992), which is scored and
+    saved in their place; 0.99 averages about the last 100 optimizer steps. null: no average."""
 
 
 class Accelerator(StrEnum):
-    """What a network runs on."""
+    """Device type that a network runs on."""
 
     auto = "auto"
     cpu = "cpu"
@@ -132,7 +134,7 @@ class Accelerator(StrEnum):
 
 
 class Strategy(StrEnum):
-    """How processes work together."""
+    """How several processes train together."""
 
     auto = "auto"
     ddp = "ddp"
@@ -140,40 +142,41 @@ class Strategy(StrEnum):
 
 @dataclass
 class Trainer:
-    """The `trainer` group: how long, on what, and how often it saves."""
+    """The `trainer` group: device, length of the training, and checkpoint intervals."""
 
     accelerator: Accelerator
-    """What to run on; auto takes a GPU where there is one."""
+    """Device to run on; auto uses a GPU if there is one."""
     devices: Annotated[int, Bounds(at_least=1)]
-    """Processes on each machine, one a device."""
+    """Number of processes on each machine, each with one device."""
     num_nodes: Annotated[int, Bounds(at_least=1)]
-    """Machines."""
+    """Number of machines."""
     strategy: Strategy
-    """How several processes work together: ddp; auto for one."""
+    """Strategy for several processes: ddp. auto for a single process."""
     max_epochs: Annotated[int, Bounds(at_least=1)]
-    """Passes over the training rows at the most."""
+    """Maximum number of epochs."""
     max_steps: Annotated[int | None, Bounds(at_least=1)]
-    """Optimizer steps at the most; null leaves it to max_epochs."""
+    """Maximum number of optimizer steps; null: only max_epochs limits the training."""
     accumulate_grad_batches: Annotated[int, Bounds(at_least=1)]
-    """Batches that share one optimizer step."""
+    """Number of batches per optimizer step."""
     gradient_clip_val: Annotated[float | None, Bounds(above=0)]
-    """Largest gradient norm; null does not clip."""
+    """Maximum gradient norm; null does not clip."""
     limit_train_batches: Annotated[int | None, Bounds(at_least=1)]
-    """Batches of an epoch at the most; null is all."""
+    """Maximum number of training batches per epoch; null uses all."""
     limit_eval_batches: Annotated[int | None, Bounds(at_least=1)]
-    """Batches of validation and test at the most; null is all."""
+    """Maximum number of validation and test batches; null uses all."""
     compile: bool
-    """Compile the network with torch.compile, once for batches of all sizes. It takes a minute or two at the start."""
+    """Compile the network with torch.compile, once for batches of all sizes. This takes a minute or two at the
+    start."""
     checkpoint_every: Annotated[int, Bounds(at_least=0)]
-    """Save last.ckpt every so many optimizer steps; 0 saves at the end of each epoch only."""
+    """Optimizer steps between two saves of last.ckpt; 0 saves only at the end of each epoch."""
     checkpoint_minutes: Annotated[float | None, Bounds(above=0)]
-    """Save last.ckpt every so many minutes; null does not."""
+    """Minutes between two saves of last.ckpt, in addition; null turns this off."""
     progress_bar: bool
-    """Show a bar on a terminal. Lines for each epoch are logged in any case."""
+    """Show a progress bar on a terminal. The metrics of each epoch are logged in any case."""
 
 
 class LoggerMode(StrEnum):
-    """Whether W&B sends or keeps."""
+    """Whether W&B uploads a run or stores it locally."""
 
     auto = "auto"
     online = "online"
@@ -182,7 +185,7 @@ class LoggerMode(StrEnum):
 
 @dataclass
 class Logger:
-    """The `logger` group: where metrics go besides the run folder."""
+    """The `logger` group: where metrics are logged in addition to the run folder."""
 
 
 @dataclass
@@ -190,51 +193,54 @@ class WandB(Logger):
     """Weights & Biases."""
 
     mode: LoggerMode
-    """auto: online where a key is set, else offline, to be sent later with `wandb sync`."""
+    """online, or offline to upload the run later with `wandb sync`. auto: online if an API key is set, else offline."""
     project: str
     """W&B project."""
     entity: str | None
     """W&B user or team; null is your default."""
     group: str | None
-    """Runs that belong together; null: the folder of a multirun, else none."""
+    """Name of a group of runs; null: the name of the multirun's folder, or no group."""
     job_type: str | None
-    """What kind of run it is."""
+    """Type of the run."""
     name: str | None
-    """Name of the run; null: what sets it apart from the other jobs of a multirun, else the folder's date and time."""
+    """Name of the run; null: the settings in which a job differs from others of its multirun, or the folder's date and
+    time."""
     tags: list[str]
     """Tags of the run."""
     notes: str | None
-    """A longer remark."""
+    """Longer description of the run."""
     id: str | None
-    """Id of the run, to go on with one that another folder began; null: a new one, kept in the run folder, where a
-    resumed run finds it."""
+    """Id of the W&B run; set it to continue a run that another folder started. null creates a new id and stores it in
+    the run folder for a resumed run."""
     log_model: bool
-    """Send model/ as an artifact: the adapter with its tokenizer and card, never the base; with peft=full the whole
-    model."""
+    """Upload model/ as an artifact: the adapter with tokenizer and metadata, but not the base model; with peft=full
+    the complete model."""
     log_texts: bool
-    """Send the texts that are most wrong, as a table and in the report. Many data sets may not be passed on."""
+    """Upload the texts with the largest errors, as a table and in the report. Many datasets must not be shared."""
 
 
 @dataclass
 class MLflow(Logger):
-    """MLflow, a server's or a file's."""
+    """MLflow, with a server or a local database."""
 
     tracking_uri: str | None
-    """Where runs are kept: http://host:5000, or a database such as sqlite:///mlflow.db; null: MLFLOW_TRACKING_URI, or
-    else mlflow.db in the working directory."""
+    """Server such as http://host:5000 or database such as sqlite:///mlflow.db; null: MLFLOW_TRACKING_URI, or mlflow.db
+    in the working directory."""
     experiment: str
     """Name of the MLflow experiment."""
     group: str | None
-    """Runs that belong together, as the tag `group`; null: the folder of a multirun, else none."""
+    """Name of a group of runs, logged as the tag `group`; null: the name of the multirun's folder, or no group."""
     name: str | None
-    """Name of the run; null: what sets it apart from the other jobs of a multirun, else the folder's date and time."""
+    """Name of the run; null: the settings in which a job differs from others of its multirun, or the folder's date and
+    time."""
     log_model: bool
-    """Send model/ too: the adapter with its tokenizer and card, never the base; with peft=full the whole model."""
+    """Upload model/: the adapter with tokenizer and metadata, but not the base model; with peft=full the complete
+    model."""
 
 
 @dataclass
 class TensorBoard(Logger):
-    """Event files in the run folder's tensorboard/."""
+    """TensorBoard event files in tensorboard/ of the run folder."""
 
 
 @dataclass
@@ -244,23 +250,21 @@ class CSV(Logger):
 
 @dataclass
 class NoLogger(Logger):
-    """Nothing but the run folder's own files."""
+    """No logger: only the files of the run folder."""
 
 
 @dataclass
 class Distillation:
-    """Learning from probabilities, those of finished runs or of a file, beside the labels (Hinton et al., 2015)."""
+    """Distillation (Hinton et al., 2015): learn from labels and from probabilities of finished runs or of a file."""
 
     runs: str | None
-    """The teachers: a run folder, or several, [A,B,C] or a folder with runs in it, whose probabilities are averaged;
-    null: none. Runs of a larger network, or of this one with other seeds. They must not have been trained on rows that
-    are validation or test here."""
+    """Teachers: a run folder, or an ensemble, [A,B,C] or a folder with runs. null: none. They must not be trained on
+    rows that are validation or test here."""
     answers: str | None
-    """File with probabilities for the training texts, instead of runs: a column of the texts and one, p_LABEL, for each
-    label, as `predict predict.text=true` writes; the shares of annotators who saw an emotion are such too. null:
-    none."""
+    """File with probabilities for the training texts, instead of runs: the text column and a column p_LABEL for each
+    label, as `predict predict.text=true` writes; fractions of annotators are possible too. null: none."""
     weight: Annotated[float, Bounds(above=0, at_most=1)]
-    """Share of the loss that the probabilities have; the labels have the rest."""
+    """Weight of the probabilities in the loss; the labels have the weight 1 - weight."""
 
 
 MONITORS = {
@@ -271,4 +275,4 @@ MONITORS = {
     "val/lrap": "max",
     "val/loss": "min",
 }
-"""What the best epoch can be chosen by, and which way is better."""
+"""Metrics that can select the best epoch, and whether the highest or the lowest value is best."""

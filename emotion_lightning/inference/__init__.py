@@ -1,1 +1,1 @@
-"""A finished run is asked, exported and shared."""
+"""Inference: label texts with finished runs, export them, and upload them to the hub."""

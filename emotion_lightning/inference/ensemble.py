@@ -1,4 +1,4 @@
-"""Several runs as one: which they are, and the thresholds of their mean."""
+"""Ensembles: find the member runs, and fit the thresholds of their mean probabilities."""
 
 import dataclasses
 import logging
@@ -19,9 +19,14 @@ log = logging.getLogger(__name__)
 
 
 def members(run: str | Path | Sequence[str | Path] | None, *, name: str = "run") -> list[str]:
-    """The folders of the runs that the setting `name` or a caller names; those on the hub are fetched.
+    """Return the folders of the runs in `run`; runs on the hub are downloaded.
 
-    None names the classifier inside the package.
+    Args:
+        run: one run, several, or the folder of a multirun. None: the classifier bundled with the package.
+        name: the setting that holds `run`, for error messages.
+
+    Raises:
+        UserError: `run` names no run.
     """
     if run is None:
         return [str(backbone.BUNDLED_RUN)]
@@ -33,13 +38,14 @@ def members(run: str | Path | Sequence[str | Path] | None, *, name: str = "run")
 
 
 def card(runs: Sequence[str], *, name: str = "run") -> Card:
-    """The card of a run or, of several, of their mean; no network is loaded.
+    """Return the metadata of a run or of an ensemble; no network is loaded.
 
-    Thresholds are fitted on the mean of the runs' validation probabilities where they validated on the same rows, and
-    on each row's own where no two did, as folds do.
+    The thresholds of an ensemble are fitted on validation probabilities. If all runs validated on the same rows, their
+    mean is used. If no two runs share a row, as with cross-validation folds, the rows are concatenated. Otherwise the
+    thresholds are the mean of the runs' thresholds, and a warning is logged.
 
     Raises:
-        UserError: the runs have other labels.
+        UserError: the runs have different labels.
     """
     folders = [find_model_folder(run, name=name) for run in runs]
     cards = [read_card(folder) for folder in folders]
@@ -73,7 +79,10 @@ def card(runs: Sequence[str], *, name: str = "run") -> Card:
 
 
 def _pooled(rows: list[row_outcomes.RowOutcomes], runs: int) -> tuple[Tensor, Tensor] | None:
-    """Probabilities and targets, [row, label], to fit thresholds on; None where the runs' rows allow neither way."""
+    """Return probabilities and targets, [row, label], to fit thresholds on.
+
+    Return None if a run has no stored outcomes, or if the runs share only some of their rows.
+    """
     if len(rows) < runs:
         return None
     first = rows[0]

@@ -1,7 +1,7 @@
-"""A run as one folder that can be taken elsewhere: an adapter, a whole network or a graph; and how far it is the same.
+"""Export a run to a folder that works on other machines: an adapter, a merged network or an ONNX graph.
 
-What is compared: the answers of the run itself, as it keeps them; of the trained parts on an unquantised base, merged
-into it and not; and of the folder that was written, read again.
+Each export is checked. These probabilities are compared: those of the run itself, as stored; those of the adapter on an
+unquantised base model, before and after merging; and those of the exported folder after loading it again.
 """
 
 import dataclasses
@@ -33,25 +33,25 @@ from emotion_lightning.runs.files import write_json
 log = logging.getLogger(__name__)
 
 REPORT = "export.json"
-"""What an export says of its checks."""
+"""File with the results of the export's checks."""
 _TOLERANCE = 1e-4
-"""Difference of probabilities up to which two float32 computations are the same."""
+"""Largest difference of probabilities at which two float32 computations count as equal."""
 _HALF_TOLERANCE = 0.1
-"""The same where one of them is kept in 16 bits: what is lost is told, and more than this is no rounding."""
+"""The same if one of them uses 16-bit weights. Smaller differences are reported; larger ones are not rounding."""
 _PROBES = 64
-"""Texts on which equality is checked where a whole split would take long."""
+"""Number of texts for checks that would take too long on a whole split."""
 SCORES = ("f1_macro", "f1_micro", "jaccard")
 
 
 @dataclasses.dataclass
 class Rows:
-    """What answers are compared on.
+    """The rows on which probabilities are compared.
 
     Attributes:
-        name: to be told.
-        texts: of the run's validation split or, where that is not at hand, of the bundled sample.
-        targets: multi-hot, [row, label]; None for the sample.
-        answers: the run's own probabilities, [row, label]; None where it keeps none of these rows.
+        name: "validation" or "bundled sample", for the report.
+        texts: of the run's validation split or, if that cannot be read, of the bundled sample.
+        targets: multi-hot, [row, label]; None for the bundled sample.
+        answers: the run's stored probabilities, [row, label]; None if it has stored none for these rows.
     """
 
     name: str
@@ -60,22 +60,22 @@ class Rows:
     answers: Tensor | None
 
     def probes(self) -> list[int]:
-        """Positions of some texts of every length."""
+        """Return positions of texts that cover all lengths, from the shortest to the longest."""
         order = np.argsort([len(text) for text in self.texts], kind="stable")
         return sorted({int(order[i]) for i in np.linspace(0, len(order) - 1, _PROBES).astype(int)})
 
 
 @dataclasses.dataclass
 class Answers:
-    """What one form of the run says of the rows.
+    """The outputs of one form of the model (the run, merged, ONNX, …) for the rows.
 
     Attributes:
-        name: of the form.
-        probabilities: calibrated if the run is, [row, label].
-        logits: the same before that; None where they are not known.
-        texts_per_second: after a first batch; None where it was not measured.
-        size: bytes of its weights, and of the base below an adapter if that is on this machine as a folder; None for
-            what is only in memory.
+        name: name of the form.
+        probabilities: [row, label], calibrated if the run is.
+        logits: [row, label]; None if they are not stored.
+        texts_per_second: speed without the first batch; None if it was not measured.
+        size: bytes of the weights, plus those of an adapter's base model if that is a local folder; None if the model
+            is only in memory.
     """
 
     name: str
@@ -87,16 +87,16 @@ class Answers:
 
 @dataclasses.dataclass
 class _Job:
-    """What is made of what.
+    """Inputs of one export.
 
     Attributes:
-        folder: to fill.
-        source: the model folder of the run.
-        run_card: of that folder.
-        card: of the new one.
-        settings: what is asked for.
-        rows: to compare answers on.
-        own: the run's answers.
+        folder: the folder to write.
+        source: the run's model folder.
+        run_card: metadata of `source`.
+        card: metadata of `folder`.
+        settings: of the command `export`.
+        rows: on which probabilities are compared.
+        own: outputs of the run.
     """
 
     folder: Path
@@ -108,11 +108,11 @@ class _Job:
     own: Answers
 
     def read_again(self, accelerator: config.Accelerator) -> Predictor:
-        """What labels texts with the new folder."""
+        """Load the exported folder."""
         return open_folder(self.folder, self.card, accelerator=accelerator)
 
     def told(self, *forms: Answers) -> list[dict[str, Any]]:
-        """What export.json says of the forms."""
+        """Return the entries of export.json for these forms."""
         return [
             {
                 "name": form.name,
@@ -126,17 +126,21 @@ class _Job:
 
 
 def write(folder: Path, source: Path, card: Card, settings: config.Export) -> dict[str, Any]:
-    """Fill a new folder; what its checks found, which it also keeps in export.json.
+    """Export a model folder and check the result.
 
     Args:
-        folder: to fill.
-        source: the model folder of the run.
-        card: of that folder.
-        settings: what is asked for.
+        folder: the folder to write.
+        source: the run's model folder.
+        card: metadata of `source`.
+        settings: of the command `export`.
+
+    Returns:
+        The results of the checks, which are also written to export.json.
 
     Raises:
-        UserError: the base cannot be had unquantised, or rows that are asked for cannot be read.
-        RuntimeError: what was written does not answer as what it was made from.
+        UserError: the format does not fit the run, the base model is missing or itself quantised, or refit=true and
+            the validation rows cannot be read.
+        RuntimeError: the exported model gives other probabilities than the network that it was made from.
     """
     adapter = settings.format is config.ExportFormat.adapter
     if adapter and not card.base["adapter"]:
@@ -160,7 +164,7 @@ def write(folder: Path, source: Path, card: Card, settings: config.Export) -> di
 
 
 def _adapter(job: _Job) -> dict[str, Any]:
-    """Copy what was trained, and a base that no hub holds."""
+    """Copy the adapter, and its base model if that is not on the hub."""
     base, card = _base(job.source, job.run_card), job.card
     if job.settings.base is not None:
         card.base.update(path=job.settings.base, local=False)
@@ -174,13 +178,13 @@ def _adapter(job: _Job) -> dict[str, Any]:
     write_json(job.folder / "adapter_config.json", method)
     _save_words(job)
     if job.settings.base is not None:
-        return {"weights": job.told(job.own)}  # whether the hub has that base is not known here
+        return {"weights": job.told(job.own)}  # not checked: the hub may not have that base model yet
     again = _answer("the adapter, read again", job.read_again(job.settings.accelerator), job.rows, _size(job.folder))
     return {"weights": job.told(job.own, again)}
 
 
 def _copy_network(source: Path, target: Path) -> None:
-    """Copy configuration and weights of a network, nothing else that lies there."""
+    """Copy the configuration and weights of a network, and no other files of its folder."""
     target.mkdir()
     first = safe_loading.whole_network(source)
     names = {first.name, "config.json"}
@@ -194,7 +198,7 @@ def _copy_network(source: Path, target: Path) -> None:
 
 
 def _whole(job: _Job) -> dict[str, Any]:
-    """Write one network that holds what was trained, in Transformers' form or as a graph."""
+    """Write the merged network, in Transformers' format or as an ONNX graph."""
     card, rows, cpu = job.card, job.rows, config.Accelerator.cpu
     graph = card.is_graph
     device = device_for(cpu if graph else job.settings.accelerator)
@@ -205,7 +209,7 @@ def _whole(job: _Job) -> dict[str, Any]:
         attn_implementation=config.AttentionKernel.auto.value, path=Path(card.base["path"]).name, local=True,
         stock=card.base["stock"] and not graph,
     )  # fmt: skip
-    tokenizer.model_max_length = card.max_tokens  # so that truncation=True cuts texts where the run did
+    tokenizer.model_max_length = card.max_tokens  # truncation=True then truncates as the run did
     found: dict[str, Any] = {} if moved is None else {"merged_from_unmerged": moved}
     forms = [job.own]
     if graph:
@@ -240,7 +244,11 @@ def _whole(job: _Job) -> dict[str, Any]:
 
 
 def _merged(job: _Job, device: torch.device) -> tuple[Any, Any, float | None]:
-    """The whole network in float32, its tokenizer, and how far merging moved an answer; None for nothing to merge."""
+    """Load the network in float32 and merge its adapter.
+
+    Returns:
+        The network, its tokenizer, and the largest change of a probability by merging (None without an adapter).
+    """
     source, card = job.source, job.run_card
     tokenizer = model_folder.load_tokenizer(source)
     path = _base(source, card)
@@ -267,7 +275,11 @@ def _merged(job: _Job, device: torch.device) -> tuple[Any, Any, float | None]:
 
 
 def _base(source: Path, card: Card) -> str:
-    """Where the network below an adapter is, or a whole one; UserError if it cannot be had."""
+    """Return the path or hub id of an adapter's base model, or the folder of a whole network.
+
+    Raises:
+        UserError: it cannot be found.
+    """
     model_folder.check_weights(source, card)
     if not card.base["adapter"]:
         return str(source)
@@ -278,7 +290,7 @@ def _base(source: Path, card: Card) -> str:
 
 
 def _same_in_any_batch(graph: Predictor, reference: Answers, rows: Rows) -> float:
-    """How far a graph is from torch at most, in batches of other sizes, and thus lengths, than it was traced with."""
+    """Return the largest difference between a graph and torch, over batches of other sizes and lengths than traced."""
     few = rows.probes()
     texts = [rows.texts[i] for i in few]
     return max(
@@ -293,7 +305,7 @@ def _same_in_any_batch(graph: Predictor, reference: Answers, rows: Rows) -> floa
 
 
 def _rows(source: Path, card: Card, *, needed: bool) -> Rows:
-    """The run's validation rows, with what it said of them; else texts that come with this project."""
+    """Return the run's validation rows with its stored probabilities; if they cannot be read, the bundled sample."""
     try:
         corpus, split = run_data.read(run_data.data(card, source.parent), "validation", own=True)
         rows = corpus.splits[split]
@@ -319,7 +331,7 @@ def _sample(card: Card) -> config.Sample:
 
 
 def _own(source: Path, card: Card, rows: Rows, accelerator: config.Accelerator) -> Answers:
-    """What the run says of the rows: as it keeps it, else computed again."""
+    """Return the run's outputs for the rows: the stored probabilities, else computed again."""
     size = _size(source)
     if card.base["adapter"]:
         base = Path(model_folder.base_path(source, card))
@@ -330,14 +342,14 @@ def _own(source: Path, card: Card, rows: Rows, accelerator: config.Accelerator) 
 
 
 def _answer(name: str, predictor: Predictor, rows: Rows, size: int | None = None) -> Answers:
-    predictor.outputs(rows.texts[:BATCH_SIZE])  # the first batch pays for what is prepared once
+    predictor.outputs(rows.texts[:BATCH_SIZE])  # warm-up, which is not timed
     start = time.perf_counter()
     logits, probabilities = predictor.outputs(rows.texts)
     return Answers(name, probabilities, logits, len(rows.texts) / (time.perf_counter() - start), size)
 
 
 def _refitted(job: _Job, form: Answers) -> dict[str, Any]:
-    """What thresholds fitted anew bring, and how far they are from the run's; into the card where that is asked for."""
+    """Refit the thresholds on validation and compare them with the run's; refit=true puts them into the metadata."""
     assert form.logits is not None and job.rows.targets is not None
     card, settings = job.card, job.card.threshold_settings()
     scaling = calibration.fit(settings, form.logits, job.rows.targets)
@@ -356,7 +368,7 @@ def _refitted(job: _Job, form: Answers) -> dict[str, Any]:
 
 
 def _scores(probabilities: Tensor, rows: Rows, card: Card) -> dict[str, float]:
-    """By the card's thresholds; nothing where the rows are not labelled."""
+    """Return the scores with the metadata's thresholds; empty if the rows have no labels."""
     if rows.targets is None:
         return {}
     decisions = thresholds.decide(probabilities, card.cuts())
@@ -365,7 +377,11 @@ def _scores(probabilities: Tensor, rows: Rows, card: Card) -> dict[str, float]:
 
 
 def _must_be_close(one: Tensor, other: Tensor, what: str, *, tolerance: float = _TOLERANCE) -> float:
-    """Their largest difference, or a RuntimeError where it is more than rounding."""
+    """Return the largest difference of two tensors of probabilities.
+
+    Raises:
+        RuntimeError: it is larger than `tolerance`.
+    """
     found = _difference(one, other)
     if not found <= tolerance:  # a NaN is not close either
         raise RuntimeError(f"{what}: answers differ by {found:.2g}, more than {tolerance:g}; nothing is written")
@@ -381,11 +397,11 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in files)
 
 
-# -------------------------------------------------------------------------------------------------- what stands beside
+# ------------------------------------------------------------------------------------------------------- other files
 
 
 def _without_places(data: dict[str, Any]) -> dict[str, Any]:
-    """Data settings without the places of this machine, which mean nothing elsewhere and tell of its owner."""
+    """Remove absolute paths from data settings: they mean nothing on other machines and may reveal a user name."""
     return {
         name: None if name in run_folder.PATHS and isinstance(value, str) and Path(value).is_absolute() else value
         for name, value in data.items()
@@ -393,7 +409,7 @@ def _without_places(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _save_words(job: _Job, tokenizer: Any = None) -> None:
-    """Write tokenizer, card and README; its scores are those of the run."""
+    """Write the tokenizer, the metadata and the README with the run's scores."""
     tokenizer = tokenizer or model_folder.load_tokenizer(job.source)
     source, run = job.source, job.source.parent
     stands_alone = job.run_card.format or not (run / run_folder.SETTINGS).is_file()

@@ -1,4 +1,4 @@
-"""The card of a model on the hub: what a stranger must know to use it, and the notices that go with it."""
+"""The model card (README.md) of an uploaded model, and the notices that its licence requires."""
 
 import json
 import logging
@@ -22,13 +22,13 @@ log = logging.getLogger(__name__)
 OWN_LICENCE = "apache-2.0"
 GEMMA_LICENCE = "gemma"
 _GEMMA_NOTICE = "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms"
-"""The words that the Gemma Terms of Use (3.1) ask for in a file beside what is passed on."""
+"""The notice that section 3.1 of the Gemma Terms of Use requires in a file of each distributed derivative."""
 _POORLY_LEARNED = 0.3
-"""F1 below which a label is named as one not to count on."""
+"""Labels with a lower F1 are listed as unreliable."""
 
 
 class Form(StrEnum):
-    """What a model folder holds."""
+    """What a model folder contains: an adapter, a whole network or an ONNX graph."""
 
     adapter = "adapter"
     whole = "whole"
@@ -37,17 +37,17 @@ class Form(StrEnum):
 
 @dataclass
 class Story:
-    """What there is to tell of a model.
+    """The facts that a model card is made from.
 
     Attributes:
-        repository: user/name.
-        card: labels, thresholds, base and data, without paths of the machine that trained it.
-        form: what its folder holds.
-        base: the base's id on the hub, None where it has none.
-        licence: the hub's name of the licence, None where it is not known.
-        scores: what metrics.json of its run says, None where that is gone.
-        settings: of its run, None where they are gone.
-        checked: the folder says in export.json how it compares with its run.
+        repository: user/name on the hub.
+        card: metadata (labels, thresholds, base model, data) without paths of the machine that trained the model.
+        form: what the model folder contains.
+        base: hub id of the base model; None if it has none.
+        licence: the hub's name of the licence; None if it is unknown.
+        scores: content of the run's metrics.json; None if the file is missing.
+        settings: of the run; None if they are missing.
+        checked: whether the folder has an export.json, which compares the model with its run.
     """
 
     repository: str
@@ -61,7 +61,7 @@ class Story:
 
     @property
     def split(self) -> str | None:
-        """The split that it is told by."""
+        """The split whose scores are shown: test, else validation, else None."""
         return next((name for name in ("test", "validation") if name in (self.scores or {})), None)
 
     @property
@@ -72,13 +72,13 @@ class Story:
 
 @dataclass
 class _Data:
-    """What is known of a data set.
+    """Facts about a dataset.
 
     Attributes:
-        name: in words.
-        hub_id: where the hub has it.
-        language: of its texts, as the hub spells it.
-        licence: a sentence.
+        name: name for readers.
+        hub_id: id on the hub; None if it is not there.
+        language: language code of the texts, as the hub spells it; None if it is unknown.
+        licence: one sentence about the licence.
     """
 
     name: str
@@ -88,7 +88,7 @@ class _Data:
 
 
 def scores_and_settings(run: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """What a run folder says of its scores and its settings; nothing where it is no run folder."""
+    """Return the scores and settings of a run folder; None for each that is missing."""
     manifest.check_run(run, run_folder.METRICS, run_folder.SETTINGS)
     scores = bounded_files.read_json(run / run_folder.METRICS) if (run / run_folder.METRICS).is_file() else None
     try:
@@ -101,7 +101,7 @@ def scores_and_settings(run: Path) -> tuple[dict[str, Any] | None, dict[str, Any
 
 
 def files(story: Story) -> dict[str, Path | bytes]:
-    """README.md, and the notice that its licence asks for."""
+    """Return README.md and, for Gemma, the NOTICE that its licence requires, by file name."""
     found: dict[str, Path | bytes] = {"README.md": readme(story).encode()}
     if story.card.is_gemma:
         base = story.base or story.card.base["path"]
@@ -112,7 +112,7 @@ def files(story: Story) -> dict[str, Path | bytes]:
 
 
 def readme(story: Story) -> str:
-    """The card in Markdown, with what the hub reads of it in front."""
+    """Return the model card in Markdown, with the hub's YAML metadata at the top."""
     card, data, scores, here = story.card, _data(story.card), story.of_split, story.repository
     by_label = scores[card.protocol]["labels"] if scores else {}
     body = pages.text(
@@ -146,7 +146,7 @@ def _metadata(story: Story, data: _Data) -> str:
     card, scores = story.card, story.of_split
     named: list[tuple[str, str, float, dict[str, str]]] = []
     if scores is not None:
-        # The protocol that decides comes first: the hub shows the first.
+        # The model's own protocol comes first, because the hub shows the first result.
         for protocol in sorted(_PROTOCOLS, key=lambda name: name != card.protocol):
             for kind, metric, title, args in _METRICS:
                 name = f"{title}, {_PROTOCOLS[protocol]}"
@@ -197,14 +197,14 @@ _METRICS: list[tuple[str, str, str, dict[str, str]]] = [
 
 
 def _method(story: Story) -> str:
-    """The name of the method that trained it."""
+    """Return the name of the method that trained the model."""
     if story.settings is not None and "peft" in story.settings["options"]:
         return str(story.settings["options"]["peft"])
     return "an adapter" if story.card.base["adapter"] else "fine-tuning"
 
 
 def _settings(story: Story) -> str | None:
-    """The settings that made it, as YAML; what names people, places and accounts is left out."""
+    """Return the run's settings as YAML, without secrets, paths and account names; None if they are missing."""
     if story.settings is None:
         return None
     told = ("options", "seed", "data", "model", "peft", "loss", "optimizer", "thresholds", "callbacks", "trainer")

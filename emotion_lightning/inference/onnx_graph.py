@@ -1,4 +1,4 @@
-"""A network as a graph for onnxruntime: pooling included, for batches of any size and length."""
+"""ONNX graphs: write a network with its pooling as a graph for any batch size and length, and run it."""
 
 import importlib.util
 import logging
@@ -18,20 +18,20 @@ from emotion_lightning.runs import extras
 
 FILE = "model.onnx"
 DATA = "model.onnx.data"
-"""Weights of a graph that is too large for one file."""
+"""File for the weights of a graph that is too large for one file."""
 _ONE_FILE = 1_500_000_000
-"""Bytes of weights up to which a graph is one file; its format ends at 2 GiB."""
+"""Largest size of weights, in bytes, that is stored in the graph's file; the ONNX format is limited to 2 GiB."""
 
 
 def check_installed() -> None:
-    """Raise UserError where the packages of the extra `onnx` are missing."""
+    """Raise UserError if packages of the extra `onnx` are missing."""
     missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"ONNX needs {' and '.join(missing)}: {extras.install('onnx')}")
 
 
 class _WithPooling(nn.Module):
-    """From tokens to logits, as `pooling.logits` computes them."""
+    """Computes logits from tokens, as `pooling.logits` does."""
 
     def __init__(self, network: Any, way: config.Pooling) -> None:
         super().__init__()
@@ -47,9 +47,9 @@ def write(network: Any, folder: Path, *, way: config.Pooling) -> None:
     """Write model.onnx.
 
     Args:
-        network: whole, float32, in evaluation mode, on the CPU.
-        folder: where the file goes.
-        way: what the head sees of a text.
+        network: without an adapter, float32, in evaluation mode, on the CPU.
+        folder: where the file is written.
+        way: how token vectors are pooled.
     """
     dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     ids = torch.full((3, 11), 5)
@@ -71,12 +71,13 @@ def write(network: Any, folder: Path, *, way: config.Pooling) -> None:
 
 
 def quantize(folder: Path) -> None:
-    """Replace model.onnx by one with 8-bit weights, whose inputs are quantised as they come."""
+    """Replace model.onnx by a graph with 8-bit weights; activations are quantised dynamically."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     graph = onnx.load(folder / FILE, load_external_data=False)
-    # Shapes in between are inferred again, strictly: torch 2.9 keeps that of weights from before it transposes them.
+    # Delete the intermediate shapes; quantization infers them again, strictly. torch 2.9 stores the shapes that weights
+    # had before it transposed them.
     del graph.graph.value_info[:]
     onnx.save(graph, folder / FILE)
     large = (folder / DATA).exists()
@@ -98,7 +99,7 @@ def quantize(folder: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide what exporters tell of each step, on loggers of their own and on the root's."""
+    """Hide the progress messages of the exporters, which use their own loggers and the root logger."""
     loggers = [logging.getLogger(name) for name in (None, "onnx_ir", "onnxscript", "torch.onnx")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -111,15 +112,16 @@ def _quiet() -> Iterator[None]:
 
 
 class Graph:
-    """A model.onnx, ready to run.
+    """A loaded model.onnx.
 
     Args:
-        folder: that holds it.
-        labels: how many logits it must give.
-        accelerator: auto and cpu run on the CPU; gpu needs an onnxruntime that knows CUDA.
+        folder: the folder that contains it.
+        labels: the expected number of logits.
+        accelerator: auto and cpu run on the CPU; gpu needs an onnxruntime with CUDA; mps is not supported.
 
     Raises:
-        UserError: the extra is not installed, or the file is damaged or of other inputs or outputs.
+        UserError: the extra `onnx` is not installed, the accelerator is not available, or the file is damaged or has
+            other inputs or outputs.
     """
 
     def __init__(self, folder: Path, *, labels: int, accelerator: config.Accelerator) -> None:
@@ -136,11 +138,11 @@ class Graph:
                     f"accelerator={accelerator.value}, but this onnxruntime runs on the CPU; choose accelerator=cpu."
                 )
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # batches run side by side, each on a core of its own
+        options.intra_op_num_threads = 1  # batches run in parallel, each on one core
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(str(file), options, providers=[provider])
-        except Exception as error:  # onnxruntime has an error class for each of its codes
+        except Exception as error:  # onnxruntime has an error class for each error code
             raise UserError(f"{folder} is damaged: {FILE} cannot be read ({first_line(error)}).") from error
         inputs = {value.name for value in self._session.get_inputs()}
         outputs = [(value.name, value.shape[-1]) for value in self._session.get_outputs()]
@@ -151,7 +153,7 @@ class Graph:
             )
 
     def logits(self, batch: Batch) -> Tensor:
-        """Logits of a batch that is padded on the right, [batch, label], float32 on the CPU."""
+        """Return the logits of a right-padded batch, [batch, label], float32 on the CPU."""
         ids = batch["input_ids"].numpy()
         mask = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).numpy()
         (logits,) = self._session.run(["logits"], {"input_ids": ids, "attention_mask": mask})
@@ -159,13 +161,13 @@ class Graph:
 
 
 def _check_data(file: Path) -> None:
-    """Raise UserError for a graph that takes its weights from any file but the one beside it."""
+    """Raise UserError if a graph takes weights from any file but the model.onnx.data in its folder."""
     import onnx
     from onnx.external_data_helper import _get_all_tensors, uses_external_data
 
     try:
         graph = onnx.load(file, load_external_data=False)
-    except Exception as error:  # protobuf's own
+    except Exception as error:  # protobuf has its own error class
         raise UserError(f"{file} is damaged: {first_line(error)}") from error
     for tensor in _get_all_tensors(graph):
         if uses_external_data(tensor):

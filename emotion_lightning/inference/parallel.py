@@ -1,4 +1,4 @@
-"""Several processes that label side by side, each with a network of its own."""
+"""Label texts in several processes, each with its own copy of the network."""
 
 import collections
 import functools
@@ -18,22 +18,25 @@ from emotion_lightning.inference import predictor
 from emotion_lightning.runs import slurm
 
 _AHEAD = 2
-"""Pieces that wait for each process: enough to keep it busy, few enough to keep memory flat."""
+"""Pieces of texts in the queue per process: enough to keep it busy, few enough to keep memory use constant."""
 
 
 @contextmanager
 def workers(runs: Sequence[str], *, accelerator: str, devices: int) -> Iterator["Workers"]:
-    """Processes that have loaded a run, one a device; they end with the block.
+    """Start one process per device and end them with the block.
 
     Args:
-        runs: their folders; of several, the mean.
+        runs: run folders; several form an ensemble.
         accelerator: what to run on.
-        devices: how many. On a CPU they share the cores.
+        devices: number of processes. On a CPU they share the cores.
+
+    Raises:
+        UserError: the machine has fewer GPUs than `devices`.
     """
     gpus = torch.cuda.device_count()
     if accelerator != "cpu" and 0 < gpus < devices:
         raise UserError(f"devices={devices}, but this machine has {gpus} GPU{'s' if gpus > 1 else ''}.")
-    context = multiprocessing.get_context("spawn")  # a process that has used CUDA cannot be forked
+    context = multiprocessing.get_context("spawn")  # CUDA does not work after a fork
     numbers = context.Queue()
     for number in range(devices):
         numbers.put(number)
@@ -51,11 +54,11 @@ def workers(runs: Sequence[str], *, accelerator: str, devices: int) -> Iterator[
 
 
 class Workers:
-    """Labels pieces of texts in their order.
+    """Labels pieces of texts and returns the results in the same order.
 
     Args:
         pool: the processes.
-        count: how many there are.
+        count: number of processes.
     """
 
     def __init__(self, pool: ProcessPoolExecutor, count: int) -> None:
@@ -71,7 +74,11 @@ class Workers:
     def decide(
         self, pieces: Iterable[Sequence[str]], *, batch_size: int, batch_tokens: int | None = None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Decisions and probabilities of each piece, [text, label]."""
+        """Yield the decisions and probabilities of each piece, [text, label] each.
+
+        Raises:
+            UserError: a process was killed, usually because memory ran out.
+        """
         waiting: collections.deque[Future[Any]] = collections.deque()
         for texts in pieces:
             waiting.append(self._submit(list(texts), batch_size, batch_tokens))
@@ -100,7 +107,7 @@ _loaded: tuple[Sequence[str], str] = ([], "")
 
 def _start(numbers: Any, runs: Sequence[str], accelerator: str, devices: int) -> None:
     global _loaded
-    # Ctrl-C reaches the whole group; the first process ends the others.
+    # Ctrl-C reaches all processes of the group; ignore it here, because the main process ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     slurm.set_local_rank(numbers.get())
     if not torch.cuda.is_available():
@@ -110,12 +117,12 @@ def _start(numbers: Any, runs: Sequence[str], accelerator: str, devices: int) ->
 
 @functools.cache
 def _model() -> predictor.Labeller:
-    # With the first piece, not at the start: what goes wrong then reaches the first process as it is.
+    # Load at the first piece, not at the start of the process: an error then reaches the main process unchanged.
     runs, accelerator = _loaded
     return predictor.load(runs, accelerator=accelerator)
 
 
 def _label(texts: list[str], batch_size: int, batch_tokens: int | None) -> tuple[Any, Any]:
     ((decisions, probabilities),) = _model().decide([texts], batch_size=batch_size, batch_tokens=batch_tokens)
-    # As arrays: tensors would go through shared memory, of which containers have little.
+    # Return arrays, because tensors would be sent through shared memory, which is small in containers.
     return decisions.numpy(), probabilities.numpy()

@@ -1,4 +1,4 @@
-"""A finished run, or the mean of several, ready to label texts."""
+"""Load a finished run, or an ensemble of several, and label texts with it."""
 
 import itertools
 from abc import ABC, abstractmethod
@@ -30,11 +30,11 @@ BATCH_SIZE = 32
 
 @dataclass
 class Prediction:
-    """The answer for one text.
+    """The prediction for one text.
 
     Attributes:
-        labels: names of the emotions found; may be empty.
-        probabilities: of every label, by name.
+        labels: names of the predicted labels; may be empty.
+        probabilities: probability of every label, by name.
     """
 
     labels: list[str]
@@ -42,13 +42,13 @@ class Prediction:
 
 
 class Labeller(ABC):
-    """What labels texts: one network, or the mean of several.
+    """Base class of everything that labels texts: a network, a graph, a baseline or an ensemble.
 
-    `batch_size` is how many texts are computed at once; `batch_tokens`, where it is given, takes its place: as many as
-    fit, padding counted.
+    `batch_size` is the number of texts in a batch. If `batch_tokens` is given, it is used instead: a batch then holds
+    as many texts as fit into this number of tokens, padding included.
 
     Args:
-        card: labels and thresholds.
+        card: metadata with labels and thresholds.
     """
 
     def __init__(self, card: Card) -> None:
@@ -56,30 +56,30 @@ class Labeller(ABC):
 
     @abstractmethod
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
-        """The texts' tokens, for each network."""
+        """Return the tokens of the texts, one entry per network."""
 
     @abstractmethod
     def compute(
         self, tokens: list[Tokens], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Logits, and probabilities, calibrated if the run is; [text, label] each, float32 on the CPU."""
+        """Return logits and probabilities (calibrated if the run is), [text, label] each, float32 on the CPU."""
 
     def outputs(
         self, texts: Sequence[str], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Logits, and probabilities, calibrated if the run is; [text, label] each, float32 on the CPU."""
+        """Return logits and probabilities (calibrated if the run is), [text, label] each, float32 on the CPU."""
         return self.compute(self.tokenize(texts), batch_size=batch_size, batch_tokens=batch_tokens)
 
     def probabilities(
         self, texts: Sequence[str], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
     ) -> Tensor:
-        """Probability of each label, calibrated if the run is, [text, label], float32 on the CPU."""
+        """Return the probabilities, [text, label], float32 on the CPU; calibrated if the run is."""
         return self.outputs(texts, batch_size=batch_size, batch_tokens=batch_tokens)[1]
 
     def predict(
         self, texts: Sequence[str], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
     ) -> list[Prediction]:
-        """Emotions of each text, in the order of the texts."""
+        """Return a prediction for each text, in the order of the texts; a single string counts as one text."""
         if isinstance(texts, str):
             texts = [texts]
         size = batch_size * WINDOW
@@ -96,9 +96,9 @@ class Labeller(ABC):
     def decide(
         self, pieces: Iterable[Sequence[str]], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Decisions and probabilities of each piece of texts, [text, label].
+        """Yield the decisions and probabilities of each piece of texts, [text, label] each.
 
-        The next piece is tokenized while one is computed: tokenizers leave Python free.
+        The next piece is tokenized in a thread during the computation, because tokenizers release Python's GIL.
         """
         with ThreadPoolExecutor(1) as beside:
             waiting: Future[list[Tokens]] | None = None
@@ -114,9 +114,9 @@ class Predictor(Labeller):
     """A network with its tokenizer, labels and thresholds.
 
     Args:
-        network: in evaluation mode, on its device.
+        network: in evaluation mode, on `device`.
         tokenizer: of the network.
-        card: labels, thresholds and the length that texts are cut to.
+        card: metadata with labels, thresholds and the maximum number of tokens.
         device: where the network is.
     """
 
@@ -129,25 +129,25 @@ class Predictor(Labeller):
         self._cores = Cores(threads) if threads > 1 else None
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
-        """The texts' tokens, cleaned and cut as in training."""
+        """Return the tokens of the texts, cleaned and truncated as in training."""
         return [tokenize(texts, self.tokenizer, max_tokens=self.card.max_tokens, clean=self.card.cleaning())]
 
     def compute(
         self, tokens: list[Tokens], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Logits, and probabilities, calibrated if the run is; [text, label] each, float32 on the CPU."""
+        """Return logits and probabilities (calibrated if the run is), [text, label] each, float32 on the CPU."""
         (own,) = tokens
         logits = self._logits(own, batch_size, batch_tokens)
         return logits, calibration.probabilities(logits, self.card.scaling())
 
     def logits(self, texts: Sequence[str]) -> Tensor:
-        """[text, label], float32 on the CPU."""
+        """Return the logits, [text, label], float32 on the CPU."""
         return self.outputs(texts)[0]
 
     def _logits(self, tokens: Tokens, batch_size: int, batch_tokens: int | None) -> Tensor:
         collate = Collate(EmotionRows(tokens, None), self.tokenizer.pad_token_id)
         logits = torch.zeros(len(tokens), len(self.card.labels))
-        # Longer than the budget a text may be, if the budget is of another run than the one that cut it.
+        # A text can be longer than batch_tokens if that setting comes from another run than max_tokens.
         budget = None if batch_tokens is None else max(batch_tokens, int(tokens.lengths.max(initial=1)))
         batches = by_length(tokens.lengths, batch_size=batch_size, batch_tokens=budget)
 
@@ -158,7 +158,7 @@ class Predictor(Labeller):
                 return self._forward({n: v for n, v in batch.items() if n in ("input_ids", "attention_mask")})
 
         done = list(self._cores.map(answers, batches) if self._cores else map(answers, batches))
-        # One copy for all: each would wait for the device.
+        # Copy all batches at once, because each copy waits for the device.
         if done:
             logits[[row for rows in batches for row in rows]] = torch.cat(done).cpu()
         if not bool(torch.isfinite(logits).all()):
@@ -170,26 +170,26 @@ class Predictor(Labeller):
         return pooling.logits(self.network, moved, pooling=self.card.pooling())
 
     def _not_finite(self, logits: Tensor, batches: list[Any], answers: Callable[[list[int]], Tensor]) -> str:
-        """What to tell of logits that are not finite; a batch that has such is computed again, to find the module."""
+        """Return the error message for logits that are not finite; computes one such batch again to find the module."""
         bad = set((~torch.isfinite(logits).all(1)).nonzero().flatten().tolist())
         rows = next(rows for rows in batches if bad.intersection(rows))
         cause = nonfinite.first(self.network, partial(answers, rows))
         known = f" ({cause.text})" if cause else ""
         if cause is not None and cause.dtype is torch.float16:
-            # Left open, float16 is the choice of a GPU without bfloat16 alone.
+            # dtype=auto chooses float16 only on a GPU without bfloat16.
             elsewhere = "use accelerator=cpu, or " if config.Dtype(self.card.base["dtype"]) is config.Dtype.auto else ""
             mend = f"{elsewhere}repeat the run with train from_run=FOLDER model.dtype=float32"
             return f"The network's outputs are not finite{known}; {mend}."
         return f"The network's outputs are not finite{known}: its weights are damaged. Take a whole copy of the run."
 
     def _precision(self) -> AbstractContextManager[Any]:
-        # The same autocast as in training, so that a run's own numbers come out again.
+        # The same autocast as in training, so that a run's results are reproduced.
         dtype = compute_dtype(config.Dtype(self.card.base["dtype"]), self.device)
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not torch.float32)
 
 
 class GraphPredictor(Predictor):
-    """The same of a graph for onnxruntime, in `network`."""
+    """A Predictor whose `network` is an ONNX graph."""
 
     def _forward(self, batch: Batch) -> Tensor:
         return self.network.logits(batch)
@@ -199,11 +199,11 @@ class GraphPredictor(Predictor):
 
 
 class NgramPredictor(Labeller):
-    """A baseline: logistic regression on n-grams, which takes texts as they are.
+    """A baseline: logistic regression on n-grams, without a tokenizer.
 
     Args:
-        classifier: of the n-grams.
-        card: labels and thresholds.
+        classifier: the logistic regression.
+        card: metadata with labels and thresholds.
     """
 
     def __init__(self, classifier: ngrams.NgramClassifier, *, card: Card) -> None:
@@ -211,25 +211,25 @@ class NgramPredictor(Labeller):
         self._classifier = classifier
 
     def tokenize(self, texts: Sequence[str]) -> list[Any]:
-        """The texts, cleaned as in training."""
+        """Return the texts, cleaned as in training, in place of tokens."""
         clean = cleaning.cleaner(self.card.cleaning())
         return [[clean(text) for text in texts]]
 
     def compute(
         self, tokens: list[Any], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Logits, and probabilities, calibrated if the run is; [text, label] each, float32. Sizes change nothing."""
+        """Return logits and probabilities, [text, label] each, float32; the batch sizes are ignored."""
         (texts,) = tokens
         logits = torch.from_numpy(self._classifier.logits(texts))
         return logits, calibration.probabilities(logits, self.card.scaling())
 
 
 class Average(Labeller):
-    """The mean of several runs' probabilities, with thresholds of its own.
+    """An ensemble: the mean of several runs' probabilities, with its own thresholds.
 
     Args:
-        members: of the same labels, in any order.
-        card: labels and thresholds of the average, as `average.card` makes it.
+        members: with the same set of labels; their order may differ.
+        card: metadata of the ensemble, as `ensemble.card` returns it.
     """
 
     def __init__(self, members: Sequence[Labeller], card: Card) -> None:
@@ -237,13 +237,13 @@ class Average(Labeller):
         self.members = members
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
-        """The texts' tokens, for each member."""
+        """Return the tokens of the texts, one entry per member."""
         return [tokens for member in self.members for tokens in member.tokenize(texts)]
 
     def compute(
         self, tokens: list[Tokens], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The logit of the mean raw probability, and the mean probability; [text, label] each, float32 on the CPU."""
+        """Return logits of the mean uncalibrated probabilities, and mean probabilities; [text, label] each, float32."""
         raw, shares = [], []
         for member, own in zip(self.members, tokens, strict=True):
             logits, probabilities = member.compute([own], batch_size=batch_size, batch_tokens=batch_tokens)
@@ -254,22 +254,23 @@ class Average(Labeller):
 
 
 def load(run: str | Path | Sequence[str | Path] | None = None, *, accelerator: str = "auto") -> Labeller:
-    """Load a finished run, or several whose probabilities are averaged.
+    """Load a finished run, or an ensemble of several.
 
     Args:
-        run: the run folder, its model/, or `hf:user/name` of the hub; several as a list, as `[A,B]`, or as the folder
-            of a multirun; None: the small classifier inside the package.
+        run: a run folder, its model folder, or `hf:user/name` on the hub. An ensemble is a list, a text `[A,B]`, or the
+            folder of a multirun. None loads the small classifier bundled with the package.
         accelerator: auto, cpu, gpu or mps.
 
     Raises:
-        UserError: a folder holds no trained model, its base model cannot be found, or runs have other labels.
+        UserError: a folder contains no trained model, its base model cannot be found, or the runs have different
+            labels.
     """
     runs = ensemble.members(run)
     return open_runs(runs, ensemble.card(runs), accelerator=accelerator)
 
 
 def open_runs(runs: Sequence[str], card: Card, *, accelerator: str) -> Labeller:
-    """What `load` gives, of runs whose common card, `average.card`, is known already."""
+    """Load runs whose common metadata, from `ensemble.card`, is already known."""
     quiet.libraries()
     waiting.says("Loading the network" if len(runs) == 1 else f"Loading {len(runs)} networks")
     members = [_load(run, accelerator) for run in runs]
@@ -285,7 +286,7 @@ def _load(run: str, accelerator: str) -> Labeller:
 
 
 def open_folder(folder: Path, card: Card, *, accelerator: config.Accelerator) -> Predictor:
-    """What labels texts with a model folder, of a run or of an export."""
+    """Load the model folder of a run or of an export."""
     if card.is_graph:
         manifest.check(folder, "*.onnx*")
         graph = onnx_graph.Graph(folder, labels=len(card.labels), accelerator=accelerator)

@@ -1,4 +1,4 @@
-"""The rows that a run was trained, chosen and tested on, read again."""
+"""Read the dataset of a finished run again, with the same splits."""
 
 from pathlib import Path
 
@@ -12,10 +12,15 @@ from emotion_lightning.runs import manifest, run_folder
 
 
 def data(card: Card, folder: Path) -> config.Batches:
-    """The data settings that a run was trained with; rows go where they went in its folder.
+    """Return the data settings that a run was trained with; the splits come from the run folder.
+
+    Args:
+        card: the run's metadata.
+        folder: the run folder.
 
     Raises:
-        UserError: the card is of an export, which knows no places of the machine that trained it.
+        UserError: the metadata is damaged or of another version, or belongs to an export, which stores no paths of the
+            machine that trained it.
     """
     values = {name: value for name, value in card.data.items() if f"data.{name}" not in stored_settings.GONE}
     node = config.SCHEMAS[f"data/{values.pop('option')}"]
@@ -33,12 +38,15 @@ def data(card: Card, folder: Path) -> config.Batches:
 
 
 def read(settings: config.Batches, split: str, *, own: bool) -> tuple[Corpus, str]:
-    """A corpus and the name of the split in it that is asked for.
+    """Return a corpus and the name of the requested split in it.
 
     Args:
         settings: of the data.
         split: train, validation or test.
-        own: the data is the run's; else a file without splits is taken whole.
+        own: whether the data is the run's own. Other data is used as a whole if it has no splits.
+
+    Raises:
+        UserError: the data has no such split.
     """
     corpus = sources.read(settings)
     if own:

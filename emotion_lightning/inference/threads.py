@@ -1,4 +1,4 @@
-"""The cores of a CPU, each with work of its own."""
+"""Run batches in parallel on the cores of a CPU."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -12,13 +12,14 @@ Result = TypeVar("Result")
 
 
 class Cores:
-    """Threads that compute side by side, each on one core.
+    """A pool of threads, each of which computes on one core.
 
-    Where cores share each operation instead, they wait for the slowest of them at the end of each: with anything else
-    at work, as the tokenizer is, batches one beside the other take down to half the time (MiniLM, two cores).
+    PyTorch normally splits each operation over all cores, and all wait for the slowest at the end of each operation. If
+    other work runs at the same time, such as the tokenizer, parallel batches take as little as half the time (MiniLM,
+    two cores).
 
     Args:
-        count: how many.
+        count: number of threads.
     """
 
     def __init__(self, count: int) -> None:
@@ -26,15 +27,15 @@ class Cores:
         together = threading.Barrier(count)
 
         def settle() -> None:
-            torch.get_num_threads()  # a thread's first look takes over the number of the process
+            torch.get_num_threads()  # the first call in a thread copies the number of the process
             torch.set_num_threads(1)
             together.wait()
 
         for started in [self._pool.submit(settle) for _ in range(count)]:
             started.result()
-        # What those threads set holds for themselves, but also for threads that are still to come.
+        # set_num_threads in a thread also changes the default for threads started later; restore it.
         torch.set_num_threads(count)
 
     def map(self, work: Callable[[Part], Result], parts: Iterable[Part]) -> Iterator[Result]:
-        """The results of each part, in the order of the parts."""
+        """Return the result for each part, in the order of the parts."""
         return self._pool.map(work, parts)

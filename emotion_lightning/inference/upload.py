@@ -1,4 +1,4 @@
-"""Models on the Hugging Face hub: fetched where a setting says `hf:user/name`, uploaded with a card for strangers."""
+"""Upload models to the Hugging Face hub, with a model card."""
 
 import dataclasses
 import hashlib
@@ -23,26 +23,29 @@ _LATER = "leave push= out, and export and push it later."
 _OF_A_MODEL = re.compile(
     r"(base/)?(adapter_|model\b|pytorch_model\b|tf_model\b|flax_model\b).*|config\.json|.*\.(onnx|bin|gguf)"
 )
-"""Files of a repository that a model is made of: of two models at once, none is whole."""
+"""Files of a repository that belong to a model. A repository with files of two models could not be loaded."""
 
 
-# ------------------------------------------------------------------------------------------------------------- to there
+# -------------------------------------------------------------------------------------------------------------- upload
 
 
 def upload(folder: Path, repository: str, *, private: bool = True, run: Path | None = None) -> str:
-    """Upload a model folder in one commit, with a card that says what it is; its address.
+    """Upload a model folder in one commit, with a model card.
 
-    Files that the repository has beside it stay as they are.
+    Other files of the repository are kept.
 
     Args:
-        folder: of a model, as a run or an export holds it.
-        repository: user/name; made if there is none.
-        private: a new repository is seen by its owner alone, and a public one is not written to.
-        run: folder of the run that trained it, whose scores and settings the card tells; None looks beside the model.
+        folder: a model folder of a run or of an export.
+        repository: user/name; created if it does not exist.
+        private: create a private repository, and raise if an existing one is public.
+        run: folder of the run, whose scores and settings go into the model card; None: the parent of the model folder.
+
+    Returns:
+        The address of the repository.
 
     Raises:
-        UserError: the folder is not whole or holds something secret, the repository holds another model, or there is no
-            access to it. Nothing has been uploaded then.
+        UserError: the folder is incomplete or contains a secret, the repository contains another model, or the user has
+            no access to it. Nothing is uploaded in these cases.
     """
     name = hub_name.HubName(hub_name.parse_repository(repository, setting="push"))
     source = find_model_folder(str(folder))
@@ -90,7 +93,11 @@ def upload(folder: Path, repository: str, *, private: bool = True, run: Path | N
 
 
 def check_login(repository: str) -> None:
-    """Raise UserError with the steps where nobody is logged in on this machine, or the hub cannot be asked."""
+    """Check that the user is logged in to the hub.
+
+    Raises:
+        UserError: nobody is logged in (the message lists the steps), or the hub cannot be reached.
+    """
     name = hub_name.HubName(hub_name.parse_repository(repository, setting="push"))
 
     from huggingface_hub import HfApi, get_token
@@ -109,7 +116,7 @@ def check_login(repository: str) -> None:
 
 
 def _check_whole(source: Path, card: Card, run: Path) -> None:
-    """Raise UserError for a model that training has not finished, or whose files are not whole."""
+    """Raise UserError if training is not finished, or if files of the model are missing or damaged."""
     from safetensors import safe_open
 
     if (run / run_folder.SETTINGS).exists() and not (run / run_folder.METRICS).exists():
@@ -128,7 +135,7 @@ def _check_whole(source: Path, card: Card, run: Path) -> None:
 
 
 def _files(source: Path, card: Card) -> tuple[Card, dict[str, Path | bytes]]:
-    """The card as others get it, and what is uploaded, by its place in the repository; no paths of this machine."""
+    """Return the metadata and the files to upload, by path in the repository, without paths of this machine."""
     files: dict[str, Path | bytes] = {file.name: file for kind in REPOSITORY_FILES for file in source.glob(kind)}
     base = dict(card.base)
     if base["adapter"] and base["local"]:
@@ -141,7 +148,7 @@ def _files(source: Path, card: Card) -> tuple[Card, dict[str, Path | bytes]]:
         base["path"] = Path(base["path"]).name
     card = dataclasses.replace(
         card,
-        # So that a base is looked for in the folder, and nowhere else.
+        # With a format, the base model is looked for in this folder only.
         format=config.ExportFormat.adapter.value if base["adapter"] else card.format,
         base=base,
         data=run_folder.without_places(card.data),
@@ -150,7 +157,7 @@ def _files(source: Path, card: Card) -> tuple[Card, dict[str, Path | bytes]]:
     for path, file in files.items():
         if path.endswith(".json") and path != "tokenizer.json" and isinstance(file, Path):
             content = bounded_files.read_json(file)
-            if path == "tokenizer_config.json":  # its tokens may look like paths
+            if path == "tokenizer_config.json":  # its tokens may look like paths and must stay
                 content = {name: value for name, value in content.items() if name not in _OF_THIS_MACHINE}
             else:
                 content = run_folder.without_places(content)
@@ -171,7 +178,7 @@ def _manifest(files: dict[str, Path | bytes]) -> bytes:
 
 
 _OF_THIS_MACHINE = ("is_local", "local_files_only", "name_or_path")
-"""What transformers notes of where a tokenizer came from."""
+"""Fields in which transformers stores where a tokenizer was loaded from."""
 
 
 def _form(files: dict[str, Path | bytes]) -> hub_card.Form:
@@ -181,12 +188,12 @@ def _form(files: dict[str, Path | bytes]) -> hub_card.Form:
 
 
 def _refuse_secrets(source: Path, files: dict[str, Path | bytes]) -> None:
-    """Raise UserError for a folder, or what is made of it, that holds a token, a key or a password."""
+    """Raise UserError if a file of the folder or of the upload contains a token, a key or a password."""
     held: dict[str, Path | bytes] = {str(file): file for file in sorted(source.rglob("*")) if file.is_file()}
     for place, content in (held | files).items():
         text = _text(content)
         secret = _SECRET.search(text)
-        # A vocabulary has pieces of URLs in a row, which look like one with a password.
+        # Neighbouring pieces of URLs in a vocabulary can look like a URL with a password.
         if secret or (not place.endswith("tokenizer.json") and redaction.text(text) != text):
             line = f", line {text[: secret.start()].count(chr(10)) + 1}" if secret else ""
             raise UserError(
@@ -201,7 +208,7 @@ _SECRET = re.compile(
 
 
 def _text(content: Path | bytes) -> str:
-    """What a file says in words; of weights their header, which has room for some."""
+    """Return the text of a file; for safetensors the header, which may contain free text."""
     if isinstance(content, bytes):
         return content.decode(errors="replace")
     if content.suffix == ".safetensors":
@@ -211,7 +218,11 @@ def _text(content: Path | bytes) -> str:
 
 
 def _standing(repository: str, files: dict[str, Path | bytes], *, private: bool) -> Any:
-    """What the hub has under this name, None for nothing; UserError where a model cannot be put there."""
+    """Return the hub's information about an existing repository; None if it does not exist.
+
+    Raises:
+        UserError: it is public but `private` is asked for, or it contains another model or another form of this one.
+    """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
@@ -235,7 +246,7 @@ def _standing(repository: str, files: dict[str, Path | bytes], *, private: bool)
 
 
 def _base_id(card: Card, run: Path) -> str | None:
-    """The base's id on the hub; a whole network does not say what it was made of, but its run does."""
+    """Return the hub id of the base model, from the metadata or, for a merged network, from its run; else None."""
     own = run / run_folder.MODEL
     for base in (card.base, *([read_card(own).base] if (own / CARD).is_file() else [])):
         if base["pretrained"] and not base["local"]:
@@ -244,7 +255,7 @@ def _base_id(card: Card, run: Path) -> str | None:
 
 
 def _licence(card: Card, base: str | None) -> str | None:
-    """The licence of the base as the hub knows it, which what was trained on it comes under; None where it does not."""
+    """Return the hub's name of the base model's licence, which also covers the trained model; None if it is unknown."""
     if not card.base["pretrained"]:
         return hub_card.OWN_LICENCE
     if card.is_gemma:

@@ -1,1 +1,1 @@
-"""What people read: tables, pages and charts."""
+"""Reports: tables on the console, HTML and Markdown pages, and charts."""

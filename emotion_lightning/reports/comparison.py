@@ -1,4 +1,4 @@
-"""A comparison in words, tables and files."""
+"""Format a comparison of runs as sentences, tables and files."""
 
 import csv
 import dataclasses
@@ -22,14 +22,14 @@ _COST = {
 
 @dataclass
 class Group:
-    """Runs of the same settings.
+    """Runs with the same settings.
 
     Attributes:
-        name: what sets it apart from the others.
-        runs: its runs.
-        values: metrics of each run, in the order of `runs`.
-        spreads: by metric.
-        below: by metric, how far the best group lies above this one; empty for the best.
+        name: the settings in which the group differs from the others.
+        runs: the runs.
+        values: for each metric, its value for each run.
+        spreads: for each metric, mean, standard deviation and interval.
+        below: for each metric, the difference between the best group and this one; empty for the best group.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Group:
     below: dict[config.Score, Difference]
 
     def cost(self, name: str) -> float | None:
-        """The mean over the runs of a cost, or None where one does not tell it."""
+        """Return the mean of a cost over the runs; None if a run does not have it."""
         costs = [run.cost.get(name) for run in self.runs]
         known = [float(cost) for cost in costs if cost is not None]
         if len(known) < len(costs):
@@ -50,13 +50,13 @@ class Group:
 
 @dataclass
 class Comparison:
-    """Groups, the best first, and how they were compared.
+    """The result of a comparison.
 
     Attributes:
-        settings: of the command.
-        rows: how many were compared.
-        groups: in the order of the first metric.
-        left_out: runs that were found and not compared, and why.
+        settings: of the command `compare`.
+        rows: number of rows that were compared.
+        groups: ordered by the first metric, the best group first.
+        left_out: runs that were found but not compared, with the reasons.
     """
 
     settings: config.Compare
@@ -66,17 +66,17 @@ class Comparison:
 
     @property
     def title(self) -> str:
-        """What was compared: split, rows, thresholds."""
+        """The split, the number of texts and the threshold protocol."""
         protocols = {run.protocol for group in self.groups for run in group.runs}
         protocol = protocols.pop() if len(protocols) == 1 else "each run's own"
         return f"{self.settings.split.value}, {self.rows:,} texts, {protocol} thresholds"
 
 
-# --------------------------------------------------------------------------------------------------------------- words
+# ----------------------------------------------------------------------------------------------------------- sentences
 
 
 def sentences(found: Comparison) -> list[str]:
-    """For each group and metric whether the best is above it, and how surely; a hint where seeds may turn that."""
+    """Return one sentence for each metric and each group but the best; see `sentence`."""
     best = found.groups[0]
     return [
         sentence(best, other, metric, confidence=found.settings.confidence)
@@ -86,7 +86,7 @@ def sentences(found: Comparison) -> list[str]:
 
 
 def sentence(best: Group, other: Group, metric: config.Score, *, confidence: float) -> str:
-    """One of them."""
+    """Say whether the best group differs from another one in a metric, and whether other seeds may change this."""
     apart = other.below[metric]
     noise = apart.p_holm > 1 - confidence
     above, told = ("below", _turned(apart)) if apart.value < 0 and not noise else ("above", apart)
@@ -102,7 +102,7 @@ def sentence(best: Group, other: Group, metric: config.Score, *, confidence: flo
 
 
 def notes(found: Comparison) -> list[str]:
-    """How to read the numbers."""
+    """Return notes that explain the numbers, and the runs that were left out."""
     settings = found.settings
     told = [
         f"± is the standard deviation between runs, [ ] the {settings.confidence * 100:g} % interval over the rows, of "
@@ -122,7 +122,7 @@ def _turned(apart: Difference) -> Difference:
 
 
 def _points(share: float) -> str:
-    # Adding zero makes -0.0 a 0.0.
+    # Adding 0 turns -0.0 into 0.0.
     return f"{round(100 * share, 1) + 0:.1f}"
 
 
@@ -134,7 +134,7 @@ def _chance(p: float) -> str:
 
 
 def sections(found: Comparison) -> list[Section]:
-    """A table for each metric, and one of costs."""
+    """Return one table for each metric, and one with the costs."""
     return [*[_metric(found, metric) for metric in found.settings.metrics], _costs(found)]
 
 
@@ -177,7 +177,7 @@ def _costs(found: Comparison) -> Section:
 
 
 def markdown(found: Comparison) -> str:
-    """Sentences, tables and notes as Markdown."""
+    """Return the sentences, tables, notes and run folders as Markdown."""
     parts = ["# Comparison of runs", "", *[f"- {markdown_line(text)}" for text in sentences(found)], ""]
     for section in sections(found):
         parts += [
@@ -200,7 +200,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def table(found: Comparison) -> str:
-    """A csv line for each group: metrics and their spread, differences to the best, costs."""
+    """Return CSV with one line for each group: metrics with intervals, differences to the best group, costs."""
     lines = []
     for group in found.groups:
         values: dict[str, Any] = {"group": group.name, "runs": len(group.runs)}
@@ -219,7 +219,7 @@ def table(found: Comparison) -> str:
 
 
 def plain(found: Comparison, *, settings: dict[str, Any]) -> dict[str, Any]:
-    """Everything, ready for JSON; `settings` are those of the command."""
+    """Return the whole comparison as plain values for JSON; `settings` are those of the command."""
     return {
         "settings": settings,
         "rows": found.rows,

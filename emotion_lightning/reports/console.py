@@ -1,4 +1,4 @@
-"""The tables that commands print."""
+"""Print the results of the commands as tables."""
 
 from typing import Any
 
@@ -21,8 +21,15 @@ PROTOCOL_METRICS = {
 
 
 def show(split: str, scores: dict[str, Any], *, protocol: str, floors: dict[str, dict[str, Any]] | None = None) -> None:
-    """Print the scores of a split: a line for each emotion, then one for each threshold protocol and each floor."""
-    from emotion_lightning.evaluation.thresholds import ORACLE  # late: a study's table needs no torch
+    """Print the scores of a split.
+
+    Args:
+        split: name of the split.
+        scores: its section of metrics.json.
+        protocol: threshold protocol of the model.
+        floors: scores of trivial baselines by name, shown for comparison.
+    """
+    from emotion_lightning.evaluation.thresholds import ORACLE  # imported late, because a study's table needs no torch
 
     console = terminal.console(100)
     emotions = Table(title=f"{split}, {scores['rows']:,} texts, {protocol} thresholds", title_justify="left")
@@ -58,7 +65,7 @@ def show(split: str, scores: dict[str, Any], *, protocol: str, floors: dict[str,
 
 
 def markdown(split: str, scores: dict[str, Any]) -> str:
-    """The protocols of a split as a Markdown table."""
+    """Return the scores of a split with each threshold protocol as a Markdown table."""
     lines = [f"| {split} | " + " | ".join(PROTOCOL_METRICS.values()) + " |", "|---|" + "---|" * len(PROTOCOL_METRICS)]
     for name in ("fixed", "global", "per_label"):
         cells = [f"{scores[name][metric]:.3f}" for metric in PROTOCOL_METRICS]
@@ -72,7 +79,7 @@ def show_data(
     sections: list[Section],
     examples: dict[str, list[tuple[str, list[str]]]],
 ) -> None:
-    """Print a data card: what it is, what to see to, and, as far as they are given, its tables and examples."""
+    """Print facts and findings about a dataset and, if given, tables and one example for each label."""
     console = terminal.console(140)
     width = max(len(value) for _, value in facts)
     for name, value in facts:
@@ -89,7 +96,7 @@ def show_data(
 
 
 def show_comparison(sections: list[Section], sentences: list[str], notes: list[str]) -> None:
-    """Print a comparison of runs: its tables, what they say, and how to read them."""
+    """Print a comparison of runs: tables, sentences and notes."""
     console = terminal.console(140)
     _print_tables(console, sections)
     for sentence in sentences:
@@ -99,7 +106,7 @@ def show_comparison(sections: list[Section], sentences: list[str], notes: list[s
 
 
 def show_export(found: dict[str, Any]) -> None:
-    """Print what the checks of an export found, as export.json has it."""
+    """Print the results of an export's checks, which are the content of export.json."""
     console = terminal.console(100)
     table = Table(title=f"{found['rows']}, {found['texts']:,} texts", title_justify="left")
     table.add_column("answers of")
@@ -128,7 +135,7 @@ def show_export(found: dict[str, Any]) -> None:
 
 
 def _size(count: int) -> str:
-    """Bytes as people read them: an adapter may have a few thousand, a base some billions.
+    """Format a number of bytes in kB, MB or GB; adapters take kilobytes, base models gigabytes.
 
     >>> [_size(count) for count in (0, 30_408, 23_700_000, 5_012_000_000)]
     ['0.0 kB', '30.4 kB', '23.7 MB', '5.0 GB']
@@ -154,7 +161,7 @@ def _print_tables(console: Any, sections: list[Section]) -> None:
 
 
 def show_text(text: str, labels: list[str], probabilities: dict[str, float], cuts: dict[str, float]) -> None:
-    """Print one answer: a bar for each emotion, the likeliest first, those found marked."""
+    """Print the prediction for one text: a bar for each label, the most probable first; predicted labels are marked."""
     console = terminal.console(80)
     console.print(text, markup=False, highlight=False)
     width = max(len(name) for name in probabilities)

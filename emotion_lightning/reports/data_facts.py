@@ -1,4 +1,4 @@
-"""What a data set is like, in numbers: lengths, labels, shifts, duplicates, leaks, weights, examples."""
+"""Facts about a dataset: text lengths, label rates and shifts, duplicates, leaks, positive weights, examples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,28 +14,28 @@ from emotion_lightning.data.labels import positive_weights
 from emotion_lightning.data.rows import Corpus, Rows
 
 FEW = 20
-"""A threshold fitted on fewer positives than this is mostly chance."""
+"""With fewer positives than this, a fitted threshold is mostly chance."""
 
 _CUT = 0.001
-"""Share of texts that may be cut without a word."""
+"""Fraction of texts that may be truncated without a finding."""
 
 _SHIFT = 3.0
-"""Standard errors from which on two rates are said to differ: with 28 labels, 2 would cry wolf once a split."""
+"""Smallest reported difference of two rates, in standard errors; 2 would give a false alarm per split of 28 labels."""
 
 
 @dataclass
 class Split:
-    """One split.
+    """Facts about one split.
 
     Attributes:
         name: train, validation or test.
-        rows: how many there are.
-        hash: sha256 of ids, texts and labels.
-        lengths: tokens of each text before any is cut, [row].
-        duplicates: rows whose text an earlier row has.
-        conflicting: how many of those have other labels than the first one.
-        counts: positives, [label]; None where there are no labels.
-        cardinalities: rows with 0, 1, 2 … labels; None where there are no labels.
+        rows: number of rows.
+        hash: SHA-256 of ids, texts and labels.
+        lengths: number of tokens of each text before truncation, [row].
+        duplicates: number of rows whose text is also in an earlier row.
+        conflicting: how many of these have other labels than the first row with the text.
+        counts: number of positives, [label]; None if the split has no labels.
+        cardinalities: number of rows with 0, 1, 2 … labels; None if the split has no labels.
     """
 
     name: str
@@ -49,45 +49,45 @@ class Split:
 
     @property
     def rates(self) -> np.ndarray:
-        """Share of the rows that have each label, [label]."""
+        """Fraction of the rows that have each label, [label]."""
         assert self.counts is not None
         return self.counts / self.rows
 
     @property
     def cardinality(self) -> float:
-        """Labels in a row, on average."""
+        """Mean number of labels per row."""
         return float(self.rates.sum())
 
     @property
     def without_label(self) -> float:
-        """Share of the rows without a label."""
+        """Fraction of the rows without a label."""
         assert self.cardinalities is not None
         return float(self.cardinalities[0] / self.rows)
 
     def quantile(self, share: float) -> int:
-        """The length that this share of the texts does not exceed, in tokens."""
+        """Return the length in tokens that this fraction of the texts does not exceed."""
         return int(np.quantile(self.lengths, share, method="higher"))
 
     def cut(self, max_tokens: int) -> float:
-        """Share of the texts that are longer."""
+        """Return the fraction of texts that are longer than max_tokens."""
         return float((self.lengths > max_tokens).mean())
 
 
 @dataclass
 class DataCard:
-    """A data set.
+    """Facts about a dataset.
 
     Attributes:
-        data: the data settings, by name.
-        labels: their names.
-        splits: train, validation and test, as far as there are.
-        hashes: sha256 of what was read, by file.
-        overlaps: what each two splits share.
-        together: rows of train that have both labels, [label, label].
-        weights: of positives, [label], by what loss=weighted_bce is set to.
-        max_tokens: the length that texts are cut to.
-        tokenizer: whose tokens are counted.
-        clean: steps of cleaning.
+        data: the data settings by name.
+        labels: label names.
+        splits: the existing splits, train first.
+        hashes: SHA-256 of each file that was read.
+        overlaps: texts that two splits share, for each pair of splits.
+        together: number of train rows that have both labels, [label, label].
+        weights: positive weights, [label], for several settings of loss=weighted_bce.
+        max_tokens: longer texts are truncated to this number of tokens.
+        tokenizer: name of the tokenizer that counts the tokens.
+        clean: names of the cleaning steps.
         examples: texts of train by label, each with all its labels.
     """
 
@@ -115,28 +115,28 @@ class DataCard:
 
     @property
     def suggested_tokens(self) -> int:
-        """The smallest multiple of 8 that cuts hardly any text."""
+        """The smallest multiple of 8 that truncates at most about 0.1 % of the texts."""
         lengths = np.concatenate([split.lengths for split in self.splits])
         return int(-(-np.quantile(lengths, 1 - _CUT, method="higher") // 8) * 8)
 
     @property
     def cut(self) -> float:
-        """Share of all texts that max_tokens cuts."""
+        """Fraction of all texts that max_tokens truncates."""
         return sum(split.cut(self.max_tokens) * split.rows for split in self.splits) / sum(s.rows for s in self.splits)
 
     def shift(self, split: Split) -> np.ndarray:
-        """How far a split's label rates are from those of train, in standard errors, [label]."""
+        """Return the difference of a split's label rates from those of train, in standard errors, [label]."""
         assert self.train.counts is not None and split.counts is not None
         pooled = (self.train.counts + split.counts) / (self.train.rows + split.rows)
         error = np.sqrt(pooled * (1 - pooled) * (1 / self.train.rows + 1 / split.rows))
         return (split.rates - self.train.rates) / np.where(error > 0, error, 1)
 
     def given(self) -> np.ndarray:
-        """Share of the rows with the row's label that have the column's too, [label, label]; NaN where none has."""
+        """Return the fraction of train rows with label i that also have label j, [i, j]; NaN if no row has label i."""
         return labels.given(self.together)
 
     def findings(self) -> list[str]:
-        """What a look at the data should not miss, in sentences."""
+        """Return sentences about what needs attention in the data."""
         return [*self._length_findings(), *self._repeat_findings(), *self._label_findings()]
 
     def _length_findings(self) -> list[str]:
@@ -191,7 +191,7 @@ class DataCard:
         return found
 
     def plain(self) -> dict[str, Any]:
-        """The numbers, ready for JSON."""
+        """Return the facts as plain values for JSON."""
         return {
             "data": self.data,
             "labels": self.labels,
@@ -242,17 +242,17 @@ def build(
     corpus: Corpus, tokenizer: Any, *, data: config.Batches, weighted: config.Loss, shown: dict[str, Any],
     examples: int, seed: int, tokenizer_name: str,
 ) -> DataCard:  # fmt: skip
-    """Look at a corpus.
+    """Collect the facts about a corpus.
 
     Args:
-        corpus: with a labelled split train.
-        tokenizer: whose tokens are counted.
-        data: length and cleaning.
-        weighted: the loss whose weights are shown beside the others.
-        shown: the data settings, as the card names them.
-        examples: texts for each label.
-        seed: of their choice.
-        tokenizer_name: of the tokenizer.
+        corpus: must have a labelled split train.
+        tokenizer: counts the tokens.
+        data: settings of length and cleaning.
+        weighted: a loss whose positive weights are added to the standard ones.
+        shown: the data settings to display.
+        examples: number of example texts for each label.
+        seed: of the choice of examples.
+        tokenizer_name: name to display.
     """
     splits = [_split(name, rows, tokenizer, data) for name, rows in corpus.splits.items()]
     train = corpus.splits["train"]
@@ -291,8 +291,7 @@ def _weights(chosen: config.Loss, counts: np.ndarray, rows: int) -> dict[str, li
     settings = {
         f"weights={kind.value} clip=null": config.WeightedBCE(weights=kind, clip=None, beta=beta or 0.0)
         for kind in config.PositiveWeights
-        if beta is not None
-        or kind is not config.PositiveWeights.effective_number  # which means nothing without its beta
+        if beta is not None or kind is not config.PositiveWeights.effective_number  # which is undefined without beta
     }
     if isinstance(chosen, config.WeightedBCE) and chosen.clip is not None:
         settings[f"weights={chosen.weights.value} clip={chosen.clip:g}"] = chosen
@@ -323,4 +322,4 @@ def _number(count: int, what: str) -> str:
 
 
 NO_LABEL = "(no label)"
-"""Where the examples without any label stand; parentheses, as it is no label's name."""
+"""Key of the examples without labels; parentheses show that it is not a label."""

@@ -1,4 +1,4 @@
-"""The page about a data set: what `inspect` found, as Markdown and as one HTML file."""
+"""The report about a dataset from the command `inspect`, as Markdown and as one HTML file."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,17 +9,17 @@ if TYPE_CHECKING:
 
 
 def markdown(card: "DataCard", numbers: dict[str, str] | None = None) -> str:
-    """The card as Markdown; its pictures lie beside it in pictures/."""
+    """Return the report as Markdown; it refers to charts in pictures/."""
     return pages.text("data_card", _content(card, numbers))
 
 
 def html(card: "DataCard", pictures: dict[str, pages.Picture], numbers: dict[str, str] | None = None) -> str:
-    """The card as a page of its own, with the pictures in it."""
+    """Return the report as a self-contained HTML page."""
     return pages.page("data_card", _content(card, numbers), pictures)
 
 
 def sections(card: "DataCard", numbers: dict[str, str] | None = None) -> list[pages.Section]:
-    """The tables and pictures of a card; `numbers` are those of labels that pictures could not name."""
+    """Return the tables and charts; `numbers` replaces label names that charts could not draw."""
     return [*pages.by_number(numbers or {}), _splits(card), _labels(card), *_pictures(), _weights(card)]
 
 

@@ -1,4 +1,4 @@
-"""Pages that need no network: a data card as Markdown and as one HTML file, and what it shares with a run's report."""
+"""Render Markdown and self-contained HTML pages from templates."""
 
 import base64
 import re
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class Section:
-    """A heading with pictures and a table under it.
+    """A section of a page: a heading with charts and a table.
 
     Attributes:
         title: the heading.
-        note: how to read it.
-        pictures: names of their files, without the ending.
-        columns: heads of the table.
-        rows: its cells.
-        looks: classes of page.css by the row that has them.
-        warning: what must be known before anything here is believed.
-        slider: what page.js computes the table from, where one threshold can be chosen for all labels.
+        note: explanation of the content.
+        pictures: file names of the charts without extension.
+        columns: column names of the table.
+        rows: cells of the table.
+        looks: CSS class of a row (see page.css) by row number.
+        warning: warning to show above the content.
+        slider: data from which page.js recomputes the table for one threshold for all labels; None without a slider.
     """
 
     title: str
@@ -39,11 +39,11 @@ class Section:
 
 @dataclass
 class Spot:
-    """A part of a picture that shows a value when it is pointed at.
+    """An area of a picture with a tooltip.
 
     Attributes:
-        box: left, top, width and height, as shares of the picture.
-        text: what it shows.
+        box: left, top, width and height, as fractions of the picture.
+        text: text of the tooltip.
     """
 
     box: tuple[float, float, float, float]
@@ -51,18 +51,18 @@ class Spot:
 
     @property
     def place(self) -> str:
-        """The same as a style of HTML."""
+        """The box as a CSS style."""
         names = ("left", "top", "width", "height")
         return ";".join(f"{name}:{100 * share:.2f}%" for name, share in zip(names, self.box, strict=True))
 
 
 @dataclass
 class Picture:
-    """A picture, and what its parts say.
+    """A picture with tooltips.
 
     Attributes:
-        png: the file.
-        spots: parts with a value.
+        png: bytes of the PNG file.
+        spots: areas with tooltips.
     """
 
     png: bytes
@@ -70,12 +70,12 @@ class Picture:
 
 
 def text(name: str, content: dict[str, Any]) -> str:
-    """A Markdown page from the template of this name."""
+    """Render a Markdown page from the template `name`, with secrets redacted."""
     return redaction.values_of_environment(_environment(escape=False).get_template(f"{name}.md.j2").render(content))
 
 
 def page(name: str, content: dict[str, Any], pictures: dict[str, Picture]) -> str:
-    """A page of its own from the template of this name, with the pictures in it."""
+    """Render a self-contained HTML page from the template `name`, with secrets redacted."""
     encoded = {
         name: {"png": base64.b64encode(picture.png).decode(), "spots": picture.spots}
         for name, picture in pictures.items()
@@ -85,7 +85,7 @@ def page(name: str, content: dict[str, Any], pictures: dict[str, Picture]) -> st
 
 
 def facts(card: "DataCard") -> list[tuple[str, str]]:
-    """What a data set is, each part with its value."""
+    """Return the main facts about a dataset as pairs of name and value."""
     train = card.train
     return [
         ("rows: " + " / ".join(split.name for split in card.splits), " / ".join(f"{s.rows:,}" for s in card.splits)),
@@ -97,7 +97,7 @@ def facts(card: "DataCard") -> list[tuple[str, str]]:
 
 
 def by_number(numbers: dict[str, str]) -> list[Section]:
-    """The table that explains the numbers in pictures, if there are any."""
+    """Return a table that explains the numbers shown in charts instead of labels; empty if there are none."""
     note = "No installed font has the letters of these labels: the pictures on this page show their numbers."
     rows = [[number, name] for name, number in numbers.items()]
     return [Section("Labels by number", note, columns=["number", "label"], rows=rows)] if rows else []
@@ -115,7 +115,7 @@ def _environment(*, escape: bool) -> Any:
 
 
 def anchor(title: str) -> str:
-    """The name that a link within the page finds a heading by.
+    """Return the HTML id of a heading, for links within the page.
 
     >>> anchor("Most wrong")
     'most-wrong'

@@ -1,4 +1,4 @@
-"""What a finished run is like, in numbers: scores, history, curves, calibration, and what it got most wrong."""
+"""Facts about a finished run: scores, history, precision-recall curves, calibration and largest mistakes."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +15,12 @@ from emotion_lightning.evaluation.calibration import BINS
 
 @dataclass
 class Curve:
-    """Precision over recall of one label.
+    """The precision-recall curve of one label.
 
     Attributes:
-        recall: rising, [cut].
-        precision: at the same cuts, [cut].
-        average: the area under its steps, as scikit-learn's average_precision_score has it.
+        recall: recall at each threshold, increasing, [threshold].
+        precision: precision at the same thresholds, [threshold].
+        average: average precision, computed as by scikit-learn's average_precision_score.
     """
 
     recall: np.ndarray
@@ -30,14 +30,14 @@ class Curve:
 
 @dataclass
 class Mistake:
-    """A row and what was wrong with it.
+    """A row with a large loss.
 
     Attributes:
-        identifier: of the row.
-        text: as it stands in the source.
-        loss: binary cross-entropy of its probabilities, the mean over labels.
-        gold: its labels, each with its probability, the likeliest first.
-        predicted: the labels that it was given, the same way.
+        identifier: id of the row.
+        text: the text as in the source.
+        loss: binary cross-entropy, mean over labels.
+        gold: probabilities of the gold labels by name, the largest first.
+        predicted: probabilities of the predicted labels by name, the largest first.
     """
 
     identifier: str
@@ -49,20 +49,20 @@ class Mistake:
 
 @dataclass
 class RunCard:
-    """A finished run, and the rows of the split that it is looked at on.
+    """Facts about a finished run on one split.
 
     Attributes:
-        settings: of the run; None where a finished run is scored on some rows: then `metrics` has their split only.
-        metrics: what metrics.json says.
-        history: a row for each validation, as in history.csv.
-        labels: names, in the order of the label axes.
-        split: the one that the rows are of.
-        rows: ids, texts and labels.
+        settings: of the run; None for the command `evaluate`, where `metrics` contains only the evaluated split.
+        metrics: content of metrics.json.
+        history: one row per validation, as in history.csv.
+        labels: label names, in the order of the label axes.
+        split: name of the split.
+        rows: rows of the split with ids, texts and labels.
         probabilities: [row, label], float64.
-        thresholds: of the protocol that decides, [label].
-        protocol: its name.
-        train_rows: how many rows were trained on.
-        test_rows: how many there are, scored or not.
+        thresholds: thresholds of `protocol`, [label].
+        protocol: name of the threshold protocol that makes the decisions.
+        train_rows: number of training rows.
+        test_rows: number of test rows, scored or not.
     """
 
     settings: config.Train | None
@@ -85,27 +85,27 @@ class RunCard:
 
     @property
     def truth(self) -> np.ndarray:
-        """Which labels the rows have, [row, label], bool."""
+        """The gold labels, [row, label], bool."""
         assert self.rows.targets is not None
         return self.rows.targets > 0.5
 
     @property
     def decisions(self) -> np.ndarray:
-        """Which labels they were given, [row, label], bool."""
+        """The predicted labels, [row, label], bool."""
         shares, cuts = torch.from_numpy(self.probabilities), torch.from_numpy(self.thresholds)
         return np.asarray(thresholds.decide(shares, cuts))
 
     def of_label(self, label: int) -> dict[str, Any]:
-        """Precision, recall, F1, support and threshold of a label, by the protocol that decides."""
+        """Return precision, recall, F1, support and threshold of a label with `protocol`."""
         found: dict[str, Any] = self.scores[self.protocol]["labels"][self.labels[label]]
         return found
 
     def by_support(self) -> list[int]:
-        """Positions of the labels, the most frequent first."""
+        """Return the positions of the labels, the most frequent first."""
         return sorted(range(len(self.labels)), key=lambda label: -self.of_label(label)["support"])
 
     def best(self) -> dict[str, float] | None:
-        """The row of the history whose epoch was kept: of equal ones the first, as ModelCheckpoint has it."""
+        """Return the history row of the best epoch; of equal epochs the first, as in ModelCheckpoint."""
         if self.settings is None:
             return None
         monitor = self.settings.callbacks.monitor
@@ -113,20 +113,25 @@ class RunCard:
         return max(self.history, key=lambda row: sign * row[monitor], default=None)
 
     def curve(self, label: int) -> Curve | None:
-        """How precision falls as recall rises, or None of a label that no row has."""
+        """Return the precision-recall curve of a label; None if no row has the label."""
         truth = self.truth[:, label]
         if not truth.any():
             return None
         shares = self.probabilities[:, label]
         order = np.argsort(-shares, kind="stable")
-        # Rows of one probability are told apart by no threshold: they come in together.
+        # No threshold separates rows with the same probability, so they form one point of the curve.
         last = np.append(np.flatnonzero(np.diff(shares[order])), len(order) - 1)
         found = np.cumsum(truth[order])[last]
         recall, precision = found / truth.sum(), found / (last + 1)
         return Curve(recall, precision, float(np.sum(np.diff(recall, prepend=0) * precision)))
 
     def bins(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of all probabilities in bins of equal width: how many, their mean, their share of positives; NaN if none."""
+        """Group all probabilities into BINS bins of equal width.
+
+        Returns:
+            For each bin the number of probabilities, their mean, and their fraction of positives; the last two are NaN
+            for an empty bin.
+        """
         place = np.minimum((self.probabilities * BINS).astype(int), BINS - 1).ravel()
         count = np.bincount(place, minlength=BINS)
         some = np.where(count > 0, count, np.nan)
@@ -135,13 +140,13 @@ class RunCard:
         return count, mean, positive
 
     def given(self) -> tuple[np.ndarray, np.ndarray]:
-        """Shares of the rows with one label that have another one, [label, label]: gold, predicted."""
+        """Return the fraction of rows with label i that also have label j, [i, j], for gold and predicted labels."""
         gold, predicted = (part.astype(int) for part in (self.truth, self.decisions))
         return labels.given(gold.T @ gold), labels.given(predicted.T @ predicted)
 
     def mistakes(self, count: int = 30) -> list[Mistake]:
-        """The rows with the largest loss, the largest first."""
-        # A float32 that rounds to 0 or 1 would make an infinite loss.
+        """Return the rows with the largest loss, the largest first."""
+        # Probabilities that were rounded to 0 or 1 in float32 would give an infinite loss.
         shares = np.clip(self.probabilities, 1e-7, 1 - 1e-7)
         losses = -np.log(np.where(self.truth, shares, 1 - shares)).mean(axis=1)
         return [

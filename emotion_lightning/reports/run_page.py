@@ -1,4 +1,4 @@
-"""The report of a finished run: one HTML file that needs no network, and its pictures."""
+"""The report of a finished run: one self-contained HTML file, and its charts as files."""
 
 import logging
 from collections.abc import Sequence
@@ -26,12 +26,12 @@ SPLITS = ("validation", "test")
 
 @dataclass
 class Report:
-    """What a logger may keep of a report that was written.
+    """A written report, for the logger.
 
     Attributes:
-        pictures: files by name.
-        page: HTML, without texts unless they were asked for.
-        card: what it tells, in numbers.
+        pictures: files of the charts by name.
+        page: HTML for the logger, without texts of the dataset unless the settings allow them.
+        card: the facts shown in the report.
     """
 
     pictures: dict[str, Path]
@@ -55,23 +55,23 @@ def write(
 ) -> Report | None:
     """Write report.html and pictures/.
 
-    What goes wrong in drawing is a warning: a run is worth more than its pictures.
+    An error is logged as a warning: a run is worth more than its report.
 
     Args:
         folder: the run folder.
         settings: of the run.
-        rows: of every split.
-        split: the one that is drawn.
-        scored: its rows.
+        rows: rows of every split.
+        split: name of the split that is shown.
+        scored: rows of `split`.
         probabilities: of these rows, [row, label].
-        cut: thresholds of the protocol that decides, [label].
-        protocol: its name.
-        labels: names.
-        metrics: what metrics.json is going to say.
-        sends_texts: whether the page for the logger holds texts.
+        cut: thresholds of `protocol`, [label].
+        protocol: name of the threshold protocol that makes the decisions.
+        labels: label names.
+        metrics: future content of metrics.json.
+        sends_texts: whether the page for the logger contains texts of the dataset.
 
     Returns:
-        What the logger may keep; None where drawing failed.
+        The report for the logger; None if an error occurred.
     """
     try:
         from emotion_lightning.reports import charts
@@ -94,7 +94,7 @@ def write(
         pictures = {name: charts.picture(figure) for name, figure in run_charts.pictures(card).items()}
         content = _content(card, folder, list(pictures)) | {"numbers": names.numbers(card.labels)}
         page = pages.page("run_report", content, pictures)
-        # Texts stay here unless they are asked for: many may not be passed on.
+        # Texts are not sent to a logger unless the settings allow it, because many datasets may not be shared.
         sent = page if sends_texts else pages.page("run_report", content | {"mistakes": []}, pictures)
     except Exception as error:
         log.warning("%s is not written: %s: %s", run_folder.REPORT, type(error).__name__, error, exc_info=True)
@@ -104,13 +104,13 @@ def write(
 
 
 def write_scored(folder: Path, card: RunCard, *, title: str, made: str, line: str) -> None:
-    """Write report.html and pictures/ of a finished run that was scored on some rows.
+    """Write report.html and pictures/ for the evaluation of a finished run; an error is logged as a warning.
 
     Args:
         folder: of the evaluation.
-        card: the rows and their scores.
-        title: which run, on what.
-        made: when, by what.
+        card: facts about the run on the evaluated rows.
+        title: title of the report.
+        made: line below the title that says when and how the report was made.
         line: the command line.
     """
     try:
@@ -157,7 +157,7 @@ def _content(card: RunCard, folder: Path, pictures: Sequence[str]) -> dict[str, 
 
 
 def _made(folder: Path, starts: list[dict[str, Any]]) -> str:
-    """Which run it was, when, on what, by which code."""
+    """Return one line with the run's name, time, hardware, torch version and commit."""
     start, folder = starts[-1], folder.resolve()
     hardware, code = start["hardware"], start["git"]
     parts = [
@@ -176,7 +176,7 @@ def _command(arguments: list[str]) -> str:
 
 
 def _chosen(settings: config.Train, options: dict[str, str]) -> str:
-    """The options, and the settings that change the most."""
+    """Return one line with the options and the most important settings."""
     assert isinstance(settings.data, config.Batches)
     rates = {
         name: getattr(settings.peft if getattr(settings.optimizer, name) is None else settings.optimizer, name)
@@ -219,7 +219,7 @@ def _facts(card: RunCard) -> list[tuple[str, str]]:
 
 
 def _duration(seconds: float) -> str:
-    """A time as it is said.
+    """Format a duration.
 
     >>> _duration(75), _duration(7200), _duration(8.13)
     ('1 min 15 s', '2 h 0 min', '8.1 s')
@@ -342,7 +342,7 @@ _STEPS = 100
 
 
 def _slider(card: RunCard) -> dict[str, Any]:
-    """What page.js computes the table of labels from, for one threshold of a grid from 0 to 1."""
+    """Return the counts from which page.js recomputes the table of labels for each threshold of a grid from 0 to 1."""
     right, wrong, jaccard = [], [], []
     for step in range(_STEPS + 1):
         decided = card.probabilities > step / _STEPS

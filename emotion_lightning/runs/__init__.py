@@ -1,1 +1,1 @@
-"""The folder of a run, and the machine that it is on."""
+"""Files of a run folder, and the environment that a run is started in."""

@@ -1,8 +1,8 @@
-"""Text, JSON and YAML files that may come from elsewhere, read within bounds.
+"""Read text, JSON and YAML files that may come from an untrusted source, within limits.
 
-A file is looked at before it is opened: a named pipe would block for ever, a file of gigabytes fill the memory. What it
-holds is bounded in depth, since the libraries recurse, and YAML may not repeat parts by reference, since a few lines of
-references stand for gigabytes.
+The type and the size of a file are checked before it is opened: a named pipe would block forever, and a file of
+gigabytes would fill the memory. The nesting depth is limited, because the parsers recurse. YAML aliases are not
+allowed, because a few lines of aliases can expand to gigabytes.
 """
 
 import json
@@ -20,20 +20,20 @@ JSON_BYTES = 64 * 2**20
 YAML_BYTES = 2**20
 DEPTH = 100
 ENTRIES = 10_000
-"""Files and folders below one folder of a run; a run of a thousand labels has fewer than a hundred."""
+"""The most files and folders below a run folder; a run with a thousand labels has fewer than a hundred."""
 
 _YAML: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_text(file: Path, *, limit: int = JSON_BYTES) -> str:
-    """The text of a regular file in UTF-8.
+    """Read a regular file as UTF-8 text.
 
     Args:
-        file: to read.
-        limit: the most bytes it may have.
+        file: the file to read.
+        limit: largest allowed size in bytes.
 
     Raises:
-        UserError: the file does not exist, is no regular file, is larger than the limit or no UTF-8.
+        UserError: the file does not exist, is not a regular file, is larger than the limit, or is not UTF-8.
     """
     size = check_regular(file)
     if size > limit:
@@ -49,7 +49,11 @@ def read_text(file: Path, *, limit: int = JSON_BYTES) -> str:
 
 
 def check_regular(file: Path) -> int:
-    """The size in bytes of a regular file; UserError where there is none, or a pipe, device or folder instead."""
+    """Size of a regular file in bytes.
+
+    Raises:
+        UserError: the file does not exist, cannot be read, or is a pipe, device or folder.
+    """
     try:
         found = file.stat()
     except FileNotFoundError:
@@ -62,7 +66,7 @@ def check_regular(file: Path) -> int:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise UserError for a folder that holds pipes, devices or sockets, or more files than any run has."""
+    """Raise UserError for a folder with pipes, devices, sockets or broken links, or with more than ENTRIES entries."""
     seen = 0
     for place, folders, files in os.walk(folder):
         seen += len(folders) + len(files)
@@ -86,20 +90,20 @@ def _kind(mode: int) -> str:
 
 
 def read_json(file: Path) -> Any:
-    """The content of a JSON file, or a UserError that names it."""
+    """The content of a JSON file; raises UserError if it is not valid or too deeply nested."""
     text = read_text(file)
     try:
         content = json.loads(text)
     except RecursionError:
         raise UserError(f"{file} is damaged: it is nested more than {DEPTH} levels deep.") from None
-    except ValueError as error:  # also numbers of more than 4,300 digits
+    except ValueError as error:  # includes numbers with more than 4,300 digits, Python's limit for int()
         raise UserError(f"{file} is not valid JSON: {error}.") from error
     _check_depth(content, file)
     return content
 
 
 def read_json_object(file: Path) -> dict[str, Any]:
-    """The content of a JSON file that holds an object."""
+    """The content of a JSON file whose top level is an object; raises UserError otherwise."""
     content = read_json(file)
     if not isinstance(content, dict):
         raise UserError(f"{file} is damaged: it holds no JSON object.")
@@ -107,7 +111,7 @@ def read_json_object(file: Path) -> dict[str, Any]:
 
 
 def read_yaml(file: Path) -> Any:
-    """The content of a YAML file, or a UserError that names it."""
+    """The content of a YAML file; raises UserError if it is not valid, too deeply nested or has an alias."""
     text = read_text(file, limit=YAML_BYTES)
     try:
         depth = 0

@@ -1,4 +1,4 @@
-"""What a run was made with, beside its settings: command line, code, libraries, hardware, data."""
+"""Record the environment of a run: command line, git commit, library versions, hardware, data hashes."""
 
 import datetime
 import importlib.metadata
@@ -28,7 +28,7 @@ LIBRARIES = (
     "numpy",
     "scikit-learn",
 )
-"""Those that decide numbers."""
+"""Libraries whose version can change the results."""
 
 _VARIABLES = re.compile(
     r"CUDA_VISIBLE_DEVICES|OMP_NUM_THREADS|MKL_NUM_THREADS|PYTORCH_.*|CUBLAS_WORKSPACE_CONFIG|SLURM_JOB_ID|LOCAL_RANK|"
@@ -37,8 +37,9 @@ _VARIABLES = re.compile(
 
 
 def versions() -> dict[str, str]:
-    """Versions of this package and of the libraries that decide numbers."""
-    # Its own is that of the code: what is installed may be older, or nothing where a checkout runs as it lies.
+    """Versions of this package and of the installed LIBRARIES."""
+    # This package's version is read from its code: a checkout may be newer than the installed package, or may not be
+    # installed at all.
     found = {"emotion-lightning": __version__}
     for name in LIBRARIES:
         try:
@@ -49,7 +50,13 @@ def versions() -> dict[str, str]:
 
 
 def record(folder: Path, *, arguments: Sequence[str], data_hashes: dict[str, str]) -> None:
-    """Add this start to the environment.json of a run; a resumed run has several."""
+    """Append this start to environment.json; a resumed run has several starts.
+
+    Args:
+        folder: the run folder.
+        arguments: the command line; secrets are redacted.
+        data_hashes: SHA-256 of each data file.
+    """
     file = folder / run_folder.ENVIRONMENT
     starts = bounded_files.read_json(file)["starts"] if file.exists() else []
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -69,7 +76,7 @@ def record(folder: Path, *, arguments: Sequence[str], data_hashes: dict[str, str
 
 
 def git(folder: Path) -> dict[str, Any] | None:
-    """Commit of the checkout that the code runs from, and whether it was changed since; None outside a checkout."""
+    """Commit of a git checkout, and whether tracked files have changed since; None outside a checkout."""
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return None
@@ -87,7 +94,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, memory and GPUs."""
+    """Processor, number of cores and threads, main memory in bytes, GPUs and CUDA version."""
     import psutil
     import torch
 
@@ -102,10 +109,10 @@ def hardware() -> dict[str, Any]:
 
 
 def keep_memory() -> None:
-    """Let the C library keep freed memory for the next allocation, where it is glibc.
+    """Make glibc keep freed memory for the next allocation; does nothing with other C libraries.
 
-    Blocks of more than 32 MB, such as the gradient of an embedding, would else go back to the system in every step,
-    which then clears each page anew.
+    By default glibc returns blocks of more than 32 MB, such as the gradient of an embedding, to the system in every
+    step, and the system must clear each page again.
     """
     import ctypes
 
@@ -113,13 +120,13 @@ def keep_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):  # musl, macOS, Windows
         return
-    trim_threshold, top_pad, mmap_max = -1, -2, -4  # names of glibc's malloc.h
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # constants of glibc's malloc.h
     for parameter, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 64 << 20)):
         mallopt(parameter, value)
 
 
 def peak_main_memory() -> int:
-    """Most bytes of main memory that this process held at once."""
+    """Peak main memory of this process, in bytes."""
     if sys.platform == "win32":
         import psutil
 
@@ -127,7 +134,7 @@ def peak_main_memory() -> int:
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS reports bytes, Linux KiB
 
 
 def _processor() -> str:

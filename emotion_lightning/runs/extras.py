@@ -1,4 +1,4 @@
-"""How to install the packages of an extra, in words that work where this program was installed from."""
+"""The pip command that installs the packages of an extra."""
 
 import importlib.metadata
 import re
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def install(extra: str) -> str:
-    """A command that installs what an extra of pyproject.toml names.
+    """The pip command that installs an extra of pyproject.toml.
 
-    In a checkout it installs the checkout once more, with the extra. An installed wheel may come from anywhere, and no
-    package index has it: there the command names the packages themselves.
+    In a checkout the command installs the checkout again, with the extra. An installed wheel is not on a package index,
+    so for it the command lists the packages of the extra.
     """
     checkout = Path(__file__).resolve().parents[2]
     if (checkout / "pyproject.toml").is_file():
@@ -19,7 +19,7 @@ def install(extra: str) -> str:
 
 
 def _packages(extra: str) -> list[str]:
-    """The requirements that only this extra adds, with their bounds, without blanks."""
+    """The requirements of an extra, with version bounds and without spaces."""
     requirements = importlib.metadata.requires("emotion-lightning") or []
     parts = [requirement.partition(";") for requirement in requirements]
     own = re.compile(rf"extra\s*==\s*['\"]{extra}['\"]")

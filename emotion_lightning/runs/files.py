@@ -1,4 +1,4 @@
-"""Files of a run folder, written whole or not at all."""
+"""Write files and folders atomically: each is complete, or does not appear."""
 
 import fcntl
 import json
@@ -18,57 +18,57 @@ PART = re.compile(r"""\s*(?:'([^']*)'|"([^"]*)"|([^,]*))\s*(?:,|$)""")
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Write JSON in one step, without secrets: readers see the old file or the whole new one."""
+    """Write a JSON file atomically and without secrets: readers see the old file or the complete new one."""
     write_bytes(file, as_json(content))
 
 
 def as_json(content: Any) -> bytes:
-    """JSON as a file holds it, without secrets."""
+    """JSON as UTF-8 bytes, indented and without secrets."""
     content = redaction.tree(content)
     return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a file of text in one step, without the values of secret variables."""
+    """Write a text file atomically, without the values of secret environment variables."""
     write_bytes(file, as_text(text))
 
 
 def as_text(text: str) -> bytes:
-    """Text as a file holds it, without the values of secret variables."""
-    # It may hold half of a surrogate pair, which UTF-8 has no bytes for.
+    """Text as UTF-8 bytes, without the values of secret environment variables."""
+    # The text may contain a lone surrogate, which UTF-8 cannot encode.
     return redaction.values_of_environment(text).encode(errors="replace")
 
 
 def write_bytes(file: Path, content: bytes) -> None:
-    """Write a file in one step."""
+    """Write a file atomically."""
     with atomic_write(file) as temporary:
         temporary.write_bytes(content)
 
 
 def write_together(files: dict[Path, bytes]) -> None:
-    """Write files, none of which appears unless there is room for all."""
+    """Write several files; none appears unless all of them could be written to temporary files."""
     with ExitStack() as open_files:
         for file, content in files.items():
             open_files.enter_context(atomic_write(file)).write_bytes(content)
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what `replacing` left there of files that a kill kept it from finishing."""
+    """Remove temporary files that a killed `atomic_write` left in a folder."""
     for part in folder.glob(".*.part"):
         if not _PART_NAME.fullmatch(part.name) or not part.is_file() or part.is_symlink():
             continue
         with suppress(OSError), part.open("r+b") as opened:
-            # Whoever still writes it holds the lock; the system takes it from a dead process.
+            # A process that still writes the file holds the lock; the system releases the lock of a dead process.
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
             part.unlink(missing_ok=True)
 
 
 _PART_NAME = re.compile(r"\..+\.[a-z0-9_]{8}\.part")
-"""What `replacing` names its files."""
+"""Names of the temporary files of `atomic_write`."""
 
 
 def follow_umask(*files: Path) -> None:
-    """Give files the permissions of any new file: some libraries keep what they write to its owner."""
+    """Give files the default permissions of new files: some libraries let only the owner read what they write."""
     umask = os.umask(0)
     os.umask(umask)
     for file in files:
@@ -77,10 +77,13 @@ def follow_umask(*files: Path) -> None:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A new folder to write to, which becomes `folder` at the end, and is removed on an error.
+    """Create a temporary folder that is renamed to `folder` when the block ends, and removed on an error.
+
+    Yields:
+        The temporary folder, beside `folder`.
 
     Raises:
-        UserError: the folder stands and holds something, or another process is making it.
+        UserError: the folder exists and is not empty, cannot be created, or another process is creating it.
     """
     from filelock import FileLock, Timeout
 
@@ -97,7 +100,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"{folder} cannot be made ({error.strerror}); choose another place.") from error
     try:
-        shutil.rmtree(part, ignore_errors=True)  # of one that was killed
+        shutil.rmtree(part, ignore_errors=True)  # left by a killed process
         part.mkdir()
         yield part
         follow_umask(*(file for file in part.rglob("*") if file.is_file()))
@@ -110,10 +113,16 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_write(file: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `file` at the end, and is removed on an error.
+    """Create a temporary file that replaces `file` when the block ends, and is removed on an error.
 
-    It lies beside `file`: a rename is one step within a file system only. What a killed process left there, of this or
-    another file, is removed.
+    The temporary file is in the same folder, because a rename is atomic only within one file system. Temporary files
+    that a killed process left in this folder are removed.
+
+    Yields:
+        Path of the temporary file.
+
+    Raises:
+        UserError: the file cannot be created.
     """
     made = [parent for parent in file.parents if not parent.exists()]
     try:
@@ -126,24 +135,28 @@ def atomic_write(file: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("r+b") as written:
             os.fsync(written.fileno())
-        follow_umask(temporary)  # mkstemp keeps its file to its owner
+        follow_umask(temporary)  # mkstemp lets only the owner read its file
         os.replace(temporary, file)
     except BaseException:
         temporary.unlink(missing_ok=True)
         with suppress(OSError):
             for parent in made:
-                parent.rmdir()  # no empty folder stays behind, and one that holds something does
+                parent.rmdir()  # fails for a folder that is not empty, which is kept
         raise
     finally:
         os.close(handle)
 
 
 def _locked_part(file: Path) -> tuple[int, Path]:
-    """A new file beside another, opened, with the lock that keeps `sweep` from it until it is closed."""
+    """Create a temporary file beside `file`, with a lock against `remove_partial` until its handle is closed.
+
+    Returns:
+        The file descriptor and the path.
+    """
     while True:
         handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".part")
-        with suppress(OSError):  # a file system without locks, on which nothing is swept either
+        with suppress(OSError):  # on a file system without locks, remove_partial removes nothing either
             fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
             return handle, Path(name)
-        os.close(handle)  # swept before it was locked
+        os.close(handle)  # remove_partial deleted the file before it was locked

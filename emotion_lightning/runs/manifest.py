@@ -1,7 +1,7 @@
-"""SHA-256 of the files of a folder, so that a file that changed by itself is noticed before it is used.
+"""SHA-256 checksums of the files of a folder, to detect a damaged file before it is used.
 
-The list lies beside the files as SHA256SUMS, in the form that `sha256sum --check SHA256SUMS` reads. It tells of damage
-(a flipped bit, a copy that was cut), not of somebody who changes a file and the list with it.
+The checksums are in the file SHA256SUMS in the same folder; `sha256sum --check SHA256SUMS` can read it. They detect
+damage (a flipped bit, an incomplete copy), but not an attacker who changes both a file and its checksum.
 """
 
 import functools
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 NAME = "SHA256SUMS"
 SKIP = "EMOTION_LIGHTNING_SKIP_HASHES"
-"""Variable of the environment that leaves out the check when it is 1."""
+"""Environment variable; 1 turns off the check."""
 
 _OF_RUN = (
     run_folder.SETTINGS,
@@ -33,19 +33,23 @@ _OF_RUN = (
     f"{run_folder.PICTURES}/*",
     f"{run_folder.PREDICTIONS}/*",
 )
-"""Files in a run's root that its list holds beside metrics.json. Left out are the logs and what a logger writes, which
-grow after the list is written, and checkpoints, which hold checksums of their own; model/ and base/ have own lists."""
+"""Files in SHA256SUMS of a run folder, in addition to metrics.json.
+
+Not included are logs and the files of a logger, which grow after SHA256SUMS is written, and checkpoints, which contain
+their own checksums. model/ and base/ have their own SHA256SUMS.
+"""
 
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](\S.*)")
 
 
 def write(folder: Path, files: Iterable[str] | None = None, *, coming: dict[str, bytes] | None = None) -> None:
-    """Write the list of a folder's files.
+    """Write SHA256SUMS of a folder.
 
     Args:
-        folder: that holds them.
-        files: their places below it; None: every file but hidden ones.
-        coming: content of files that are written right after the list, so that what they say holds only with it.
+        folder: the folder with the files.
+        files: paths relative to the folder; None: all files except hidden ones.
+        coming: content of files, by path, that the caller writes right after SHA256SUMS. A file that marks a folder as
+            complete then never exists without its checksum.
     """
     if files is None:
         places = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
@@ -56,10 +60,10 @@ def write(folder: Path, files: Iterable[str] | None = None, *, coming: dict[str,
 
 
 def finish_run(folder: Path, metrics: Any) -> None:
-    """Write the list of a run's root, and then metrics.json, which marks a finished run.
+    """Write SHA256SUMS of a run folder, and then metrics.json, which marks the run as finished.
 
     Args:
-        folder: the run folder, which holds everything else.
+        folder: the run folder, in which all other files are written already.
         metrics: the content of metrics.json.
     """
     content = as_json(metrics)
@@ -70,31 +74,31 @@ def finish_run(folder: Path, metrics: Any) -> None:
 
 
 def text(sums: dict[str, str]) -> str:
-    """The list as it is written: a line for each place and its SHA-256."""
+    """The content of SHA256SUMS: one line with SHA-256 and path for each file, sorted by path."""
     return "".join(f"{sums[name]}  {name}\n" for name in sorted(sums))
 
 
 def digest(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """SHA-256 of a file, as hexadecimal digits."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def check(folder: Path, *patterns: str) -> None:
-    """Compare files with the list beside them; without a list, or under EMOTION_LIGHTNING_SKIP_HASHES=1, do nothing.
+    """Compare files with their checksums; does nothing without SHA256SUMS or if EMOTION_LIGHTNING_SKIP_HASHES=1.
 
     Args:
-        folder: that holds list and files.
-        patterns: of the places to look at, such as `*.safetensors`.
+        folder: the folder with SHA256SUMS and the files.
+        patterns: patterns of the paths to check, such as `*.safetensors`.
 
     Raises:
-        UserError: a file is not as it was written, or the list is damaged.
+        UserError: a file has another checksum, or SHA256SUMS is damaged.
     """
     if os.environ.get(SKIP) == "1" or not (folder / NAME).exists():
         return
     for name, expected in read(folder / NAME).items():
         file = folder / name
-        # A file that is missing is told of by whoever needs it.
+        # The code that needs a missing file reports it.
         if any(Path(name).match(pattern) for pattern in patterns) and file.exists():
             bounded_files.check_regular(file)
             if digest(file) != expected:
@@ -105,9 +109,9 @@ def check(folder: Path, *patterns: str) -> None:
 
 
 def check_run(folder: Path, *patterns: str) -> None:
-    """The same of files in a run's root; of a finished run from before there was such a list it is told once.
+    """Call `check` for a finished run; if the run has no SHA256SUMS, log that once.
 
-    What is not finished, or no run, is let pass: its files still change.
+    An unfinished run is not checked, because its files still change.
     """
     if (folder / run_folder.METRICS).is_file():
         check(folder, *patterns)
@@ -115,7 +119,7 @@ def check_run(folder: Path, *patterns: str) -> None:
 
 
 def tell_unlisted(folder: Path) -> None:
-    """Say, once for each run, that a folder has no list."""
+    """Log, once for each run, that a folder has no SHA256SUMS."""
     if not (folder / NAME).exists():
         _tell_unlisted((folder.parent if folder.name == run_folder.MODEL else folder).resolve())
 
@@ -126,7 +130,11 @@ def _tell_unlisted(folder: Path) -> None:
 
 
 def read(file: Path) -> dict[str, str]:
-    """SHA-256 by place, or a UserError that names the list."""
+    """Read SHA256SUMS: SHA-256 by path.
+
+    Raises:
+        UserError: a line is damaged, or its path is outside the folder.
+    """
     found = {}
     for number, line in enumerate(bounded_files.read_text(file, limit=2**22).splitlines(), start=1):
         match = _LINE.fullmatch(line)

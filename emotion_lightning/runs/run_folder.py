@@ -1,4 +1,4 @@
-"""Where a run keeps what: names of its files, its settings written and read back, files replaced in one step."""
+"""The files of a run folder: their names, and functions that write and read a run's settings."""
 
 import csv
 import io
@@ -32,7 +32,7 @@ SPLITS = "splits.csv"
 ENVIRONMENT = "environment.json"
 
 PATHS = {"dir", "path", "train", "validation", "test", "splits"}
-"""Data settings that name a place."""
+"""Data settings whose value is a path."""
 
 _CHOOSE_ROWS = {"data"} | {
     f"data.{name}"
@@ -46,16 +46,16 @@ _CHOOSE_ROWS = {"data"} | {
         "split_seed",
     )
 }
-"""Settings that ask for other rows or other splits than an earlier run had."""
+"""Settings whose change selects other rows or splits than those of the earlier run."""
 
 
 def resume(folder: Path) -> str:
-    """The command that goes on with a run, ready to be pasted into a shell."""
+    """The command that resumes a run, quoted for a shell."""
     return shlex.join(["python", "-m", "emotion_lightning.train", f"resume={folder}"])
 
 
 def several(run: str) -> list[str]:
-    """The runs that a setting names: a folder, a list `[A,B,C]`, or a folder of runs such as a multirun's."""
+    """The runs that a setting names: one folder, a list `[A,B,C]`, or a folder of finished runs such as a multirun."""
     named = listed(run)
     if named != [run]:
         return [one for part in named for one in several(part)]
@@ -67,9 +67,9 @@ def several(run: str) -> list[str]:
 
 
 def listed(run: str) -> list[str]:
-    r"""The parts of a list `[A,B,C]`; a text that is none, or the name of a folder, is a list of one.
+    r"""The items of a list `[A,B,C]`; any other text, or the name of an existing path, is a list with one item.
 
-    A part that holds a comma stands in quotes.
+    An item that contains a comma must be quoted.
 
     >>> listed("[outputs/a, 'b, c',\"d's\"]")
     ['outputs/a', 'b, c', "d's"]
@@ -81,17 +81,17 @@ def listed(run: str) -> list[str]:
 
 
 def as_list(runs: Sequence[str]) -> str:
-    """Several runs as one setting, from which `listed` reads them again."""
+    """Several runs as the value of one setting, which `listed` can parse."""
     return "[" + ",".join(run if "," not in run else f'"{run}"' if "'" in run else f"'{run}'" for run in runs) + "]"
 
 
 def by_number(job: Path) -> tuple[int, str]:
-    """A key that sorts the jobs of a multirun as they were started."""
+    """A sort key that puts the jobs of a multirun in the order of their numbers."""
     return (int(job.name) if job.name.isdigit() else -1, job.name)
 
 
 def refuse_used(folder: Path) -> None:
-    """Raise UserError where a folder holds a run already."""
+    """Raise UserError if a folder already holds a run: checkpoints or metrics.json."""
     if list((folder / CHECKPOINTS).glob("*.ckpt")) or (folder / METRICS).exists():
         raise UserError(
             f"{folder} holds a run already. Go on in it with {resume(folder)}, or choose another hydra.run.dir."
@@ -99,7 +99,11 @@ def refuse_used(folder: Path) -> None:
 
 
 def newest_unfinished(outputs: Path) -> Path:
-    """The newest run below a folder such as outputs/train that saved a checkpoint but no metrics."""
+    """The newest unfinished run below a folder such as outputs/train: one with last.ckpt but without metrics.json.
+
+    Raises:
+        UserError: there is none.
+    """
     unfinished = [
         last.parent.parent
         for last in outputs.glob(f"*/*/{CHECKPOINTS}/last.ckpt")
@@ -111,7 +115,11 @@ def newest_unfinished(outputs: Path) -> Path:
 
 
 def write_settings(folder: Path, settings: Any, options: dict[str, str]) -> dict[str, Any]:
-    """Write every setting, secrets redacted, with the names of the options chosen; give back what was written."""
+    """Write settings.yaml: all settings, with secrets redacted, and the chosen options.
+
+    Returns:
+        The content of settings.yaml.
+    """
     tree = to_keep(settings, options)
     for name, value in stored_settings.leaves(schema.plain(settings)):
         if is_path(name) and isinstance(value, str) and redaction.text(value, is_value=True) != value:
@@ -126,7 +134,7 @@ def write_settings(folder: Path, settings: Any, options: dict[str, str]) -> dict
 
 
 def to_keep(settings: Any, options: dict[str, str]) -> dict[str, Any]:
-    """Every setting, ready to be written: secrets redacted, paths that hold from any folder, options by name."""
+    """The content of settings.yaml: all settings with secrets redacted and absolute paths, and the chosen options."""
     tree = {"options": options, **redaction.settings(schema.plain(settings))}
     tree["data"] = absolute(tree["data"])
     if tree.get("init_from"):
@@ -144,7 +152,10 @@ def _absolute(run: str) -> str:
 
 
 def absolute(data: dict[str, Any]) -> dict[str, Any]:
-    """Data settings whose paths hold from any folder, so that a run can be scored and repeated from there."""
+    """Data settings with absolute paths, so that a run can be scored and repeated from any working directory.
+
+    Paths that do not exist stay as they are.
+    """
     paths = {name: data[name] for name in PATHS if data.get(name)}
     return data | {
         name: str(Path(path).expanduser().resolve()) for name, path in paths.items() if Path(path).expanduser().exists()
@@ -152,7 +163,9 @@ def absolute(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def without_places(tree: Any) -> Any:
-    """A copy in which paths of this machine are but names: they mean nothing elsewhere, and tell of its owner.
+    """A copy in which each absolute path, and each path that starts with ~, is only its last name.
+
+    Paths of this machine are useless elsewhere, and may reveal the user's name.
 
     >>> without_places({"path": "/home/me/data/my.csv", "name": "user/data", "text": "a/b"})
     {'path': 'my.csv', 'name': 'user/data', 'text': 'a/b'}
@@ -162,17 +175,21 @@ def without_places(tree: Any) -> Any:
     if isinstance(tree, list):
         return [without_places(value) for value in tree]
     if isinstance(tree, str) and re.match(r"/[^/\n]+/[^/\n]|~|[A-Za-z]:[\\/]|\\\\", tree):
-        return PureWindowsPath(tree).name  # knows the separators of every system
+        return PureWindowsPath(tree).name  # splits at slashes and at backslashes
     return tree
 
 
 def is_path(name: str) -> bool:
-    """Whether a setting names a place, which may be another one on another machine."""
+    """Whether a setting may hold a path, which may differ between machines."""
     return name in {f"data.{path}" for path in PATHS} | {"model.path", "init_from", "distill.runs", "distill.answers"}
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """The settings of a run, as written."""
+    """The checked content of a run's settings.yaml.
+
+    Raises:
+        UserError: there is no settings.yaml, or it holds something else than settings.
+    """
     file = folder / SETTINGS
     if not file.exists():
         raise UserError(f"{folder} is not a run folder: it holds no {SETTINGS}.")
@@ -180,19 +197,27 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 
 def settings_as_overrides(folder: Path, changed: list[str]) -> dict[str, Any]:
-    """A run's settings by dotted name, options first.
+    """The settings of a run by dotted name, options first.
 
-    Settings below an option that `changed` chooses anew are left out: they belong to the old option.
+    Args:
+        folder: the run folder.
+        changed: settings and groups that get new values. For a group, its stored option and all settings below it are
+            left out, because they belong to the old option.
     """
     kept = as_overrides(read_settings(folder), changed)
-    # Rows go where they went then, whatever cut them: the library that did may do otherwise in its next version.
+    # Use the stored splits: another version of the library that splits the rows may split them differently.
     if (folder / SPLITS).is_file() and not _CHOOSE_ROWS & set(changed):
         kept["data.splits"] = str((folder / SPLITS).resolve())
     return kept
 
 
 def as_overrides(tree: dict[str, Any], changed: Sequence[str] = ()) -> dict[str, Any]:
-    """The same of settings as `to_keep` has them."""
+    """Settings by dotted name, options first, from the result of `to_keep`.
+
+    Args:
+        tree: the settings.
+        changed: groups that get new options; their settings are left out.
+    """
     options = {group: option for group, option in tree["options"].items() if group not in changed}
     kept = {
         name: value
@@ -203,7 +228,11 @@ def as_overrides(tree: dict[str, Any], changed: Sequence[str] = ()) -> dict[str,
 
 
 def read_history(file: Path) -> list[dict[str, float]]:
-    """The rows of a history.csv; none where there is no such file, as of a run without a validation."""
+    """The rows of history.csv, without empty cells; no rows if the run had no validation and so no such file.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     if not file.exists():
         return []
     rows = csv.DictReader(io.StringIO(bounded_files.read_text(file), newline=""))
@@ -214,7 +243,16 @@ def read_history(file: Path) -> list[dict[str, float]]:
 
 
 def write_report(folder: Path, page: str, pictures: dict[str, bytes]) -> dict[str, Path]:
-    """Write pictures/ and report.html; the files of the pictures by name."""
+    """Write report.html and its pictures.
+
+    Args:
+        folder: the run folder.
+        page: the HTML.
+        pictures: PNG images by name.
+
+    Returns:
+        Path of each picture, by name.
+    """
     files = {name: folder / PICTURES / f"{name}.png" for name in pictures}
     report = {folder / REPORT: as_text(page)}
     write_together({file: pictures[name] for name, file in files.items()} | report)

@@ -1,4 +1,7 @@
-"""On a cluster: the signal before a job is stopped, who puts it into the queue again, and where it goes on."""
+"""Run on a SLURM cluster: preemption signal, requeue, and the run folder that a requeued job continues.
+
+Also detects other launchers (submitit, torchrun, LSF, MPI) and the rank of this process.
+"""
 
 import hashlib
 import logging
@@ -13,13 +16,13 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 _FOLDERS = Path("outputs") / "slurm"
-"""Names of run folders by job, for the next time that the job is started."""
+"""Folder with one file for each SLURM job and command line, which holds the path of its run folder."""
 
 
 def job() -> str | None:
-    """The SLURM job that this process is the work of, with its place in an array; None by hand and elsewhere."""
+    """Id of the SLURM job, as `array_task` in a job array; None outside a batch job and under submitit."""
     number = os.environ.get("SLURM_JOB_ID")
-    # A shell on a node (srun --pty bash, salloc) is a job too, but nobody means it to be requeued.
+    # An interactive shell (srun --pty bash, salloc) is a job too, but it must not be requeued.
     if not number or os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive") or in_submitit():
         return None
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
@@ -27,43 +30,43 @@ def job() -> str | None:
 
 
 def in_submitit() -> bool:
-    """Whether submitit runs this process; it requeues its jobs itself."""
+    """Whether submitit runs this process. submitit requeues its jobs itself."""
     return bool(os.environ.get("SUBMITIT_EXECUTOR"))
 
 
 def in_wandb_sweep() -> bool:
-    """Whether an agent of W&B started this process."""
+    """Whether a W&B agent started this process as a run of a sweep."""
     return bool(os.environ.get("WANDB_SWEEP_ID"))
 
 
 def processes() -> int:
-    """Processes that a launcher started for this job; 1 where there is no launcher."""
+    """Number of processes that submitit started for this job; 1 without submitit."""
     return int(os.environ.get("SUBMITIT_LOCAL_NTASKS") or os.environ.get("SLURM_NTASKS") or 1) if in_submitit() else 1
 
 
 def local_rank() -> int:
-    """Number of this process among those of its node, as Lightning sees it: the GPU that it is to use."""
-    if not any(name in os.environ for name in _OF_LAUNCHERS):  # Lightning takes seconds to import
+    """Rank of this process on its node, as Lightning determines it; it is also the index of the GPU to use."""
+    if not any(name in os.environ for name in _OF_LAUNCHERS):  # avoids importing Lightning, which takes seconds
         return int(os.environ.get("LOCAL_RANK", "0"))
     try:
         return int(_environment()().local_rank())
-    except (KeyError, RuntimeError):  # a shell that has only a part of a job's variables
+    except (KeyError, RuntimeError):  # only some of the launcher's variables are set
         return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def set_local_rank(number: int) -> None:
-    """Make this process, which the program started by itself, one that no launcher has numbered."""
+    """Set the local rank of a process that this program started, and remove the variables of other launchers."""
     for name in _OF_LAUNCHERS:
         os.environ.pop(name, None)
     os.environ["LOCAL_RANK"] = str(number)
 
 
 _OF_LAUNCHERS = ("SLURM_NTASKS", "JSM_NAMESPACE_LOCAL_RANK", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
-"""Variables by which Lightning knows that SLURM, LSF or MPI started a process."""
+"""Environment variables that tell Lightning that SLURM, LSF or MPI started a process."""
 
 
 def _environment() -> Any:
-    """The class of Lightning's that says which process this is, chosen in the order in which Lightning chooses."""
+    """Lightning's cluster environment class for this process, detected in the same order as in Lightning."""
     from lightning.pytorch.plugins import environments
 
     kinds = (
@@ -76,29 +79,29 @@ def _environment() -> Any:
 
 
 def is_first_process() -> bool:
-    """Whether this is the one of a job's processes that writes."""
+    """Whether this is the first process of a job, the only one that writes files."""
     names = ["LOCAL_RANK", "RANK", "SUBMITIT_LOCAL_GLOBALID", *(["SLURM_PROCID"] if job() or in_submitit() else [])]
     return all(os.environ.get(name, "0") == "0" for name in names)
 
 
 def join_processes() -> None:
-    """Let the processes that submitit's local launcher started find each other; on SLURM Lightning does by itself."""
+    """Set the variables with which the processes of submitit's local launcher connect; on SLURM Lightning does it."""
     if os.environ.get("SUBMITIT_EXECUTOR") == "local" and processes() > 1:
         from submitit.helpers import TorchDistributedEnvironment
 
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
-        os.environ["MASTER_ADDR"] = "127.0.0.1"  # a host's own name may not resolve
+        os.environ["MASTER_ADDR"] = "127.0.0.1"  # the host name may not resolve
 
 
 def preemption_signal() -> signal.Signals | None:
-    """The signal that comes some time before a job is stopped: SIGUSR1 on SLURM, submitit's own; None elsewhere."""
+    """The signal that a cluster sends before it stops a job: submitit's own, else SIGUSR1 on SLURM; None elsewhere."""
     if in_submitit():
         return signal.Signals["SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2")]
     return signal.SIGUSR1 if job() else None
 
 
 def requeue() -> None:
-    """Put this job into SLURM's queue again, under its number."""
+    """Requeue this SLURM job with `scontrol`; log an error if that fails."""
     number = job()
     if number is None:
         return
@@ -115,7 +118,7 @@ def requeue() -> None:
 
 
 def remember(folder: Path, arguments: Sequence[str]) -> None:
-    """Note where this job keeps the run of a command line: started again, it goes on there whatever the time is."""
+    """Store the run folder of this SLURM job and command line, so that a requeued job continues there."""
     note = _note(arguments)
     if note is not None:
         note.parent.mkdir(parents=True, exist_ok=True)
@@ -123,7 +126,15 @@ def remember(folder: Path, arguments: Sequence[str]) -> None:
 
 
 def remembered(arguments: Sequence[str], holds: str) -> Path | None:
-    """The folder of a command line in this job, if the job was started before and the folder `holds` a file."""
+    """The run folder that `remember` stored for this SLURM job and command line.
+
+    Args:
+        arguments: the command line.
+        holds: name of a file that must exist in the folder.
+
+    Returns:
+        The folder, or None if nothing was stored or the file does not exist.
+    """
     note = _note(arguments)
     if note is None or not note.is_file():
         return None
@@ -132,14 +143,17 @@ def remembered(arguments: Sequence[str], holds: str) -> Path | None:
 
 
 def _note(arguments: Sequence[str]) -> Path | None:
-    # One job may run several command lines, one after the other.
+    # One SLURM job may run several command lines in turn, so the name contains a hash of the command line.
     number = job()
     return _FOLDERS / f"{number}-{hashlib.sha256(repr(list(arguments)).encode()).hexdigest()[:12]}" if number else None
 
 
 def lightning_plugins() -> list[Any]:
-    """What keeps Lightning from requeueing jobs by itself: it would train on, and look for its checkpoint elsewhere."""
+    """Trainer plugins that turn off Lightning's own requeue on SLURM.
+
+    After its requeue Lightning continues to train, and the new job looks for the checkpoint in another folder.
+    """
     from lightning.pytorch.plugins.environments import SLURMEnvironment
 
-    # torchrun may be at work inside a SLURM job: its numbers come first, as in Lightning.
+    # Inside a SLURM job torchrun may have started this process. Its ranks take precedence, as in Lightning.
     return [SLURMEnvironment(auto_requeue=False)] if _environment() is SLURMEnvironment else []

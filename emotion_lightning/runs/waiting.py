@@ -1,10 +1,10 @@
-"""One line on a terminal that says what a command is doing while there is nothing else to read yet.
+"""Show a status line on the terminal while a command has not printed anything yet.
 
-A command loads libraries for seconds before it can tell anything of its work. The package calls `begin` before it
-imports anything else, so this module itself imports only what takes no time.
+A command loads libraries for seconds before its first message. The package calls `begin` before it imports anything
+else, so this module imports only modules that load fast.
 
-The line goes to standard error, is overwritten by the next one, and is wiped away before anything else is printed. In a
-pipe, in a file, and in all but the first of several processes there is none.
+The line is written to standard error. The next status replaces it, and it is erased before anything else is printed.
+It is not shown if standard error is not a terminal, and only the first of several processes shows it.
 """
 
 import os
@@ -26,18 +26,18 @@ _LIBRARIES = {
     "onnxruntime": "ONNX Runtime",
     "optuna": "Optuna",
 }
-"""What takes a second or more to import on a slow machine, by the name of its module."""
+"""Display names, by module, of libraries that take a second or more to import on a slow machine."""
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def begin() -> None:
-    """Show the first line, if this process is one of our commands; a program that imports the package sees nothing."""
+    """Show the first status if this process runs a command of this package; do nothing in any other program."""
     global _line
     if command(sys.orig_argv) is None:
         return
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # Until `command.run` takes over: Ctrl-C in the middle of an import would print a long traceback.
+        # Until `app.run` sets its own handler: without this, Ctrl-C during an import prints a long traceback.
         signal.signal(signal.SIGINT, _stop)
     if sys.stderr is None or not sys.stderr.isatty():
         return
@@ -50,13 +50,17 @@ def begin() -> None:
 
 
 def says(what: str) -> None:
-    """Replace the line, if this process shows one: what is being done, without an end mark."""
+    """Replace the status, if this process shows one.
+
+    Args:
+        what: what the command is doing, without punctuation at the end.
+    """
     if _line is not None:
         _line.show(f"{what} ...")
 
 
 def end() -> None:
-    """Wipe the line away, before a progress bar or at the end; `says` may show another one later."""
+    """Erase the status, before a progress bar or at the end of a command; `says` may show another one later."""
     if _line is not None:
         _line.end()
     if _finder in sys.meta_path:
@@ -64,9 +68,9 @@ def end() -> None:
 
 
 def command(line: Sequence[str]) -> str | None:
-    """Name of the command that the interpreter was started for, or None where it runs another program.
+    """Name of the command that the Python interpreter was started with, or None for any other program.
 
-    A process that multiprocessing spawns is another program, though it has the arguments of the first.
+    A process that multiprocessing spawns is another program, although it has the arguments of its parent.
 
     >>> command(["python", "-X", "dev", "-m", "emotion_lightning.train", "seed=2"])
     'train'
@@ -77,7 +81,7 @@ def command(line: Sequence[str]) -> str | None:
     """
     words = iter(line[1:])
     for word in words:
-        if word in ("-X", "-W"):  # of the interpreter's own options these have their value apart
+        if word in ("-X", "-W"):  # interpreter options whose value is the next argument
             next(words, None)
         elif word == "-m":
             package, _, module = next(words, "").partition(".")
@@ -103,28 +107,29 @@ def _stop(*_: Any) -> NoReturn:
 
 
 class _Line:
-    """The line, and what wipes it away in time: both streams, which pass on everything that is written to them.
+    """The status line. It wraps `write` of standard output and standard error to erase itself before other output.
 
     Args:
-        stream: where it is shown.
-        overwrites: whether a carriage return takes the cursor back; if not, each line stays and is followed by another.
+        stream: stream that shows the line.
+        overwrites: whether a carriage return moves the cursor to the start of the line. If not, each status is printed
+            on a new line and stays.
     """
 
     def __init__(self, stream: TextIO, *, overwrites: bool) -> None:
         self._stream = stream
         self._overwrites = overwrites
         self._shown = 0
-        """Columns that the line takes."""
+        """Width of the line, in columns."""
         self._last = ""
         self._free = True
-        """Whether the cursor stands at the start of a line, as far as others have written."""
+        """Whether the last output of others to a terminal ended with a line feed."""
         self._watched: list[tuple[TextIO, Any, Any]] = []
-        """Each stream, the function that watches it, and the one that it had of its own before, if it had any."""
+        """Each wrapped stream, its new `write`, and the `write` that was set on the instance before (or None)."""
 
     def show(self, text: str) -> None:
-        """Put a line in the place of the one before."""
+        """Replace the line by a text."""
         if not self._overwrites:
-            # Which of the libraries is loaded would be a heap of lines.
+            # Without the name of each library, which would be many lines.
             text = f"{_LOADING} ..." if text.startswith(_LOADING) else text
             if text != self._last:
                 self._write(text + "\n")
@@ -133,16 +138,16 @@ class _Line:
         if not self._watched:
             self._watch()
         if self._free:
-            # A line that reached the last column would be broken in two, and only its second half wiped.
+            # A longer text would wrap to a second line, and only that line would be erased.
             text = text[: max(0, self._columns() - 1)]
             self._write("\r" + text.ljust(self._shown) + "\b" * max(0, self._shown - len(text)))
             self._shown = len(text)
 
     def end(self) -> None:
-        """Wipe it away, and leave the streams as they were."""
+        """Erase the line, and restore the `write` of both streams."""
         self._wipe()
         for stream, watched, before in self._watched:
-            # A library may have put a function of its own around ours by now, as W&B does; ours then only passes on.
+            # A library such as W&B may have wrapped our function meanwhile. It then stays, and only passes text on.
             if vars(stream).get("write") is not watched:
                 continue
             if before is None:
@@ -154,12 +159,12 @@ class _Line:
 
     def _wipe(self) -> None:
         if self._shown:
-            # Blanks, not a control sequence: notebooks know no others than the carriage return.
+            # Spaces, not an escape sequence: notebooks support only the carriage return.
             columns, self._shown = self._shown, 0
             self._write("\r" + " " * columns + "\r")
 
     def _watch(self) -> None:
-        for stream in dict.fromkeys((sys.stdout, sys.stderr)):  # the two may be one
+        for stream in dict.fromkeys((sys.stdout, sys.stderr)):  # both may be the same object
             if stream is None or not hasattr(stream, "__dict__"):
                 continue
             before, write, is_terminal = vars(stream).get("write"), stream.write, stream.isatty()
@@ -175,8 +180,8 @@ class _Line:
             self._watched.append((stream, watched, before))
 
     def _write(self, text: str) -> None:
-        with suppress(OSError):  # the terminal may be gone; the work goes on without it
-            # The method of the class: the stream's own is watched.
+        with suppress(OSError):  # the terminal may be closed; the command continues
+            # The class's method, because the instance's `write` is wrapped.
             type(self._stream).write(self._stream, text)
             self._stream.flush()
 
@@ -188,10 +193,10 @@ class _Line:
 
 
 class _Finder:
-    """Sees which library is about to be imported, and finds none itself."""
+    """Import hook that shows which library is being imported; it finds no modules itself."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
-        # Many libraries only look whether another one is installed, by importlib.util.find_spec.
+        # importlib.util.find_spec only tests whether a library is installed; it does not import it.
         if name in _LIBRARIES and sys._getframe(2).f_globals.get("__name__") != "importlib.util":
             says(f"{_LOADING}: {_LIBRARIES[name]}")
 

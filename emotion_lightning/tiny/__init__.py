@@ -1,9 +1,9 @@
-"""What is inside the package, a small network and a classifier on it, and how it was made.
+"""The small network bundled with the package, the classifier on it, and the code that made both.
 
     python -m emotion_lightning.tiny GOEMOTIONS ENCODER
 
-GOEMOTIONS is the folder of the official files, ENCODER that of all-MiniLM-L6-v2. README.md beside this file tells the
-steps and what each brought.
+GOEMOTIONS is the folder of the official files, ENCODER that of all-MiniLM-L6-v2. README.md in this folder describes the
+steps and the effect of each.
 """
 
 import random
@@ -13,11 +13,11 @@ from typing import Any
 
 VOCABULARY = 8192
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>"]
-"""In Gemma's order, so that ids 0 to 3 mean what they mean there."""
+"""In Gemma's order, so that ids 0 to 3 have the same meaning as there."""
 
 
 def train_tokenizer(texts: Iterable[str]) -> Any:
-    """A byte-level BPE tokenizer that puts <bos> in front of a text, as Gemma's does; no text is unknown to it."""
+    """Train a byte-level BPE tokenizer. It adds <bos> in front of a text, as Gemma's does, and never needs <unk>."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -47,16 +47,16 @@ def train_tokenizer(texts: Iterable[str]) -> Any:
 
 
 def mixtures(first: Sequence[str], second: Sequence[str], count: int, *, seed: int) -> Iterator[str]:
-    """Texts made of pieces of two texts, one of each list, for teachers to answer.
+    """Yield synthetic texts for distillation, made of pieces of one or two real texts.
 
-    A small network learns most from many texts that its teachers answer, even if nobody wrote them (Beyer et al.,
-    2022, "Knowledge distillation: a good teacher is patient and consistent").
+    A small network learns most from many texts with its teachers' probabilities, even if the texts are artificial
+    (Beyer et al., 2022, "Knowledge distillation: a good teacher is patient and consistent").
 
     Args:
-        first: texts to take pieces of.
-        second: the same; may be `first`.
-        count: how many to make.
-        seed: of every choice.
+        first: texts to take pieces from.
+        second: more texts to take pieces from; may be `first`.
+        count: number of texts; empty ones are left out afterwards.
+        seed: of all random choices.
     """
     chance = random.Random(seed)
     for _ in range(count):
@@ -73,14 +73,14 @@ def mixtures(first: Sequence[str], second: Sequence[str], count: int, *, seed: i
 
 
 _ALONE = 0.3
-"""Share that comes from one text."""
+"""Fraction of the synthetic texts that are made from one text."""
 _DROPPED = 0.08
-"""Share of the words that half of them lose."""
+"""Fraction of the words that is removed from half of the synthetic texts."""
 _END = re.compile(r"(?<=[.!?,;:…])\s+")
 
 
 def _piece(text: str, chance: random.Random) -> str:
-    """Neighbouring clauses of a text, or words of one that has a single clause."""
+    """Return some consecutive clauses of a text; from a text with one clause, the whole text or consecutive words."""
     clauses = _END.split(text)
     if len(clauses) == 1:
         words = text.split()

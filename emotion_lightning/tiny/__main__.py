@@ -1,4 +1,4 @@
-"""Make what is inside the package, step by step; a step that is done is not done again."""
+"""Make the network and the classifier bundled with the package. Finished trainings are not repeated."""
 
 import argparse
 import csv
@@ -27,16 +27,17 @@ from emotion_lightning.tiny import mixtures, train_tokenizer
 
 _FOLDS = 3
 _MIXTURES = (8_000, 6_000, 18_000)
-"""Texts of pieces of the sample, of the sample and GoEmotions (both for each fold), and of GoEmotions."""
+"""Numbers of synthetic texts from the sample (per fold), from the sample and GoEmotions (per fold), and from GoEmotions
+alone."""
 
 
 @dataclasses.dataclass
 class _Part:
-    """Texts that the same teachers answer.
+    """Training texts that are labelled by the same teachers.
 
     Attributes:
-        fold: of the sample's rows that they hold pieces of; None: they hold none.
-        texts: of the training split.
+        fold: fold of the sample whose rows the texts contain; None if they contain none of the sample.
+        texts: the texts.
     """
 
     fold: int | None
@@ -44,7 +45,13 @@ class _Part:
 
 
 def make(goemotions: str, encoder: str, work: Path) -> None:
-    """Do every step: tokenizer, teachers, texts with their answers, the network, the classifier."""
+    """Run all steps: tokenizer, teachers, texts with the teachers' probabilities, network, classifier.
+
+    Args:
+        goemotions: folder of the official files of GoEmotions.
+        encoder: folder of all-MiniLM-L6-v2.
+        work: folder of the runs and files.
+    """
     work.mkdir(parents=True, exist_ok=True)
     tokenizer(goemotions)
     start(encoder, work / "start")
@@ -69,7 +76,7 @@ def make(goemotions: str, encoder: str, work: Path) -> None:
 
 
 def _train(folder: Path, *overrides: str) -> None:
-    """Run `train`, or go on with what it left; nothing where it has finished."""
+    """Run `train`, or resume it; do nothing if the run is finished."""
     if (folder / run_folder.METRICS).is_file():
         return
     begun = (folder / run_folder.SETTINGS).is_file()
@@ -85,10 +92,10 @@ def tokenizer(goemotions: str) -> None:
 
 
 def folds(goemotions: str, work: Path) -> list[_Part]:
-    """Write the sample without each third of its training rows, and give the texts to learn from.
+    """Write the sample's training rows without each fold in turn, and return the texts to train on.
 
-    A teacher that had seen a row would give its labels away: the network would know them by heart, and fine-tuning on
-    those rows would teach it nothing. So each third is answered by a teacher that never saw it.
+    Each fold is labelled by a teacher that was not trained on it. A teacher that has seen a row gives away the row's
+    labels: the network would memorize them, and later fine-tuning on these rows would teach it nothing.
     """
     large, small = official.goemotions(goemotions).splits["train"].texts, official.sample()
     labels = _of_sample(small.labels)
@@ -110,9 +117,10 @@ def folds(goemotions: str, work: Path) -> list[_Part]:
 
 
 def answers(goemotions: str, parts: list[_Part], large: list[Path], small: list[Path], work: Path) -> None:
-    """Write the texts with what their teachers answer, labels of both data sets side by side.
+    """Write the texts with the teachers' probabilities for the labels of both datasets.
 
-    Where nobody gave a text its labels, those likelier than not stand for them, in the scores that training prints.
+    Labels in train.csv are the teachers' probabilities rounded at 0.5. So are the labels in validation.csv that the
+    dataset of a text does not have.
     """
     if (work / "answers.csv").is_file():
         return
@@ -142,7 +150,7 @@ Answers = NDArray[np.float32]
 
 
 def _of_sample(labels: list[str]) -> list[str]:
-    """Names that tell them from those of GoEmotions, which mean something else."""
+    """Return the label names with a prefix, because GoEmotions has labels with the same names and other meanings."""
     return [f"sample_{name}" for name in labels]
 
 
@@ -162,10 +170,11 @@ def _write(file: Path, columns: list[str], texts: Sequence[str], cells: NDArray[
 
 
 def start(encoder: str, folder: Path) -> None:
-    """Give a network of random weights the word embeddings of an encoder.
+    """Initialize a random network with the token embeddings of an encoder.
 
-    A token starts as the mean of the pieces that the encoder's tokenizer makes of it (Gee et al., 2022, "Fast
-    vocabulary transfer"), in the encoder's main directions, as many as this network has.
+    The embedding of a token is the mean over the pieces into which the encoder's tokenizer splits it (Gee et al., 2022,
+    "Fast vocabulary transfer"). It is projected to the main directions of these means (SVD), as many as the network's
+    hidden size.
     """
     import torch
     import yaml
@@ -187,20 +196,20 @@ def start(encoder: str, folder: Path) -> None:
     directions = torch.linalg.svd(means, full_matrices=False)[2][: architecture.hidden_size]
     found = means @ directions.T
     with torch.no_grad():
-        # Three times as far apart as random ones: what they tell has to be heard through the layers.
+        # Three times the spread of random embeddings, so that their information passes through the random layers.
         made.get_input_embeddings().weight.copy_(found / found.std() * 3 * architecture.initializer_range)
     made.save_pretrained(folder)
     own.save_pretrained(folder)
 
 
 def network(run: Path) -> None:
-    """Take the network of a run of experiment=tiny_pretrain, without its head, in bfloat16."""
+    """Store the network of a run of experiment=tiny_pretrain in the package, without its head, in bfloat16."""
     import torch
     from transformers import AutoModel
 
     folder = find_model_folder(str(run))
     made = AutoModel.from_pretrained(folder, dtype=torch.bfloat16)
-    made.config.num_labels, made.config.problem_type = 2, None  # the head is gone, and with it its labels
+    made.config.num_labels, made.config.problem_type = 2, None  # there is no head, so reset its labels
     made.save_pretrained(backbone.BUNDLED)
     manifest.write(backbone.BUNDLED)
     for file in backbone.BUNDLED.iterdir():
@@ -208,7 +217,7 @@ def network(run: Path) -> None:
 
 
 def classifier(run: Path) -> None:
-    """Take the adapter of a run on that network, without what tells of the machine that trained it."""
+    """Store the adapter of a run on that network in the package, without paths of the machine that trained it."""
     folder = find_model_folder(str(run))
     card = read_card(folder)
     here = backbone.BUNDLED_RUN / run_folder.MODEL
@@ -230,7 +239,7 @@ def classifier(run: Path) -> None:
 
 
 def main() -> None:
-    """Read the command line and make everything."""
+    """Read the command line and run all steps."""
     parser = argparse.ArgumentParser(prog="python -m emotion_lightning.tiny", description=__doc__)
     parser.add_argument("goemotions", metavar="GOEMOTIONS", help="folder of the official files of GoEmotions")
     parser.add_argument("encoder", metavar="ENCODER", help="folder of all-MiniLM-L6-v2")

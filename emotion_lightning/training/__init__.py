@@ -1,1 +1,1 @@
-"""A network learns."""
+"""Training: the LightningModule, optimizer, callbacks, loggers and the files of a finished run."""

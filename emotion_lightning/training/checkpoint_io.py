@@ -1,4 +1,4 @@
-"""Checkpoints to resume from, written in one step and read without running code."""
+"""Write checkpoints atomically and read them without executing code from the file."""
 
 import re
 import zipfile
@@ -14,19 +14,23 @@ from emotion_lightning.runs.files import atomic_write
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Replaces a checkpoint in one step, and reads it without running code.
+    """Replaces a checkpoint atomically, and reads it without executing code from the file.
 
-    Lightning writes to the system's temporary folder and moves the file: across file systems that is a copy, and a kill
-    in the middle leaves half a checkpoint.
+    Lightning writes to the system's temporary folder and moves the file. Across file systems a move is a copy, and a
+    kill during the copy leaves half a checkpoint.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write beside the old one, then rename."""
+        """Write to a temporary file beside the old checkpoint, then rename it.
+
+        Raises:
+            UserError: the file cannot be written, for example because the disk is full.
+        """
         try:
             with atomic_write(Path(path)) as temporary:
                 torch.save(checkpoint, temporary)
         except (OSError, RuntimeError) as error:
-            # torch tells of a full disk in words of its writer's.
+            # On a full disk torch raises a RuntimeError with the message of its zip writer.
             if isinstance(error, RuntimeError) and not re.search("StreamWriter|iostream|inline_container", str(error)):
                 raise
             kept = " The one before it is untouched." if Path(path).exists() else ""
@@ -36,15 +40,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             ) from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
-        """Read tensors and plain values only."""
+        """Read tensors and plain Python values only; `weights_only` is ignored."""
         return load(Path(path), map_location=map_location)
 
 
 def load(path: Path, *, map_location: Any = "cpu") -> dict[str, Any]:
-    """The content of a checkpoint, or a UserError that names the file."""
+    """Return the content of a checkpoint.
+
+    Raises:
+        UserError: the file is missing, damaged or not a checkpoint of this project.
+    """
     try:
         bounded_files.check_regular(path)
-        with zipfile.ZipFile(path) as records:  # torch does not look at the checksums that it writes (2.13)
+        with zipfile.ZipFile(path) as records:  # torch 2.13 does not verify the checksums that it writes
             if damaged := records.testzip():
                 raise zipfile.BadZipFile(f"{damaged} is not as it was written")
         content = torch.load(path, map_location=map_location or "cpu", weights_only=True)

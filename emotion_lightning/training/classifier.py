@@ -1,4 +1,4 @@
-"""The LightningModule: a network with trained parts, its loss, its optimizer and its outcomes.
+"""The LightningModule: a network with trainable parameters, its loss, its optimizer and its outcomes.
 
 Shapes: logits, probabilities and targets are [batch, label], over a whole split [row, label].
 """
@@ -22,19 +22,19 @@ from emotion_lightning.training import optimizer
 
 
 class EmotionClassifier(lightning.LightningModule):
-    """Trains what is trainable in a network, and scores it on validation after each epoch.
+    """Trains the trainable parameters of a network and scores it on validation after each epoch.
 
     Args:
-        network: gives logits for `input_ids` and `attention_mask`; its trained parameters require gradients.
-        labels: names, in the order of the logits.
-        loss: logits and targets to one number.
-        thresholds: the protocol that val/f1_macro and its like are computed with.
-        optimizer: rates, decay and schedule.
-        method: whose rates are taken where `optimizer` leaves them open.
-        head: modules that learn at the head's rate.
-        pooling: what the head sees of a text.
-        head_factor: what the method's rate of the head is multiplied by, by the scale of the head's inputs.
-        identity: what a checkpoint must have in common with this run to be loaded: base, labels, method …
+        network: returns logits for `input_ids` and `attention_mask`; parameters to train have requires_grad=True.
+        labels: label names, in the order of the logits.
+        loss: computes a scalar loss from logits and targets.
+        thresholds: how thresholds are chosen for val/f1_macro, val/f1_micro and val/jaccard.
+        optimizer: learning rates, weight decay and schedule.
+        method: the PEFT option; its learning rates are used where `optimizer` sets none.
+        head: names of the modules that use the head's learning rate.
+        pooling: how token vectors are pooled into the head's input.
+        head_factor: factor on the method's learning rate for the head; depends on the scale of the head's inputs.
+        identity: properties in which a checkpoint must equal this run to be loaded, such as base, labels and method.
     """
 
     # A checkpoint holds trained parameters only; `load_state_dict` checks their names itself.
@@ -67,32 +67,36 @@ class EmotionClassifier(lightning.LightningModule):
         self.identity = identity
         self.outcomes = metrics.Outcomes()
         self.batch_shape: tuple[int, ...] = (0, 0)
-        """Texts and tokens of the last batch."""
+        """Shape of the last batch's input_ids: [text, token]."""
         self.cause: nonfinite.Cause | None = None
-        """Where the numbers of a split stopped being finite, if they did and it was found."""
+        """The first module whose numbers were not finite on a split; None if there was none or it was not found."""
         self._random_state: dict[str, Any] | None = None
 
     def forward(self, batch: Batch) -> Tensor:
-        """A batch to logits, [batch, label], float32."""
+        """Return the logits of a batch, [batch, label], float32."""
         self.batch_shape = tuple(batch["input_ids"].shape)
         return pooling.logits(self.network, batch, pooling=self.pooling)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """The loss of a batch."""
+        """Return the loss of a batch."""
         logits = self(batch)
         loss = self.loss(logits, batch["targets"])
         self.log("train/loss", loss, prog_bar=True, batch_size=len(logits))
         return loss * batch.get("weight", 1.0)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Gather a batch's outcomes."""
+        """Collect the logits and targets of a batch."""
         logits = self(batch)
         self.outcomes.update(batch["rows"], logits, batch.get("targets"))
 
     test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
-        """Fit calibration and thresholds on validation, as at the end of the run, and log its metrics."""
+        """Fit calibration and thresholds on validation, as at the end of the run, and log the metrics.
+
+        Raises:
+            UserError: the logits are not finite.
+        """
         _, logits, targets = self.outcomes.gather()
         assert targets is not None
         if not bool(torch.isfinite(logits).all()):
@@ -110,12 +114,12 @@ class EmotionClassifier(lightning.LightningModule):
         self.log("val/f1_macro", scores["f1_macro"], prog_bar=True)
 
     def on_test_epoch_end(self) -> None:
-        """Look for what is not finite while the network is where it ran; `finish` refuses it."""
+        """Find the module with non-finite outputs while the network is on its device; `finish` raises the error."""
         if not all(bool(torch.isfinite(logits).all()) for logits in self.outcomes.logits):
             self._find_cause(self.trainer.test_dataloaders)
 
     def cause_in(self, batch: Batch) -> nonfinite.Cause | None:
-        """What was first not finite in a batch, computed again with every module watched."""
+        """Compute a batch again and return the first module whose output is not finite."""
         with self.trainer.precision_plugin.forward_context():
             return nonfinite.first(self.network, partial(self, batch))
 
@@ -126,11 +130,11 @@ class EmotionClassifier(lightning.LightningModule):
                 return
 
     def split_loss(self, logits: Tensor, targets: Tensor) -> float:
-        """The loss over a whole split."""
+        """Return the loss over a whole split; logits and targets are [row, label]."""
         return float(self.loss(logits.to(self.device), targets.to(self.device)))
 
     def configure_optimizers(self) -> Any:
-        """AdamW with its schedule, stepped with each optimizer step."""
+        """Return AdamW and its schedule, which advances at each optimizer step."""
         chosen, schedule = optimizer.build(
             self.optimizer_settings,
             self.method,
@@ -145,11 +149,11 @@ class EmotionClassifier(lightning.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clip the norm of all gradients together."""
+        """Clip the global norm of all gradients."""
         if self._scales_gradients():
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif gradient_clip_val is not None:
-            # Not by Lightning, which refuses every fused optimizer under autocast; only float16 scales gradients.
+            # Lightning raises for a fused optimizer under any autocast, although only float16 scales gradients.
             nn.utils.clip_grad_norm_(self.trained().values(), gradient_clip_val)
 
     def _scales_gradients(self) -> bool:
@@ -158,15 +162,19 @@ class EmotionClassifier(lightning.LightningModule):
     # ------------------------------------------------------------------------------------------------- checkpoints
 
     def trained(self) -> dict[str, Tensor]:
-        """Trained parameters by name."""
+        """Return the trained parameters by name."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]  # no overloads needed
-        """Trained parameters only: the frozen base would make gigabytes of it, and 4-bit weights do not reload."""
+        """Return the trained parameters only: the frozen base takes gigabytes, and 4-bit weights cannot be reloaded."""
         return {name: parameter.detach() for name, parameter in self.trained().items()}
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        """Copy trained parameters; raise UserError unless the names are the same both ways."""
+        """Copy values into the trained parameters.
+
+        Raises:
+            UserError: the names or shapes differ from those of this run.
+        """
         own = self.trained()
         missing, surplus = sorted(set(own) - set(state_dict)), sorted(set(state_dict) - set(own))
         if missing or surplus:
@@ -186,7 +194,11 @@ class EmotionClassifier(lightning.LightningModule):
                 parameter.copy_(state_dict[name])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the checkpoint belongs to, and the random states (dropout); refuse to keep a ruined network."""
+        """Add the identity of the run and the random states (used by dropout) to the checkpoint.
+
+        Raises:
+            UserError: a trained parameter is not finite.
+        """
         for name, value in checkpoint["state_dict"].items():
             if not bool(torch.isfinite(value).all()):
                 raise UserError(
@@ -202,13 +214,17 @@ class EmotionClassifier(lightning.LightningModule):
         }
         states: list[Any] = [state]
         if self.trainer.world_size > 1:
-            # Batches of other lengths draw other numbers, so each process has come to its own place.
+            # Each process has its own random state: dropout draws more numbers for longer batches.
             states = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(states, state)
         checkpoint["random"] = states
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another base, label set or method, naming what differs."""
+        """Check that the checkpoint belongs to this run and take its random state.
+
+        Raises:
+            UserError: the base, labels, method or number of processes differ; the message says which.
+        """
         saved = checkpoint.get("identity", {})
         for name, value in self.identity.items():
             if saved.get(name) != value:
@@ -222,7 +238,7 @@ class EmotionClassifier(lightning.LightningModule):
         self._random_state = states[self.trainer.global_rank]
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
-        """Go on with the random states of the checkpoint, just before they are needed."""
+        """Restore the random states of the checkpoint, just before the first batch needs them."""
         if self._random_state is None:
             return
         random.setstate(self._random_state["python"])
@@ -233,13 +249,13 @@ class EmotionClassifier(lightning.LightningModule):
 
 
 def refuse_not_finite(logits: Tensor, when: str, cause: nonfinite.Cause | None) -> None:
-    """Raise UserError for a network that training has ruined; its F1 would pass for that of one that says no."""
+    """Raise UserError if logits are not finite; their F1 would look like that of a network that predicts no label."""
     if not bool(torch.isfinite(logits).all()):
         raise UserError(f"The network's outputs are not finite at {when}{nonfinite.told(cause)}")
 
 
 def checkpoint_identity(settings: config.Train, emotions: EmotionData) -> dict[str, Any]:
-    """What a checkpoint must share with a run to be loaded into it."""
+    """Return the properties in which a checkpoint and a run must be equal."""
     return {
         "base": settings.model.path if settings.model.pretrained else "random weights",
         "architecture": str(settings.model.architecture) if not settings.model.pretrained else "",

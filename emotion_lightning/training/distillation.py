@@ -1,4 +1,4 @@
-"""Learning from probabilities: what finished runs, or a file, say of the training texts stands beside the labels."""
+"""Knowledge distillation: mix the labels with the probabilities that finished runs or a file give for these texts."""
 
 import hashlib
 import logging
@@ -23,7 +23,7 @@ from emotion_lightning.runs.files import atomic_write
 log = logging.getLogger(__name__)
 
 _KEPT = 20
-"""Sets of answers that stay in the user's cache; the longest unused go first."""
+"""Number of entries in the user's cache of teacher probabilities; the least recently used are deleted first."""
 
 
 def targets(
@@ -33,21 +33,21 @@ def targets(
     *,
     accelerator: config.Accelerator,
 ) -> Targets:
-    """What the network learns of each text, [row, label], float32.
+    """Return the soft training targets, [row, label], float32.
 
-    The labels, and the mean probability that the teachers give, mixed by the teachers' weight. As binary cross-entropy
-    is linear in its target, that is the sum of the two losses of Hinton et al. (2015), at a temperature of 1: with
-    several labels a text, probabilities are soft already.
+    A target is (1 - weight) * label + weight * the teachers' mean probability. Binary cross-entropy is linear in its
+    target, so this equals the weighted sum of the two losses of Hinton et al. (2015). The temperature is 1, because
+    multi-label probabilities are already soft.
 
     Args:
-        rows: of the training split.
-        labels: of this run.
-        settings: who teaches, and how much it counts.
+        rows: the training split.
+        labels: label names of this run.
+        settings: the teachers and their weight.
         accelerator: what the teachers run on.
 
     Raises:
-        UserError: a teacher is no finished run, or lacks a label of this one; a file lacks a text or a label, or holds
-            what is no probability.
+        UserError: a teacher is not a finished run or lacks a label of this run; a file lacks a text or a label, or
+            contains a value that is not a probability.
     """
     assert rows.targets is not None
     if settings.answers is not None:
@@ -65,7 +65,7 @@ def _of_runs(
     *,
     accelerator: config.Accelerator,
 ) -> NDArray[np.float32]:
-    """The mean probability that the runs give, [row, label]."""
+    """Return the mean probability of the teacher runs, [row, label]."""
     assert settings.runs is not None
     runs = ensemble.members(settings.runs, name=_SETTING)
     card = ensemble.card(runs, name=_SETTING)
@@ -88,10 +88,10 @@ def _of_runs(
 
 
 def _kept_answers(name: str, ask: Callable[[], NDArray[np.float32]], *, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """What `ask` gives, from the user's cache where it is there: seeds of one student need not ask again.
+    """Return the result of `ask`, from the user's cache if it is there.
 
-    Processes that start together wait for the first of them, then read what it wrote. A cache that cannot be written
-    to is a warning.
+    With the cache, runs of one student with different seeds compute the teachers once. Processes that start together
+    wait for the first one and then read its result. If the cache cannot be written, a warning is logged.
     """
     from filelock import FileLock
     from platformdirs import user_cache_path
@@ -110,7 +110,7 @@ def _kept_answers(name: str, ask: Callable[[], NDArray[np.float32]], *, shape: t
                 old.unlink(missing_ok=True)
                 old.with_suffix(".lock").unlink(missing_ok=True)
             return answers
-    except (OSError, NotImplementedError) as error:  # a file system without locks raises the latter
+    except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
         log.warning("The teachers' answers are not kept in %s: %s", folder, error)
         return ask()
 
@@ -120,7 +120,7 @@ def _read_answers(entry: Path, shape: tuple[int, int]) -> NDArray[np.float32] | 
         found: NDArray[np.float32] = np.load(entry, allow_pickle=False)
         if found.shape != shape or found.dtype != np.float32:
             raise ValueError("other answers")
-        entry.touch()  # what was used last goes last
+        entry.touch()  # the least recently used entry is deleted first
     except FileNotFoundError:
         return None
     except (OSError, ValueError, EOFError):
@@ -130,7 +130,7 @@ def _read_answers(entry: Path, shape: tuple[int, int]) -> NDArray[np.float32] | 
 
 
 def _of_file(name: str, rows: Rows, labels: Sequence[str]) -> NDArray[np.float32]:
-    """The probabilities that a file holds for the texts, [row, label]."""
+    """Return the probabilities that a file gives for the texts, [row, label]."""
     path = Path(name).expanduser()
     wanted = {text: i for i, text in enumerate(dict.fromkeys(rows.texts))}
     found = np.full((len(wanted), len(labels)), np.nan, dtype=np.float32)
@@ -169,13 +169,13 @@ _SETTING = "distill.runs"
 
 
 def _fingerprint(texts: Sequence[str], runs: Sequence[str]) -> str:
-    """A name that no other texts and no other teachers have."""
+    """Return a hash of the texts and of the teachers' files."""
     parts = [*(part for run in runs for part in _files_of(run)), "", *texts]
     return hashlib.sha256("".join(f"{len(part)}:{part}" for part in parts).encode()).hexdigest()
 
 
 def _files_of(run: str) -> list[str]:
-    """What tells a trained model from another one: its weights, its card, and the list of its base's files, hashed."""
+    """Return the SHA-256 sums that identify a trained model: weights, metadata and the manifest of its base model."""
     folder = find_model_folder(run, name=_SETTING)
     bases = [place / run_folder.BASE / manifest.NAME for place in (folder, folder.parent)]
     known = [folder / CARD, *(file for file in bases if file.is_file())]

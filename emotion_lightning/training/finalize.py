@@ -1,4 +1,4 @@
-"""The end of a training run: best checkpoint, thresholds, metrics, prediction files, model folder, table."""
+"""The end of a training run: score the best checkpoint and write metrics, predictions, model folder and report."""
 
 import logging
 from pathlib import Path
@@ -34,7 +34,16 @@ def finish(
     run: Run,
     method: str,
 ) -> float:
-    """Score the best epoch and write everything that a finished run holds; metrics.json last, as it marks the end."""
+    """Score the best checkpoint and write all files of a finished run.
+
+    metrics.json is written last, because it marks the run as finished.
+
+    Returns:
+        Macro F1 on validation with the chosen thresholds.
+
+    Raises:
+        UserError: logits are not finite, or the saved model folder gives other probabilities.
+    """
     checkpoints = folder / run_folder.CHECKPOINTS
     if not (checkpoints / "best.ckpt").exists():
         log.warning("Training ended before its first validation: the last weights are kept.")
@@ -106,7 +115,7 @@ def finish(
 def _gather(
     trainer: Any, classifier: EmotionClassifier, emotions: EmotionData, split: str
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Row numbers, logits and targets of a split, from all processes."""
+    """Return row numbers, logits and targets of a split, collected from all processes."""
     loader = emotions.val_dataloader() if split == "validation" else emotions.test_dataloader()
     trainer.test(classifier, dataloaders=loader, verbose=False)
     return classifier.outcomes.gather()
@@ -165,7 +174,7 @@ def _card(
 
 
 def _summary(content: dict[str, Any], protocol: str) -> dict[str, Any]:
-    """Final numbers under one name each: test/f1_macro is of the chosen protocol, test/fixed/f1_macro of that one."""
+    """Flatten the final metrics: test/f1_macro uses the chosen protocol, test/fixed/f1_macro the protocol `fixed`."""
     flat: dict[str, Any] = {f"cost/{name}": value for name, value in content["cost"].items()}
     for split in ("validation", "test"):
         for name, value in content.get(split, {}).items():

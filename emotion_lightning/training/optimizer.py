@@ -1,4 +1,4 @@
-"""The optimizer, its parameter groups and the schedule of its learning rate."""
+"""The optimizer, its parameter groups and its learning-rate schedule."""
 
 import math
 import re
@@ -23,17 +23,17 @@ def build(
     fused: bool = True,
     head_factor: float = 1.0,
 ) -> tuple[Optimizer, LambdaLR]:
-    """AdamW over the trained parameters, and its schedule.
+    """Return AdamW over the trained parameters, and its schedule.
 
     Args:
-        settings: rates, decay, warm-up.
-        method: whose rates are taken where `settings` leaves them open.
-        network: with its trained parts attached.
-        head: modules that learn at the head's rate.
+        settings: learning rates, weight decay and warm-up.
+        method: the PEFT option; its learning rates are used where `settings` sets none.
+        network: with its adapter attached, if it has one.
+        head: names of the modules that use the head's learning rate.
         steps: optimizer steps of the whole training.
-        fused: update all parameters in one kernel. On a CPU the plain loop takes a third of a step of MiniLM's full
-            fine-tuning.
-        head_factor: what the method's rate of the head is multiplied by; a rate in `settings` is taken as it is.
+        fused: update all parameters in one kernel. In full fine-tuning of MiniLM on a CPU, the unfused loop takes a
+            third of a training step.
+        head_factor: factor on the method's learning rate for the head; a rate in `settings` is not multiplied.
     """
     groups = parameter_groups(
         network,
@@ -50,10 +50,10 @@ def build(
 def parameter_groups(
     network: nn.Module, *, head: list[str], lr: float, head_lr: float, weight_decay: float, layer_decay: float = 1.0
 ) -> list[dict[str, object]]:
-    """Trained parameters by rate and decay; empty groups left out.
+    """Return AdamW's parameter groups: trained parameters by learning rate and weight decay, without empty groups.
 
-    Names are `body`, `head` and `…_no_decay`; where layers have rates of their own, `layer_0` (the embeddings) and up
-    take the place of `body`.
+    Groups are named `body`, `head`, `body_no_decay` and `head_no_decay`. With layer_decay below 1, `layer_0` (the
+    embeddings), `layer_1` (the lowest layer) and so on replace `body`.
     """
     depth = 1 + max(
         (number for name, _ in network.named_parameters() if (number := _layer(name)) is not None), default=0
@@ -63,13 +63,13 @@ def parameter_groups(
         if not parameter.requires_grad:
             continue
         in_head = bool(set(name.split(".")) & set(head))
-        # Vectors are scales, biases and norms; IA3's have a second axis of length one. Decay would pull IA3 from 1,
-        # where it changes nothing, towards 0.
+        # Vectors (scales, biases, norms) get no weight decay. IA3's vectors have a second axis of length 1. Decay would
+        # pull them from 1, where IA3 changes nothing, towards 0.
         decays = parameter.ndim >= 2 and min(parameter.shape) > 1
         part, rate = ("head", head_lr) if in_head else ("body", lr)
         if not in_head and layer_decay < 1:
             layer = _layer(name)
-            # What belongs to no layer and is not an embedding (a last norm) lies above them all.
+            # A parameter that is neither in a layer nor an embedding (the final norm) lies above all layers.
             below = depth if "embed" in name else depth - 1 - layer if layer is not None else 0
             part, rate = f"layer_{depth - below}", lr * layer_decay**below
         group = part + ("" if decays else "_no_decay")
@@ -82,13 +82,13 @@ def parameter_groups(
 
 
 def _layer(name: str) -> int | None:
-    """The layer that a parameter belongs to, counted from 0 at the bottom."""
+    """Return the number of a parameter's layer, from 0 at the bottom; None if it is in no layer."""
     found = re.search(r"\.layers?\.(\d+)\.", name)
     return int(found[1]) if found else None
 
 
 def schedule(settings: config.AdamW, *, steps: int) -> Callable[[int], float]:
-    """Share of the peak rate at each step: up during warm-up, then as `settings.schedule` says."""
+    """Return the factor on the peak learning rate as a function of the step: linear warm-up, then the schedule."""
     return partial(_share, warmup=round(settings.warmup * steps), steps=steps, kind=settings.schedule)
 
 

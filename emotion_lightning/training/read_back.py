@@ -1,4 +1,4 @@
-"""A run reads the model folder that it wrote, as `predict` would, before it says that it is finished."""
+"""Load the saved model folder as `predict` does and compare its probabilities, before the run counts as finished."""
 
 import gc
 import logging
@@ -17,31 +17,35 @@ from emotion_lightning.models.device import compute_dtype
 log = logging.getLogger(__name__)
 
 TEXTS = 8
-"""Texts that are labelled again: one small batch."""
+"""Number of texts that are compared: one small batch."""
 
 _EXACT, _ROUGH = 1e-3, 0.05
-"""Differences of probabilities that are rounding: in float32, and with half precision or 8-bit products, where padding
-and kernels change the last of few digits. What is lost changes more: an untrained head is off by .1 and up."""
+"""Largest difference of probabilities that counts as rounding. _EXACT is for float32. _ROUGH is for half precision and
+8-bit products, where padding and kernels change the last digits. Missing weights change more: an untrained head differs
+by .1 and more."""
 
 
 def release(trainer: Any, classifier: Any) -> None:
-    """Let go of the trained network, so that a large one is not held twice while it is read back."""
+    """Free the memory of the trained network, so that it is not in memory twice while the model folder is loaded."""
     classifier.network = nn.Identity()
-    # They hold what was trained.
+    # Optimizers and schedulers refer to the trained parameters.
     trainer.strategy.optimizers, trainer.strategy.lr_scheduler_configs = [], []
-    gc.collect()  # parts of a network refer to each other
+    gc.collect()  # modules of a network refer to each other in cycles
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 
 
 def check(folder: Path, texts: list[str], logits: Tensor, *, accelerator: config.Accelerator) -> None:
-    """Raise UserError unless a model folder gives the probabilities of the network that was trained.
+    """Check that a model folder gives the same probabilities as the network that was trained.
 
     Args:
         folder: the model folder.
-        texts: of which a few are labelled.
-        logits: of these texts by the network that was trained, [text, label].
+        texts: the first TEXTS of them are compared.
+        logits: logits of the trained network for these texts, [text, label].
         accelerator: where to compute.
+
+    Raises:
+        UserError: the probabilities differ by more than rounding.
     """
     card = read_card(folder)
     labeller = predictor.open_folder(folder, card, accelerator=accelerator)

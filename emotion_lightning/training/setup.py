@@ -1,4 +1,4 @@
-"""A training run is put together: the classifier and the Trainer's arguments."""
+"""Build the parts of a training run: the classifier and the Trainer's arguments."""
 
 import logging
 from pathlib import Path
@@ -24,15 +24,15 @@ def build_classifier(
     method: str,
     starts: bool = True,
 ) -> "EmotionClassifier":
-    """The network with its trained parts, its loss and its optimizer.
+    """Build the LightningModule: the network with its adapter, the loss and the optimizer settings.
 
     Args:
         settings: of the run.
-        emotions: its texts and labels.
-        device: where the network goes.
-        base_folder: where weights that no hub and no folder holds are saved.
-        method: name of the PEFT option, to be told.
-        starts: no checkpoint will be loaded.
+        emotions: the texts and labels.
+        device: where the network is placed.
+        base_folder: where the base model is saved if its weights are random or bundled with the package.
+        method: name of the PEFT option, for the log.
+        starts: whether training starts anew; False if a checkpoint will be loaded.
     """
     from emotion_lightning.models import adapter, backbone, dropout, head_start, losses
     from emotion_lightning.models.device import compute_dtype
@@ -58,7 +58,7 @@ def build_classifier(
         seed=settings.seed,
         unused=backbone.unused_module(settings.model),
     )
-    # Before an earlier run's values are taken over: a run that goes on does not take them again.
+    # Measure before init_from copies weights of an earlier run: a resumed run skips that copy.
     start = head_start.measure(
         network,
         emotions.first_batch(min(8, emotions.settings.batch_size)),
@@ -99,7 +99,7 @@ def build_classifier(
 
 
 def trainer_arguments(settings: config.Trainer) -> dict[str, Any]:
-    """Lightning's own names, but for those that our callbacks read."""
+    """Return the arguments of Lightning's Trainer; settings that only our own code reads are left out."""
     return {
         "accelerator": settings.accelerator.value,
         "devices": settings.devices,

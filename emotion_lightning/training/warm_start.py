@@ -1,4 +1,4 @@
-"""Starting from the weights of an earlier run: the same parts of the network, and the labels that both know."""
+"""Warm start: copy the trained weights of an earlier run, and the head's rows for labels that both runs have."""
 
 import hashlib
 import logging
@@ -19,18 +19,19 @@ log = logging.getLogger(__name__)
 
 
 def apply(network: Any, run: str, *, settings: config.Train, labels: list[str], base_folder: Path) -> None:
-    """Give a network with its trained parts attached the values that an earlier run trained.
+    """Copy the trained weights of an earlier run into a network.
 
     Args:
-        network: as `adapter.attach` gives it.
-        run: the earlier run's folder, its model/, or its name on the hub.
+        network: as `adapter.attach` returns it.
+        run: the earlier run's folder, its model folder, or its name on the hub.
         settings: of this run.
-        labels: of this run. Rows of the output layer are copied for those that the earlier run has too; the others
-            stay fresh.
-        base_folder: where the base of this run lies, if its weights are random.
+        labels: label names of this run. Rows of the output layer are copied for labels that the earlier run has too;
+            the others keep their initial values.
+        base_folder: where the base model of this run is saved if its weights are random or bundled with the package.
 
     Raises:
-        UserError: the earlier run is of another method, base or architecture.
+        UserError: the earlier run has no weights (a baseline or an ONNX graph), or its method, base model or shapes
+            differ from this run's.
     """
     folder = find_model_folder(fetch_run(run, setting="init_from"), name="init_from")
     card = read_card(folder)
@@ -84,7 +85,7 @@ def apply(network: Any, run: str, *, settings: config.Train, labels: list[str], 
 
 
 def _copy_head(own: Tensor, value: Tensor, *, here: list[str], there: list[str]) -> None:
-    """Copy a tensor of the head: an output layer label by label, any other layer whole."""
+    """Copy a tensor of the head: the output layer label by label, another layer as a whole if the shapes are equal."""
     if own.shape[1:] == value.shape[1:] and (len(own), len(value)) == (len(here), len(there)):
         for row, name in enumerate(here):
             if name in there:
@@ -103,7 +104,7 @@ def _check_base(card: Card, folder: Path, run: str, settings: config.Train, base
     else:
         here = Path(settings.model.path).expanduser()
         same = here.resolve() == theirs.resolve() if here.exists() else settings.model.path == card.base["path"]
-        if not same and card.format and here.is_dir() and theirs.is_dir():  # an export has a copy of its base
+        if not same and card.format and here.is_dir() and theirs.is_dir():  # an export has a copy of its base model
             same = _print_of(here, settings.model.head[-1]) == _print_of(theirs, settings.model.head[-1])
     if not same:
         raise UserError(
@@ -115,7 +116,7 @@ def _check_base(card: Card, folder: Path, run: str, settings: config.Train, base
 
 
 def _print_of(base: Path, head: str) -> str:
-    """A print of a network's weights but for its head, whose size goes by the labels."""
+    """Return a fingerprint of a network's weights without its head, whose size depends on the labels."""
     from safetensors import safe_open
 
     total = hashlib.sha256()

@@ -1,1 +1,1 @@
-"""A search over settings, by Optuna (the extra `tune`)."""
+"""Hyperparameter search with Optuna (the extra `tune`)."""

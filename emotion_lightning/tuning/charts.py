@@ -1,4 +1,4 @@
-"""Pictures of a study. Each function draws one and leaves where it goes to the caller."""
+"""Charts of a study. Each function returns one figure; the caller decides where to save it."""
 
 from typing import Any
 
@@ -24,11 +24,11 @@ from emotion_lightning.tuning.study_facts import TITLES, StudyCard, Trial, falls
 
 _GREY, _DARK = "#9a9a9a", "#222222"
 _CURVES = 200
-"""More lines than these are one dark spot."""
+"""Largest number of learning curves in one chart; more could not be told apart."""
 
 
 def pictures(card: StudyCard) -> dict[str, Figure]:
-    """All pictures that there is something for, by the name of their file."""
+    """Return all charts for which there are data, by file name; none without a complete trial."""
     if not card.complete():
         return {}
     drawn = {"history": history(card), "parameters": parameters(card)}
@@ -42,7 +42,7 @@ def pictures(card: StudyCard) -> dict[str, Figure]:
 
 
 def history(card: StudyCard) -> Figure:
-    """The value of each trial, in their order, and the best so far."""
+    """Draw the first objective of each trial in order, and the best value so far."""
     with one(WIDTH, 3.2) as (figure, axes):
         objective = card.objectives[0]
         _points(axes, [(trial.number, trial) for trial in card.complete()])
@@ -86,7 +86,7 @@ def _title(objective: Objective) -> str:
 
 
 def curves(card: StudyCard) -> Figure:
-    """The score of each trial, epoch by epoch; where a line ends early, it was pruned."""
+    """Draw the score of each trial by epoch; the line of a pruned trial ends early."""
     with one(WIDTH, 3.4) as (figure, axes):
         seen: set[str] = set()
         for trial in [trial for trial in card.trials if trial.curve][-_CURVES:]:
@@ -115,7 +115,7 @@ def curves(card: StudyCard) -> Figure:
 
 
 def importance(card: StudyCard) -> Figure:
-    """How much of what changed an objective was due to each parameter."""
+    """Draw the importance of each parameter for each objective (PED-ANOVA), in percent."""
     objectives = [objective for objective in card.objectives if card.importance[objective]]
     names = sorted(
         card.parameters, key=lambda name: max(card.importance[objective].get(name, 0) for objective in objectives)
@@ -137,7 +137,7 @@ def importance(card: StudyCard) -> Figure:
 
 
 def parameters(card: StudyCard) -> Figure:
-    """The first objective over each parameter."""
+    """Draw the first objective over each parameter, one small chart per parameter."""
     count = len(card.parameters)
     columns = min(3, count)
     rows = -(-count // columns)
@@ -160,7 +160,7 @@ def _over(axes: Axes, card: StudyCard, name: str) -> None:
     numeric = bool(values) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     if numeric and min(values) > 0 and max(values) / min(values) > 20:
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")  # matplotlib's own is in its markup
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")  # matplotlib's default uses its math markup
         axes.xaxis.set_minor_formatter(NullFormatter())
     if not numeric:
         values = [short(plain(value), 14) for value in values]
@@ -174,7 +174,7 @@ def _over(axes: Axes, card: StudyCard, name: str) -> None:
 
 
 def front(card: StudyCard) -> Figure:
-    """The first objective against each of the others; those that nothing beats are joined."""
+    """Draw the first objective against each of the others, with the Pareto front."""
     first, *others = card.objectives
     with styled():
         figure = Figure(figsize=(WIDTH, 3.6 * len(others)), layout="constrained")
@@ -184,7 +184,7 @@ def front(card: StudyCard) -> Figure:
             points = [(t.values[place], t.values[0], t) for t in card.complete() if t.values is not None]
             axes.plot([x for x, _, _ in points], [y for _, y, _ in points], "o", color=BLUE, markersize=4.5)
             best = sorted((x, y, trial.number) for x, y, trial in points if trial.number in card.best)
-            # With three objectives and more, what nothing beats is no line in the plane of two.
+            # With three or more objectives, the Pareto front is not a line in the plane of two of them.
             line = "-" if len(others) == 1 else ""
             axes.plot([x for x, _, _ in best], [y for _, y, _ in best], "o", linestyle=line, color=ORANGE,
                       markeredgecolor=_DARK, markersize=7, label="nothing beats these")  # fmt: skip

@@ -1,16 +1,16 @@
-"""Commands that start at once: a process that has loaded the libraries forks for each of them.
+"""A fork server: a process imports the libraries once and forks for each command, which then starts at once.
 
-Importing torch, Lightning, Transformers and PEFT takes longer than many a training on a small data set. A forked
-process has them from the start. In all else it is a process of its own: it has its own exit code, output, environment
-and signals, and a crash ends no other.
+Importing torch, Lightning, Transformers and PEFT takes longer than many trainings on a small dataset. A forked process
+has them already. Otherwise it is an independent process: it has its own exit code, output, environment and signals, and
+a crash does not affect other processes.
 
-Python's own fork server (multiprocessing) is made for functions. It ends a process without the handlers of atexit, in
-which W&B closes its run; it runs the caller's main module again; and the processes that it forks keep it alive when its
-owner was killed.
+Python's own fork server (multiprocessing) is made for functions. It ends a process without running atexit handlers, in
+which W&B closes its run; it runs the caller's main module again; and the processes that it forks keep it alive after
+its owner was killed.
 
-Only on Linux: on macOS, libraries of the system start threads, and a fork loses them. A fresh process is started
-wherever a forked one would differ from it: the environment is another one than that in which the libraries were loaded,
-a library has started a thread or asked for a GPU, or the server cannot start.
+The server forks only on Linux: on macOS, system libraries start threads, which a fork loses. A fresh process is started
+instead whenever a forked one could behave differently: the environment differs from the one in which the libraries were
+imported, a library has started a thread or used a GPU, or the server cannot start.
 """
 
 import contextlib
@@ -35,20 +35,20 @@ from pathlib import Path
 from typing import Any
 
 _CALM_THREADS = {"jemalloc_bg_thd"}
-"""Threads of libraries that stop and start them around a fork: the memory allocator of pyarrow."""
+"""Threads that are safe because their library restarts them after a fork: pyarrow's memory allocator."""
 _SET_DEATH_SIGNAL = 1
-"""Of Linux's prctl."""
+"""PR_SET_PDEATHSIG, an option of Linux's prctl."""
 
 
 class Server:
-    """Starts commands, as `python -m` does; the process that forks for them begins with the first.
+    """Starts commands as `python -m` does. The process that forks is started with the first command.
 
     Args:
-        libraries: modules that it imports.
-        read_late: whether a variable of the environment is read by nothing while the libraries are imported, so that a
-            command may have its own value.
-        environment: in which the libraries are imported; None: that of this process at the first command.
-        forks: False starts all commands as fresh processes, to compare with.
+        libraries: names of the modules to import.
+        read_late: returns True for an environment variable that no library reads during its import; a forked command
+            may then have another value.
+        environment: environment in which the libraries are imported; None: that of this process at the first command.
+        forks: False starts all commands as fresh processes, for comparison.
     """
 
     def __init__(
@@ -79,17 +79,20 @@ class Server:
         folder: Path | None = None,
         new_session: bool = False,
     ) -> "Process | subprocess.Popen[bytes]":
-        """Start a module with its arguments; both kinds of process have the same methods.
+        """Start a module with its arguments.
 
         Args:
             line: the module and its arguments.
-            stdin: its standard input, a file descriptor; so are stdout and stderr.
-            stdout: its standard output.
-            stderr: its standard error.
-            environment: all of its variables; None: those of this process.
-            folder: its working directory; None: that of this process.
-            new_session: whether it leads a session of its own, which the terminal's Ctrl-C does not reach; else it
-                joins the process group of this process.
+            stdin: file descriptor of the standard input.
+            stdout: file descriptor of the standard output.
+            stderr: file descriptor of the standard error.
+            environment: all environment variables of the command; None: those of this process.
+            folder: working directory; None: that of this process.
+            new_session: whether the command gets its own session, which the terminal's Ctrl-C does not reach. Otherwise
+                it joins the process group of this process.
+
+        Returns:
+            A forked or a fresh process; both have the methods that `Process` documents.
         """
         given = dict(os.environ if environment is None else environment)
         place = Path.cwd() if folder is None else folder
@@ -127,10 +130,10 @@ class Server:
                 [sys.executable, "-m", "emotion_lightning.tuning.fork_server", *self._libraries],
                 stdin=theirs.fileno(),
                 env=self._loaded_with,
-                # What they say while they are imported would be said at no command's time.
+                # Output during the import belongs to no command.
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                process_group=0,  # of this session, so that its processes can join the group of their owner
+                process_group=0,  # a new group in the same session: forked processes can still join the owner's group
             )
 
     def _ask(self, request: dict[str, Any], streams: list[int]) -> "Process | None":
@@ -145,14 +148,14 @@ class Server:
                 process.wait_for_start()
             except (OSError, EOFError):
                 ours.close()
-                # A library that cannot be imported would cost its time anew with each command.
+                # If the first start fails, do not try again: the imports would cost their time with every command.
                 self._is_possible = self._has_started
                 return None
         self._has_started = True
         return process
 
     def close(self) -> None:
-        """End the process that forks; commands that still run get SIGTERM."""
+        """End the process that forks; running commands get SIGTERM."""
         if self._control is not None:
             self._control.close()
         if self._process is not None:
@@ -167,12 +170,12 @@ class Server:
 
 
 class Process:
-    """A command that runs, with those methods of subprocess.Popen that concern no streams.
+    """A started command, with the methods of subprocess.Popen that do not concern streams.
 
     Attributes:
-        pid: its number.
-        is_forked: whether it has the libraries from the start; False of a fresh process.
-        returncode: None while it is not known to have ended.
+        pid: process id.
+        is_forked: whether the process was forked with the libraries loaded; False if it was started fresh.
+        returncode: exit code; None until the end of the process is known.
     """
 
     def __init__(self, report: socket.socket) -> None:
@@ -183,20 +186,28 @@ class Process:
         self._read = b""
 
     def wait_for_start(self) -> None:
-        """Wait for the fork, before which the libraries are imported; EOFError where there will be none."""
+        """Wait until the process is forked; at the first command this includes the imports.
+
+        Raises:
+            EOFError: the server cannot fork.
+        """
         while not self.pid:
             self._receive()
             if self.returncode is not None:
                 raise EOFError
 
     def poll(self) -> int | None:
-        """The exit code, or None of one that runs on."""
+        """Return the exit code, or None if the process is running."""
         while self.returncode is None and select.select([self._report], [], [], 0)[0]:
             self._look()
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """The exit code; subprocess.TimeoutExpired if it runs on after these seconds."""
+        """Wait for the end and return the exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: the process still runs after `timeout` seconds.
+        """
         until = None if timeout is None else time.monotonic() + timeout
         while self.returncode is None:
             seconds = None if until is None else max(0.0, until - time.monotonic())
@@ -206,15 +217,15 @@ class Process:
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """Send a signal, unless it has ended."""
-        if self.poll() is None:  # until its end was told, its number is kept for it
+        """Send a signal, unless the process has ended."""
+        if self.poll() is None:  # the pid is not reused before this process has read the exit code
             os.kill(self.pid, number)
 
     def _look(self) -> None:
         try:
             self._receive()
         except (EOFError, ConnectionError):
-            # The process that forks was killed, as the system does where memory ends. The exit code is lost with it.
+            # The server was killed, for example because memory ran out. The exit code is lost.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
             self._end(-signal.SIGKILL)
@@ -233,11 +244,11 @@ class Process:
 
     def _end(self, code: int) -> None:
         self.returncode = code
-        self._report.close()  # with which the number of the process becomes free
+        self._report.close()  # the server then reaps the process, and its pid can be reused
 
 
 def _end_with_parent() -> Callable[[], None] | None:
-    """For Linux: what a process calls at its start, to get SIGTERM when the one that started it dies."""
+    """On Linux, return a function for preexec_fn: the child then gets SIGTERM when its parent dies."""
     if sys.platform != "linux":
         return None
     prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
@@ -245,25 +256,25 @@ def _end_with_parent() -> Callable[[], None] | None:
     def ask() -> None:
         prctl(_SET_DEATH_SIGNAL, signal.SIGTERM)
         if os.getppid() != parent:
-            os._exit(1)  # it was killed between the two
+            os._exit(1)  # the parent died before prctl was called
 
     return ask
 
 
-# ---------------------------------------------------------------------------------------------- the process that forks
+# ----------------------------------------------------------------------------------------------------- server process
 
 
 def main() -> None:
-    """Import the modules of the line, then fork for each request; only a forked process returns, as its command."""
+    """Import the modules named in sys.argv and fork for each request; a forked process then runs its command."""
     runpy._run_module_as_main(_serve(sys.argv[1:]))  # type: ignore[attr-defined] # what `python -m` calls
 
 
 def _serve(libraries: Sequence[str]) -> str:
-    """Fork for each request; the name of the module to run, in the process that was forked for it."""
+    """Handle requests forever. Returns only in a forked process, with the name of the module to run."""
     control = socket.socket(fileno=os.dup(0))
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)
-    # It ends with its owner, however that was stopped: signals that reach both would come to a command twice.
+    # Ignore these signals: the server ends when its owner does, and a command would get such a signal twice.
     handlers: dict[int, Any] = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGTERM)}
     finds_in_folder = sys.path[:1] == [os.getcwd()]
     set_by_libraries = _load(libraries)
@@ -273,10 +284,10 @@ def _serve(libraries: Sequence[str]) -> str:
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     commands: dict[int, socket.socket | None] = {}
-    """Those whose end was not taken note of; None: nobody asks any more."""
+    """Commands that are not reaped yet: the socket for their exit code by pid; None if the owner has closed it."""
     told: set[int] = set()
     gc.collect()
-    gc.freeze()  # a collection in a forked process would copy the memory of everything that is loaded
+    gc.freeze()  # otherwise a garbage collection in a forked process would copy the memory of all loaded modules
     while True:
         reports = {report: pid for pid, report in commands.items() if report is not None}
         waited: list[Any] = [control, woken, *reports]
@@ -294,7 +305,8 @@ def _serve(libraries: Sequence[str]) -> str:
                         report.sendall(b"ended %d\n" % code)
         for report in ready:
             if report in reports:
-                # Its owner has read the exit code, or will not: until then the number was not to be given to another.
+                # The owner closed its socket: it has read the exit code or will not. Reap the process only now, so that
+                # its pid was not reused before.
                 pid = reports[report]
                 report.close()
                 if pid in told:
@@ -311,7 +323,7 @@ def _serve(libraries: Sequence[str]) -> str:
             if not message:
                 for pid in set(commands) - told:
                     os.kill(pid, signal.SIGTERM)
-                os._exit(0)  # without what the libraries do at an end: nothing was begun
+                os._exit(0)  # skip the libraries' atexit handlers: nothing was started
             report = socket.socket(fileno=streams[0])
             with report.makefile("rb") as opened:
                 request = json.loads(opened.readline() or "null")
@@ -338,9 +350,9 @@ def _serve(libraries: Sequence[str]) -> str:
 
 
 def _load(libraries: Sequence[str]) -> dict[str, tuple[str | None, str]]:
-    """Import them; the variables of the environment that they set, with the value before and after."""
+    """Import the libraries; return the environment variables that they set, with the values before and after."""
     before = dict(os.environ)
-    # Lightning gives its loggers a handler of their own where the program has none by now; a command has.
+    # Lightning adds a handler to its loggers if the root logger has none; in a command the root logger has one.
     handler = logging.NullHandler()
     logging.getLogger().addHandler(handler)
     for name in libraries:
@@ -350,8 +362,8 @@ def _load(libraries: Sequence[str]) -> dict[str, tuple[str | None, str]]:
 
 
 def _has_no_threads() -> bool:
-    """Whether nothing is lost in a fork, which takes over the thread that calls it and no other."""
-    # OpenBLAS, in NumPy and SciPy, ends its threads before a fork and starts them when they are needed.
+    """Return whether this process has no thread that a fork would lose; a fork copies only the calling thread."""
+    # Fork once first: OpenBLAS (NumPy, SciPy) stops its threads before a fork and restarts them when needed.
     probe = os.fork()
     if probe == 0:
         os._exit(0)
@@ -369,7 +381,10 @@ def _become(
     is_fit: bool,
     finds_in_folder: bool,
 ) -> str:
-    """Make this forked process what the request asks for; the name of the module to run."""
+    """Set up this forked process as requested and return the name of the module to run.
+
+    If a forked process could behave differently, it is replaced by a fresh one and this function does not return.
+    """
     if request["group"] is None:
         os.setsid()
     else:
@@ -383,7 +398,7 @@ def _become(
         os._exit(1)
     module, *arguments = request["line"]
     environment: dict[str, str] = request["environment"]
-    # What a library has set is the same where the owner has imported that library too.
+    # Compare with os.environ, where the libraries have set variables: the owner may have imported them too.
     differs = any(environment.get(name) != os.environ.get(name) for name in request["read_early"])
     if differs or not is_fit or _touched_gpu():
         report.sendall(b"fresh %d\n" % os.getpid())
@@ -401,7 +416,7 @@ def _become(
     sys.modules["__main__"] = types.ModuleType("__main__")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())
-    # Python's own generator has a new seed after each fork; theirs would all draw the same numbers.
+    # Python reseeds its generator after a fork. NumPy and torch do not, so all commands would draw the same numbers.
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()
     if "torch" in sys.modules:
@@ -412,7 +427,7 @@ def _become(
 
 
 def _touched_gpu() -> bool:
-    """Whether CUDA refuses to work in this process, since it was asked for something before the fork."""
+    """Return whether CUDA cannot work in this process because it was initialized before the fork."""
     torch: Any = sys.modules.get("torch")
     return torch is not None and bool(torch.cuda._is_in_bad_fork())
 

@@ -1,4 +1,4 @@
-"""What a study searches: settings with ranges and choices, checked before the first trial."""
+"""The search space of a study: settings with ranges and choices, checked before the first trial."""
 
 import dataclasses
 import math
@@ -16,40 +16,40 @@ if TYPE_CHECKING:
     from optuna import Trial
 
 _FIXED = ("resume", "from_run", "predict", "logger")
-"""Settings of `train` that no score depends on."""
+"""Settings of `train` that cannot change a score."""
 
 
 @dataclass(frozen=True)
 class Choices:
-    """A setting or an option group that takes one of several values."""
+    """A setting or option group with a list of possible values."""
 
     name: str
     values: tuple[Any, ...]
 
     def suggest(self, trial: "Trial") -> Any:
-        """The value for a trial."""
-        # Optuna keeps plain values only; a list goes by its text.
+        """Return a value for a trial."""
+        # Optuna stores plain values only, so a list is stored as text.
         by_text = {
             value if not isinstance(value, list) else override_grammar.quoted(value): value for value in self.values
         }
         return by_text[trial.suggest_categorical(self.name, list(by_text))]
 
     def ends(self) -> tuple[Any, ...]:
-        """Values that show whether all are possible."""
+        """Return the values to check: if these are valid, all are."""
         return self.values
 
 
 @dataclass(frozen=True)
 class Range:
-    """A number between two others.
+    """A setting with a range of numbers.
 
     Attributes:
         name: of the setting.
-        low: the least value.
-        high: the greatest.
-        log: whether values are spread evenly over orders of magnitude.
-        step: what values lie apart; None: nothing in particular, or 1 for whole numbers.
-        whole: whether the setting is a whole number.
+        low: smallest value.
+        high: largest value.
+        log: whether to sample on a logarithmic scale.
+        step: distance between possible values; None: any value, or 1 for integers.
+        whole: whether the setting is an integer.
     """
 
     name: str
@@ -60,35 +60,35 @@ class Range:
     whole: bool
 
     def suggest(self, trial: "Trial") -> Any:
-        """The value for a trial."""
+        """Return a value for a trial."""
         if self.whole:
             step = 1 if self.step is None else int(self.step)
             return trial.suggest_int(self.name, int(self.low), int(self.high), log=self.log, step=step)
         return trial.suggest_float(self.name, self.low, self.high, log=self.log, step=self.step)
 
     def ends(self) -> tuple[Any, ...]:
-        """Values that show whether all are possible."""
+        """Return the values to check: if these are valid, all are."""
         return (self.low, self.high)
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What is searched, option groups first.
+    """The parameters of a study.
 
     Attributes:
-        parameters: the settings.
-        owned: by group and option, the names of the settings that it has.
+        parameters: the parameters, option groups first.
+        owned: names of the settings of each option, by group and option.
     """
 
     parameters: tuple[Choices | Range, ...]
     owned: dict[str, dict[str, set[str]]]
 
     def ends(self, name: str) -> tuple[Any, ...]:
-        """The ends of a parameter's range, or its choices; 0 where it is not searched."""
+        """Return the ends of a parameter's range, or its choices; (0,) if it is not searched."""
         return next((parameter.ends() for parameter in self.parameters if parameter.name == name), (0,))
 
     def suggest(self, trial: "Trial") -> dict[str, Any]:
-        """Values for a trial; settings that the chosen options do not have are left out."""
+        """Return values for a trial, without settings that the chosen options do not have."""
         values: dict[str, Any] = {}
         for parameter in self.parameters:
             group, _, field = parameter.name.partition(".")
@@ -99,7 +99,7 @@ class SearchSpace:
 
 
 def overrides(values: dict[str, Any]) -> list[str]:
-    """Values as arguments of `train`.
+    """Format values as command-line arguments of `train`.
 
     >>> overrides({"peft": "lora", "optimizer.lr": 0.001, "data.clean": ["urls"]})
     ['peft=lora', 'optimizer.lr=0.001', "data.clean=['urls']"]
@@ -111,12 +111,16 @@ def overrides(values: dict[str, Any]) -> list[str]:
 
 
 def read(space: config.Space, arguments: list[str], *, load: Callable[[list[str]], config.Train]) -> SearchSpace:
-    """The search space, or a UserError that names what is wrong with it.
+    """Build and check the search space.
 
     Args:
-        space: as written.
-        arguments: for `train`, as typed.
-        load: gives the settings of `train` with some arguments, or raises UserError.
+        space: the settings of the space.
+        arguments: command-line arguments for `train`.
+        load: loads the settings of `train` from arguments; raises UserError if they are wrong.
+
+    Raises:
+        UserError: the space is empty, a parameter is unknown or also in `arguments`, or one of its values is not
+            valid.
     """
     if not space.parameters:
         raise UserError("space.parameters is empty: there is nothing to search.")
@@ -153,7 +157,7 @@ def _loaded(load: Callable[[list[str]], config.Train], arguments: list[str], val
 
 
 def _chosen(name: str, owned: dict[str, dict[str, set[str]]]) -> dict[str, str]:
-    """An option of its group that has a setting, where the group is searched."""
+    """Return an option that has this setting, if its group is searched; else nothing."""
     group, _, field = name.partition(".")
     options = [option for option, fields in owned.get(group, {}).items() if field in fields]
     return {group: options[0]} if options else {}
@@ -213,7 +217,7 @@ def _range(name: str, written: dict[str, Any], *, kinds: set[type]) -> Range:
     if step is not None and not 0 < step <= high - low:
         raise UserError(f"{shown}: step must be above 0 and not larger than high - low.")
     if step is not None:
-        high = round(low + step * math.floor((high - low) / step + 1e-9), 12)  # the last value that steps reach
+        high = round(low + step * math.floor((high - low) / step + 1e-9), 12)  # the last value that the steps reach
     if whole:
         low, high = int(low), int(high)
     return Range(name, low, high, log, step, whole)

@@ -1,4 +1,4 @@
-"""A study by Optuna: its storage, which many machines may share, and a worker that runs one trial after the other."""
+"""An Optuna study: its storage, which several machines may share, and a worker that runs trials one after another."""
 
 import logging
 import os
@@ -28,9 +28,9 @@ log = logging.getLogger(__name__)
 DATABASE = "study.db"
 TRIALS = "trials"
 _POLL = 0.2
-"""Seconds between two looks at a trial; an epoch is longer."""
+"""Seconds between two checks of a running trial."""
 _LOST_AFTER = 4
-"""Signs of life that a worker may miss."""
+"""A trial counts as lost after this many missed heartbeats of its worker."""
 _WITHDRAWN, _STOPPED, _NOTE = "withdrawn", "stopped", "note"
 _SAME_RESULT = (
     "logger",
@@ -42,7 +42,7 @@ _SAME_RESULT = (
     "data.dir",
     "data.workers",
 )
-"""Settings in which the workers of a study may differ; of paths to files they share the last part."""
+"""Settings in which workers may differ, because no result depends on them. Of other paths only the last part counts."""
 
 
 class _TrialEnded(Exception):
@@ -50,7 +50,7 @@ class _TrialEnded(Exception):
 
 
 def identity(settings: config.Tune, base: config.Train) -> dict[str, Any]:
-    """What all workers of a study must share, as plain values."""
+    """Return the settings that must be equal for all workers of a study, as plain values."""
     tree = redaction.settings(schema.plain(base))
     kept = {
         name: Path(value).name if isinstance(value, str) and run_folder.is_path(name) else value
@@ -66,19 +66,22 @@ def identity(settings: config.Tune, base: config.Train) -> dict[str, Any]:
 
 @contextmanager
 def opened(settings: config.Study, folder: Path, *, shared: dict[str, Any], epochs: int) -> Iterator[optuna.Study]:
-    """The study of this name, made or gone on with.
+    """Create the study, or load it if it exists.
 
     Args:
-        settings: how it goes.
+        settings: of the study.
         folder: of this worker.
-        shared: what all its workers must share.
-        epochs: how many a trial takes at the most.
+        shared: settings that must be equal for all workers, from `identity`.
+        epochs: largest number of epochs of a trial.
+
+    Raises:
+        UserError: the storage cannot be used, or the study was started with other settings.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     with _storage_errors(settings):
         storage = _storage(settings, folder)
-        # A folder may have been moved: its file holds one study, whatever the name.
+        # The folder may have been renamed: take the study in its file, whatever its name.
         kept = optuna.get_all_study_names(storage) if settings.storage == "file" else []
         study = optuna.create_study(
             storage=storage,
@@ -95,7 +98,7 @@ def opened(settings: config.Study, folder: Path, *, shared: dict[str, Any], epoc
 
 
 def _refuse_other(study: optuna.Study, settings: config.Study, shared: dict[str, Any]) -> None:
-    """Raise UserError where the study was begun with other settings: its trials could not be compared."""
+    """Raise UserError if the study was started with other settings: its trials would not be comparable."""
     before = study.user_attrs.get("shared")
     if before is None:
         study.set_user_attr("shared", shared)
@@ -113,7 +116,7 @@ def _storage(settings: config.Study, folder: Path) -> optuna.storages.BaseStorag
         return optuna.storages.InMemoryStorage()
     folder.mkdir(parents=True, exist_ok=True)
     url = f"sqlite:///{(folder / DATABASE).resolve()}" if settings.storage == "file" else settings.storage
-    # A trial takes hours, in which a server may have hung up.
+    # A server may close the connection during a trial of hours; pool_pre_ping then reconnects.
     engine = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     for attempt in range(5):
         try:
@@ -125,7 +128,7 @@ def _storage(settings: config.Study, folder: Path) -> optuna.storages.BaseStorag
                 heartbeat_stale_trial_callback=_again(settings),
             )
         except Exception as error:
-            # Of workers that start at one moment in an empty database, one makes the tables that others find there.
+            # If workers start at the same time with an empty database, one creates the tables and the others fail.
             if attempt == 4 or type(error).__name__ not in ("ProgrammingError", "IntegrityError", "OperationalError"):
                 raise
             if "exist" not in str(error) and "duplicate" not in str(error).lower() and "UNIQUE" not in str(error):
@@ -140,7 +143,7 @@ def _again(settings: config.Study) -> optuna.storages.RetryHeartbeatStaleTrialCa
 
 @contextmanager
 def _storage_errors(settings: config.Study) -> Iterator[None]:
-    """One message for a database that cannot be reached, lacks its driver, or is lost on the way."""
+    """Turn errors of the database (wrong URL, missing driver, lost connection) into a UserError."""
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
     where = f"study.storage={redaction.text(settings.storage)}"
@@ -161,9 +164,9 @@ def _storage_errors(settings: config.Study) -> Iterator[None]:
 
 
 class _NumberedSampler(BaseSampler):
-    """Chooses by the seed and the number of the trial.
+    """A sampler whose seed depends on the number of the trial.
 
-    A sampler with a seed of its own would begin anew with each worker and after each stop, and try the same values.
+    With a constant seed, each worker and each restart would begin with the same random numbers and repeat values.
     """
 
     def __init__(self, settings: config.Study) -> None:
@@ -177,26 +180,26 @@ class _NumberedSampler(BaseSampler):
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=self._settings.startup_trials)
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Take the generator of this trial."""
+        """Create the sampler for this trial."""
         self._inner = self._build(trial.number)
         self._inner.before_trial(study, trial)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
-        """As the sampler of this trial has it; so are the rest."""
+        """Delegate to this trial's sampler."""
         return self._inner.infer_relative_search_space(study, trial)
 
     def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
-        """Values that are chosen together."""
+        """Delegate to this trial's sampler."""
         return self._inner.sample_relative(study, trial, search_space)
 
     def sample_independent(self, study: optuna.Study, trial: FrozenTrial, param_name: str, distribution: Any) -> Any:
-        """A value that is chosen by itself."""
+        """Delegate to this trial's sampler."""
         return self._inner.sample_independent(study, trial, param_name, distribution)
 
     def after_trial(
         self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        """Tell it how the trial ended."""
+        """Delegate to this trial's sampler."""
         self._inner.after_trial(study, trial, state, values)
 
 
@@ -218,7 +221,7 @@ def _pruner(settings: config.Study, *, epochs: int) -> optuna.pruners.BasePruner
 
 
 class _Signals:
-    """Notes Ctrl-C, SIGTERM and a cluster's warning; a second one leaves at once."""
+    """Records the first Ctrl-C, SIGTERM or preemption signal; a second signal exits at once."""
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -239,16 +242,16 @@ class _Signals:
 
 
 class Worker:
-    """Runs trials until the study has enough, one after the other; other workers may do so too.
+    """Runs trials one after another until the study has enough; other workers may do the same.
 
     Args:
-        study: whose trials.
-        settings: how it goes.
-        space: what is searched.
-        folder: of this worker; its trials lie below.
-        arguments: gives those of `train` for the values of a trial and its number.
-        protocol: name of the thresholds that decide.
-        server: what starts the trials.
+        study: the study.
+        settings: of the study.
+        space: the search space.
+        folder: of this worker; contains the folders of its trials.
+        arguments: returns the arguments of `train` for a trial's values and number.
+        protocol: name of the threshold protocol whose scores are the objectives.
+        server: starts the trials.
     """
 
     def __init__(
@@ -270,11 +273,18 @@ class Worker:
         self.protocol = protocol
         self.server = server
         self.failures: list[str] = []
-        """Those in a row, the last ones."""
+        """Messages of the failures since the last trial that did not fail."""
         self._signals = _Signals()
 
     def work(self) -> int | None:
-        """Run trials; the number of the signal that stopped it, or None. Raises UserError after too many failures."""
+        """Run trials until there are enough, the time is over or a signal arrives.
+
+        Returns:
+            The number of the signal, or None.
+
+        Raises:
+            UserError: too many trials failed in a row.
+        """
         deadline = None if self.settings.hours is None else time.monotonic() + 3600 * self.settings.hours
         told: set[int] = set()
         with self._signals:
@@ -283,7 +293,7 @@ class Worker:
                 if len(ended) >= self.settings.trials:
                     return None
                 if len(ended) + len(running) >= self.settings.trials:
-                    # Others are at the last ones; should they be killed, this worker takes their place.
+                    # Other workers run the last trials. If a worker is killed, this one runs its trial.
                     if running != told:
                         log.info("Waiting for trials of other workers: %s", ", ".join(map(str, sorted(running))))
                         told = running
@@ -305,13 +315,13 @@ class Worker:
         try:
             self.study.optimize(self._run, n_trials=1, catch=(_TrialEnded,))
         except ValueError as error:
-            # What optuna says where another worker took this one for dead, after a pause or a lost connection.
+            # Optuna raises this if another worker has marked the trial as lost, after a pause or a lost connection.
             if "Cannot tell a" not in str(error):
                 raise
             log.warning("Another worker has taken a trial of this one for lost: %s", error)
 
     def _count(self) -> tuple[set[int], set[int]]:
-        """Numbers of the trials that count, and of those that run."""
+        """Return the numbers of the complete or pruned trials, and of the running trials."""
         trials = self.study.get_trials(deepcopy=False)
         ended = {trial.number for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)}
         return ended, {trial.number for trial in trials if trial.state is TrialState.RUNNING}
@@ -322,10 +332,15 @@ class Worker:
             time.sleep(min(left, _POLL))
 
     def _run(self, trial: optuna.Trial) -> list[float]:
-        """One trial: its values, or an exception that says why there are none."""
+        """Run one trial and return the values of the objectives.
+
+        Raises:
+            _TrialEnded: the trial failed, was stopped or was not needed.
+            optuna.TrialPruned: the trial was pruned.
+        """
         ended, running = self._count()
         if sum(number < trial.number for number in ended | running) >= self.settings.trials:
-            # Two workers have begun the last one at a moment; the one with the lower number counts.
+            # Two workers started the last trial at the same time; the trial with the lower number counts.
             trial.set_user_attr(_WITHDRAWN, True)
             raise _TrialEnded
         values = self.space.suggest(trial)
@@ -355,7 +370,7 @@ class Worker:
         return result
 
     def _watch(self, trial: optuna.Trial, training: Training) -> int:
-        """The exit code of the training, whose scores are told to the study; one that is stopped or pruned raises."""
+        """Report the scores of a training to the study and return its exit code; raise if it is stopped or pruned."""
         objective = self.settings.objectives[0]
         scored = len(self.settings.objectives) == 1 and objective not in config.COSTS
         while True:
@@ -363,7 +378,7 @@ class Worker:
             for row in training.new_rows() if scored else []:
                 value, epoch = row[f"val/{objective.value}"], int(row["epoch"])
                 trial.report(value, epoch)
-                # Also of one that has ended by now: what is pruned must not hang on how soon this looks.
+                # Check this also after the end of the training: pruning must not depend on the time of the check.
                 if trial.should_prune():
                     training.stop()
                     self.failures = []
@@ -375,7 +390,7 @@ class Worker:
                 self._give_back(trial, training)
 
     def _give_back(self, trial: optuna.Trial, training: Training) -> None:
-        """End the training and leave its values to the next worker."""
+        """Stop the training and queue its values for another worker."""
         log.warning("Stopping trial %d; a second signal leaves at once.", trial.number)
         training.stop()
         frozen = self.study.get_trials()[trial.number]
@@ -390,7 +405,7 @@ def _result(objectives: Sequence[config.Objective], values: Sequence[float]) -> 
 
 
 def card(study: optuna.Study, settings: config.Study, space: search_space.SearchSpace) -> study_facts.StudyCard:
-    """What there is to say of a study by now."""
+    """Return the facts about a study in its current state."""
     trials = study.get_trials(deepcopy=False)
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     best = sorted(
@@ -429,9 +444,9 @@ def _trial(trial: FrozenTrial) -> study_facts.Trial:
 def _importance(study: optuna.Study, place: int) -> dict[str, float]:
     try:
         with warnings.catch_warnings():
-            # Of too few trials it would call all parameters equal.
+            # With too few trials Optuna warns and would rate all parameters as equal; raise instead.
             warnings.filterwarnings("error", message="The number of trials is too small")
-            sign = 1 if study.directions[place] is StudyDirection.MINIMIZE else -1  # what sets low values apart
+            sign = 1 if study.directions[place] is StudyDirection.MINIMIZE else -1  # low values count as good
             warnings.filterwarnings("ignore", message="PedAnovaImportanceEvaluator computes")
             found = optuna.importance.get_param_importances(study, target=lambda trial: sign * trial.values[place])
     except (ValueError, RuntimeError, UserWarning):
@@ -441,6 +456,6 @@ def _importance(study: optuna.Study, place: int) -> dict[str, float]:
 
 
 def left(study: optuna.Study, settings: config.Study) -> int:
-    """How many trials there are still to be."""
+    """Return the number of trials that are still to be run."""
     states = (TrialState.COMPLETE, TrialState.PRUNED)
     return max(0, settings.trials - len(study.get_trials(deepcopy=False, states=states)))

@@ -1,4 +1,4 @@
-"""What there is to say of a study: its trials, the best of them, and what mattered."""
+"""Facts about a study: its trials, the best trials, and the importance of the parameters."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,14 +19,14 @@ TITLES = {
 
 
 _LEAST, _FOR_EACH = 30, 10
-"""Complete trials in all, and for each parameter, from which on its share in the results is more than a guess.
+"""Numbers of complete trials (in total, and per parameter) from which parameter importance is reliable.
 
-PED-ANOVA compares the best tenth of the trials with all of them, which of 20 would be two.
+PED-ANOVA compares the best tenth of the trials with all trials; of 20 trials, a tenth is only two.
 """
 
 
 def falls(objective: config.Objective) -> bool:
-    """Whether the lower value is the better one."""
+    """Return whether lower values of an objective are better."""
     return objective in config.COSTS or objective is config.Objective.loss
 
 
@@ -35,14 +35,15 @@ class Trial:
     """One trial.
 
     Attributes:
-        number: in the study, from 0.
-        state: complete, pruned, failed, stopped (to be run again), withdrawn, running or waiting.
+        number: number in the study, from 0.
+        state: complete, pruned, failed, lost (worker killed), stopped (by a signal, to be run again), withdrawn (not
+            needed), running or waiting.
         parameters: searched values by name.
-        values: of the objectives, if it is complete.
-        curve: of the first objective, by epoch.
-        seconds: from its start to its end.
-        folder: of the run, on the machine of its worker.
-        note: why it failed.
+        values: values of the objectives; None if the trial is not complete.
+        curve: first objective by epoch.
+        seconds: duration; None if the trial has not ended.
+        folder: run folder on the machine of its worker.
+        note: why it failed; else empty.
     """
 
     number: int
@@ -57,15 +58,16 @@ class Trial:
 
 @dataclass
 class StudyCard:
-    """A study.
+    """Facts about a study.
 
     Attributes:
         name: of the study.
-        objectives: what was made better.
-        trials: by number.
-        best: numbers of the trials that nothing beats, the best in the first objective first.
-        importance: for each objective with enough trials, the share of each parameter in what changed it.
-        parameters: names of all that was searched, in the order of the space.
+        objectives: the objectives.
+        trials: all trials in order of their numbers.
+        best: numbers of the best trials: with one objective the best trial, with several the Pareto front, ordered by
+            the first objective.
+        importance: importance of each parameter, by objective; empty if there are too few trials.
+        parameters: names of the searched parameters, in the order of the search space.
     """
 
     name: str
@@ -76,11 +78,11 @@ class StudyCard:
     parameters: list[str]
 
     def complete(self) -> list[Trial]:
-        """Those with values."""
+        """Return the complete trials."""
         return [trial for trial in self.trials if trial.values is not None]
 
     def too_few(self) -> str:
-        """Why nothing can be said of which parameter matters; empty where there are trials enough."""
+        """Return a warning if there are too few trials to judge parameters; else an empty string."""
         done, due = len(self.complete()), max(_LEAST, _FOR_EACH * len(self.parameters))
         if done >= due:
             return ""
@@ -91,11 +93,11 @@ class StudyCard:
         )
 
     def count(self, state: str) -> int:
-        """How many trials are in a state."""
+        """Return the number of trials in a state."""
         return sum(trial.state == state for trial in self.trials)
 
     def best_so_far(self) -> list[tuple[int, float]]:
-        """Number and value of each complete trial that was better than all before, by the first objective."""
+        """Return number and value of each complete trial that improved the first objective."""
         steps: list[tuple[int, float]] = []
         for trial in self.complete():
             assert trial.values is not None
@@ -106,7 +108,7 @@ class StudyCard:
 
 
 def shown(objective: config.Objective, value: float) -> str:
-    """A value in the digits that it deserves.
+    """Format the value of an objective with suitable digits.
 
     >>> shown(config.Objective.f1_macro, 0.51234), shown(config.Objective.trainable_parameters, 7424.0)
     ('0.5123', '7,424')
@@ -117,7 +119,7 @@ def shown(objective: config.Objective, value: float) -> str:
 
 
 def plain(value: Any) -> str:
-    """A searched value as it is shown.
+    """Format the value of a parameter.
 
     >>> plain(0.0031622776), plain("ia3"), plain(16)
     ('0.003162', 'ia3', '16')

@@ -1,4 +1,4 @@
-"""What a study leaves behind: a page with pictures, a table of its trials, and its best settings ready to be used."""
+"""Files of a study: a report with charts, a table of its trials, and its best settings as experiment files."""
 
 import csv
 import io
@@ -33,9 +33,9 @@ def write(folder: Path, card: StudyCard, *, arguments: Sequence[str], typed: Seq
 
     Args:
         folder: of the study.
-        card: what there is to say.
-        arguments: of `train`, as typed.
-        typed: the whole line.
+        card: facts about the study.
+        arguments: command-line arguments for `train`.
+        typed: all command-line arguments of `tune`.
     """
     best = [card.trials[number] for number in card.best]
     lines = {
@@ -59,7 +59,7 @@ def write(folder: Path, card: StudyCard, *, arguments: Sequence[str], typed: Seq
             "The same by a file: %s",
             override_grammar.shell_line("train", ["--config-dir", str(folder), f"{EXPERIMENT}={BEST}"]),
         )
-    # It may lie on another machine.
+    # The folder may be on another machine.
     if best[0].folder and (Path(best[0].folder) / run_folder.MODEL).is_dir():
         log.info("Its scores on test: %s", override_grammar.shell_line("evaluate", [f"run={best[0].folder}"]))
 
@@ -109,9 +109,9 @@ def _plain(card: StudyCard, lines: dict[int, str], typed: Sequence[str]) -> dict
 
 
 def _experiment(card: StudyCard, trial: Trial, arguments: Sequence[str]) -> str | None:
-    """An option file of the `experiment` group with all settings of a trial that were typed or found.
+    """Return a file of the `experiment` group with a trial's settings, both typed and searched.
 
-    None where a file cannot say them: from_run= is read from the command line alone.
+    Return None if from_run= was typed, because from_run is read from the command line only.
     """
     groups = schema.groups("train")
     options: list[Any] = []
@@ -148,7 +148,7 @@ def _unquoted(value: Any) -> Any:
 
 
 def _page(folder: Path, card: StudyCard, lines: dict[int, str], typed: Sequence[str]) -> None:
-    # Trials are worth more than their pictures: what goes wrong in drawing is a warning.
+    # An error in drawing is only a warning: the trials are worth more than their charts.
     try:
         from emotion_lightning.reports import charts
         from emotion_lightning.tuning import charts as study_charts
@@ -198,7 +198,7 @@ def _pictures(card: StudyCard) -> list[Section]:
 
 
 def _trials(card: StudyCard) -> Section:
-    """Every trial: those that nothing beats, the other complete ones by the first objective, the rest."""
+    """Return the table of all trials: the best, then the other complete ones by the first objective, then the rest."""
     others = [trial for trial in card.complete() if trial.number not in card.best]
     others.sort(key=lambda trial: (trial.values or [0.0])[0], reverse=not falls(card.objectives[0]))
     order = [*(card.trials[number] for number in card.best), *others]
@@ -221,7 +221,7 @@ def _trials(card: StudyCard) -> Section:
 
 
 def _best_first(card: StudyCard) -> Section:
-    """The table that is printed: the trials with values, ten at the most, as rows of the report have them."""
+    """Return the table that is printed: the best complete trials, at most ten, without notes."""
     table = _trials(card)
     complete = {str(trial.number) for trial in card.complete()}
     counts = ", ".join(f"{card.count(state)} {state}" for state in STATES if card.count(state))

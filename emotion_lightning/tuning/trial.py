@@ -1,9 +1,9 @@
-"""A trial of a study: a `train` of its own process, what it says while it trains, and what it came to.
+"""A trial of a study: runs `train` in its own process, follows its history and reads its results.
 
-A process of its own: a trial that runs out of memory or crashes in a library does not take the study with it, the next
-one finds the GPU empty, and one that trains with several processes (DDP) starts them by its own command line, on which
-the values stand, so that all have the same. On Linux the processes of a study are forked from one that has loaded the
-libraries: loading them takes longer than many a trial.
+Each trial has its own process for three reasons. If it runs out of memory or crashes in a library, the study continues.
+The next trial finds the GPU empty. And a trial with several processes (DDP) starts them with its own command line, so
+that all have the same values. On Linux, trials are forked from a process that has loaded the libraries, because loading
+takes longer than many trials.
 """
 
 import math
@@ -37,21 +37,21 @@ LIBRARIES = (
     "emotion_lightning.data.sources",
     "emotion_lightning.reports.charts.run",
 )
-"""What a trial imports, directly or not: libraries of this list and its own parts, but not the command itself."""
+"""Modules that the fork server imports for the trials; together they import everything but the command itself."""
 OUTPUT = "output.txt"
-"""What the process printed, in its folder."""
+"""File in the trial's folder with the output of its process."""
 
 _PATIENCE = 60.0
-"""Seconds that a trial may take to end itself: it finishes a step, saves, and closes its logger."""
+"""Seconds that a trial may take to stop: it finishes a step, saves a checkpoint and closes its logger."""
 
 
 class Training:
     """A running `train`.
 
     Args:
-        arguments: of `train`.
-        folder: its run folder.
-        server: what starts it.
+        arguments: command-line arguments of `train`.
+        folder: the run folder.
+        server: starts the process.
     """
 
     def __init__(self, arguments: Sequence[str], folder: Path, server: fork_server.Server) -> None:
@@ -64,24 +64,24 @@ class Training:
                 stdin=nothing.fileno(),
                 stdout=output.fileno(),
                 stderr=output.fileno(),
-                new_session=True,  # Ctrl-C is for the study, which ends its trial then
+                new_session=True,  # Ctrl-C reaches only the study, which then stops its trial
             )
 
     def wait(self, seconds: float) -> int | None:
-        """The exit code, or None of a process that runs on."""
+        """Wait for some seconds; return the exit code, or None if the process still runs."""
         try:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
 
     def new_rows(self) -> list[dict[str, float]]:
-        """What history.csv says since the last call."""
+        """Return the rows of history.csv since the last call."""
         rows = run_folder.read_history(self.folder / run_folder.HISTORY)[self._seen :]
         self._seen += len(rows)
         return rows
 
     def stop(self) -> None:
-        """End it if it runs, gently; what is left of it after a minute is killed."""
+        """Send SIGTERM and wait up to a minute; then kill all processes that are left."""
         if self._process.poll() is None:
             self._signal(signal.SIGTERM)
             until = time.monotonic() + _PATIENCE
@@ -90,7 +90,7 @@ class Training:
         self.kill()
 
     def kill(self) -> None:
-        """End it and every process that it started."""
+        """Kill the process and every process that it started."""
         self._signal(signal.SIGKILL)
         self._process.wait()
 
@@ -104,7 +104,7 @@ class Training:
             pass
 
     def failure(self, code: int) -> str:
-        """Why it ended with an exit code, in one line."""
+        """Return in one line why the process ended with this exit code."""
         if code < 0:
             name = signal.Signals(-code).name
             return f"killed by {name}" + (", as the system does where memory ends" if name == "SIGKILL" else "")
@@ -114,7 +114,11 @@ class Training:
 
 
 def measure(folder: Path, protocol: str) -> dict[config.Objective, float]:
-    """Every objective of a finished run; a value that is no number is a UserError, as it fails the trial only."""
+    """Return the value of every objective of a finished run.
+
+    Raises:
+        UserError: a value is not a finite number; this fails the trial only.
+    """
     manifest.check_run(folder, run_folder.METRICS)
     metrics = bounded_files.read_json(folder / run_folder.METRICS)
     scores = metrics["validation"]

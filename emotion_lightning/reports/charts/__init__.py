@@ -1,4 +1,4 @@
-"""Pictures of a data set and of a run: the looks that they share, and how they become files."""
+"""Charts of datasets and runs: the common style, and the conversion to PNG files."""
 
 import io
 import warnings
@@ -16,12 +16,12 @@ from emotion_lightning.reports.pages import Picture, Spot
 from emotion_lightning.runs.plain_text import printable
 
 BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
-"""Okabe and Ito's, told apart by colour-blind readers too."""
+"""The palette of Okabe and Ito, which colour-blind readers can distinguish."""
 
 COLOURS = {"train": BLUE, "validation": ORANGE, "test": GREEN}
 
 WIDTH = 7.5
-"""Inches of every picture that can be as wide as a page, so that their letters are of one size there."""
+"""Width of all full-width charts in inches, so that their text has the same size on a page."""
 
 _STYLE: Any = {
     "axes.spines.top": False,
@@ -39,21 +39,21 @@ _STYLE: Any = {
 
 
 _SPOTS = "emotion_lightning_spots"
-"""Attribute of a figure: axes, corners and text of each part that shows a value."""
+"""Attribute of a figure with its tooltips: axes, corners and text of each area."""
 
 
 def png(figure: Figure) -> bytes:
-    """A picture as a PNG file, sharp on a screen of high resolution."""
+    """Return a figure as the bytes of a PNG file, with a resolution for high-density screens."""
     buffer = io.BytesIO()
     with styled(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box stands in its place
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box is drawn instead
         figure.savefig(buffer, format="png", dpi=160)
     return buffer.getvalue()
 
 
 def picture(figure: Figure) -> Picture:
-    """A picture as a page shows it, with the values that were given to its parts."""
-    data = png(figure)  # before the spots: drawing finds out where everything stands
+    """Convert a figure to a picture for a page, with its tooltips."""
+    data = png(figure)  # first, because only drawing computes the final positions
     spots = []
     for axes, corners, text in vars(figure).get(_SPOTS, []):
         inside = axes.bbox
@@ -67,32 +67,32 @@ def picture(figure: Figure) -> Picture:
 
 
 def spot(axes: Axes, x: tuple[float, float], y: tuple[float, float], text: str) -> None:
-    """Let a rectangle, given from corner to corner in the numbers of the axes, show a text when it is pointed at."""
+    """Add a tooltip to a rectangle; `x` and `y` are its limits in data coordinates of the axes."""
     vars(axes.figure).setdefault(_SPOTS, []).append((axes, np.array([(x[0], y[0]), (x[1], y[1])], dtype=float), text))
 
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """What is drawn in here has the looks of all pictures."""
+    """Use the common style for charts drawn in this block."""
     with matplotlib.rc_context(_STYLE):
         yield
 
 
 @contextmanager
 def one(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
-    """A figure with one pair of axes."""
+    """Yield a figure with one axes, in the common style."""
     with styled():
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, figure.add_subplot()
 
 
 def legend(figure: Figure, **how: Any) -> None:
-    """A legend outside, where it hides nothing."""
+    """Add a legend outside the axes, where it hides nothing."""
     figure.legend(loc="outside upper right", **({"ncols": 3} | how))
 
 
 def beside_line(axes: Axes, at: float, text: str, *, height: float = 0.9) -> None:
-    """Say what an upright line means, on the side where there is room."""
+    """Write a text beside a vertical line, on the side that has room."""
     start, end = axes.get_xlim()
     left = at > start + 0.8 * (end - start)
     axes.annotate(
@@ -102,14 +102,14 @@ def beside_line(axes: Axes, at: float, text: str, *, height: float = 0.9) -> Non
 
 
 def heat_map(axes: Axes, shares: np.ndarray, names: Sequence[str], *, most: float, cell: float) -> Any:
-    """Percentages, [row, column], as colours and numbers; what is not finite stays empty.
+    """Draw a heat map of percentages with numbers; cells that are not finite stay empty.
 
     Args:
-        axes: where it is drawn.
-        shares: the percentages.
-        names: of the rows, and of the columns.
-        most: the percentage with the darkest colour.
-        cell: width of a column in inches, for which letters become small.
+        axes: where to draw.
+        shares: the percentages, [row, column].
+        names: names of the rows, which are also those of the columns.
+        most: percentage with the darkest colour.
+        cell: width of a column in inches; the font size depends on it.
     """
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=most)
     size = min(9.0, 42 * cell)
@@ -128,6 +128,6 @@ def heat_map(axes: Axes, shares: np.ndarray, names: Sequence[str], *, most: floa
 
 
 def short(name: str, letters: int = 24) -> str:
-    """A name as one line that leaves room for the picture; its number where no font can draw it."""
+    """Shorten a name to at most `letters` characters; a name that no font can draw is replaced by its number."""
     name = printable(shown(name))
     return name if len(name) <= letters else name[: letters - 1] + "…"

@@ -1,4 +1,4 @@
-"""Pictures of a data set. Each function draws one and leaves where it goes to the caller."""
+"""Charts of a dataset. Each function returns one figure; the caller decides where to save it."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from emotion_lightning.reports.data_facts import DataCard
 
 
 def pictures(card: DataCard) -> dict[str, Figure]:
-    """All pictures of a data set, by the name of their file."""
+    """Return all charts of a dataset by file name."""
     drawn: dict[str, Callable[[DataCard], Figure]] = {
         "label_rates": label_rates,
         "labels_per_row": labels_per_row,
@@ -22,7 +22,7 @@ def pictures(card: DataCard) -> dict[str, Figure]:
 
 
 def label_rates(card: DataCard) -> Figure:
-    """How frequent each label is in each split, the most frequent of train first."""
+    """Draw the rate of each label in each split, with the most frequent label of train first."""
     order = np.argsort(-card.train.rates, kind="stable")
     places = np.arange(len(order))
     height = 0.8 / len(card.labelled)
@@ -44,7 +44,7 @@ def label_rates(card: DataCard) -> Figure:
 
 
 def labels_per_row(card: DataCard) -> Figure:
-    """How many labels rows have."""
+    """Draw the distribution of the number of labels per row."""
     most = max(len(split.cardinalities) for split in card.labelled if split.cardinalities is not None)
     width = 0.8 / len(card.labelled)
     with one(WIDTH, 3.2) as (figure, axes):
@@ -71,8 +71,8 @@ def labels_per_row(card: DataCard) -> Figure:
 
 
 def token_lengths(card: DataCard) -> Figure:
-    """How long texts are, against the length that they are cut to."""
-    # A few very long texts would press all others into one bar: the last bar takes what is beyond.
+    """Draw the distribution of text lengths in tokens, and the limit data.max_tokens."""
+    # The last bar contains all longer texts; otherwise a few very long ones would squeeze the others into one bar.
     most = max(int(split.lengths.max()) for split in card.splits)
     end = max(card.max_tokens, card.suggested_tokens) + 8
     width = -(-min(most + 1, end) // 50)
@@ -100,9 +100,9 @@ def token_lengths(card: DataCard) -> Figure:
 
 
 def co_occurrence(card: DataCard) -> Figure:
-    """Of the rows of train with one label, the share that has another one too."""
+    """Draw for each pair of labels the percentage of train rows with the first label that also have the second."""
     shares = 100 * card.given()
-    np.fill_diagonal(shares, np.nan)  # all of them have their own label: it would only set the scale
+    np.fill_diagonal(shares, np.nan)  # the diagonal is always 100 % and would dominate the colour scale
     count = len(card.labels)
     side = max(4.0, 2.4 + 0.34 * count)
     with one(side, side - 0.2) as (figure, axes):

@@ -1,4 +1,4 @@
-"""Names in pictures, in letters that Matplotlib's own font lacks: another installed font draws them, or a number."""
+"""Label names in charts: find fonts for characters that Matplotlib's default font lacks, or show numbers instead."""
 
 import functools
 import logging
@@ -16,14 +16,14 @@ log = logging.getLogger(__name__)
 
 _LIKELY = ("cjk", "noto", "wenquanyi", "wqy", "droid", "hei", "gothic", "nanum", "malgun", "ipa", "takao", "unifont",
            "hiragino", "pingfang", "arial unicode", "song", "ming")  # fmt: skip
-"""Parts of the names of fonts with many glyphs: they are opened first, as opening all takes seconds."""
+"""Parts of the names of fonts with many glyphs. They are opened first, because opening all fonts takes seconds."""
 
 _numbers: ContextVar[dict[str, str]] = ContextVar("numbers")
 
 
 @contextmanager
 def drawn(names: Sequence[str]) -> Iterator[None]:
-    """What is drawn in here shows these names, each in a font that has its letters, or by its number."""
+    """Draw these names in a font that has their characters; names without a font are shown as numbers."""
     fonts, numbers = _ways(tuple(names))
     before = _numbers.set(numbers)
     try:
@@ -34,18 +34,18 @@ def drawn(names: Sequence[str]) -> Iterator[None]:
 
 
 def shown(name: str) -> str:
-    """A name, or the number that stands in its place."""
+    """Return the name, or the number that replaces it in charts."""
     return _numbers.get({}).get(name, name)
 
 
 def numbers(names: Sequence[str]) -> dict[str, str]:
-    """The names that no installed font can draw, each with the number that pictures show instead."""
+    """Return the names that no installed font can draw, each with the number that charts show instead."""
     return dict(_ways(tuple(names))[1])
 
 
-@functools.lru_cache(maxsize=8)  # so that it is also told once
+@functools.lru_cache(maxsize=8)  # the cache also avoids logging the warning twice
 def _ways(names: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
-    """Families of fonts beside Matplotlib's own that names need, and the numbers of those that none can draw."""
+    """Return the additional font families that the names need, and numbers for the names that no font can draw."""
     wanted = {name: {letter for letter in printable(name) if not letter.isspace()} for name in names}
     missing = set().union(*wanted.values()) - _letters(font_manager.findfont(font_manager.FontProperties()))
     families: list[str] = []
@@ -70,18 +70,18 @@ def _ways(names: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
 
 
 def _installed() -> list[font_manager.FontEntry]:
-    """Fonts whose outlines can be drawn, the likely ones first; also those installed since Matplotlib made its list."""
+    """Return the outline fonts, likely ones first, including fonts installed after Matplotlib cached its list."""
     known = {font.fname for font in font_manager.fontManager.ttflist}
     for file in font_manager.findSystemFonts():
         if file not in known:
             try:
                 font_manager.fontManager.addfont(file)
-            except (OSError, RuntimeError, ValueError):  # a font of pixels, such as those of coloured emojis
+            except (OSError, RuntimeError, ValueError):  # a bitmap font, such as one of coloured emojis
                 continue
     fonts = [
         font
         for font in font_manager.fontManager.ttflist
-        # Matplotlib (from 3.10) brings "Last Resort", which has a box with a code for every letter there is.
+        # Matplotlib (from 3.10) includes "Last Resort", which draws a box with a code for every character.
         if font.style == "normal" and not font.name.startswith("Last Resort") and Path(font.fname).exists()
     ]
     return sorted(fonts, key=lambda font: not any(part in font.name.lower() for part in _LIKELY))
@@ -89,7 +89,7 @@ def _installed() -> list[font_manager.FontEntry]:
 
 @functools.lru_cache(maxsize=512)
 def _letters(file: str) -> frozenset[str]:
-    """The letters that a font has."""
+    """Return the characters of a font; empty if the file cannot be read."""
     try:
         return frozenset(map(chr, ft2font.FT2Font(file).get_charmap()))
     except (OSError, RuntimeError):

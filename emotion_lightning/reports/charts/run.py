@@ -1,4 +1,4 @@
-"""Pictures of a finished run. Each function draws one and leaves where it goes to the caller."""
+"""Charts of a finished run. Each function returns one figure; the caller decides where to save it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -33,11 +33,11 @@ from emotion_lightning.reports.run_facts import RunCard
 _DARK, _GREY = "#222222", "#767676"
 _SCORES = {"val/f1_micro": "micro F1", "val/f1_macro": "macro F1", "val/jaccard": "Jaccard", "val/map": "mAP"}
 _BESIDE = 12
-"""Up to so many labels two heat maps stand beside each other; more would be too small to read."""
+"""Largest number of labels for two heat maps side by side; with more they would be too small to read."""
 
 
 def pictures(card: RunCard) -> dict[str, Figure]:
-    """All pictures of a run, by the name of their file."""
+    """Return all charts of a run by file name."""
     drawn: dict[str, Callable[[RunCard], Figure]] = {
         "label_scores": label_scores,
         "precision_recall": precision_recall,
@@ -52,7 +52,7 @@ def pictures(card: RunCard) -> dict[str, Figure]:
 
 
 def learning_curves(card: RunCard) -> Figure:
-    """Losses and validation scores, epoch by epoch."""
+    """Draw the losses and the validation scores by epoch."""
     with styled():
         figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
         losses, scores = figure.subplots(1, 2)
@@ -66,7 +66,7 @@ def learning_curves(card: RunCard) -> Figure:
 
 
 def _lines(axes: Axes, card: RunCard, named: dict[str, tuple[str, str]]) -> None:
-    """A line for each number of the history, its name beside its end."""
+    """Draw one line for each metric of the history, with its name beside the end of the line."""
     marker = "o" if len(card.history) <= 30 else ""
     ends = []
     for name, (title, colour) in named.items():
@@ -82,12 +82,12 @@ def _lines(axes: Axes, card: RunCard, named: dict[str, tuple[str, str]]) -> None
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
     axes.margins(y=0.1)
     low, high = axes.get_ylim()
-    axes.set_ylim(low, high + 0.12 * (high - low))  # for the words at the top
+    axes.set_ylim(low, high + 0.12 * (high - low))  # room for the text at the top
     low, high = axes.get_ylim()
     ends.sort()
     heights = _apart([(value - low) / (high - low) for value, _, _ in ends], gap=0.075)
     for height, (_, text, colour) in zip(heights, ends, strict=True):
-        # Words in the lines' own colours would be too pale to read.
+        # A coloured square marks the line, because text in the line's colour would be too pale to read.
         axes.plot([1.03], [height], "s", color=colour, markersize=5, transform=axes.transAxes, clip_on=False)
         axes.annotate(
             text, (1.03, height), xycoords="axes fraction", xytext=(6, 0), textcoords="offset points", va="center",
@@ -105,7 +105,7 @@ def _lines(axes: Axes, card: RunCard, named: dict[str, tuple[str, str]]) -> None
 
 
 def _apart(heights: list[float], *, gap: float) -> list[float]:
-    """Rising heights from 0 to 1, moved as far as they need to be `gap` apart.
+    """Move increasing heights (0 to 1) as little as needed to be at least `gap` apart.
 
     >>> _apart([0.5, 0.5, 0.9], gap=0.1)
     [0.45, 0.55, 0.9]
@@ -128,7 +128,7 @@ def _highest(group: list[float], gap: float) -> float:
 
 
 def label_scores(card: RunCard) -> Figure:
-    """F1, precision, recall and threshold of each label, the most frequent label first."""
+    """Draw F1, precision, recall and threshold of each label, with the most frequent label first."""
     order = card.by_support()
     found = [card.of_label(label) for label in order]
     places = np.arange(len(order))
@@ -163,11 +163,11 @@ def label_scores(card: RunCard) -> Figure:
 
 
 def precision_recall(card: RunCard) -> Figure:
-    """Precision over recall, a small picture for each label, the most frequent label first."""
+    """Draw precision over recall, one small chart per label, with the most frequent label first."""
     count = len(card.labels)
     columns = min(4, count)
     lines = -(-count // columns)
-    # Laid out in inches: finding the places of 28 pictures takes matplotlib longer than drawing them.
+    # Positions are computed here in inches: Matplotlib's layout of 28 charts takes longer than drawing them.
     left, right, bottom, top, between, above = 0.45, 0.1, 0.4, 0.55, 0.16, 0.3
     wide = (WIDTH - left - right - between * (columns - 1)) / columns
     tall = min(wide, 1.5 if count > 2 else 2.6)
@@ -230,12 +230,12 @@ def _precision_recall(axes: Axes, card: RunCard, label: int, *, letters: int) ->
 
 
 def _spread(count: int, parts: int) -> list[np.ndarray]:
-    """Places from 0 in at most so many parts of about equal length."""
+    """Split the numbers from 0 to count - 1 into at most `parts` parts of about equal length."""
     return np.array_split(np.arange(count), min(count, parts))
 
 
 def reliability(card: RunCard) -> Figure:
-    """Whether probabilities are shares: of the rows that were given 30 %, do 30 % have the label?"""
+    """Draw a reliability diagram: of the rows with a predicted probability of 30 %, do 30 % have the label?"""
     count, mean, positive = card.bins()
     some = count > 0
     middles, width = (np.arange(BINS) + 0.5) / BINS, 1 / BINS
@@ -263,7 +263,7 @@ def reliability(card: RunCard) -> Figure:
         )
         below.bar(middles[some], count[some], width * 0.94, color=COLOURS[card.split])
         below.set_yscale("log")
-        below.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")  # matplotlib's own is in its markup
+        below.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")  # Matplotlib's default uses its math markup
         below.yaxis.set_minor_formatter(NullFormatter())
         below.set_ylim(0.5, count.max() * 2)
         below.set_ylabel("how many")
@@ -272,7 +272,7 @@ def reliability(card: RunCard) -> Figure:
 
 
 def _interval(share: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where 95 of 100 such shares lie (Wilson, 1927)."""
+    """Return lower and upper bounds of the 95 % interval of a proportion (Wilson, 1927)."""
     z = 1.96
     middle = (share + z**2 / (2 * rows)) / (1 + z**2 / rows)
     half = z * np.sqrt(share * (1 - share) / rows + (z / rows) ** 2 / 4) / (1 + z**2 / rows)
@@ -280,7 +280,7 @@ def _interval(share: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def probabilities(card: RunCard) -> Figure:
-    """What rows with and without each label were given, the most frequent label first."""
+    """Draw the probabilities of rows with and without each label, with the most frequent label first."""
     order = card.by_support()
     with one(WIDTH, 1.3 + 0.36 * len(order)) as (figure, axes):
         for have, name, offset, colour in ((True, "have the label", -0.18, BLUE), (False, "do not", 0.18, ORANGE)):
@@ -316,10 +316,10 @@ def probabilities(card: RunCard) -> Figure:
 
 
 def co_occurrence(card: RunCard) -> Figure:
-    """Of the rows with one label, the share that has another one too: gold, and as predicted."""
+    """Draw for each pair of labels the percentage of rows with the first that have the second: gold and predicted."""
     parts = [100 * shares for shares in card.given()]
     for shares in parts:
-        np.fill_diagonal(shares, np.nan)  # all of them have their own label: it would only set the scale
+        np.fill_diagonal(shares, np.nan)  # the diagonal is always 100 % and would dominate the colour scale
     finite = np.concatenate([shares[np.isfinite(shares)] for shares in parts])
     most = float(max(finite.max(initial=0), 1))
     count = len(card.labels)

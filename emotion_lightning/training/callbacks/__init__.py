@@ -1,4 +1,4 @@
-"""What happens beside training: best and last checkpoint, early stopping, clean stops, the clock, the history."""
+"""Lightning callbacks: checkpoints, early stopping, signals, timing, history and checks of each step."""
 
 import logging
 import sys
@@ -31,15 +31,15 @@ def build(
     logs: bool,
     row_ids: Sequence[str],
 ) -> list[Callback]:
-    """The callbacks of a training run.
+    """Build the callbacks of a training run.
 
     Args:
-        settings: which epoch is best and when to stop.
-        trainer: how often to save, and whether to show a bar.
+        settings: how the best epoch is selected and when training stops early.
+        trainer: how often to save a checkpoint, and whether to show a progress bar.
         folder: the run folder.
         clock: measures training time.
-        logs: whether a logger takes the learning rate.
-        row_ids: of the training rows.
+        logs: whether to log the learning rate; needs a logger.
+        row_ids: ids of the training rows, used in error messages.
     """
     checkpoints = folder / run_folder.CHECKPOINTS
     history = History(folder / run_folder.HISTORY)
@@ -64,7 +64,7 @@ def build(
                 mode=config.MONITORS[settings.monitor],
                 patience=settings.patience,
                 min_delta=settings.min_delta,
-                # At the end of validation alone: max_steps may end an epoch that has none.
+                # Check only after validation: max_steps may end an epoch before its validation.
                 check_on_train_epoch_end=False,
             )
         )
@@ -88,7 +88,7 @@ def build(
 
 
 def shows_bar(trainer: config.Trainer) -> bool:
-    """Whether a progress bar is shown: without a terminal it is a heap of lines."""
+    """Return whether to show a progress bar; without a terminal, each update would be a new line."""
     return trainer.progress_bar and sys.stderr.isatty()
 
 

@@ -1,4 +1,4 @@
-"""When to save and when to stop, so that a run goes on as if it had never been stopped."""
+"""Checkpoints and early stopping, made so that a resumed run gives the same result as an uninterrupted one."""
 
 from pathlib import Path
 from typing import Any
@@ -9,31 +9,36 @@ from emotion_lightning.training import checkpoint_io
 
 
 class PatientStopping(EarlyStopping):
-    """Stays stopped when a run that it had ended is resumed; Lightning would train another epoch first."""
+    """Early stopping that also holds when a stopped run is resumed; Lightning would train one more epoch."""
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
-        """Stop at once where patience was at its end."""
+        """Stop at once if the patience was already used up."""
         trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
 
 
 def at_whole_step(trainer: Any, batch_index: int) -> bool:
-    """Whether training can be left here and taken up again as if nothing had happened.
+    """Return whether a checkpoint saved after this batch can be resumed without changing the result.
 
-    Between two batches of one optimizer step their gradients would be lost; and behind the last batch of an epoch,
-    Lightning 2.6 would go on without the epoch's validation. The end of the epoch, a moment later, is whole again.
+    It cannot between two batches of one optimizer step, because accumulated gradients would be lost. It also cannot
+    after the last batch of an epoch, because Lightning 2.6 would then skip the epoch's validation; a checkpoint at the
+    end of the epoch, which follows, is safe.
     """
     accumulated = (batch_index + 1) % trainer.accumulate_grad_batches == 0
     return accumulated and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
 
 
 class KeptCheckpoint(ModelCheckpoint):
-    """Knows its best epoch again after a resume, also where the run folder has another place or name by now.
+    """A checkpoint callback that remembers the best epoch even if the run folder was moved or renamed.
 
-    Lightning forgets which epoch was best when the folder is another one, and takes the next for the best.
+    Lightning resets the best score if the folder has changed, and then takes the next epoch for the best.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with what was kept; raise UserError where the file of the best epoch is gone or damaged."""
+        """Restore the state with paths in the current folder.
+
+        Raises:
+            UserError: the checkpoint of the best epoch is missing or damaged.
+        """
         folder = Path(str(self.dirpath))
 
         def here(path: str) -> str:
@@ -41,22 +46,22 @@ class KeptCheckpoint(ModelCheckpoint):
 
         moved = {name: here(state_dict[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
         kept = {here(path): score for path, score in state_dict["best_k_models"].items()}
-        # The last checkpoint, which is kept without a metric, is what is being read.
+        # A callback without a monitor keeps last.ckpt, which is the file that is being loaded now.
         if self.monitor is not None and moved["best_model_path"]:
             checkpoint_io.load(Path(moved["best_model_path"]))
         super().load_state_dict(state_dict | moved | {"best_k_models": kept, "dirpath": self.dirpath})
 
 
 class LastCheckpoint(KeptCheckpoint):
-    """Saves last.ckpt between the ends of epochs."""
+    """Saves last.ckpt during an epoch."""
 
     @property
     def state_key(self) -> str:
-        """The name of this callback's state in a checkpoint."""
-        # Lightning tells its checkpoint callbacks apart by these two; the one at the ends of epochs differs.
+        """Key of this callback's state in a checkpoint."""
+        # Lightning requires a different key for each callback: there may be one by steps and one by minutes.
         return self._generate_state_key(every=self._every_n_train_steps, interval=str(self._train_time_interval))
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_index: int) -> None:
-        """Save if it is time, where it can be gone on from."""
+        """Save a checkpoint if one is due and training can be resumed from this batch."""
         if at_whole_step(trainer, batch_index):
             super().on_train_batch_end(trainer, module, outputs, batch, batch_index)

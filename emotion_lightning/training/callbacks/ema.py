@@ -1,4 +1,4 @@
-"""Averaged parameters."""
+"""Exponential moving average (EMA) of the trained parameters."""
 
 from typing import Any
 
@@ -7,15 +7,15 @@ from lightning.pytorch.callbacks import Callback
 
 
 class Average(Callback):
-    """An exponential moving average of the trained parameters, which is what is scored and kept.
+    """Exponential moving average of the trained parameters. Validation and checkpoints use the average.
 
-    Polyak averaging (Polyak and Juditsky, 1992) with a decay, over the trained parameters only: Lightning's own copies
-    the whole network and writes it into every checkpoint. The `state_dict` of a checkpoint holds the average; what
-    training goes on with is kept beside it.
+    This is Polyak averaging (Polyak and Juditsky, 1992) with a decay. It covers the trained parameters only, because
+    Lightning's own callback copies the whole network and writes it into every checkpoint. A checkpoint holds the
+    average as `state_dict` and the parameters that training continues with as `training_parameters`.
 
     Args:
-        decay: share of the average that stays at each optimizer step; less in the first steps, (1 + step) / (10 + step)
-            as in TensorFlow's ExponentialMovingAverage, as the average would else remember the beginning for long.
+        decay: weight of the old average at each optimizer step. Early steps use min(decay, (1 + step) / (10 + step)) as
+            in TensorFlow's ExponentialMovingAverage, because the average would otherwise stay near the initial values.
     """
 
     def __init__(self, decay: float) -> None:
@@ -23,10 +23,10 @@ class Average(Callback):
         self.steps = 0
         self.average: dict[str, torch.Tensor] = {}
         self._training: dict[str, torch.Tensor] | None = None
-        """The parameters that training goes on with, while the average stands in their place."""
+        """The training parameters, kept here while the network holds the average."""
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
-        """Begin with the parameters as they are; in a resumed run, put those of training back in their place."""
+        """Start the average from the current parameters; in a resumed run, restore the training parameters."""
         if self._training is not None:
             self._put(module, self._training)
             self._training = None
@@ -34,7 +34,7 @@ class Average(Callback):
             self.average = _copies(module)
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_index: int) -> None:
-        """Move the average after an optimizer step."""
+        """Update the average after an optimizer step."""
         if trainer.global_step == self.steps:
             return
         self.steps = trainer.global_step
@@ -44,33 +44,33 @@ class Average(Callback):
                 self.average[name].lerp_(parameter, 1 - decay)
 
     def on_validation_start(self, trainer: Any, module: Any) -> None:
-        """Score the average."""
+        """Put the average into the network for validation."""
         if trainer.state.fn == "fit":
             self._training = _copies(module)
             self._put(module, self.average)
 
     def on_validation_end(self, trainer: Any, module: Any) -> None:
-        """Go on training. Checkpoint callbacks come later and find the average in `on_save_checkpoint`."""
+        """Put the training parameters back; `on_save_checkpoint` writes the average into later checkpoints."""
         if trainer.state.fn == "fit" and self._training is not None:
             self._put(module, self._training)
             self._training = None
 
     def on_save_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
-        """Keep the average as the parameters, and those of training beside it."""
+        """Save the average as `state_dict` and the training parameters beside it."""
         checkpoint["training_parameters"] = {name: value.clone() for name, value in checkpoint["state_dict"].items()}
         checkpoint["state_dict"] = {name: value.clone() for name, value in self.average.items()}
 
     def on_load_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
-        """Take both up again."""
+        """Restore the average and the training parameters."""
         self.average = {name: value.clone() for name, value in checkpoint["state_dict"].items()}
         self._training = checkpoint["training_parameters"]
 
     def state_dict(self) -> dict[str, Any]:
-        """How many steps are in the average."""
+        """Return the number of steps in the average."""
         return {"steps": self.steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Restore the number of steps."""
         self.steps = state_dict["steps"]
 
     def _put(self, module: Any, values: dict[str, torch.Tensor]) -> None:

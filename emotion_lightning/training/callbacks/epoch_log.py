@@ -1,4 +1,4 @@
-"""A line in the log after each epoch."""
+"""Log one line after each epoch."""
 
 import logging
 from typing import Any
@@ -11,14 +11,14 @@ log = logging.getLogger(__name__)
 
 
 class EpochLines(Callback):
-    """A line in the log after each epoch, from the history's last row."""
+    """Logs one line after each epoch, from the last row of the history."""
 
     def __init__(self, monitor: str, history: History) -> None:
         self.monitor = monitor
         self.history = history
 
     def on_validation_end(self, trainer: Any, module: Any) -> None:
-        """Write the losses and the main scores."""
+        """Log the losses and the main scores."""
         if trainer.sanity_checking or not trainer.is_global_zero or trainer.state.fn != "fit":
             return
         seen = self.history.rows[-1]

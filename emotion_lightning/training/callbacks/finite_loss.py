@@ -1,4 +1,4 @@
-"""The end of a run whose loss is not a number."""
+"""Stop training if the loss is not finite."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from emotion_lightning.models import nonfinite
 
 
 class FiniteLoss(Callback):
-    """Ends a run whose loss is not a number: Lightning would train on and call the ruin its best."""
+    """Stops a run whose loss is NaN or infinite; Lightning would train on and could select a ruined epoch as best."""
 
     def __init__(self, row_ids: Sequence[str]) -> None:
         self.row_ids = row_ids
@@ -19,12 +19,16 @@ class FiniteLoss(Callback):
         self._looks = False
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_index: int) -> None:
-        """Decide whether to look at its loss; on a GPU at every tenth only, since looking waits for the device."""
+        """Decide whether to check the loss: on a GPU only every tenth batch, because the check waits for the device."""
         self._batch = batch
         self._looks = trainer.strategy.root_device.type == "cpu" or batch_index % 10 == 0
 
     def on_before_backward(self, trainer: Any, module: Any, loss: Any) -> None:
-        """Look at the loss before its gradients ruin what it came from."""
+        """Check the loss before its gradients ruin the parameters.
+
+        Raises:
+            UserError: the loss is not finite.
+        """
         if not self._looks or bool(torch.isfinite(loss)):
             return
         rates = ", ".join(f"{group['lr']:.2g}" for group in trainer.optimizers[0].param_groups)

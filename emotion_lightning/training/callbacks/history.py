@@ -1,4 +1,4 @@
-"""How a run went, epoch by epoch."""
+"""Record the metrics of each epoch in history.csv."""
 
 import csv
 from pathlib import Path
@@ -10,17 +10,17 @@ from lightning.pytorch.callbacks import Callback
 from emotion_lightning.runs.files import atomic_write
 
 Row = dict[str, float]
-"""A validation: `epoch` counted from 1, `step`, `train/loss` if there were steps, and every metric under `val/`."""
+"""One validation: `epoch` (from 1), `step`, `train/loss` if there were steps, and every metric under `val/`."""
 
 
 class History(Callback):
-    """A row for each validation, which stands in history.csv and in checkpoints, so that a resumed run has them all.
+    """Records one row per validation, in history.csv and in checkpoints, so that a resumed run has all rows.
 
     Args:
-        file: where it is written.
+        file: path of history.csv.
 
     Attributes:
-        rows: of the validations so far; train/loss is the mean over the epoch's steps, in the first process.
+        rows: one row per validation so far; train/loss is the mean over the epoch's batches in this process.
     """
 
     def __init__(self, file: Path) -> None:
@@ -29,16 +29,16 @@ class History(Callback):
         self._losses: list[torch.Tensor] = []
 
     def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
-        """Start a new mean."""
+        """Start a new mean of the training loss."""
         self._losses = []
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_index: int) -> None:
-        """Keep the loss of a step, on its device: reading it would wait."""
-        # Lightning has divided it among the batches of an optimizer step.
+        """Keep the loss of a batch on its device; reading the value would wait for the device."""
+        # Lightning divides the loss by the number of accumulated batches; undo that.
         self._losses.append(outputs["loss"].detach() * trainer.accumulate_grad_batches)
 
     def on_validation_end(self, trainer: Any, module: Any) -> None:
-        """Add the row. Checkpoint callbacks come later, so that the best one has it too."""
+        """Add a row. Checkpoint callbacks run later, so the best checkpoint contains it."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         row: Row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
@@ -50,17 +50,17 @@ class History(Callback):
             write(self.file, self.rows)
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows, and the losses of the epoch so far."""
+        """Return the rows, and the training losses of the current epoch."""
         return {"rows": [dict(row) for row in self.rows], "losses": [float(loss) for loss in self._losses]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with them."""
+        """Restore the rows and losses."""
         self.rows = [dict(row) for row in state_dict["rows"]]
         self._losses = [torch.tensor(loss) for loss in state_dict["losses"]]
 
 
 def write(file: Path, rows: list[Row]) -> None:
-    """Write rows as csv, in one step."""
+    """Write rows as CSV; the file is replaced atomically."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     with atomic_write(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as opened:
         writer = csv.DictWriter(opened, names, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Clean stops."""
+"""Save a checkpoint and stop when a signal arrives."""
 
 import logging
 import os
@@ -17,10 +17,11 @@ log = logging.getLogger(__name__)
 
 
 class StopOnSignal(Callback):
-    """On Ctrl-C, SIGTERM and a cluster's warning: finish the optimizer step, save last.ckpt, and leave.
+    """Finishes the optimizer step, saves last.ckpt and exits on Ctrl-C, SIGTERM or a cluster's preemption signal.
 
-    Lightning 2.6 leaves with 1 and 0 and saves nothing. Validation is finished first, so that no epoch is trained
-    again. A second signal leaves at once, with the checkpoint before it. On a cluster's warning the job is requeued.
+    Lightning 2.6 exits with code 1 (Ctrl-C) or 0 (SIGTERM) and saves no checkpoint. At the end of an epoch, validation
+    is finished first, so that the epoch need not be trained again. A second signal exits at once and leaves the
+    previous checkpoint in place. After a preemption signal the job is requeued.
     """
 
     def __init__(self, last: Path) -> None:
@@ -29,49 +30,49 @@ class StopOnSignal(Callback):
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
-        """Take the signals over from Lightning, which has taken them behind on_fit_start."""
-        # submitit lets SIGTERM pass and waits for its own signal.
+        """Install our signal handlers; Lightning installs its own after on_fit_start, so ours must come later."""
+        # submitit ignores SIGTERM and waits for its own signal.
         taken = [signal.SIGINT] if slurm.in_submitit() else [signal.SIGINT, signal.SIGTERM]
         for number in [*taken, slurm.preemption_signal()]:
             if number is not None:
                 self._before[number] = signal.signal(number, self._note)
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_index: int) -> None:
-        """Stop here if a signal came, to any of the processes."""
+        """Save and stop after this batch if any process received a signal."""
         if at_whole_step(trainer, batch_index) and self._any(trainer):
             trainer.save_checkpoint(self.last)
             self._leave(trainer)
 
     def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
-        """Stop between epochs: the end of the last one has been saved."""
+        """Stop between epochs; the checkpoint at the end of the last epoch is already saved."""
         if trainer.global_step and self._any(trainer):
             self._leave(trainer)
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
-        """Stop behind the last epoch; a resumed run goes on with the test."""
+        """Stop after the last epoch; a resumed run continues with the final scoring."""
         if self._any(trainer):
             self._leave(trainer)
 
     def teardown(self, trainer: Any, module: Any, stage: str) -> None:
-        """Give the signals back."""
+        """Restore the previous signal handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
 
     def _note(self, number: int, _: Any) -> None:
         if self._received is not None:
-            # The server of a W&B sweep stops a run by W&B's own thread, with SIGINT, and by the agent, with SIGTERM.
+            # A W&B sweep stops a run with two signals: SIGINT from W&B's own thread and SIGTERM from the agent.
             if slurm.in_wandb_sweep() and number != self._received:
                 return
             raise Stopped(number)
         self._received = number
-        # Not through logging, in the middle of which the signal may have come.
+        # Do not use logging here: the signal may have interrupted a logging call.
         os.write(sys.stderr.fileno(), b"Stopping at the next whole step; a second signal leaves at once.\n")
 
     def _any(self, trainer: Any) -> bool:
         came = self._received is not None
         if trainer.world_size > 1:
-            # All leave at one step, or the others would wait for ever for the one that left.
+            # All processes must stop at the same step, or the others would wait forever for the one that left.
             came = trainer.strategy.reduce_boolean_decision(came, all=False)
         return came
 
@@ -82,7 +83,7 @@ class StopOnSignal(Callback):
             name, go_on = signal.Signals(number).name, run_folder.resume(self.last.parent.parent)
             log.warning("Stopped by %s at step %d; go on with %s", name, trainer.global_step, go_on)
             if warning and slurm.in_submitit():
-                self._before[number](number, None)  # submitit's own, which requeues and leaves
+                self._before[number](number, None)  # submitit's handler requeues the job and exits
             elif warning:
                 slurm.requeue()
         raise Stopped(signal.SIGTERM if warning else number)

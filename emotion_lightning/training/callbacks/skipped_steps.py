@@ -1,4 +1,4 @@
-"""What the gradient scaler does in float16."""
+"""Count optimizer steps that the gradient scaler skips in float16."""
 
 import logging
 from collections import deque
@@ -11,20 +11,21 @@ from emotion_lightning.errors import UserError
 log = logging.getLogger(__name__)
 
 WINDOW = 100
-"""Optimizer steps that are looked back upon."""
+"""Number of recent optimizer steps that are checked."""
 
 MANY = 20
-"""Skipped ones of them that are too many. A few at the start are how the scaler finds its scale."""
+"""Skipped steps within the window that trigger a warning. A few at the start are normal: the scaler finds its scale."""
 
 
 class SkippedSteps(Callback):
-    """Counts the steps that the gradient scaler skips, and tells of a storm of them.
+    """Counts the steps that the gradient scaler skips. Warns at MANY skipped steps, raises if all WINDOW were skipped.
 
-    A skipped step is a batch that taught nothing, and nobody is told: the loss still comes down a little in the others.
+    The network learns nothing from a skipped step, and PyTorch does not report it. Skipped steps are easy to miss
+    because the loss still falls slowly through the other steps.
 
     Attributes:
         steps: optimizer steps so far.
-        skipped: those that were skipped.
+        skipped: how many of them were skipped.
     """
 
     def __init__(self) -> None:
@@ -36,16 +37,20 @@ class SkippedSteps(Callback):
         self._step = 0
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
-        """Note the scale that training starts or goes on with."""
+        """Note the loss scale and the step at which training starts or resumes."""
         if trainer.scaler is not None:
             self._scale, self._step = trainer.scaler.get_scale(), trainer.global_step
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_index: int) -> None:
-        """Count an optimizer step: where it was skipped, the scale went down."""
+        """Count an optimizer step; it was skipped if the loss scale has decreased.
+
+        Raises:
+            UserError: all of the last WINDOW steps were skipped.
+        """
         if trainer.scaler is None or trainer.global_step == self._step:
             return
         self._step = trainer.global_step
-        # This waits for the device, as the scaler has just done.
+        # get_scale waits for the device; this costs little because the scaler has just waited too.
         scale = trainer.scaler.get_scale()
         self._recent.append(scale < self._scale)
         self.steps += 1
@@ -67,15 +72,15 @@ class SkippedSteps(Callback):
             log.warning(told)
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
-        """Say how many were skipped in all."""
+        """Log how many steps were skipped in total."""
         if self.skipped:
             log.info("%d of %d optimizer steps were skipped by the gradient scaler.", self.skipped, self.steps)
 
     def state_dict(self) -> dict[str, Any]:
-        """Kept in checkpoints, so that a resumed run goes on counting."""
+        """Return the counts for the checkpoint, so that a resumed run continues them."""
         return {"steps": self.steps, "skipped": self.skipped, "recent": list(self._recent), "told": self._told}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Restore the counts."""
         self.steps, self.skipped, self._told = state_dict["steps"], state_dict["skipped"], state_dict["told"]
         self._recent = deque(state_dict["recent"], maxlen=WINDOW)

@@ -1,4 +1,4 @@
-"""Where metrics go besides the run folder: Weights & Biases, MLflow, TensorBoard, a CSV file, or nowhere."""
+"""Loggers: Weights & Biases, MLflow, TensorBoard, a CSV file, or none."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -17,11 +17,11 @@ _MODULES: dict[type[config.Logger], tuple[str, str]] = {
     config.MLflow: ("mlflow", "mlflow-skinny"),
     config.TensorBoard: ("tensorboard", "tensorboard"),
 }
-"""Module and package of a logger that is not installed with everything else; its extra is named as its option."""
+"""Module and package of each logger that is not installed by default; its extra has the name of its option."""
 
 
 def check_tracker(settings: config.Logger) -> None:
-    """Raise UserError for a package that is not installed or a server that does not answer."""
+    """Raise UserError if the logger's package is not installed or its server does not answer."""
     for kind, (module, package) in _MODULES.items():
         if isinstance(settings, kind) and importlib.util.find_spec(module) is None:
             option = schema.schema_of(settings)
@@ -31,7 +31,7 @@ def check_tracker(settings: config.Logger) -> None:
 
 
 def check(settings: config.Logger) -> None:
-    """Raise UserError, before any other work, if the logger cannot work as asked."""
+    """Raise UserError if the logger cannot work as configured; called before any other work."""
     if isinstance(settings, config.WandB):
         wandb_logger.is_offline(settings)
     else:
@@ -40,19 +40,19 @@ def check(settings: config.Logger) -> None:
 
 @contextmanager
 def run(settings: config.Logger, folder: Path, *, resolved: dict[str, Any], multirun: bool) -> Iterator[Run]:
-    """A logger that is closed when training ends, also by an error, and before the next job of a multirun.
+    """Open a logger and close it when training ends, also after an error.
 
     Args:
-        settings: which logger.
+        settings: the logger's settings.
         folder: the run folder.
-        resolved: every setting, secrets redacted.
-        multirun: the run is a job of a multirun, whose folder then names the W&B group.
+        resolved: all settings, with secrets redacted.
+        multirun: whether the run is a job of a multirun; its folder then names the group in W&B and MLflow.
     """
     from lightning.pytorch.utilities import rank_zero_only
 
     match settings:
         case _ if getattr(rank_zero_only, "rank", 0) != 0:
-            yield Run(False)  # of several processes the first alone logs
+            yield Run(False)  # with several processes, only the first one logs
         case config.WandB():
             yield from wandb_logger.wandb_run(settings, folder, resolved=resolved, multirun=multirun)
         case config.MLflow():

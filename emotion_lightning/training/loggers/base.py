@@ -1,4 +1,4 @@
-"""What a logger is told besides Lightning's metrics, and the loggers of MLflow and TensorBoard."""
+"""What a logger receives besides Lightning's metrics: final numbers, tables, pictures and the model."""
 
 import logging
 from pathlib import Path
@@ -15,33 +15,37 @@ log = logging.getLogger(__name__)
 
 
 class Run:
-    """A logger for Lightning, and the few things that it is told at the end."""
+    """Wraps a Lightning logger and adds what is logged at the end of a run.
+
+    Args:
+        lightning_logger: passed to the Trainer; False for no logger.
+    """
 
     def __init__(self, lightning_logger: Any) -> None:
         self.lightning_logger = lightning_logger
 
     def summary(self, values: dict[str, Any]) -> None:
-        """Keep final numbers by name."""
+        """Log the final numbers by name."""
         if self.lightning_logger:
             self.lightning_logger.log_metrics({name: value for name, value in values.items() if value is not None})
 
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
-        """Keep a table, where the logger can."""
+        """Log a table, if the logger supports it."""
 
     def media(self, pictures: dict[str, Path], page: str, card: RunCard) -> None:
-        """Keep pictures by name, a page of HTML and what can be drawn of a run, where the logger can."""
+        """Log pictures, the report as HTML and charts of the run, if the logger supports them."""
 
     @property
     def sends_texts(self) -> bool:
-        """Whether texts may be sent."""
+        """Whether texts of the dataset may be logged."""
         return False
 
     def model(self, folder: Path) -> None:
-        """Keep the model folder, where the settings say so."""
+        """Log the model folder, if the settings ask for it."""
 
 
 def confusion(card: RunCard) -> tuple[list[str], list[list[Any]]]:
-    """A table: how often each label was found, given wrongly, missed, and rightly left out."""
+    """Return columns and rows of a table with the confusion counts of each label."""
     truth, decided = card.truth, card.decisions
     cells = [truth & decided, ~truth & decided, truth & ~decided, ~truth & ~decided]
     counts = np.stack([cell.sum(axis=0) for cell in cells], axis=1)
@@ -50,7 +54,7 @@ def confusion(card: RunCard) -> tuple[list[str], list[list[Any]]]:
 
 
 def mistakes(card: RunCard) -> tuple[list[str], list[list[Any]]]:
-    """A table: the rows with the largest loss, with their texts."""
+    """Return columns and rows of a table with the texts that have the largest loss."""
     rows: list[list[Any]] = [
         [wrong.identifier, wrong.text, ", ".join(wrong.gold), ", ".join(wrong.predicted), wrong.loss]
         for wrong in card.mistakes()
@@ -59,23 +63,23 @@ def mistakes(card: RunCard) -> tuple[list[str], list[list[Any]]]:
 
 
 def thinned(curve: np.ndarray, points: int = 100) -> list[float]:
-    """As many points of a curve as a screen can show, both ends among them."""
+    """Return at most `points` evenly spaced points of a curve, including both ends."""
     kept = np.unique(np.linspace(0, len(curve) - 1, min(points, len(curve))).round().astype(int))
     found: list[float] = curve[kept].tolist()
     return found
 
 
 def group_and_name(settings: config.WandB | config.MLflow, folder: Path, *, multirun: bool) -> tuple[str | None, str]:
-    """What a tracker calls a run: a job of a multirun by what sets it apart, in the multirun's group."""
+    """Return the group and name of a run in W&B or MLflow; a multirun job is named by the settings it varies."""
     found = jobs.name(folder)
     group = found[0] if found else folder.parent.name if multirun else None
     name = found[1] if found else f"{folder.parent.name}/{folder.name}"
-    # Folders may be named by others.
+    # Names of folders may contain characters that cannot be printed.
     return settings.group or (group and printable(group)), settings.name or printable(name)
 
 
 def dotted(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under dotted names.
+    """Flatten nested settings to dotted names.
 
     >>> dotted({"optimizer": {"lr": 0.1}, "seed": 1})
     {'optimizer.lr': 0.1, 'seed': 1}

@@ -1,4 +1,4 @@
-"""Metrics in a CSV file."""
+"""Log metrics to a CSV file."""
 
 import csv
 import warnings
@@ -10,7 +10,7 @@ from emotion_lightning.training import checkpoint_io
 
 
 def csv_logger(folder: Path) -> Any:
-    """Lightning's CSV logger, which would remove the metrics.csv of a run that goes on; here it goes on too."""
+    """Return Lightning's CSV logger; a resumed run keeps rows before its checkpoint, which Lightning would delete."""
     from lightning.pytorch.loggers import CSVLogger
 
     file = folder / "metrics.csv"
@@ -28,6 +28,6 @@ def csv_logger(folder: Path) -> Any:
 
 
 def last_step(folder: Path) -> int | None:
-    """The step that a run goes on from; those after it are taken, and logged, again. None of a new run."""
+    """Return the step of last.ckpt, from which a resumed run trains and logs again; None for a new run."""
     last = folder / run_folder.CHECKPOINTS / "last.ckpt"
     return int(checkpoint_io.load(last)["global_step"]) if last.is_file() else None

@@ -1,4 +1,4 @@
-"""Runs in MLflow."""
+"""Log runs to MLflow."""
 
 import logging
 import os
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 def check_server(uri: str) -> None:
     """Raise UserError if a tracking server does not answer within ten seconds."""
-    # MLflow would try for minutes, behind the reading of the data.
+    # MLflow itself would retry for minutes, and only after the data has been read.
     place = urllib.parse.urlsplit(uri)
     if place.scheme not in ("http", "https"):
         return
@@ -35,20 +35,22 @@ def check_server(uri: str) -> None:
 
 
 def tracking_uri(settings: config.MLflow) -> str:
-    """Where MLflow keeps runs: the setting, the environment, else a file in this folder."""
-    # Whole, for MLflow opens a path only once in a process, whichever folder it is in by then.
+    """Return MLflow's tracking URI: the setting, else MLFLOW_TRACKING_URI, else mlflow.db in the current folder."""
+    # An absolute path: MLflow resolves a path once per process, and the current folder may have changed by then.
     return settings.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').resolve()}"
 
 
 def _mlflow_name(name: str) -> str:
-    """A name of a number that MLflow takes: letters, digits and _-.: with spaces, and a label as one part of a path.
+    """Return a metric name that MLflow accepts.
+
+    Letters, digits, `_`, `-`, `.` and spaces stay. A slash in a label is replaced: a label is one segment of the path.
 
     >>> _mlflow_name("test/f1/joy"), _mlflow_name("test/f1/a/b & c")
     ('test/f1/joy', 'test/f1/a_2F_b _26_ c')
     """
     parts = name.split("/", 2)
     found = [re.sub(r"[^\w.\- ]", lambda other: f"_{ord(other[0]):X}_", part) for part in parts]
-    # The longest that MLflow takes.
+    # MLflow accepts at most 250 characters.
     return "/".join("_2E_" + part[1:] if part in (".", "..") else part for part in found)[:250]
 
 
@@ -79,15 +81,18 @@ class _MLflowRun(base.Run):
 def mlflow_run(
     settings: config.MLflow, folder: Path, *, resolved: dict[str, Any], multirun: bool
 ) -> Iterator[base.Run]:
-    """An MLflow run that is ended with the block; one that the folder began goes on.
+    """Open an MLflow run and end it with the block; a resumed run continues the MLflow run of its folder.
 
     Args:
-        settings: where it is kept.
+        settings: of the MLflow logger.
         folder: the run folder.
-        resolved: every setting by dotted name, secrets redacted.
+        resolved: all settings by dotted name, with secrets redacted.
         multirun: whether the run is a job of a multirun.
+
+    Raises:
+        UserError: the tracking URI cannot be used.
     """
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # no git is no reason to complain
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # no warning on a machine without git
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -111,7 +116,7 @@ def mlflow_run(
         where = redaction.text(uri)
         raise UserError(f"logger.tracking_uri={where} cannot be used: {redaction.text(str(error))}") from error
     if run_id is None:
-        # Of a run that goes on they are known, and MLflow lets none be changed.
+        # Only for a new run: MLflow does not allow parameters to be changed later.
         named.log_hyperparams(resolved)
     else:
         client.update_run(run_id, status="RUNNING")

@@ -1,4 +1,4 @@
-"""Runs in TensorBoard."""
+"""Log runs to TensorBoard."""
 
 import logging
 import warnings
@@ -37,12 +37,12 @@ class _TensorBoardRun(base.Run):
 
 
 def tensorboard_run(folder: Path, *, resolved: dict[str, Any], step: int | None) -> Iterator[base.Run]:
-    """Event files in the run folder.
+    """Write TensorBoard event files into the run folder.
 
     Args:
         folder: the run folder.
-        resolved: every setting by dotted name, secrets redacted.
-        step: that the run goes on from; what was logged behind it is dropped. None of a new run.
+        resolved: all settings by dotted name, with secrets redacted.
+        step: the step that a resumed run continues from; later events are dropped. None for a new run.
     """
     from lightning.pytorch.loggers import TensorBoardLogger
 

@@ -1,4 +1,4 @@
-"""Where metrics go besides the run folder: Weights & Biases, MLflow, TensorBoard, a CSV file, or nowhere."""
+"""Log runs to Weights & Biases."""
 
 import dataclasses
 import logging
@@ -37,7 +37,7 @@ class _WandbRun(Run):
         import wandb
 
         images = {f"pictures/{name}": wandb.Image(str(file)) for name, file in pictures.items()}
-        # Without W&B's own style sheet, which is on the network.
+        # inject=False: do not load W&B's style sheet from the network.
         html = wandb.Html(page, inject=False, data_is_not_path=True)
         curves = {card.labels[i]: curve for i in card.by_support() if (curve := card.curve(i)) is not None}
         drawn = wandb.plot.line_series(
@@ -68,17 +68,17 @@ class _WandbRun(Run):
 
 
 def wandb_run(settings: config.WandB, folder: Path, *, resolved: dict[str, Any], multirun: bool) -> Iterator[Run]:
-    """A W&B run that is closed with the block; one that the folder began goes on."""
+    """Open a W&B run and close it with the block; a resumed run continues the W&B run of its folder."""
     import wandb
     from lightning.pytorch.loggers import WandbLogger
 
     offline = is_offline(settings)
     id_file = folder / "wandb" / "id.txt"
     run_id = settings.id or (id_file.read_text().strip() if id_file.exists() else None)
-    # A variable may stand in any of these texts: ${oc.env:…} is resolved by now.
+    # Any of these texts may contain a secret from an environment variable: ${oc.env:…} is already resolved.
     said = redaction.settings(dataclasses.asdict(settings))
     group, name = base.group_and_name(settings, folder, multirun=multirun)
-    # Not by WandbLogger, whose `offline` sets an environment variable for the next job too.
+    # Call wandb.init here: WandbLogger(offline=True) sets an environment variable that the next job would inherit.
     (folder / "wandb").mkdir(parents=True, exist_ok=True)
     with _redacted_command():
         experiment = wandb.init(
@@ -93,7 +93,8 @@ def wandb_run(settings: config.WandB, folder: Path, *, resolved: dict[str, Any],
             id=run_id,
             resume="allow" if run_id else None,
             mode="offline" if offline else "online",
-            # A swept group would lock a nested dict (`model`) against the resolved one: dotted names never collide.
+            # A sweep locks the keys that it varies. A config group that is swept (`model`) would collide with the
+            # nested dict of the same name; dotted names never collide.
             config=base.dotted(resolved),
             settings=wandb.Settings(silent=True, console="off"),
         )
@@ -109,17 +110,17 @@ def wandb_run(settings: config.WandB, folder: Path, *, resolved: dict[str, Any],
         yield _WandbRun(WandbLogger(experiment=experiment, save_dir=folder), settings)
         code = 0
     except Stopped:
-        # A run that the server of a sweep stopped early has not failed: its scores count for the search.
+        # A run that a W&B sweep stopped early has not failed: the search uses its scores.
         code = 0 if slurm.in_wandb_sweep() else 1
         raise
     finally:
-        # Left open, the next job of a multirun would write into this run.
+        # If the run stayed open, the next job of a multirun would write into it.
         wandb.finish(exit_code=code)
 
 
 @contextmanager
 def _redacted_command() -> Iterator[None]:
-    """W&B keeps the command line as it stands; in here it holds no secrets."""
+    """Redact secrets in sys.argv, because W&B stores the command line."""
     typed = sys.argv
     sys.argv = [typed[0], *map(redaction.argument, typed[1:])]
     try:
@@ -129,7 +130,11 @@ def _redacted_command() -> Iterator[None]:
 
 
 def is_offline(settings: config.WandB) -> bool:
-    """Whether W&B keeps the run on this machine; UserError where it may not and has no key."""
+    """Return whether W&B keeps the run on this machine only.
+
+    Raises:
+        UserError: the setting is mode=online, but there is no API key.
+    """
     import wandb
 
     if os.environ.get("WANDB_MODE", "") in ("offline", "dryrun", "disabled"):
