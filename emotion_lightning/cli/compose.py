@@ -34,9 +34,6 @@ def in_multirun() -> bool:
     return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-# ------------------------------------------------------------------------------------------------------- earlier runs
-
-
 def with_earlier_run(command: str, arguments: list[str], *, multirun: bool) -> list[str]:
     """Put the settings of the run that resume= or from_run= names before the arguments.
 
@@ -83,9 +80,6 @@ def _folder(path: str) -> Path:
     if not folder.is_dir():
         raise UserError(f"{path} is not a folder; give the folder of a run.")
     return folder
-
-
-# -------------------------------------------------------------------------------------------------------------- sweeps
 
 
 def settings_of(command: str, arguments: list[str]) -> Any:

@@ -26,9 +26,6 @@ _OF_A_MODEL = re.compile(
 """Files of a repository that belong to a model. A repository with files of two models could not be loaded."""
 
 
-# -------------------------------------------------------------------------------------------------------------- upload
-
-
 def upload(folder: Path, repository: str, *, private: bool = True, run: Path | None = None) -> str:
     """Upload a model folder in one commit, with a model card.
 

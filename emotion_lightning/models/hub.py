@@ -21,9 +21,6 @@ REPOSITORY_FILES = (*WEIGHTS, "*.json", "tokenizer.model", manifest.NAME)
 MAY_WRITE = f"{LOG_IN}, with a token that may write"
 
 
-# ----------------------------------------------------------------------------------------------------------- from there
-
-
 def fetch_run(run: str, *, setting: str = "run") -> str:
     """The folder of a run: what `hf:user/name` names is downloaded to the hub's own cache; a folder is what it is.
 
@@ -104,9 +101,6 @@ def _cached(name: hub_name.HubName) -> str | None:
     except LocalEntryNotFoundError:
         return None
     return folder if (Path(folder) / CARD).is_file() else None
-
-
-# ----------------------------------------------------------------------------------------------------------- both ways
 
 
 class Unreachable(Exception):

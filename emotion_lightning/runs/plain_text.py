@@ -1,10 +1,6 @@
 """Convert text to one printable line, and escape it for Markdown."""
 
 import re
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 def markdown_line(text: str) -> str:
