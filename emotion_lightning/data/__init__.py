@@ -1,1 +1,1 @@
-"""Texts and labels: read, checked, split, tokenized and in batches."""
+"""Texts and labels: read, check, split, tokenize and batch."""

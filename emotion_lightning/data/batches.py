@@ -1,6 +1,6 @@
-"""Tokens, and batches of texts of similar length.
+"""Tokenization, and batches of texts of similar length.
 
-Emotion texts are short and uneven: in random batches of 32 half of what is computed is padding.
+Emotion texts are short and vary in length: in random batches of 32, half of the computation is padding.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,10 +19,10 @@ from emotion_lightning.data.labels import Targets
 from emotion_lightning.errors import UserError
 
 Batch = dict[str, Any]
-"""Tensors by name, and a few plain numbers; `data.batches.Collate` tells which."""
+"""Tensors by name, and a few plain numbers; see `Collate`."""
 
 WINDOW = 128
-"""Batches whose texts are sorted by length together in evaluation."""
+"""In evaluation, the texts of this many batches are sorted by length together."""
 
 _TEXTS_AT_ONCE = 1000
 
@@ -36,7 +36,7 @@ class Tokens:
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """Tokens in each text."""
+        """Number of tokens of each text."""
         return np.diff(self.starts)
 
     def __len__(self) -> int:
@@ -49,7 +49,11 @@ class Tokens:
 def tokenize(
     texts: Sequence[str], tokenizer: Any, *, max_tokens: int | None, clean: Sequence[config.CleaningStep] = ()
 ) -> Tokens:
-    """Clean and tokenize with special tokens, cut to `max_tokens`; None does not cut."""
+    """Clean and tokenize texts, with special tokens, truncated to `max_tokens` (None: not truncated).
+
+    Raises:
+        UserError: a text cannot be encoded in UTF-8.
+    """
     cleaned = cleaner(clean)
     cut = {"truncation": True, "max_length": max_tokens} if max_tokens is not None else {"truncation": False}
     pieces = [np.zeros(0, np.int32)]
@@ -60,7 +64,7 @@ def tokenize(
             ids = tokenizer(some, return_attention_mask=False, return_token_type_ids=False, verbose=False, **cut)[
                 "input_ids"
             ]
-        except TypeError as error:  # the tokenizer's word for half a character (a lone surrogate), which UTF-8 lacks
+        except TypeError as error:  # raised by the tokenizer for a lone surrogate, which UTF-8 cannot encode
             for number, text in enumerate(some, start=start + 1):
                 if not isinstance(text, str) or text != text.encode(errors="replace").decode():
                     raise UserError(f"Text {number} is {ascii(text)[:60]}, which is no text in UTF-8.") from error
@@ -71,7 +75,7 @@ def tokenize(
 
 
 class EmotionRows(Dataset[int]):
-    """Row numbers of tokenized texts; `Collate` turns some of them into a batch."""
+    """Dataset of row numbers of tokenized texts; `Collate` turns row numbers into a batch."""
 
     def __init__(self, tokens: Tokens, targets: Targets | None) -> None:
         self.tokens = tokens
@@ -86,18 +90,19 @@ class EmotionRows(Dataset[int]):
 
 @dataclass
 class Collate:
-    """Makes a batch of rows, each padded to the longest among them.
+    """Turns row numbers into a batch, padded to its longest text.
 
-    A batch holds `input_ids`, [batch, token], int64, padded on the right; `attention_mask`, the same shape, only where
-    something is padded; `rows`, [batch]; `tokens`, how many there are, an int; and, where the texts are labelled,
-    `targets`, [batch, label], float32.
+    A batch holds `input_ids`, [batch, token], int64, padded on the right; `attention_mask`, of the same shape, only if
+    a text is padded; `rows`, [batch], the row numbers; `tokens`, the number of tokens without padding, an int; and, if
+    the texts are labelled, `targets`, [batch, label], float32.
 
-    With batches of unlike size, `weight` is the batch's rows over those of a mean batch, so that each row counts alike.
+    If batches differ in size, `weight` is the number of rows of the batch divided by the mean, so that each row has the
+    same weight in the loss.
 
     Args:
-        dataset: whose rows.
-        pad_token_id: of the tokenizer.
-        mean_rows: rows of a mean batch, in training with a token budget.
+        dataset: dataset of the rows.
+        pad_token_id: padding token of the tokenizer.
+        mean_rows: mean number of rows of a batch; only in training with a token budget.
     """
 
     dataset: EmotionRows
@@ -105,12 +110,12 @@ class Collate:
     mean_rows: float | None = None
 
     def __call__(self, rows: Sequence[int]) -> Batch:
-        """The batch of these rows."""
+        """Make the batch of these rows."""
         tokens = self.dataset.tokens
         numbers = np.asarray(rows)
         lengths = tokens.lengths[numbers]
         ends = np.cumsum(lengths)
-        # Where each token stands in its text, and from there in the array of all tokens: no step for each text.
+        # Position of each token in its text, and then in the array of all tokens, without a Python loop over texts.
         places = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
         flat = tokens.ids[np.repeat(tokens.starts[numbers], lengths) + places].astype(np.int64)
         batch: Batch = {"rows": torch.from_numpy(numbers.astype(np.int64)), "tokens": len(flat)}
@@ -128,19 +133,19 @@ class Collate:
 
 
 class ShuffledByLength(Sampler[list[int]]):
-    """Training batches: shuffled rows, sorted by length within windows, the batches shuffled again.
+    """Training batches: rows are shuffled and sorted by length within windows, then the batches are shuffled.
 
-    The order of an epoch depends on the seed and the epoch alone, so that a resumed run goes on with the rows that the
-    interrupted one had not seen. Every process gets the same number of batches, every epoch too.
+    The order of an epoch depends only on the seed and the epoch, so that a resumed run continues with the rows that the
+    interrupted run had not seen. All processes and all epochs have the same number of batches.
 
     Args:
-        lengths: tokens in each row.
-        batch_size: rows in a batch.
-        batch_tokens: tokens in a batch at most, padding counted; takes the place of `batch_size`.
-        window: batches that are sorted by length together; 1 leaves them as they were shuffled.
-        seed: of the order.
-        process: number of this process.
-        processes: how many share the rows.
+        lengths: number of tokens of each row.
+        batch_size: number of rows in a batch.
+        batch_tokens: maximum number of tokens in a batch, padding included; replaces `batch_size`.
+        window: the rows of this many batches are sorted by length together; 1 gives random batches.
+        seed: seed of the order.
+        process: rank of this process.
+        processes: number of processes that share the rows.
     """
 
     def __init__(
@@ -163,10 +168,11 @@ class ShuffledByLength(Sampler[list[int]]):
         self.processes = processes
         self.epoch = 0
         self.skip = 0
-        """Batches of the coming epoch that an interrupted run has trained on."""
+        """Number of batches of the next epoch to skip, because the interrupted run has trained on them."""
         self._steps: int | None = None
         if batch_tokens is not None:
-            # Each order is cut otherwise, by a few batches; a little room, and all epochs can have as many.
+            # The number of batches varies a little with the order of rows. With 1 % more than the first epoch needs,
+            # all epochs can have the same number.
             cut = len(self._cut_by_tokens(self._shuffled(np.random.default_rng((seed, 0))), batch_tokens))
             self._steps = -(-int(1.01 * cut) // processes)
 
@@ -177,31 +183,31 @@ class ShuffledByLength(Sampler[list[int]]):
 
     @property
     def mean_rows(self) -> float | None:
-        """Rows of a mean batch, where batches differ."""
+        """Mean number of rows of a batch, if batches differ in size; otherwise None."""
         return None if self._steps is None else len(self.lengths) / (self._steps * self.processes)
 
     @property
     def sampler(self) -> "ShuffledByLength":
-        """Itself: Lightning tells the epoch to the sampler inside a batch sampler, never to the batch sampler."""
+        """Itself: Lightning calls `set_epoch` on the `sampler` of a batch sampler, not on the batch sampler."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch."""
+        """Set the epoch; Lightning calls this before each epoch."""
         self.epoch = epoch
 
     def batches(self) -> list[list[int]]:
-        """This process's batches of the epoch."""
+        """Batches of this process in the current epoch."""
         order = np.random.default_rng((self.seed, self.epoch))
         windows = self._shuffled(order)
         if self.batch_tokens is not None:
             return self._by_tokens(windows, order)
         rows = np.concatenate(windows)
         shared = self.batch_size * self.processes
-        # Processes that run side by side share a batch of neighbours, so that none waits for a longer one.
+        # In each step, all processes take rows of similar length, so that none waits for longer texts.
         groups = [rows[start : start + shared] for start in range(0, len(rows), shared)]
         order.shuffle(groups)
         taken = (group[self.process :: self.processes] for group in groups)
-        # A last group smaller than the number of processes leaves some without a row; they take its first.
+        # The last group may have fewer rows than there are processes; those without a row take its first row.
         return [(rows if len(rows) else group[:1]).tolist() for rows, group in zip(taken, groups, strict=True)]
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -209,7 +215,7 @@ class ShuffledByLength(Sampler[list[int]]):
         yield from self.batches()[skip:]
 
     def _shuffled(self, order: np.random.Generator) -> list[np.ndarray]:
-        """All rows in random order, in windows sorted by length."""
+        """All rows in random order, split into windows that are sorted by length."""
         rows = order.permutation(len(self.lengths))
         size = self.batch_size
         if self.batch_tokens is not None:
@@ -228,7 +234,7 @@ class ShuffledByLength(Sampler[list[int]]):
         while len(batches := self._cut_by_tokens(windows, budget)) > wanted:
             budget *= 1.005
         while missing := wanted - len(batches):
-            # The ones of the most tokens are halved. Where all are single rows, a process takes what another has.
+            # Halve the batches with the most tokens. A batch of a single row cannot be halved and is repeated.
             tokens = np.array([self.lengths[rows].sum() if len(rows) > 1 else 0 for rows in batches])
             largest = set(np.argsort(-tokens, kind="stable")[:missing].tolist())
             batches = [
@@ -237,7 +243,7 @@ class ShuffledByLength(Sampler[list[int]]):
                 for part in ((rows[: len(rows) // 2] if len(rows) > 1 else rows, rows[len(rows) // 2 :])
                              if number in largest else (rows,))
             ]  # fmt: skip
-        # Processes take batches of one length side by side, so that none waits for a longer one.
+        # In each step, the processes take batches of similar length, so that none waits for longer texts.
         batches.sort(key=lambda rows: int(self.lengths[rows].max()))
         steps = [batches[start : start + self.processes] for start in range(0, wanted, self.processes)]
         order.shuffle(steps)
@@ -245,15 +251,15 @@ class ShuffledByLength(Sampler[list[int]]):
 
 
 class SortedByLength(Sampler[list[int]]):
-    """Evaluation batches: every row once, longest first within windows, the same at every call.
+    """Evaluation batches: every row once, longest first within windows, in the same order every time.
 
     Args:
-        lengths: tokens in each row.
-        batch_size: rows in a batch.
-        batch_tokens: tokens in a batch at most, padding counted; takes the place of `batch_size`.
-        process: number of this process.
-        processes: how many share the rows. Where batches do not divide, the last ones get a batch a second time, which
-            `metrics.Outcomes` counts once.
+        lengths: number of tokens of each row.
+        batch_size: number of rows in a batch.
+        batch_tokens: maximum number of tokens in a batch, padding included; replaces `batch_size`.
+        process: rank of this process.
+        processes: number of processes that share the rows. If the batches cannot be divided evenly, some processes
+            evaluate the first batch again; `metrics.Outcomes` counts its rows once.
     """
 
     def __init__(
@@ -277,7 +283,7 @@ class SortedByLength(Sampler[list[int]]):
 
 
 def by_length(lengths: np.ndarray, *, batch_size: int, batch_tokens: int | None = None) -> list[list[int]]:
-    """Row numbers in batches, longest first within windows, so that too little memory shows at once.
+    """Row numbers in batches, longest first within windows, so that lack of memory shows at the first batch.
 
     >>> by_length(np.array([3, 9, 5]), batch_size=2)
     [[1, 2], [0]]
@@ -297,7 +303,7 @@ def by_length(lengths: np.ndarray, *, batch_size: int, batch_tokens: int | None 
 
 
 def _token_cuts(lengths: np.ndarray, budget: float) -> Iterator[tuple[int, int]]:
-    """Where rows, longest first, are cut so that no batch is over the budget, if a row alone is not."""
+    """Start and stop of each batch of rows, longest first, within the token budget; a single row may exceed it."""
     start = 0
     while start < len(lengths):
         # The first is the longest, to which the others are padded.

@@ -1,4 +1,4 @@
-"""What is cleaned out of texts before they are tokenized: off unless asked for, and stored with the model."""
+"""Optional cleaning of texts before tokenization; the chosen steps are stored with the model."""
 
 import html
 import re
@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 from emotion_lightning.config import CleaningStep
 
 _NEWLINES = re.compile(r"(\\r)?\\n|\\r")
-# Up to what no address holds: white space, quotes, the backslash of a literal \n, letters beyond ASCII.
+# A URL ends before white space, quotes, angle brackets, the backslash of a literal \n, and letters beyond ASCII.
 _URL = re.compile(r"(https?://|www\.)[!#-&(-;=?-\[\]-~]+", re.IGNORECASE)
-# A name on X has up to 15 of these; an e-mail address has something before its @.
+# User names on X have up to 15 word characters. The lookbehind excludes e-mail addresses.
 _USER = re.compile(r"(?<![\w@.])@\w{1,15}\b")
 
 
 def cleaner(steps: Sequence[CleaningStep]) -> Callable[[str], str]:
-    r"""A function that cleans a text, in one order whatever the order of the steps.
+    r"""Return a function that cleans a text; the order of the steps is fixed.
 
-    Users and URLs become @user and http, as in TweetEval (Barbieri et al., 2020), whose models know them so.
+    Users and URLs become @user and http, as in TweetEval (Barbieri et al., 2020) and in the training of its models.
 
     >>> cleaner(list(CleaningStep))(r"@anna1 so &lt;3 this\nhttps://t.co/x &amp; you")
     '@user so <3 this http & you'
@@ -43,8 +43,8 @@ _CHANGES: dict[CleaningStep, Callable[[str], str]] = {
     CleaningStep.newlines: lambda text: _NEWLINES.sub(" ", text),
     CleaningStep.urls: lambda text: _URL.sub("http", text),
     CleaningStep.users: lambda text: _USER.sub("@user", text),
-    # Last: what it brings out is meant literally.
+    # After the steps above, because the characters that it unescapes are meant literally.
     CleaningStep.html: html.unescape,
-    # After it, since &#128514; is one too.
+    # After html, because &#128514; is an emoji too.
     CleaningStep.emojis: _name_emojis,
 }

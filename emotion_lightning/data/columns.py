@@ -1,4 +1,4 @@
-"""Which column of a table is what: a first reading of the whole, then a decision."""
+"""Chooses the columns of texts, ids and labels, after a first pass over the whole table."""
 
 import dataclasses
 import logging
@@ -20,34 +20,34 @@ log = logging.getLogger(__name__)
 
 _NEARLY_ALL = 0.8
 LIST_COLUMNS = ("labels", "label", "emotions", "emotion")
-"""Usual names of one column that holds all labels of a row."""
+"""Usual names of a column that holds all labels of a row."""
 
 _SEPARATORS = "|;,"
 _ROW_NUMBERS = re.compile(r"Unnamed: \d+$|__index_level_\d+__$")
-"""What pandas calls a column of row numbers."""
+"""Names that pandas gives to a column of row numbers."""
 
 _DIFFERENT = 100_000
-"""A column with more different cells than this is no column of labels."""
+"""A column with more different cells than this is not a column of labels."""
 
 _REMARKS = 3
-"""Told at the most; more of a kind would only hide the rest."""
+"""Maximum number of remarks that are logged; more would hide other messages."""
 
 _LONGEST = 20
-"""Letters of a cell that may say 0 or 1; to look closer at long texts would take most of the time."""
+"""Longer cells are not tested for 0 or 1: to test long texts would take most of the time."""
 
 
 @dataclass
 class Survey:
-    """What a first reading of a source found.
+    """Result of the first pass over a source.
 
     Attributes:
-        names: of the columns, in their order.
-        rows: how many there are.
-        binary: cells that say 0 or 1, by column.
-        blank: cells that say nothing, by column.
-        lists: the different cells of columns that may hold a row's labels, each with the first row that has it;
-            lists as tuples.
-        first: a cell of each column, to show what it holds.
+        names: column names, in order.
+        rows: number of rows.
+        binary: number of cells that are 0 or 1, by column.
+        blank: number of empty cells, by column.
+        lists: for each column that may hold all labels of a row, its different cells (lists as tuples) and the first
+            row that has each of them.
+        first: the first cell of each column that is not empty, for messages.
     """
 
     names: list[str] = field(default_factory=list)
@@ -58,17 +58,17 @@ class Survey:
     first: dict[str, Any] = field(default_factory=dict)
 
     def looks_binary(self, name: str) -> bool:
-        """Whether nearly all cells of a column are 0 or 1, so that one that is not is a mistake."""
+        """Whether nearly all cells of a column are 0 or 1, so that any other cell is a mistake."""
         return self.binary[name] >= _NEARLY_ALL * self.rows
 
     def is_blank(self, name: str) -> bool:
-        """Whether no row says anything in a column."""
+        """Whether a column is missing or empty in all rows."""
         return name not in self.names or self.blank[name] == self.rows
 
 
 @dataclass
 class Columns:
-    """Which column plays which part, and the label names in their order."""
+    """Columns of texts, ids and labels, and the label names in order."""
 
     text: str
     id: str | None
@@ -76,16 +76,16 @@ class Columns:
     labels_column: str | None
     separator: str
     multi_hot: bool = False
-    """The lists of `labels_column` hold a 0 or 1 for each label."""
+    """Whether the lists of `labels_column` hold a 0 or 1 for each label."""
 
 
 def survey(source: Source, problems: Problems, *, labels_column: str | None = None) -> Survey:
-    """Read a source for the first time.
+    """Read a source for the first time and count what its columns hold.
 
     Args:
-        source: what is read.
-        problems: takes rows of a wrong shape.
-        labels_column: a column that holds all labels of a row, besides those with the usual names.
+        source: source to read.
+        problems: collects rows of a wrong shape.
+        labels_column: the column that holds all labels of a row; None considers those with a usual name.
     """
     found = Survey()
     candidates = {labels_column} if labels_column else set()
@@ -125,7 +125,7 @@ def _count(found: Survey, name: str, chunk: Chunk) -> None:
 
 
 def _different(cells: list[Any]) -> Iterable[tuple[Any, int]]:
-    """Cells that differ, with how often each stands there; structures one by one."""
+    """Distinct cells and their counts; if a cell is a list or dict, every cell with a count of 1."""
     try:
         return Counter(cells).items()
     except TypeError:
@@ -134,13 +134,13 @@ def _different(cells: list[Any]) -> Iterable[tuple[Any, int]]:
 
 def _hashable(cell: Any) -> Any:
     if isinstance(cell, list):
-        # What stands in them is looked at row by row; here only the labels count.
+        # Structures inside a list are reported later, with their row; here only the labels matter.
         return tuple(part for part in cell if not isinstance(part, list | dict))
     return None if isinstance(cell, dict) else cell
 
 
 def normalised(settings: Any) -> Any:
-    """Settings of a table whose names of columns and labels are spelled as the readers spell those of files."""
+    """Normalise the names of columns and labels in table settings, as the readers do with names in files."""
     one = {name: getattr(settings, name, None) for name in ("text", "id_column", "labels_column")}
     changed: dict[str, Any] = {name: labels.normalised(value) for name, value in one.items() if value}
     if getattr(settings, "labels", None):
@@ -149,7 +149,11 @@ def normalised(settings: Any) -> Any:
 
 
 def find_columns(source: Source, settings: config.Table, seen: Survey) -> Columns:
-    """Decide the columns from the settings and, for what they leave open, from the survey of the first source."""
+    """Choose the columns by the settings and, where these leave a choice, by the survey of the first source.
+
+    Raises:
+        UserError: a column of the settings does not exist, or no column of labels is found.
+    """
     path, names = source.path, seen.names
     if settings.separator == "":
         raise UserError("data.separator is empty; give what stands between labels, such as data.separator=,")
@@ -201,7 +205,7 @@ def find_columns(source: Source, settings: config.Table, seen: Survey) -> Column
 
 
 def _usual_list(seen: Survey, others: list[str]) -> str | None:
-    """A column with a usual name for a row's labels; none of zeros and ones."""
+    """The first column with a usual name for all labels of a row, unless it holds zeros and ones; otherwise None."""
     return next((name for name in others if name in seen.lists and not seen.looks_binary(name)), None)
 
 
@@ -238,7 +242,7 @@ def _list_column(
                 "as joy|love, name what stands between them (data.separator=…), or name all labels (data.labels=[…])."
             )
     names = sorted(found, key=int) if all(part.isdecimal() for part in found) else sorted(found)
-    # Cells that were read as one name each, though a separator stands in them, show at once here.
+    # This log shows at once if cells that contain a separator were read as single names.
     log.info("Labels in %s, column %s, separated by %r: %s.", path, column, separator, files.listed(names))
     return Columns(text, identifier, names, column, separator)
 
@@ -247,7 +251,7 @@ def _parts(cell: Any, separator: str) -> list[str]:
     try:
         return split_labels(cell, separator)
     except ValueError:
-        return []  # reported with its row when rows are gathered
+        return []  # reported with its row when the rows are read
 
 
 def _separator(cells: Iterable[Any]) -> str:
@@ -256,7 +260,7 @@ def _separator(cells: Iterable[Any]) -> str:
 
 
 def _holds_others(name: str, found: set[str], separator: str) -> bool:
-    """Whether a name is several of the others, with another separator between them."""
+    """Whether a name consists of several of the others, joined by another separator."""
     for mark in _SEPARATORS.replace(separator, ""):
         parts = [part.strip() for part in name.split(mark)]
         if len(parts) > 1 and all(part in found for part in parts):
@@ -265,7 +269,7 @@ def _holds_others(name: str, found: set[str], separator: str) -> bool:
 
 
 def _of_one_length(rows: Iterable[list[str]]) -> bool:
-    """Whether all lists have one length, of two or more: as ids, 0 and 1 would stand in every row."""
+    """Whether all lists have one length of two or more: if 0 and 1 were label ids, every row would have both."""
     lengths = {len(names) for names in rows if names}
     return len(lengths) == 1 and lengths != {1}
 
@@ -284,7 +288,7 @@ def _multi_hot(
 
 
 def unlabelled(seen: Survey, columns: Columns) -> bool:
-    """Whether no row says anything of any label, as in a test file whose labels are held back."""
+    """Whether all label cells are empty, as in a test file whose labels are not published."""
     if columns.labels_column is not None:
         return seen.is_blank(columns.labels_column)
     return all(seen.is_blank(name) for name in columns.labels)

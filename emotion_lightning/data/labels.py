@@ -1,4 +1,4 @@
-"""Labels as names and as multi-hot rows."""
+"""Label names, multi-hot targets and the weights of positives."""
 
 import functools
 import logging
@@ -19,11 +19,11 @@ from emotion_lightning.errors import UserError
 log = logging.getLogger(__name__)
 
 Targets = npt.NDArray[np.float32]
-"""Multi-hot labels, [rows, labels], 0 or 1."""
+"""Multi-hot labels, [row, label], 0 or 1."""
 
 
 def multi_hot(rows: Iterable[Iterable[int]], *, count: int) -> Targets:
-    """Label positions of each row as a [rows, labels] matrix of zeros and ones.
+    """Turn the label positions of each row into a matrix of zeros and ones, [row, label].
 
     >>> multi_hot([[0, 2], []], count=3)
     array([[1., 0., 1.],
@@ -37,10 +37,12 @@ def multi_hot(rows: Iterable[Iterable[int]], *, count: int) -> Targets:
 
 
 def given(together: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Share of the rows with the row's label that have the column's too, [label, label]; NaN where none has.
+    """Conditional label frequencies, [label, label]: fraction of the rows with label i that also have label j.
+
+    It is NaN for a label i without rows.
 
     Args:
-        together: rows that have both labels, [label, label].
+        together: number of rows that have both labels, [label, label].
 
     >>> given(np.array([[4, 1], [1, 2]]))
     array([[1.  , 0.25],
@@ -51,21 +53,21 @@ def given(together: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 
 
 _SPACES = re.compile(r"[^\S\x1c-\x1f]+")
-"""White space, without four control characters that Python counts among it."""
+"""White space, without four control characters that Python counts as white space."""
 
 _TAGS = range(0xE0020, 0xE0080)
 """Code points that spell the region of a flag emoji, such as that of Scotland."""
 
 _JOINERS = "\u200c\u200d"
-"""They join and part letters (Persian, Hindi) and the parts of an emoji."""
+"""Zero-width characters that join or separate letters (Persian, Hindi) or join the parts of an emoji."""
 
 _respelled: dict[str, str | None] = {}
-"""How the names were written that are spelled in another way here; None once that was told."""
+"""Maps each name that normalisation changed to its original form; None once that was logged."""
 
 
 @functools.lru_cache(maxsize=100_000)
 def normalised(name: str) -> str:
-    r"""A name as it is spelled everywhere: Unicode NFC, every run of white space one space, none around it.
+    r"""Normalise a name: Unicode NFC, one space for every run of white space, none at the ends.
 
     >>> normalised(" tr\u00e8s\u00a0content\n"), normalised("cafe\u0301") == "caf\u00e9"
     ('très content', True)
@@ -77,7 +79,7 @@ def normalised(name: str) -> str:
 
 
 def tell_respelled(names: Iterable[str]) -> None:
-    """Say, once in a process, which of these names were written in another way than they are spelled now."""
+    """Log, once in a process, which of these names were changed by `normalised`."""
     told = [(written, name) for name in names if (written := _respelled.get(name)) is not None]
     _respelled.update({name: None for _, name in told})
     if told:
@@ -87,7 +89,7 @@ def tell_respelled(names: Iterable[str]) -> None:
 
 
 def control_characters(name: str) -> list[str]:
-    r"""The characters of a name that show nothing and change how a terminal or a page shows the rest.
+    r"""Invisible characters of a name that can change how a terminal or web page shows the rest of it.
 
     >>> control_characters("a\x1b[2J"), control_characters("\U0001f469\u200d\U0001f469\u200d\U0001f467")
     (['U+001B'], [])
@@ -99,7 +101,7 @@ def control_characters(name: str) -> list[str]:
 
 
 def check(labels: Sequence[str], source: str, *, id_column: str | None = None) -> None:
-    """Raise UserError for label names that cannot name columns of a prediction file beside its column of ids."""
+    """Raise UserError if label names cannot be column names of a prediction file, next to its id column."""
     if not labels:
         raise UserError(f"{source} has no labels.")
     known = set(labels)
@@ -132,10 +134,10 @@ def check(labels: Sequence[str], source: str, *, id_column: str | None = None) -
 
 
 def positive_weights(settings: config.WeightedBCE, *, label_counts: np.ndarray, rows: int) -> Tensor:
-    """How much a positive of each label counts against a negative, [label].
+    """Weight of a positive of each label in the loss, relative to a negative, [label].
 
-    A label that no row or every row of train has gets weight 1: there is nothing to weigh one kind of row against. By
-    the formulas, one that every row has would weigh 0: it would have no gradient, and its output would stay random.
+    A label that no row or every row of train has gets weight 1, because it has only one kind of row. By the formulas, a
+    label of every row would have weight 0: it would have no gradient, and its output would stay random.
     """
     positives = torch.as_tensor(np.asarray(label_counts), dtype=torch.float64)
     both = (positives > 0) & (positives < rows)
@@ -156,5 +158,5 @@ def positive_weights(settings: config.WeightedBCE, *, label_counts: np.ndarray, 
 
 
 def _effective_number(count: Tensor, beta: float) -> Tensor:
-    """How many rows a label's rows are worth, as each overlaps with the others (Cui et al., 2019, equation 2)."""
+    """Effective number of rows: less than `count`, because rows overlap (Cui et al., 2019, equation 2)."""
     return (1 - beta**count) / (1 - beta)

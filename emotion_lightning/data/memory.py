@@ -1,4 +1,4 @@
-"""Whether what is asked for fits into memory: to say so beats being killed for it."""
+"""Checks whether data fits into memory, so that a message comes before the system kills the process."""
 
 import contextlib
 from pathlib import Path
@@ -9,18 +9,24 @@ _GROUP = Path("/sys/fs/cgroup")
 
 
 def available() -> int:
-    """Bytes that this process may still take: of the machine, or of a container where that gets less."""
+    """Bytes that this process can still allocate, by the limit of the machine or of its container."""
     import psutil
 
     free = int(psutil.virtual_memory().available)
-    with contextlib.suppress(OSError, ValueError):  # no container, or one without a limit
+    with contextlib.suppress(OSError, ValueError):  # no container, or a container without a limit
         limit = int((_GROUP / "memory.max").read_text())
         free = min(free, limit - int((_GROUP / "memory.current").read_text()))
     return free
 
 
 def check(path: Path, needed: int, mend: str) -> None:
-    """Raise UserError where a file takes more bytes of memory than there are."""
+    """Raise UserError if a file needs more memory than is free.
+
+    Args:
+        path: the file, for the message.
+        needed: memory that it needs, in bytes.
+        mend: what the user can do, for the message.
+    """
     free = available()
     if needed > free:
         raise UserError(

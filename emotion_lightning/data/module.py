@@ -1,4 +1,4 @@
-"""The splits of a corpus, tokenized and in batches."""
+"""Lightning data module: the splits of a corpus, tokenized and in batches."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ from emotion_lightning.data.rows import Corpus
 
 
 class EmotionData(lightning.LightningDataModule):
-    """The splits of a corpus as batches.
+    """Data module that serves the splits of a corpus in batches.
 
     Attributes:
         labels: names, in the order of every label axis.
-        label_counts: positives of each label in train, [label].
+        label_counts: number of positives of each label in train, [label].
         rows: texts, ids and targets by split.
         hashes: sha256 of every file read.
     """
@@ -44,12 +44,12 @@ class EmotionData(lightning.LightningDataModule):
         self._resumed: tuple[int, int] | None = None
 
     def learn(self, targets: Targets) -> None:
-        """Take these targets, [row, label], in the place of the training rows' labels."""
+        """Replace the labels of the training rows by these targets, [row, label]."""
         self._datasets["train"].targets = targets
 
     @property
     def train_rows(self) -> int:
-        """Rows of the training split."""
+        """Number of rows of the training split."""
         return len(self._datasets["train"])
 
     def first_batch(self, rows: int) -> Batch:
@@ -59,11 +59,11 @@ class EmotionData(lightning.LightningDataModule):
 
     @property
     def batches_in_epoch(self) -> int:
-        """Batches of one process in an epoch."""
+        """Number of batches of one process in an epoch."""
         return len(self._shuffled())
 
     def train_dataloader(self) -> DataLoader[int]:
-        """Shuffled batches; the order depends on seed and epoch alone."""
+        """Shuffled batches; their order depends only on seed and epoch."""
         self._train_batches = self._shuffled()
         if self._resumed is not None:
             self._train_batches.epoch, self._train_batches.skip = self._resumed
@@ -79,19 +79,19 @@ class EmotionData(lightning.LightningDataModule):
         return self._evaluation_loader("test")
 
     def state_dict(self) -> dict[str, Any]:
-        """Where training stands in its rows.
+        """Position in the training rows.
 
-        Lightning does not restore the state of a data loader once a schedule has asked for the number of steps
-        (Lightning#20550), so the position is kept here.
+        Lightning does not restore the state of a data loader after a learning rate schedule has asked for the number of
+        steps (Lightning#20550), so the position is stored here.
         """
         assert self.trainer is not None
         progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
         return {"epoch": self.trainer.current_epoch, "batches": progress.ready, "of": len(self._loader_batches())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on behind the last batch that was trained on."""
+        """Continue after the last batch that was trained on."""
         epoch, batches = state_dict["epoch"], state_dict["batches"]
-        # Saved at the very end of an epoch: the next one starts afresh.
+        # If it was saved at the end of an epoch, continue at the start of the next one.
         self._resumed = (epoch + 1, 0) if batches >= state_dict["of"] else (epoch, batches)
 
     def _loader_batches(self) -> ShuffledByLength:
@@ -125,9 +125,10 @@ class EmotionData(lightning.LightningDataModule):
             collate_fn=Collate(dataset, self.tokenizer.pad_token_id, mean_rows=mean_rows),
             num_workers=self.settings.workers,
             persistent_workers=self.settings.workers > 0,
-            # Not by whether there is a GPU: on the CPU, pinned memory would open a CUDA context for nothing.
+            # Ask for the device in use, not for a GPU: for training on the CPU, pinned memory would open a CUDA
+            # context for nothing.
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
-            # A loader draws a seed for its workers; from the global generator it would disturb dropout.
+            # A loader draws a seed for its workers; drawn from the global generator, it would change dropout.
             generator=torch.Generator().manual_seed(self.seed),
         )
 

@@ -1,4 +1,4 @@
-"""The bundled sample and the official files of GoEmotions and SemEval-2018, as their authors give them."""
+"""Readers for the bundled sample and for the official files of GoEmotions and SemEval-2018."""
 
 import csv
 from pathlib import Path
@@ -20,7 +20,7 @@ SEMEVAL_LABELS = (
 
 
 def sample() -> Corpus:
-    """The bundled texts."""
+    """Read the bundled sample."""
     columns = Columns("text", "id", list(SEMEVAL_LABELS), labels_column=None, separator="")
     problems = Problems()
     paths = {name: SAMPLE / f"{name}.csv" for name in SPLITS}
@@ -30,7 +30,7 @@ def sample() -> Corpus:
 
 
 def semeval(settings: config.SemEval2018) -> Corpus:
-    """SemEval-2018 E-c from the folder of its files."""
+    """Read SemEval-2018 E-c from a folder of its official files."""
     folder = _data_folder(settings.dir)
     splits: dict[str, Rows] = {}
     paths: dict[str, Path] = {}
@@ -47,7 +47,7 @@ def semeval(settings: config.SemEval2018) -> Corpus:
 
 
 def _semeval_file(file: Path) -> tuple[list[str], Rows]:
-    # Tweets hold quotes, literal \n and HTML entities; the files are not quoted, so a line is split at tabs alone.
+    # Tweets contain quotes, literal \n and HTML entities. The files are not quoted, so lines are split only at tabs.
     files.check_exists(file)
     problems = Problems()
     try:
@@ -85,7 +85,7 @@ def _semeval_file(file: Path) -> tuple[list[str], Rows]:
 
 
 def goemotions(path: str | None) -> Corpus:
-    """GoEmotions from the folder of its files."""
+    """Read GoEmotions from a folder of its official files."""
     folder = _data_folder(path)
     names_file = _find(folder, ["labels.txt", "emotions.txt"])
     names = [labels.normalised(name) for name in names_file.read_text(encoding="utf-8-sig").split()]
@@ -100,7 +100,8 @@ def goemotions(path: str | None) -> Corpus:
 
 
 def _goemotions_file(file: Path, names: list[str]) -> Rows:
-    # Tab separated, without a header, the text CSV-quoted: a split at tabs would change 1,097 training texts.
+    # The files are tab-separated, without a header, and texts are CSV-quoted: splitting only at tabs would change 1,097
+    # training texts.
     files.check_exists(file)
     problems = Problems()
     ids, texts, positions = [], [], []
@@ -125,7 +126,7 @@ def _goemotions_file(file: Path, names: list[str]) -> Rows:
 
 
 def hashes(paths: dict[str, Path]) -> dict[str, str]:
-    """sha256 of files, under their names here."""
+    """sha256 of each file, under the same keys."""
     return {split: files.sha256(path) for split, path in paths.items()}
 
 

@@ -1,4 +1,4 @@
-"""Texts that stand more than once: within a split, and in several, where they leak from train into the scores."""
+"""Repeated texts: duplicates within a split, and texts of several splits, which leak from train into the scores."""
 
 import dataclasses
 import itertools
@@ -22,11 +22,11 @@ class Overlap:
 
     Attributes:
         first: name of a split.
-        second: name of the other.
-        positions: rows of `first` whose text is in `second`.
-        count: rows of `second` whose text is in `first`.
-        share: the same of all rows of `second`.
-        same_labels: how many of those have the labels of a row of `first` with that text.
+        second: name of the other split.
+        positions: positions of the rows of `first` whose text is in `second`.
+        count: number of rows of `second` whose text is in `first`.
+        share: `count` as a fraction of all rows of `second`.
+        same_labels: number of those rows that have the same labels as a row of `first` with that text.
     """
 
     first: str
@@ -38,16 +38,16 @@ class Overlap:
 
 
 def keys(texts: Sequence[str], *, clean: Sequence[config.CleaningStep] = ()) -> np.ndarray:
-    """A number for each text, int64; equal for texts that differ in case and white space alone.
+    """Hash of each cleaned text, int64; equal for texts that differ only in case and white space.
 
-    Two of a million different texts share one with a probability of about 1e-7.
+    The probability that any two of a million different texts have the same hash is below 1e-7.
     """
     cleaned = cleaner(clean)
     return np.fromiter((hash(" ".join(cleaned(text).casefold().split())) for text in texts), np.int64, len(texts))
 
 
 def between(corpus: Corpus, *, clean: Sequence[config.CleaningStep]) -> list[Overlap]:
-    """What each two splits share, nothing left out."""
+    """Compute the overlap of each pair of splits."""
     found = {name: keys(rows.texts, clean=clean) for name, rows in corpus.splits.items()}
     return [
         _overlap(corpus, first, second, found[first], found[second])
@@ -68,7 +68,7 @@ def _labelled(rows: Rows, found: np.ndarray, positions: np.ndarray) -> list[tupl
 
 
 def tell(found: Sequence[Overlap], *, dropped: bool) -> None:
-    """Say what splits share."""
+    """Log how many texts the splits share; `dropped`: whether they are removed from train."""
     for overlap in found:
         if not overlap.count:
             continue
@@ -83,7 +83,11 @@ def tell(found: Sequence[Overlap], *, dropped: bool) -> None:
 
 
 def without_leaks(corpus: Corpus, found: Sequence[Overlap]) -> Corpus:
-    """The corpus without the rows of train whose text another split has."""
+    """Remove the rows of train whose text is also in another split.
+
+    Raises:
+        UserError: no row of train is left.
+    """
     leaked = [overlap.positions for overlap in found if overlap.first == "train"]
     train = corpus.splits["train"]
     kept = np.setdiff1d(np.arange(len(train)), np.concatenate([np.zeros(0, np.int64), *leaked]))
@@ -93,7 +97,7 @@ def without_leaks(corpus: Corpus, found: Sequence[Overlap]) -> Corpus:
 
 
 def duplicates(rows: Rows, *, clean: Sequence[config.CleaningStep]) -> tuple[int, int]:
-    """Rows whose text an earlier row of the split has, and how many of those with other labels than the first one."""
+    """Count the rows whose text occurs earlier in the split, and those of them with other labels than the first one."""
     found = keys(rows.texts, clean=clean)
     _, first, where = np.unique(found, return_index=True, return_inverse=True)
     again = np.flatnonzero(first[where] != np.arange(len(found)))

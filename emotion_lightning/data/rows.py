@@ -1,4 +1,4 @@
-"""Rows as they are read, in pieces; texts with ids and labels; and what went wrong on the way."""
+"""Data structures for reading: sources and their chunks, rows, a corpus, and the problems found in files."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,7 @@ from emotion_lightning.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 WHOLE = "whole"
-"""The split of a file that comes without splits."""
+"""Name of the single split of a file that has no splits."""
 
 
 @dataclass
@@ -21,27 +21,27 @@ class Chunk:
     """Some rows of a source, by column.
 
     Attributes:
-        rows: their numbers, counted from 1 and without the header.
-        columns: the cells of each column, in the order of `rows`; None where a row has no such cell.
+        rows: row numbers, counted from 1 without the header.
+        columns: cells of each column, in the order of `rows`; None if a row has no such cell.
     """
 
     rows: Sequence[int]
     columns: dict[str, list[Any]]
 
     def column(self, name: str) -> list[Any]:
-        """The cells of a column; None for each row where there is no such column."""
+        """Cells of a column; None for each row if there is no such column."""
         return self.columns.get(name) or [None] * len(self.rows)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file or a split of a data set, read in pieces as often as it is asked, so that memory does not grow with it.
+    """A file or a split of a dataset that can be read several times, in chunks, so that memory does not grow with it.
 
     Attributes:
-        path: as messages name it.
-        chunks: reads from the start. Rows of a wrong shape go to the problems and are left out; UserError where
-            nothing more can be read.
-        class_names: names of the ids in columns of class labels, where the source has them.
+        path: its name in messages.
+        chunks: reads the source from the start. It adds rows of a wrong shape to the problems and skips them; it
+            raises UserError if nothing more can be read.
+        class_names: names of the label ids in each column of class labels, if the source has them.
     """
 
     path: Path
@@ -54,10 +54,10 @@ class Rows:
     """Texts in the order of their source.
 
     Attributes:
-        ids: what identifies each row, as text.
-        texts: as they stand in the source.
-        targets: multi-hot, [rows, labels]; None where the source has no labels.
-        id_column: name of the ids' column in prediction files.
+        ids: id of each row, as text.
+        texts: texts, unchanged from the source.
+        targets: multi-hot, [row, label]; None if the source has no labels.
+        id_column: name of the id column in prediction files.
     """
 
     ids: list[str]
@@ -69,7 +69,7 @@ class Rows:
         return len(self.texts)
 
     def sha256(self) -> str:
-        """A print of ids, texts and labels, by which other rows are told from these."""
+        """Fingerprint of ids, texts and labels; it changes if any of them changes."""
         total = hashlib.sha256()
         for identifier, text in zip(self.ids, self.texts, strict=True):
             total.update(f"{len(identifier)} {len(text)} {identifier}{text}".encode())
@@ -94,9 +94,9 @@ class Corpus:
 
     Attributes:
         labels: names, in the order of every label axis.
-        splits: train, validation, test, as far as there are; or `whole`.
-        hashes: sha256 by what was read.
-        cut: the splits that were cut here from a whole, before any row was left out, to be written down.
+        splits: those of train, validation and test that exist; or only `whole`.
+        hashes: sha256 or fingerprint of each file or dataset that was read.
+        cut: splits made by `splitting.cut`, before any row is dropped; `splitting.write` saves them.
     """
 
     labels: list[str]
@@ -105,7 +105,11 @@ class Corpus:
     cut: dict[str, Rows] = field(default_factory=dict)
 
     def labelled(self, split: str) -> Targets:
-        """The labels of train or validation, or a UserError where that has none."""
+        """Targets of train or validation.
+
+        Raises:
+            UserError: the split has no labels.
+        """
         targets = self.splits[split].targets
         if targets is None:
             why = "The training split has no labels."
@@ -116,42 +120,46 @@ class Corpus:
 
 
 class Problems:
-    """What is wrong in files, gathered so that one message can name ten problems at once."""
+    """Collects problems in files, so that one error message can list several of them."""
 
     SHOWN = 10
     ENOUGH = 10_000
-    """So many, and the files are not what the settings say: reading on would only take time."""
+    """With this many problems, reading stops: the files are not what the settings describe."""
 
     def __init__(self) -> None:
         self.remarks: list[str] = []
-        """What looks odd but may be meant."""
+        """Messages about cells that look wrong but may be intended."""
         self._found: list[tuple[int, int, str]] = []
         self._files: dict[Path, int] = {}
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Number of problems."""
         return len(self._found)
 
     def add(self, file: Path, message: str, *, row: int | None = None, column: str | None = None) -> None:
-        """Note a problem. Rows count from 1 and leave the header out."""
+        """Add a problem. Rows count from 1, without the header."""
         place = "".join([f", row {row}" if row is not None else "", f", column {column}" if column else ""])
         self.note(file, f"{file}{place}: {message}", row=row)
 
     def note(self, file: Path, message: str, *, row: int | None = None) -> None:
-        """Note a problem whose message says where it is."""
+        """Add a problem whose message already names its place.
+
+        Raises:
+            UserError: there are `ENOUGH` problems.
+        """
         order = self._files.setdefault(file, len(self._files))
         self._found.append((order, row or 0, message))
         if len(self._found) >= self.ENOUGH:
             raise self._error(f"… and at least {len(self._found) - self.SHOWN:,} more problems; reading stopped there.")
 
     def raise_any(self) -> None:
-        """Raise one UserError for all problems noted, if there are any."""
+        """Raise one UserError for all problems, if there are any."""
         if self._found:
             more = self.count - self.SHOWN
             raise self._error(f"… and {more:,} more problem{'s' if more > 1 else ''}." if more > 0 else None)
 
     def _error(self, rest: str | None) -> UserError:
-        # A piece of a file is read column by column; a user looks for rows.
+        # Chunks are checked column by column, but users look for rows.
         shown = [message for *_, message in sorted(self._found, key=lambda found: found[:2])[: self.SHOWN]]
         return UserError("\n".join(shown + ([rest] if rest else [])))

@@ -1,4 +1,4 @@
-"""Where texts and labels come from: the bundled sample, official files, files of the user's own, the hub."""
+"""Data sources: the bundled sample, official files, the user's own files, the hub."""
 
 import dataclasses
 import logging
@@ -18,9 +18,10 @@ log = logging.getLogger(__name__)
 
 
 def read(settings: config.Data) -> Corpus:
-    """Read the splits of a data set; raise UserError, naming file, row and column, before anything is written.
+    """Read the splits of a dataset; a single file is returned as the split `whole`, which `split` divides.
 
-    A single file comes back as the split `whole`; `split` makes the three of it.
+    Raises:
+        UserError: the data is missing or wrong; the message names file, row and column.
     """
     match settings:
         case config.Sample():
@@ -48,10 +49,16 @@ def read(settings: config.Data) -> Corpus:
 
 
 def split(corpus: Corpus, settings: config.Batches, *, tell: bool = True) -> Corpus:
-    """A corpus with train and validation, what is missing cut from the rest, ready to train on.
+    """Prepare a corpus for training: make the splits that it lacks, choose the fold, and drop leaks if asked to.
 
-    `tell`: say which labels train lacks and which texts stand in several splits; `data.drop_leaks` takes the latter out
-    of train in any case.
+    Args:
+        corpus: as returned by `read`.
+        settings: data settings.
+        tell: whether to log the labels that no row or every row of train has, and the texts that are in several splits.
+            `data.drop_leaks` removes these texts from train in both cases.
+
+    Raises:
+        UserError: the corpus cannot be split as the settings say.
     """
     if WHOLE in corpus.splits or "validation" not in corpus.splits:
         assert isinstance(settings, config.Table)
@@ -107,7 +114,7 @@ def _file(settings: config.File) -> Corpus:
 
 
 def _given(settings: config.File) -> dict[str, Path]:
-    """The files to read, by split."""
+    """Files to read, by split."""
     paths = {WHOLE: settings.path, "train": settings.train, "validation": settings.validation, "test": settings.test}
     given = {name: Path(path).expanduser() for name, path in paths.items() if path is not None}
     folder = given.get(WHOLE)
@@ -124,7 +131,7 @@ def _given(settings: config.File) -> dict[str, Path]:
 
 
 def _read_tables(settings: config.Table, sources: dict[str, Source]) -> Corpus:
-    """Survey every source, decide on the columns by the first, gather the rows; all problems in one error."""
+    """Survey every source, choose the columns by the first one, and read the rows; raise one error for all problems."""
     settings = normalised(settings)
     problems = Problems()
     surveys: dict[str, Survey] = {}
@@ -175,7 +182,7 @@ def _read_tables(settings: config.Table, sources: dict[str, Source]) -> Corpus:
 def _has_columns(
     source: Source, seen: Survey, columns: Columns, problems: Problems, labelled: bool, first: Path
 ) -> bool:
-    """Whether a further split has what the first one has."""
+    """Whether another split has the columns of the first one; if not, add a problem."""
     required = [columns.text] + ([columns.id] if columns.id else [])
     if labelled:
         required += [columns.labels_column] if columns.labels_column else columns.labels
@@ -205,7 +212,7 @@ def _semeval_on_hub(settings: config.SemEval2018) -> config.Hub:
     languages = {"En": "english", "Ar": "arabic", "Es": "spanish"}
     return _on_hub(
         settings, path="SemEvalWorkshop/sem_eval_2018_task_1", name=f"subtask5.{languages[settings.language.value]}",
-        # The data set itself is a script, which `datasets` no longer runs; the hub keeps a converted copy.
+        # The dataset is a loading script, which `datasets` no longer runs; the hub keeps a converted copy.
         revision="refs/convert/parquet", text="Tweet", labels=list(official.SEMEVAL_LABELS), id_column="ID",
     )  # fmt: skip
 
@@ -226,7 +233,7 @@ def _hub(settings: config.Hub) -> Corpus:
     wanted = {"train": settings.train, "validation": settings.validation, "test": settings.test}
     if settings.train not in loaded:
         raise UserError(f"The data set {place} has no split {settings.train}; it has {', '.join(loaded)}.")
-    # Not every data set has the other two; those that it has are taken.
+    # A dataset may lack validation or test.
     given = {name: loaded[source] for name, source in wanted.items() if source in loaded}
     if unused := sorted(set(loaded) - set(wanted.values())):
         log.warning("Splits of %s left aside: %s (see data.validation and data.test).", place, ", ".join(unused))
@@ -240,7 +247,7 @@ def _hub(settings: config.Hub) -> Corpus:
 
 
 def _load(settings: config.Hub) -> Any:
-    """Splits by name, as `datasets` has them."""
+    """Load the splits of a dataset with `datasets`, by name."""
     import datasets
 
     folder = Path(settings.path).expanduser()
@@ -249,7 +256,7 @@ def _load(settings: config.Hub) -> Any:
             loaded = datasets.load_from_disk(str(folder))
             return loaded if isinstance(loaded, dict) else {settings.train: loaded}
         return datasets.load_dataset(settings.path, settings.name, revision=settings.revision)
-    except Exception as error:  # datasets raises built-in errors of many kinds; the useful sentence is in the cause
+    except Exception as error:  # datasets raises many kinds of errors; the useful message is in the cause
         reason = next(iter(str(error.__cause__ or error).splitlines()), type(error).__name__)
         raise UserError(
             f"The data set {_place(settings)} cannot be loaded: {reason} Check data.path, data.name and the network, "
@@ -271,6 +278,6 @@ def _dataset_chunks(path: Path, table: Any, problems: Problems) -> Iterator[Chun
 
 
 def _class_names(table: Any) -> dict[str, list[str]]:
-    """Names of the ids in columns of class labels."""
+    """Names of the label ids in each column of class labels."""
     kinds = {name: getattr(feature, "feature", feature) for name, feature in table.features.items()}
     return {labels.normalised(name): list(kind.names) for name, kind in kinds.items() if getattr(kind, "names", None)}

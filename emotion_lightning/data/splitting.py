@@ -1,4 +1,4 @@
-"""Splits that a data set does not bring: cut by labels and seed, written down, and read back."""
+"""Splits that a dataset lacks: made by stratified sampling with a seed, written to a file, and read back."""
 
 import csv
 import hashlib
@@ -17,7 +17,11 @@ log = logging.getLogger(__name__)
 
 
 def cut(corpus: Corpus, settings: config.Table) -> Corpus:
-    """The corpus with the splits that it lacks, cut from the others or as `data.splits` says."""
+    """Make the splits that a corpus lacks from its other rows: by stratified sampling, or as `data.splits` says.
+
+    Raises:
+        UserError: the rows have no labels, are too few, or do not match `data.splits`.
+    """
     source = "train" if WHOLE not in corpus.splits else WHOLE
     kept = {name: rows for name, rows in corpus.splits.items() if name != source}
     rows = corpus.splits[source]
@@ -33,9 +37,12 @@ def cut(corpus: Corpus, settings: config.Table) -> Corpus:
 
 
 def folded(corpus: Corpus, *, folds: int, fold: int, seed: int) -> Corpus:
-    """The corpus with train and validation put together and cut anew: part `fold` of `folds` validates.
+    """Merge train and validation and divide them into folds; number `fold`, from 1 to `folds`, is the new validation.
 
-    Parts are stratified by labels (Sechidis et al., 2011); every row validates once in all.
+    Folds are stratified by labels (Sechidis et al., 2011). Every row is in the validation split of exactly one fold.
+
+    Raises:
+        UserError: the rows have no labels, or there are more folds than rows.
     """
     from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
@@ -54,7 +61,7 @@ def folded(corpus: Corpus, *, folds: int, fold: int, seed: int) -> Corpus:
 
 
 def joined(parts: list[Rows]) -> Rows:
-    """Rows one behind the other; where parts count their rows, ids would repeat and say which part they are of."""
+    """Concatenate rows; if ids repeat, for example because each part counts its rows, prefix them with their part."""
     ids = [identifier for part in parts for identifier in part.ids]
     if len(set(ids)) < len(ids):
         ids = [f"{number}-{identifier}" for number, part in enumerate(parts, 1) for identifier in part.ids]
@@ -71,16 +78,16 @@ def _stratified(rows: Rows, settings: config.Table, *, whole: bool) -> dict[str,
     test_share = settings.test_share if whole and isinstance(settings, config.File) else 0.0
     named = settings.train if isinstance(settings, config.File) and not whole else getattr(settings, "path", None)
     rest, test = _cut(rows, test_share, settings.split_seed, source=str(named))
-    # The share is of all rows, the cut is from what is left.
+    # The share refers to all rows, but validation is taken from the rows that are not in test.
     share = settings.validation_share / (1 - test_share)
     train, validation = _cut(rest, share, settings.split_seed, source=str(named))
     return {"train": train, "validation": validation} | ({"test": test} if len(test) else {})
 
 
 def _cut(rows: Rows, share: float, seed: int, *, source: str) -> tuple[Rows, Rows]:
-    """Two parts, the second with about this share of the rows and of every label's positives.
+    """Split rows in two; the second part has about this share of the rows and of the positives of every label.
 
-    Iterative stratification (Sechidis et al., 2011).
+    Uses iterative stratification (Sechidis et al., 2011).
     """
     wanted = round(share * len(rows))
     if share == 0:
@@ -99,13 +106,13 @@ def _cut(rows: Rows, share: float, seed: int, *, source: str) -> tuple[Rows, Row
 
 
 def _strata(rows: Rows) -> np.ndarray:
-    """What is to be shared out evenly, [row, label + 1]: every label, and by a column of ones the rows themselves."""
+    """Columns to stratify by, [row, label + 1]: every label, and a column of ones for the number of rows."""
     assert rows.targets is not None
     return np.hstack([rows.targets, np.ones((len(rows), 1))]).astype(int)
 
 
 def _sized(kept: np.ndarray, taken: np.ndarray, *, wanted: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Move a few rows at random, so that the cut has the size asked for: with many labels the splitter misses it."""
+    """Move a few random rows, so that `taken` has the requested size, which the splitter misses with many labels."""
     surplus = len(taken) - wanted
     source = taken if surplus > 0 else kept
     moved = np.random.default_rng(seed).choice(source, size=abs(surplus), replace=False)
@@ -115,7 +122,7 @@ def _sized(kept: np.ndarray, taken: np.ndarray, *, wanted: int, seed: int) -> tu
 
 
 def write(file: Path, corpus: Corpus) -> None:
-    """Write which row went into which split, with a print of its text by which a changed row is told."""
+    """Write the split of each row, with a fingerprint of its text to detect changes later."""
     with atomic_write(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as opened:
         writer = csv.writer(opened)
         writer.writerow(["id", "split", "text_sha256"])
@@ -130,13 +137,16 @@ def _print_of(text: str) -> str:
 
 
 def _as_written(rows: Rows, file: Path, settings: config.Table, *, whole: bool) -> dict[str, Rows]:
-    """The rows in the splits that a file gives them.
+    """Divide rows into the splits that a file names.
 
     Args:
-        rows: all of them, or the first of them (`data.max_rows`).
-        file: as `write` writes it.
-        settings: name themselves in messages.
-        whole: the rows have no split of their own; else they are those of train.
+        rows: all rows, or the first ones (`data.max_rows`).
+        file: file written by `write`.
+        settings: table settings; they say whether rows may be missing.
+        whole: whether the rows have no split yet; otherwise they are those of train.
+
+    Raises:
+        UserError: the file does not match the rows, or leaves a split without rows.
     """
     where = _read(file)
     unknown = next((identifier for identifier in rows.ids if identifier not in where), None)
@@ -170,7 +180,7 @@ def _as_written(rows: Rows, file: Path, settings: config.Table, *, whole: bool) 
 
 
 def _read(file: Path) -> dict[str, tuple[str, str]]:
-    """Split and print of the text by id."""
+    """Split and text fingerprint of each row, by id."""
     where: dict[str, tuple[str, str]] = {}
     for row, record in files.records(file):
         identifier, split = record.get("id"), record.get("split")

@@ -1,7 +1,7 @@
-"""From pieces of a table to rows, and what is wrong with the cells.
+"""Reads rows from the chunks of a table and checks their cells.
 
-A source is read twice: a survey decides on the columns (`columns`), then the rows are gathered. So memory holds rows,
-never cells.
+A source is read twice: a survey chooses the columns (`columns`), then the rows are read. Memory therefore holds only
+texts, ids and targets, not all cells.
 """
 
 import logging
@@ -35,16 +35,19 @@ def rows(
     expected: int | None = None,
     most: int | None = None,
 ) -> Rows:
-    """The rows of a source, without targets where it is not labelled.
+    """Read the rows of a source.
 
     Args:
-        source: what is read. Rows of a wrong shape are left out in silence: the survey has reported them.
-        columns: which column is what.
-        problems: takes what is wrong with cells.
+        source: source to read. Rows of a wrong shape are skipped without a message: the survey has reported them.
+        columns: columns of texts, ids and labels.
+        problems: collects wrong cells.
         labelled: whether targets are read.
-        empty_texts: what becomes of rows without a text.
-        expected: how many rows the survey counted, to see early whether they fit into memory.
-        most: rows kept; the others are checked all the same.
+        empty_texts: what happens to rows without a text.
+        expected: number of rows in the survey, to check early whether they fit into memory.
+        most: maximum number of rows to keep; the others are only checked.
+
+    Raises:
+        UserError: the rows do not fit into memory, or there are too many problems.
     """
     gathered = _Gathered(source.path, columns, problems, labelled=labelled, empty_texts=empty_texts)
     for chunk in source.chunks(Problems()):
@@ -55,7 +58,7 @@ def rows(
 
 
 class _Gathered:
-    """Rows so far."""
+    """Rows collected so far."""
 
     _CHECK_AT = 20_000
 
@@ -76,10 +79,10 @@ class _Gathered:
         self._checked = False
         self._where = {name: position for position, name in enumerate(columns.labels)}
         if not any(name.isdecimal() for name in columns.labels):
-            self._where |= {str(position): position for position in range(len(columns.labels))}  # ids of the names
+            self._where |= {str(position): position for position in range(len(columns.labels))}  # label ids
 
     def add(self, chunk: Chunk, *, kept: bool) -> None:
-        """Check the rows of a piece, and keep them."""
+        """Check the rows of a chunk, and keep them if `kept`."""
         texts, with_text = self._texts(chunk)
         ids = self._ids(chunk)
         targets = self._labels(chunk) if self.labelled else None
@@ -95,7 +98,7 @@ class _Gathered:
             self._targets.append(targets[list(taken)])
 
     def rows(self, most: int | None) -> Rows:
-        """All of them; duplicate ids are reported now."""
+        """Return the collected rows, at most `most`; repeated ids are added to the problems."""
         self.tell_empty()
         self._check_ids()
         count = len(self.columns.labels)
@@ -104,18 +107,19 @@ class _Gathered:
         return found if most is None or len(found) <= most else found.take(range(most))
 
     def tell_empty(self) -> None:
-        """Say how many rows without a text were kept or left out."""
+        """Log how many rows without a text were kept or left out."""
         if self.empty and self.empty_texts is not EmptyTexts.refuse:
             what = "left out" if self.empty_texts is EmptyTexts.drop else "kept"
             log.warning("%s: rows without a text %s: %s.", self.path, what, f"{self.empty:,}")
 
     def check_memory(self, expected: int) -> None:
-        """Once enough rows are here to tell: raise UserError where all of them would not fit."""
+        """Raise UserError if all rows would not fit into memory; checked once, as soon as enough rows are read."""
         if self._checked or len(self.texts) < self._CHECK_AT:
             return
         self._checked = True
         held = sum(map(sys.getsizeof, self.texts)) + sum(map(sys.getsizeof, self.ids)) + 24 * len(self.texts)
-        # Targets twice, while pieces are put together; and a token, four bytes, for about every third letter.
+        # Targets count twice, because they are copied when chunks are concatenated. Tokens take four bytes for about
+        # every three characters.
         held += 2 * sum(part.nbytes for part in self._targets) + 4 * sum(map(len, self.texts)) // 3
         needed = held * (expected - len(self.texts)) // len(self.texts)
         memory.check(
@@ -176,7 +180,7 @@ class _Gathered:
 
     def _zeros_and_ones(self, chunk: Chunk, name: str) -> np.ndarray:
         cells = chunk.column(name)
-        # Cells of one type that are equal say the same, and there are few different ones; 1 and True are equal too.
+        # If all cells have one type, parse each distinct cell once. With several types this is wrong: 1 equals True.
         types = set(map(type, cells))
         if len(types) == 1 and types <= {str, int, float, bool}:
             meaning = {cell: binary(cell) for cell in set(cells)}
@@ -195,7 +199,7 @@ class _Gathered:
         return np.array([value or 0 for value in values], dtype=np.uint8)
 
     def _check_spelling(self, chunk: Chunk, name: str, cells: list[Any], kinds: set[Any]) -> None:
-        # true among 0 and 1 is a sign of files that were put together, perhaps of different columns.
+        # `true` among 0 and 1 is a sign that files were concatenated, perhaps with different columns.
         known = self._spelling.get(name)
         if not kinds or (known and kinds == {known[0]}):
             return
@@ -251,13 +255,13 @@ class _Gathered:
 
 @dataclass
 class TextRows:
-    """Ids and texts of a source that has been checked, read anew each time.
+    """Ids and texts of a checked source; each iteration reads the source again.
 
     Attributes:
-        source: what is read.
-        text: the text column.
-        id: the column that identifies rows; None counts them.
-        count: how many rows there are.
+        source: source to read.
+        text: name of the text column.
+        id: name of the id column; None means row numbers.
+        count: number of rows.
     """
 
     source: Source
@@ -267,7 +271,7 @@ class TextRows:
 
     @property
     def id_column(self) -> str:
-        """Name of the ids' column in prediction files."""
+        """Name of the id column in prediction files."""
         return self.id or "row"
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
@@ -278,9 +282,15 @@ class TextRows:
 
 
 def texts(source: Source, settings: config.Columns, *, usual: tuple[str | None, str | None] = (None, None)) -> TextRows:
-    """Check every row of a source, its labels apart, and give them to be read; memory does not grow with it.
+    """Check every row of a source, except labels, and return its ids and texts; memory does not grow with the source.
 
-    `usual` are the columns of texts and ids that are taken, where there are such, before those with usual names.
+    Args:
+        source: source to read.
+        settings: column settings.
+        usual: names of the text and id columns that are preferred to the usual names, if the source has them.
+
+    Raises:
+        UserError: rows are wrong, or no row has a text.
     """
     settings = normalised(settings)
     problems = Problems()

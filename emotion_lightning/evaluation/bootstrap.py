@@ -1,11 +1,13 @@
-"""How sure a difference between runs is: intervals and tests over rows, and over seeds.
+"""Confidence intervals and significance tests for differences between runs: over rows, and over seeds.
 
-Rows are drawn anew, with replacement, the same ones for every run (the paired bootstrap of Efron and Tibshirani, 1993,
-chapters 13 to 16, as Koehn, 2004, and Dror et al., 2018, use it). Several runs of a group count with the mean of their
-metrics, so the groups may differ in number; for that the randomisation test of Yeh (2000), which swaps the answers of
-two runs, has no like. Percentiles of the draws are the interval, and the p-value is the level at which that interval
-would just touch no difference, so before Holm's correction the two agree. That is uncertainty over rows; seeds have a
-test of their own. Which group is best is seen on these very rows, which flatters it a little where many are compared.
+Over rows, this is the paired bootstrap (Efron and Tibshirani, 1993, chapters 13 to 16; Koehn, 2004; Dror et al., 2018):
+rows are resampled with replacement, the same rows for every run. A group of runs counts with the mean of their metrics,
+so groups may have different numbers of runs. The randomisation test of Yeh (2000) does not allow that, because it swaps
+the predictions of two runs. The confidence interval is a percentile interval. The p-value is the level at which this
+interval would just touch zero, so the two agree before Holm's correction.
+
+Uncertainty over seeds has its own test. The best group is chosen on the same rows, which slightly favours it if many
+groups are compared.
 """
 
 import math
@@ -19,7 +21,7 @@ import numpy.typing as npt
 from emotion_lightning import config
 
 METRICS = tuple(config.Score)
-"""In the order of every metric axis."""
+"""The metrics that are compared, in the order of every metric axis."""
 
 Array = npt.NDArray[np.float64]
 
@@ -28,12 +30,12 @@ _DRAWS_AT_ONCE = 250
 
 @dataclass
 class Measured:
-    """A metric of the runs of a group.
+    """One metric of the runs of a group.
 
     Attributes:
-        values: of each run, [run].
-        drawn: mean over the runs, over rows drawn anew, [sample].
-        seeds: of each run; None where it is not known.
+        values: metric of each run, [run].
+        drawn: mean over the runs on each bootstrap sample, [sample].
+        seeds: seed of each run; None if it is not known.
     """
 
     values: Array
@@ -41,22 +43,22 @@ class Measured:
     seeds: Sequence[int | None]
 
     def by_seed(self) -> Array:
-        """The mean of each seed's runs, [seed]: folds of a seed, or copies of a run, are no seeds of their own."""
+        """Mean over the runs of each seed, [seed]; folds of one seed and copies of a run count as one seed."""
         seeds = np.array([-1 if seed is None else seed for seed in self.seeds])
         return np.array([self.values[seeds == seed].mean() for seed in np.unique(seeds)])
 
 
 @dataclass
 class Spread:
-    """A metric of a group of runs.
+    """Summary of one metric over the runs of a group.
 
     Attributes:
-        mean: over the runs.
-        sd: between the runs, with n - 1; None of one run.
-        least: of the runs.
-        most: of the runs.
-        low: lower end of the interval of the mean, over rows.
-        high: upper end.
+        mean: mean over the runs.
+        sd: standard deviation between the runs, with n - 1; None for a single run.
+        least: smallest value of a run.
+        most: largest value of a run.
+        low: lower end of the confidence interval of the mean, over rows.
+        high: upper end of that interval.
     """
 
     mean: float
@@ -69,16 +71,16 @@ class Spread:
 
 @dataclass
 class Difference:
-    """How far a metric of one group lies above that of another.
+    """Difference of one metric between the best group and another.
 
     Attributes:
         value: difference of the means.
-        low: lower end of its interval, over rows.
-        high: upper end.
-        p: two-sided, over rows.
+        low: lower end of its confidence interval, over rows.
+        high: upper end of that interval.
+        p: two-sided p-value, over rows.
         p_holm: the same, corrected for the number of groups compared.
-        p_seeds: Welch's t-test between the means of the seeds; None with fewer than three in either group, or where
-            no seed changes anything.
+        p_seeds: p-value of Welch's t-test between the means of the seeds; None if a group has fewer than three seeds,
+            or if the metric varies in neither group.
     """
 
     value: float
@@ -90,10 +92,14 @@ class Difference:
 
 
 def summands(decisions: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> Array:
-    """What each row adds to the metrics, [row, 2 labels + 1], from 0/1 decisions and gold, [row, label].
+    """Per-row counts whose sums over any choice of rows give the metrics of those rows, [row, 2 labels + 1].
 
-    For each label whether it was found, then how often it was found or in gold; last the row's Jaccard index. Metrics
-    of any choice of rows follow from their sums.
+    The columns are: for each label, 1 if it is a true positive; for each label, 1 if it is decided plus 1 if it is in
+    gold; the Jaccard index of the row.
+
+    Args:
+        decisions: [row, label].
+        truth: gold labels, [row, label].
     """
     found = decisions & truth
     either = (decisions | truth).sum(1)
@@ -102,7 +108,7 @@ def summands(decisions: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> 
 
 
 def metrics(sums: Array, rows: int) -> Array:
-    """The metrics, [..., metric], of sums over so many rows, [..., 2 labels + 1].
+    """Compute the metrics, [..., metric], from sums of `summands` over `rows` rows, [..., 2 labels + 1].
 
     >>> parts = summands(np.array([[True, False], [False, False]]), np.array([[True, True], [False, False]]))
     >>> metrics(parts.sum(0), rows=2).round(3)
@@ -123,12 +129,12 @@ def _f1(found: Array, sizes: Array) -> Array:
 
 
 def scores(runs: Sequence[Array]) -> Array:
-    """The metrics of runs, [run, metric], from their summands."""
+    """Metrics of runs, [run, metric], from their `summands`."""
     return np.stack([metrics(parts.sum(0), len(parts)) for parts in runs])
 
 
 def draws(runs: Sequence[Array], *, samples: int, seed: int) -> Array:
-    """The metrics of runs over rows drawn anew, the same ones for all, [run, sample, metric]."""
+    """Metrics of runs on bootstrap samples, the same rows for all runs, [run, sample, metric]."""
     rows = len(runs[0])
     random = np.random.default_rng(seed)
     found = np.empty((len(runs), samples, len(METRICS)))
@@ -141,7 +147,7 @@ def draws(runs: Sequence[Array], *, samples: int, seed: int) -> Array:
 
 
 def spread(measured: Measured, *, confidence: float) -> Spread:
-    """How far one metric of a group spreads over its runs and over rows."""
+    """Summarise one metric of a group over its runs and over rows."""
     values = measured.values
     low, high = interval(measured.drawn, confidence=confidence)
     return Spread(
@@ -155,7 +161,7 @@ def spread(measured: Measured, *, confidence: float) -> Spread:
 
 
 def differences(best: Measured, others: Sequence[Measured], *, confidence: float) -> list[Difference]:
-    """How far one metric of a group lies above that of each other group, drawn over the same rows."""
+    """Differences between the best group and each other group in one metric, on the same bootstrap samples."""
     apart = [best.drawn - other.drawn for other in others]
     chances = [p_value(draw) for draw in apart]
     found = []
@@ -167,13 +173,15 @@ def differences(best: Measured, others: Sequence[Measured], *, confidence: float
 
 
 def interval(drawn: Array, *, confidence: float) -> tuple[float, float]:
-    """The percentiles between which so large a share of the draws lies."""
+    """Percentile interval that contains the fraction `confidence` of the samples."""
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
 def p_value(drawn: Array) -> float:
-    """Two-sided, of draws of a difference: twice the share on the rarer side of zero, one draw added, at most 1.
+    """Two-sided p-value from samples of a difference.
+
+    It is twice the fraction of samples on the rarer side of zero, with one sample added, and at most 1.
 
     >>> p_value(np.zeros(999)), p_value(np.ones(999))
     (1.0, 0.002)
@@ -183,7 +191,7 @@ def p_value(drawn: Array) -> float:
 
 
 def holm(chances: Sequence[float]) -> list[float]:
-    """p-values corrected for their number (Holm, 1979).
+    """p-values corrected for multiple comparisons (Holm, 1979).
 
     >>> holm([0.04, 0.01, 0.03])
     [0.06, 0.03, 0.06]
@@ -197,12 +205,12 @@ def holm(chances: Sequence[float]) -> list[float]:
 
 
 def p_between_seeds(ours: Array, theirs: Array) -> float | None:
-    """Welch's t-test between the seeds of two groups, [seed] each; None where it cannot be had."""
+    """p-value of Welch's t-test between the seeds of two groups, [seed] each; None if it is undefined."""
     from scipy.stats import ttest_ind
 
     if min(len(ours), len(theirs)) < 3 or (np.ptp(ours) == 0 and np.ptp(theirs) == 0):
         return None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # one group may not vary at all, which Welch's test allows
+        warnings.simplefilter("ignore", RuntimeWarning)  # one group does not vary, which is allowed
         p = float(ttest_ind(ours, theirs, equal_var=False).pvalue)
     return None if math.isnan(p) else p

@@ -1,7 +1,7 @@
-"""Whether probabilities mean what they say, and how to make them.
+"""Calibration of probabilities: fit, apply and measure.
 
-A loss that weighs positives makes probabilities too high on purpose; thresholds take care of decisions, calibration of
-the numbers themselves.
+A loss that weights positives makes probabilities too high on purpose. Thresholds correct the decisions, calibration
+corrects the probabilities themselves.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from emotion_lightning import config
 
 BINS = 15
-"""Of equal width, in which probabilities are compared with what came true."""
+"""Number of bins of equal width in the expected calibration error."""
 
 
 @dataclass
 class Scaling:
-    """Logits times a slope plus an offset, for each label.
+    """A calibration: logits times a slope plus an offset, for each label.
 
     Attributes:
         slope: [label], float64, positive.
@@ -31,17 +31,17 @@ class Scaling:
     offset: Tensor
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Of logits, [row, label]; float32."""
+        """Calibrated probabilities of logits, [row, label], float32."""
         return torch.sigmoid(logits.double() * self.slope + self.offset).float()
 
     def plain(self, labels: Sequence[str]) -> dict[str, dict[str, float]]:
-        """As it is kept in a model's card, by label."""
+        """Slope and offset by label, as stored in the metadata of a model."""
         pairs = zip(labels, self.slope.tolist(), self.offset.tolist(), strict=True)
         return {name: {"slope": slope, "offset": offset} for name, slope, offset in pairs}
 
 
 def from_plain(values: dict[str, dict[str, float]], labels: Sequence[str]) -> Scaling | None:
-    """What `plain` made of a scaling, or None of an empty one.
+    """Inverse of `Scaling.plain`; None if `values` is empty.
 
     Raises:
         KeyError: a label is missing.
@@ -53,19 +53,19 @@ def from_plain(values: dict[str, dict[str, float]], labels: Sequence[str]) -> Sc
 
 
 def probabilities(logits: Tensor, scaling: Scaling | None) -> Tensor:
-    """Probabilities of logits, [row, label], float32; without a scaling as the network gives them."""
+    """Probabilities of logits, [row, label], float32; uncalibrated if `scaling` is None."""
     return torch.sigmoid(logits.float()) if scaling is None else scaling.probabilities(logits)
 
 
 def fit(settings: config.Thresholds, logits: Tensor, targets: Tensor) -> Scaling | None:
-    """The scaling with the highest likelihood on validation, or None where none is asked for.
+    """Fit the calibration on validation by maximum likelihood; None if the settings ask for none.
 
-    temperature: one slope for all labels, no offset (Guo et al., 2017). per_label: slope and offset for each (Platt,
-    1999), with his smoothed targets, so that a label which the logits part perfectly keeps a finite slope; a label
-    without positives or without negatives stays as it is.
+    temperature: one slope for all labels, no offset (Guo et al., 2017). per_label: slope and offset for each label
+    (Platt, 1999), with Platt's smoothed targets, so that a label which the logits separate perfectly keeps a finite
+    slope. A label without positives or without negatives is not changed.
 
     Args:
-        settings: which of them.
+        settings: kind of calibration.
         logits: [row, label].
         targets: multi-hot, [row, label].
     """
@@ -94,7 +94,7 @@ def _loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _minimum(start: list[Tensor], loss: Any) -> list[Tensor]:
-    """Parameters at which a smooth function is lowest."""
+    """Minimise a smooth function with L-BFGS and return its parameters."""
     parameters = [value.double().requires_grad_() for value in start]
     optimizer = torch.optim.LBFGS(
         parameters, max_iter=500, tolerance_grad=1e-9, tolerance_change=1e-14, line_search_fn="strong_wolfe"
@@ -112,7 +112,7 @@ def _minimum(start: list[Tensor], loss: Any) -> list[Tensor]:
 
 
 def report(probabilities: Tensor, targets: Tensor) -> dict[str, float]:
-    """How well probabilities are calibrated: `ece` and `brier`."""
+    """Expected calibration error (`ece`) and Brier score (`brier`)."""
     return {
         "ece": expected_calibration_error(probabilities, targets),
         "brier": float((probabilities.double() - targets.double()).square().mean()),
@@ -120,10 +120,10 @@ def report(probabilities: Tensor, targets: Tensor) -> dict[str, float]:
 
 
 def expected_calibration_error(probabilities: Tensor, targets: Tensor, *, bins: int = BINS) -> float:
-    """Mean over labels of the expected calibration error (Guo et al., 2017), bins of equal width.
+    """Mean over labels of the expected calibration error (Guo et al., 2017), with bins of equal width.
 
-    That is the mean distance, over rows, between a bin's mean probability and its share of positives. It is of the
-    probability of the label, not of the likelier of yes and no.
+    For each label, it is the mean over rows of the distance between the mean probability and the fraction of positives
+    in the row's bin. It uses the probability of the label, not that of the more likely outcome.
     """
     shares, truth = probabilities.double(), targets.double()
     place = (shares * bins).long().clamp(max=bins - 1)

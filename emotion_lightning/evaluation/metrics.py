@@ -1,6 +1,6 @@
-"""What a run reports, in float64, with the conventions of scikit-learn.
+"""Metrics of a run, in float64, with the conventions of scikit-learn.
 
-F1 of a label with no positive in gold and none predicted is 0 and counts in the macro (`zero_division=0`);
+The F1 of a label that is neither in gold nor predicted is 0 and counts in the macro F1 (`zero_division=0`);
 `f1_macro_supported` leaves such labels out. Jaccard and samples F1 of a row without gold and predicted labels are 1, as
 in SemEval-2018's own script.
 """
@@ -20,9 +20,9 @@ from emotion_lightning.evaluation import calibration, thresholds
 
 
 class Outcomes(Metric):
-    """Gathers rows, logits and targets over batches and processes.
+    """Collects row numbers, logits and targets over batches and processes.
 
-    `gather` gives them in the order of the rows, each row once, also where a process was given one twice.
+    `gather` returns them in the order of the rows, each row once, also if a row was evaluated twice.
     """
 
     full_state_update = False
@@ -36,32 +36,32 @@ class Outcomes(Metric):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, rows: Tensor, logits: Tensor, targets: Tensor | None) -> None:
-        """Add a batch: rows [batch], logits and targets [batch, label]; targets None where there are none."""
+        """Add a batch: rows [batch], logits and targets [batch, label]; targets are None for unlabelled rows."""
         self.rows.append(rows.detach())
         self.logits.append(logits.detach().float())
         if targets is not None:
             self.targets.append(targets.detach())
 
     def gather(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Row numbers [row], logits [row, label], targets [row, label] or None, of all processes, on the CPU.
+        """Row numbers [row], logits [row, label] and targets [row, label] or None, of all processes, on the CPU.
 
-        Starts afresh for the next split.
+        Resets the metric for the next split.
         """
         numbers, logits, targets = (None if part is None else part.cpu() for part in self.compute())
         self.reset()
         assert numbers is not None and logits is not None
-        # torchmetrics gives results of one element back without their axes.
+        # torchmetrics removes the axes of results with one element.
         numbers = numbers.reshape(-1)
         shape = (len(numbers), -1)
         return numbers, logits.reshape(shape), None if targets is None else targets.reshape(shape)
 
     def compute(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What `gather` gives, but for the axes of a single element."""
+        """Same as `gather`, but on the device, without a reset, and without the axes of results with one element."""
         rows, logits = dim_zero_cat(self.rows), dim_zero_cat(self.logits)
         numbers, where = torch.unique(rows, return_inverse=True)
         first = torch.full((len(numbers),), len(rows), device=rows.device, dtype=torch.long)
         first = first.scatter_reduce(0, where, torch.arange(len(rows), device=rows.device), "amin")
-        # After a gathering of several processes a state is a tensor, before it a list.
+        # A state is a tensor after it was synchronised between processes, and a list before.
         targets = dim_zero_cat(self.targets)[first] if len(self.targets) else None
         return numbers, logits[first], targets
 
@@ -95,17 +95,17 @@ class Jaccard(Metric):
 def report(
     probabilities: Tensor, targets: Tensor, cuts: dict[str, Tensor], labels: list[str], *, calibrated: bool = False
 ) -> dict[str, Any]:
-    """Everything that metrics.json says of a split, but for its loss.
+    """All metrics of a split in metrics.json, except its loss.
 
-    Beside the protocols there is `oracle`: thresholds fitted on these very rows. It shows what perfect thresholds would
-    bring and is no result.
+    In addition to the protocols there is `oracle`, with thresholds fitted on the same rows. It shows what perfect
+    thresholds would reach and is not a valid result.
 
     Args:
-        probabilities: [row, label], never logits: torchmetrics would guess, batch by batch, which they are.
+        probabilities: [row, label]. Do not pass logits: torchmetrics guesses for each call which of the two it got.
         targets: multi-hot, [row, label].
         cuts: thresholds of each protocol, [label].
         labels: names.
-        calibrated: whether the probabilities are, which is told.
+        calibrated: whether the probabilities are calibrated; only reported.
     """
     truth = targets.bool()
     cuts = cuts | {thresholds.ORACLE: thresholds.oracle(probabilities, targets)}
@@ -124,7 +124,7 @@ def report(
 def rankings(probabilities: Tensor, truth: Tensor) -> dict[str, float]:
     """Mean average precision over the labels that have positives, and label ranking average precision."""
     supported = truth.any(0)
-    # Label by label: torchmetrics' own for many labels fails where there is one.
+    # Label by label, because torchmetrics' multilabel function fails with a single label.
     precisions = [
         float(binary_average_precision(probabilities[:, label], truth[:, label].long(), validate_args=False))
         for label in supported.nonzero().flatten().tolist()
@@ -136,7 +136,7 @@ def rankings(probabilities: Tensor, truth: Tensor) -> dict[str, float]:
 
 
 def _ranking_precision(probabilities: Tensor, truth: Tensor) -> float:
-    # torchmetrics adds up rows in float32, off by 2e-6 at 5,000 rows, and loops over them.
+    # torchmetrics sums rows in float32, with an error of 2e-6 at 5,000 rows, and loops over them.
     total = torch.zeros(len(truth), dtype=torch.float64, device=truth.device)
     for label in range(truth.shape[1]):
         above = probabilities >= probabilities[:, label, None]
@@ -146,13 +146,13 @@ def _ranking_precision(probabilities: Tensor, truth: Tensor) -> float:
 
 
 def decisions_report(decisions: Tensor, truth: Tensor, cut: Tensor, labels: list[str]) -> dict[str, Any]:
-    """Metrics of 0/1 decisions, [row, label]."""
+    """Metrics of decisions, bool, [row, label]; the thresholds `cut`, [label], are only reported."""
     count = truth.shape[1]
-    # torchmetrics counts; the ratios are ours because its own are float32.
+    # torchmetrics counts; the ratios are computed here because torchmetrics uses float32 for them.
     found, wrong, _, missed, support = (
         multilabel_stat_scores(decisions.long(), truth.long(), num_labels=count, average="none", validate_args=False)
         .double()
-        .reshape(count, 5)  # of a single label torchmetrics drops the axis
+        .reshape(count, 5)  # torchmetrics drops the axis of a single label
         .unbind(1)
     )
     f1 = _ratio(2 * found, 2 * found + wrong + missed)

@@ -1,4 +1,4 @@
-"""Prediction files: csv, jsonl or parquet by suffix, one row for each input row, in its order."""
+"""Prediction files: csv, jsonl or parquet by suffix, with one row for each input row, in the same order."""
 
 import csv
 import json
@@ -31,14 +31,14 @@ class Predicted:
 
 
 class Writer(Protocol):
-    """Takes rows as they come."""
+    """Writes rows to an open prediction file."""
 
     def write(self, rows: Predicted) -> None:
         """Append rows."""
 
 
 def check_output(path: Path) -> None:
-    """Raise UserError, before any work, if no prediction file can be written there."""
+    """Raise UserError if no prediction file can be written to this path; call it before any other work."""
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"{path}: predictions are written as {', '.join(SUFFIXES)}; name the file so.")
     if path.is_dir():
@@ -50,14 +50,18 @@ def check_output(path: Path) -> None:
 def write(
     path: Path, rows: Rows, probabilities: Tensor, cut: Tensor, *, labels: Sequence[str], settings: config.Predictions
 ) -> None:
-    """Write decisions and probabilities, [row, label], of a whole split."""
+    """Write decisions and probabilities, [row, label], of a split; `cut` are the thresholds, [label]."""
     with writer(path, labels, settings, id_column=rows.id_column) as open_writer:
         open_writer.write(Predicted(rows.ids, rows.texts, thresholds.decide(probabilities, cut), probabilities))
 
 
 @contextmanager
 def writer(path: Path, labels: Sequence[str], settings: config.Predictions, *, id_column: str) -> Iterator[Writer]:
-    """A writer whose file appears under its name when all rows are in, and not at all on an error."""
+    """Open a writer. Its file appears under its name only when all rows are written, and not after an error.
+
+    Raises:
+        UserError: the path is unsuitable, or two columns would have the same name.
+    """
     check_output(path)
     probabilities = settings.columns is config.PredictionColumns.all
     names = [
@@ -94,7 +98,7 @@ class _Table:
 
     def rows(self, rows: Predicted) -> Iterator[list[Any]]:
         decisions = rows.decisions.int().tolist()
-        # Nine digits bring back the same float32; more would be noise.
+        # Nine significant digits are enough to restore the same float32.
         shares = [[float(f"{p:.9g}") for p in row] for row in rows.probabilities.float().tolist()]
         for i, identifier in enumerate(rows.ids):
             text = [rows.texts[i]] if self.text else []
@@ -102,7 +106,7 @@ class _Table:
 
 
 class _UnixLines:
-    """Ends lines as Unix does, while the csv module, believing in CR LF, quotes cells that hold either."""
+    """Replaces CR LF at the end of a line by LF; the csv module keeps CR LF so that it quotes cells with CR or LF."""
 
     def __init__(self, file: Any) -> None:
         self._file = file

@@ -1,4 +1,4 @@
-"""What a run keeps of each row that it scored: its labels and probabilities, for comparisons, averages and reports."""
+"""Outcomes of a run: gold labels and probabilities of each scored row, for comparisons, ensembles and reports."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from emotion_lightning.runs.files import atomic_write
 
 @dataclass
 class RowOutcomes:
-    """The rows of a split, in its order.
+    """Outcomes of a split, in the order of its rows.
 
     Attributes:
-        ids: what identifies each row, as text.
+        ids: id of each row, as text.
         labels: names, in the order of the label axes.
-        probabilities: as the run's prediction files hold them, [row, label], float32.
-        targets: multi-hot, [row, label], float32; None where the rows are not labelled.
+        probabilities: the same as in the run's prediction files, [row, label], float32.
+        targets: multi-hot, [row, label], float32; None if the rows are not labelled.
     """
 
     ids: list[str]
@@ -32,7 +32,7 @@ class RowOutcomes:
 
 
 def write(folder: Path, split: str, outcomes: RowOutcomes) -> None:
-    """Write `outcomes/<split>.parquet` of a run folder: `id`, a 0/1 column `gold_<label>` and `p_<label>` for each."""
+    """Write `outcomes/<split>.parquet` of a run folder: `id`, and `gold_<label>` (0/1) and `p_<label>` per label."""
     import pyarrow
     import pyarrow.parquet
 
@@ -47,10 +47,10 @@ def write(folder: Path, split: str, outcomes: RowOutcomes) -> None:
 
 
 def read(folder: Path, split: str, labels: Sequence[str]) -> RowOutcomes | None:
-    """The outcomes of a split, or None where the run has none.
+    """Read the outcomes of a split; None if the run has none.
 
     Raises:
-        UserError: the file is damaged or changed, or of other labels.
+        UserError: the file is damaged, was changed, or has other labels.
     """
     import pyarrow.parquet
 
@@ -62,7 +62,7 @@ def read(folder: Path, split: str, labels: Sequence[str]) -> RowOutcomes | None:
         table = pyarrow.parquet.read_table(file)
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{file} cannot be read: {first_line(error)}") from error
-    # A run from before names were spelled by one rule has them as its data did.
+    # Older versions did not normalise the label names of the data.
     table = table.rename_columns([normalised(name) for name in table.column_names])
     wanted = [f"p_{name}" for name in labels]
     if missing := [name for name in ("id", *wanted) if name not in table.column_names]:

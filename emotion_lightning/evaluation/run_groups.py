@@ -1,4 +1,4 @@
-"""Finished runs: found in folders, read and checked, put into groups that differ in nothing but seed and fold."""
+"""Finished runs: find them in folders, read and check them, and group those that differ only in seed and fold."""
 
 import json
 import logging
@@ -25,24 +25,25 @@ _IMMATERIAL = re.compile(
     r"seed|resume|from_run|logger(\..+)?|predict\..+|data\.(fold|splits|workers)"
     r"|trainer\.(checkpoint_.+|progress_bar)"
 )
-"""Settings that runs of one group may differ in: what is averaged over, and what changes no result. data.splits is the
-file of an earlier run in runs that repeat it; that the rows are the same is checked on the rows."""
+"""Settings that may differ within a group: those that the group averages over, and those that change no result.
+data.splits is among them because runs that repeat a split name the file of an earlier run; `read` checks that the rows
+are the same."""
 
 
 @dataclass
 class FinishedRun:
-    """What a comparison takes from a run.
+    """A finished run, as a comparison needs it.
 
     Attributes:
-        folder: of the run.
-        settings: those that matter to its results, options included, by dotted name.
-        seed: of the run.
-        protocol: whose thresholds decided.
+        folder: run folder.
+        settings: options and settings that affect its results, by dotted name.
+        seed: seed of the run; None if it is not known.
+        protocol: protocol whose thresholds decide.
         labels: names.
-        ids: of the rows.
-        truth: gold, [row, label].
-        parts: what each row adds to the metrics, as `comparison.summands` has it.
-        cost: of its metrics.json.
+        ids: row ids.
+        truth: gold labels, [row, label].
+        parts: per-row counts, as returned by `bootstrap.summands`.
+        cost: `cost` of its metrics.json.
     """
 
     folder: Path
@@ -56,14 +57,17 @@ class FinishedRun:
     cost: dict[str, Any]
 
 
-# --------------------------------------------------------------------------------------------------------------- found
+# ---------------------------------------------------------------------------------------------------------------- find
 
 
 def find(runs: str) -> tuple[list[Path], list[str]]:
-    """Folders of the finished runs that a setting names, and why others below it are left out.
+    """Find the finished runs in the folders that the setting `runs` names.
+
+    Returns:
+        Folders of the finished runs, and for each other run found the reason why it is left out.
 
     Raises:
-        UserError: something named holds no finished run.
+        UserError: a named folder holds no finished run.
     """
     finished: dict[Path, Path] = {}
     left_out: list[str] = []
@@ -90,7 +94,7 @@ def find(runs: str) -> tuple[list[Path], list[str]]:
 
 
 def _candidates(folder: Path, depth: int) -> Iterator[Path]:
-    """Folders in which a run was started, and not what lies in them."""
+    """Yield folders in which a run was started; their subfolders are not searched."""
     if any((folder / name).exists() for name in (run_folder.METRICS, run_folder.SETTINGS, "train.log", "baseline.log")):
         yield folder
     elif depth:
@@ -111,12 +115,15 @@ def _why_left_out(folder: Path) -> str | None:
 
 
 def read(folders: Sequence[Path], *, split: str, protocol: str | None) -> list[FinishedRun]:
-    """The runs in these folders; UserError where one cannot be compared with the first.
+    """Read runs and check that they can be compared.
 
     Args:
-        folders: of finished runs.
-        split: which rows are compared.
-        protocol: which thresholds decide; None: those of each run's own `thresholds`.
+        folders: folders of finished runs.
+        split: split whose rows are compared.
+        protocol: protocol whose thresholds decide; None means that of each run's own `thresholds` setting.
+
+    Raises:
+        UserError: a run is damaged, lacks the split, or has other labels or rows than the first.
     """
     runs: list[FinishedRun] = []
     for folder in folders:
@@ -170,7 +177,7 @@ def _own_protocol(folder: Path, tree: dict[str, Any]) -> str:
     option = tree["options"].get("thresholds")
     if option in thresholds.PROTOCOLS:
         return str(option)
-    # An option file of the user's own; the model's card knows what it is.
+    # The option file is the user's own; the metadata of the model names its protocol.
     card = folder / run_folder.MODEL / "emotion_lightning.json"
     own = bounded_files.read_json(card).get("protocol") if card.is_file() else None
     if own not in thresholds.PROTOCOLS:
@@ -188,7 +195,7 @@ def _check(folder: Path, split: str, protocol: str, *, told: np.ndarray, found: 
 
 
 def _material(tree: dict[str, Any]) -> dict[str, Any]:
-    """Options and settings that matter to results, by dotted name."""
+    """Options and settings that affect results, by dotted name."""
     settings = {**tree["options"], **dict(stored_settings.leaves({k: v for k, v in tree.items() if k != "options"}))}
     return {name: value for name, value in settings.items() if not _IMMATERIAL.fullmatch(name)}
 
@@ -197,10 +204,10 @@ def _material(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def group(runs: Sequence[FinishedRun]) -> dict[str, list[FinishedRun]]:
-    """Runs with the same settings under a name made of what the groups differ in."""
+    """Group runs with the same settings; the name of a group lists the settings in which the groups differ."""
     groups: dict[str, list[FinishedRun]] = {}
     for run in runs:
-        # Null is as good as unset: earlier versions lacked some settings, which are null unless used.
+        # Treat null as unset: runs of earlier versions lack some settings, which are null by default.
         chosen = {name: value for name, value in run.settings.items() if value is not None}
         groups.setdefault(json.dumps(chosen, sort_keys=True, default=str), []).append(run)
     settings = [members[0].settings for members in groups.values()]
@@ -208,7 +215,7 @@ def group(runs: Sequence[FinishedRun]) -> dict[str, list[FinishedRun]]:
 
 
 def names(groups: Sequence[dict[str, Any]]) -> list[str]:
-    """A name for each group of settings: what differs between them, options before what follows from them.
+    """Name each group by the settings that differ between groups; a setting that follows from an option is left out.
 
     >>> names([{"model": "tiny", "peft": "ia3", "peft.lr": 1.0}, {"model": "tiny", "peft": "head", "peft.lr": 0.1}])
     ['peft=ia3', 'peft=head']
@@ -222,7 +229,8 @@ def _name(settings: dict[str, Any], groups: Sequence[dict[str, Any]], *, full: b
     alike = [other for other in groups if ("model" in other) == trained]
     shown = []
     for name in dict.fromkeys(name for other in alike for name in other):
-        # lr=3 of one method and lr=1 of another follow from the method, which is named.
+        # Compare a setting only between groups with the same option: lr=3 of one method and lr=1 of another follow
+        # from the method, which is in the name already.
         option, dot, _ = name.partition(".")
         peers = [other for other in alike if not dot or other.get(option) == settings.get(option)]
         if len({json.dumps(other.get(name), default=str) for other in peers}) > 1:

@@ -1,4 +1,4 @@
-"""Scores of a finished model: thresholds from validation; outcomes, predictions and metrics of each split."""
+"""Scores of a trained model: fits thresholds on validation, writes outcomes and predictions, computes metrics."""
 
 import logging
 from collections.abc import Callable
@@ -18,12 +18,12 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Scored:
-    """A split and what a model says of it.
+    """A split and the logits of a model.
 
     Attributes:
         rows: ids and texts.
         logits: [row, label].
-        targets: multi-hot, [row, label]; None where the rows are not labelled.
+        targets: multi-hot, [row, label]; None if the rows are not labelled.
     """
 
     rows: Rows
@@ -33,13 +33,13 @@ class Scored:
 
 @dataclass
 class Scores:
-    """What came of it.
+    """Result of `score`.
 
     Attributes:
-        splits: what metrics.json says of each labelled split.
-        probabilities: of each split, calibrated if asked for, [row, label].
+        splits: metrics of each labelled split, as in metrics.json.
+        probabilities: probabilities of each split, [row, label]; calibrated if the settings ask for it.
         cuts: thresholds of each protocol, [label].
-        scaling: how probabilities were calibrated, None for not at all.
+        scaling: the calibration; None if probabilities are not calibrated.
     """
 
     splits: dict[str, dict[str, Any]]
@@ -60,12 +60,12 @@ def score(
     """Fit calibration and thresholds on `validation`; write outcomes and predictions of every split into a run folder.
 
     Args:
-        folder: of the run.
-        splits: by name.
+        folder: run folder.
+        splits: splits by name; `validation` must be labelled.
         labels: names.
         thresholding: how thresholds are fitted, and which protocol decides the predictions.
         predict: how prediction files are written.
-        loss: of logits and targets, [row, label].
+        loss: computes the loss from logits and targets, [row, label].
     """
     logits, targets = splits["validation"].logits, splits["validation"].targets
     assert targets is not None

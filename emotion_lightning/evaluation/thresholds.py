@@ -1,6 +1,6 @@
-"""From probabilities to decisions: the only place that does it.
+"""Fits thresholds and turns probabilities into decisions; no other module does this.
 
-A label is predicted where its probability is greater than its threshold. Thresholds are fitted on validation.
+A label is predicted if its probability is greater than its threshold. Thresholds are fitted on validation.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,14 +13,15 @@ from emotion_lightning import config
 PROTOCOLS = ("fixed", "global", "per_label")
 FIXED = 0.5
 ORACLE = "oracle"
-"""Thresholds fitted on the rows that they are scored on: what perfect ones would bring, shown and never used."""
+"""Thresholds fitted on the rows that they are scored on. They show what perfect thresholds would reach; they are
+reported but never used for predictions."""
 
 _GRID = torch.arange(1, 100, dtype=torch.float64) / 100
 _ROUNDS = 10
 
 
 def protocol(settings: config.Thresholds) -> str:
-    """Name of the protocol that decides prediction files."""
+    """Name of the protocol whose thresholds decide prediction files."""
     return {
         config.FixedThreshold: "fixed",
         config.GlobalThreshold: "global",
@@ -29,7 +30,7 @@ def protocol(settings: config.Thresholds) -> str:
 
 
 def decide(probabilities: Tensor, thresholds: Tensor) -> Tensor:
-    """True where a label is predicted, [row, label].
+    """Decisions, [row, label]: True if a label is predicted.
 
     >>> decide(torch.tensor([[0.5, 0.6]]), torch.tensor([0.5, 0.5]))
     tensor([[False,  True]])
@@ -41,9 +42,9 @@ def fit(probabilities: Tensor, targets: Tensor, settings: config.Thresholds) -> 
     """Thresholds of every protocol, [label] each, float64.
 
     Args:
-        probabilities: of the validation rows, [row, label].
+        probabilities: probabilities of the validation rows, [row, label].
         targets: multi-hot, [row, label].
-        settings: what they are fitted for, and with how much care.
+        settings: metric, cross-fitting and minimum support, or the fixed threshold.
     """
     fixed = settings.value if isinstance(settings, config.FixedThreshold) else FIXED
     labels = probabilities.shape[1]
@@ -61,7 +62,7 @@ def fit(probabilities: Tensor, targets: Tensor, settings: config.Thresholds) -> 
 
 
 def oracle(probabilities: Tensor, targets: Tensor) -> Tensor:
-    """For each label the cut with its highest F1 on these very rows, [label]."""
+    """For each label the threshold with the highest F1 on these same rows, [label]."""
     return per_label_thresholds(probabilities, targets, fallback=FIXED)
 
 
@@ -75,10 +76,10 @@ def _fitted(probabilities: Tensor, targets: Tensor, settings: config.Thresholds)
 
 
 def _parts(rows: int, folds: int | None) -> list[Tensor]:
-    """Row numbers to fit on: all of them, or for each fold all others."""
+    """Sets of row numbers to fit on: all rows, or with cross-fitting, for each fold the rows outside it."""
     if folds is None or rows < 2 * folds:
         return [torch.arange(rows)]
-    # Shuffled, since files are often in some order, and always in the same way.
+    # Shuffled, because files are often sorted, and always with the same seed.
     fold = torch.randperm(rows, generator=torch.Generator().manual_seed(0)) % folds
     return [(fold != number).nonzero().flatten() for number in range(folds)]
 
@@ -86,9 +87,9 @@ def _parts(rows: int, folds: int | None) -> list[Tensor]:
 def global_threshold(
     probabilities: Tensor, targets: Tensor, *, metric: config.ThresholdMetric = config.ThresholdMetric.macro
 ) -> float:
-    """The cut, of 0.01 to 0.99, with the highest score; of equals the one nearest to 0.5."""
+    """The threshold between 0.01 and 0.99 with the highest score; of several best ones, the nearest to 0.5."""
     truth = targets.bool()
-    # How many cuts lie below a probability: it is predicted at these, and at no other.
+    # Number of thresholds below each probability: a label is predicted at these thresholds and at no others.
     passed = torch.searchsorted(_GRID.to(probabilities.device), probabilities.double())
     if metric is config.ThresholdMetric.jaccard:
         scores = _jaccard_of_cuts(passed, truth)
@@ -105,10 +106,10 @@ def global_threshold(
 
 
 def _above(passed: Tensor, counted: Tensor) -> Tensor:
-    """Cells that are predicted at each cut of the grid, of those that are `counted`, [cut, label], int64.
+    """Count the cells in `counted` that are predicted at each threshold of the grid, [threshold, label], int64.
 
     Args:
-        passed: how many cuts each probability is above, [row, label].
+        passed: number of thresholds below each probability, [row, label].
         counted: bool, [row, label].
     """
     labels, cuts = passed.shape[1], len(_GRID)
@@ -118,13 +119,14 @@ def _above(passed: Tensor, counted: Tensor) -> Tensor:
 
 
 def _jaccard_of_cuts(passed: Tensor, truth: Tensor) -> Tensor:
-    """The mean over the rows of their Jaccard index at each cut of the grid, [cut], float64."""
+    """Mean Jaccard index over the rows at each threshold of the grid, [threshold], float64."""
     rows, labels = passed.shape
     passed, order = passed.sort(dim=1, descending=True)
     gold = truth.sum(1)
     hits, index = torch.zeros_like(gold), torch.where(gold > 0, 0.0, 1.0).double()  # where nothing is predicted
-    # A row's index changes at a label's probability and is the same in between; `changes` holds by how much, at the
-    # last cut below that probability. Summed from the highest cut down, they give the sum over rows at each cut.
+    # The index of a row changes only at the probabilities of its labels. `changes` holds each change at the highest
+    # threshold below that probability. Summed from the highest threshold down, the changes give the sum over rows at
+    # each threshold.
     changes = torch.zeros(len(_GRID) + 1, dtype=torch.float64, device=passed.device)
     start = index.sum()
     for place in range(labels):
@@ -136,9 +138,9 @@ def _jaccard_of_cuts(passed: Tensor, truth: Tensor) -> Tensor:
 
 
 def per_label_thresholds(probabilities: Tensor, targets: Tensor, *, fallback: float) -> Tensor:
-    """For each label the cut with its highest F1, half-way between two probabilities that occur, [label].
+    """For each label the threshold with the highest F1, midway between two of its probabilities, [label].
 
-    A label without positives, or of which no cut finds one, gets `fallback`.
+    A label without positives, or for which no threshold finds a positive, gets `fallback`.
     """
     return torch.stack(
         [
@@ -164,23 +166,26 @@ def _best_cut(probabilities: Tensor, truth: Tensor, fallback: float) -> Tensor:
 
 
 def _middles(ordered: Tensor) -> tuple[Tensor, Tensor]:
-    """Cuts below each probability of a falling row, and whether there is room for one."""
-    # A cut is possible only between two different probabilities, and below the last, which may be 0.
+    """A threshold below each of the probabilities, which are in descending order, and whether it is possible."""
+    # It is possible between two different probabilities, and below the last one unless that is 0.
     below = torch.cat([ordered[1:], ordered.new_zeros(1)])
     return (ordered + below) / 2, ordered > below
 
 
-# ------------------------------------------------------------------------------- scores that labels cannot have apart
+# ---------------------------------------------------------------------------- metrics that depend on all labels at once
 
 
 def _ascend(probabilities: Tensor, targets: Tensor, *, start: float, metric: config.ThresholdMetric) -> Tensor:
-    """Cuts that no change of a single one betters, from a common one: coordinate ascent, [label]."""
+    """Thresholds by coordinate ascent from a common start, [label].
+
+    Stops when no change of a single threshold improves the score, or after `_ROUNDS` rounds.
+    """
     probabilities, truth = probabilities.double(), targets.bool()
     labels = probabilities.shape[1]
     cuts = torch.full((labels,), start, dtype=torch.float64)
     decisions = decide(probabilities, cuts)
     value = float(_SCORES[metric](decisions, truth))
-    # Labels of each row that are decided and true, and those that are decided or true.
+    # For each row, the number of labels that are decided and true, and the number that are decided or true.
     both, either = (decisions & truth).sum(1), (decisions | truth).sum(1)
     sorts = [probabilities[:, label].sort(descending=True) for label in range(labels)]
     for _ in range(_ROUNDS):
@@ -205,26 +210,29 @@ def _ascend(probabilities: Tensor, targets: Tensor, *, start: float, metric: con
 def _scores_of_cuts(
     ordered: Tensor, gold: Tensor, others: Sequence[Tensor], metric: config.ThresholdMetric
 ) -> tuple[Tensor, Tensor]:
-    """Every cut of one label, and the score that each brings while the other labels keep theirs.
+    """All thresholds of one label, and the score with each of them while the other labels keep theirs.
 
     Args:
-        ordered: the label's probabilities from high to low, [row].
-        gold: whether those rows have the label.
-        others: how many of the rows' other labels are decided and true, and how many are decided or true.
-        metric: what is scored.
+        ordered: the label's probabilities in descending order, [row].
+        gold: whether these rows have the label, [row].
+        others: for each row, how many of its other labels are decided and true, and how many are decided or true.
+        metric: metric of the score.
+
+    Returns:
+        Thresholds and scores, [row + 1] each; the score is -1 where a threshold is not possible.
     """
     middle, possible = _middles(ordered)
     both, either = others
 
     def summed(yes: Tensor, no: Tensor) -> Tensor:
-        # The first k rows say yes, the others no: for every k at once, k from 0.
+        # For every k from 0: the sum of `yes` over the first k rows and of `no` over the others.
         zero = yes.new_zeros(1)
         return torch.cat([zero, yes.cumsum(0)]) + no.sum() - torch.cat([zero, no.cumsum(0)])
 
     if metric is config.ThresholdMetric.jaccard:
         scores = summed(_index(both + gold, either + 1), _index(both, either + gold)) / len(gold)
     else:
-        # What is decided and what is true, counted together, is the sum of both kinds.
+        # The number decided plus the number true equals the number of both plus the number of either.
         hits = summed((both + gold).double(), both.double())
         sizes = summed((both + gold + either + 1).double(), (both + either + gold).double())
         scores = torch.where(sizes > 0, 2 * hits / sizes.clamp(min=1), 0.0)
@@ -236,7 +244,12 @@ def _scores_of_cuts(
 
 
 def row_jaccard(decisions: Tensor, truth: Tensor) -> Tensor:
-    """Jaccard index of each row, [row], float64; 1 where neither has a label. Both bool, [row, label]."""
+    """Jaccard index of each row, [row], float64; 1 if a row has neither gold nor decided labels.
+
+    Args:
+        decisions: bool, [row, label].
+        truth: bool, [row, label].
+    """
     return _index((decisions & truth).sum(1), (decisions | truth).sum(1))
 
 

@@ -1,1 +1,1 @@
-"""A network is built, adapted, saved and loaded."""
+"""Networks: build, adapt, save and load."""

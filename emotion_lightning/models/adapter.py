@@ -1,4 +1,4 @@
-"""What is trained: IA3 vectors, LoRA matrices and so on, attached with PEFT to a frozen network."""
+"""PEFT adapters (IA3, LoRA and others): attach to a frozen network, merge into it."""
 
 import functools
 import re
@@ -20,18 +20,20 @@ def attach(
     seed: int,
     unused: str | None = None,
 ) -> Any:
-    """The network with its trained parts: float32, with gradients, in training mode; everything else frozen.
+    """Attach the adapter of a training method to a network and freeze all other parameters.
+
+    Trained parameters are in float32. The network is returned in training mode.
 
     Args:
-        network: as `model.build` gives it.
-        settings: the method.
-        roles: role to a pattern for whole module names.
+        network: as returned by `backbone.build`.
+        settings: training method. With `config.Full`, all parameters are trained and there is no adapter.
+        roles: maps each role to a regular expression that matches full module names.
         head: modules that are trained in full.
-        seed: of random projections and initial weights.
-        unused: module that nothing is computed with, and that is therefore not trained in full either.
+        seed: seed of random projections and initial weights.
+        unused: module that the forward pass does not use; it stays frozen.
 
     Raises:
-        UserError: no module of the network plays a role that the method needs.
+        UserError: no module of the network matches a role that the method needs.
     """
     if isinstance(settings, config.Full):
         for name, parameter in network.named_parameters():
@@ -46,14 +48,14 @@ def attach(
     for parameter in network.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    # from_pretrained leaves a network in evaluation mode, and Lightning no longer calls train(): without this there is
-    # neither dropout nor activation checkpointing.
+    # from_pretrained returns a network in evaluation mode, and Lightning no longer calls train(). Without this call,
+    # dropout and activation checkpointing would be off.
     network.train()
     return network
 
 
 def check(settings: config.Peft, network: config.Model, device: torch.device) -> None:
-    """Raise UserError for a method that the weights' form rules out on this device."""
+    """Raise UserError if the device cannot train this method on weights of this quantization."""
     if device.type != "cpu":
         return
     doubled = isinstance(settings, config.Lora) and settings.dora
@@ -77,7 +79,7 @@ def _peft_config(settings: config.Peft, roles: dict[str, str], head: list[str], 
             return peft.IA3Config(
                 **shared,
                 target_modules=pattern(settings.targets),
-                # PEFT's own defaults differ from the paper (q instead of k for Gemma), so both are always given.
+                # PEFT's defaults differ from the paper (q instead of k for Gemma), so both are always set.
                 feedforward_modules=pattern(settings.feedforward) if settings.feedforward else [],
             )
         case config.Lora():
@@ -116,11 +118,12 @@ def _check_roles(network: nn.Module, targets: list[str], roles: dict[str, str]) 
 
 
 def merge(network: Any) -> Any:
-    """The network that an adapter is on, with what was trained folded into its weights and PEFT's layers gone."""
+    """Merge an adapter into the weights of its network and return the network without PEFT's layers."""
     from peft.utils import ModulesToSaveWrapper
 
     own = network.get_base_model()
-    # Before the rest: LNTuning leaves the head in its wrapper, and heads of several layers stop all others (peft 0.21).
+    # The head first: with peft 0.21, merge_and_unload leaves the head of LNTuning in its wrapper, and fails for the
+    # other methods if the head has several layers.
     for name, module in list(own.named_modules()):
         if isinstance(module, ModulesToSaveWrapper):
             parent, _, last = name.rpartition(".")
@@ -130,7 +133,7 @@ def merge(network: Any) -> Any:
 
 
 def trained_parameters(network: nn.Module) -> int:
-    """How many numbers are trained."""
+    """Number of trained parameters."""
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
@@ -138,10 +141,11 @@ def trained_parameters(network: nn.Module) -> int:
 
 
 def keep_dtype(network: nn.Module) -> None:
-    """Let PEFT's IA3 layers on quantised weights give back the dtype that they were given.
+    """Make PEFT's IA3 layers on quantised weights return the dtype of their input.
 
-    PEFT's own (peft 0.21, tuners/ia3/bnb.py) return float32: without autocast a bfloat16 Gemma stops at "Expected
-    query, key, and value to have the same dtype", with it the residual stream turns float32 (peft#864).
+    PEFT's own layers (peft 0.21, tuners/ia3/bnb.py) return float32. Without autocast, a bfloat16 Gemma then fails with
+    "Expected query, key, and value to have the same dtype"; with autocast, its residual stream becomes float32
+    (peft#864).
     """
     layers = _quantised_ia3_layers()
     for module in network.modules():
@@ -150,7 +154,7 @@ def keep_dtype(network: nn.Module) -> None:
 
 
 class _KeepsDtype:
-    """The forward pass of an IA3 layer: the product with the vector in float32, the result in the input's dtype."""
+    """Forward pass of an IA3 layer: multiplies by the IA3 vector in float32, returns the dtype of the input."""
 
     def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if self.disable_adapters:
@@ -169,5 +173,5 @@ def _quantised_ia3_layers() -> dict[type, type]:
     from peft.tuners.ia3 import bnb
 
     layers = [getattr(bnb, name) for name in ("Linear4bit", "Linear8bitLt") if hasattr(bnb, name)]
-    # The name stays PEFT's, so that a printed network reads as PEFT's does.
+    # Keep PEFT's class names, so that a printed network looks the same as with PEFT.
     return {layer: type(layer.__name__, (_KeepsDtype, layer), {}) for layer in layers}

@@ -1,4 +1,4 @@
-"""The pretrained network, quantised or not, with a fresh classification head."""
+"""The pretrained network, quantised or not, with a classification head."""
 
 import logging
 import os
@@ -23,20 +23,20 @@ from emotion_lightning.runs.files import follow_umask
 log = logging.getLogger(__name__)
 
 TINY = "tiny"
-"""The `model.path` of the network inside the package."""
+"""Value of `model.path` for the network bundled with the package."""
 
 BUNDLED_RUN = Path(__file__).parents[1] / "tiny"
-"""A run inside the package: that network, and an adapter on it for the emotions of the sample."""
+"""A run folder in the package: the bundled network and an adapter for the emotions of the sample dataset."""
 
 BUNDLED = BUNDLED_RUN / run_folder.BASE
-"""That network; its tokenizer is also that of every architecture with random weights."""
+"""The bundled network. Its tokenizer is also used for every architecture with random weights."""
 
 _SHORT = 256
-"""Tokens up to which texts count as short."""
+"""Texts of up to this many tokens count as short."""
 
 
 def check_access(settings: config.Model) -> None:
-    """Raise UserError, before any other work, if the model's files cannot be had."""
+    """Raise UserError if the model's files are not available; call it before any other work."""
     if has_own_base(settings):
         return
     path = Path(settings.path).expanduser()
@@ -50,7 +50,7 @@ def check_access(settings: config.Model) -> None:
 
 
 def load_tokenizer(settings: config.Model) -> Any:
-    """The model's tokenizer; it pads on the right."""
+    """Load the model's tokenizer and set it to pad on the right."""
     from transformers import AutoTokenizer
 
     if settings.pretrained:
@@ -68,19 +68,19 @@ def load_tokenizer(settings: config.Model) -> Any:
 
 
 def head_modules(settings: config.Model) -> list[str]:
-    """Names of the modules that are trained in full with every method."""
+    """Names of the modules that every method trains in full: the head, and the pooler if the pooling uses it."""
     used = settings.pooler is not None and settings.pooling is config.Pooling.first
     return [str(settings.pooler), *settings.head] if used else list(settings.head)
 
 
 def kept_modules(settings: config.Model) -> list[str]:
-    """Patterns, as transformers' quantisers take them, of the modules that are never quantised."""
-    # They match names from the start: a pooler lies inside the backbone.
+    """Patterns, in the form of transformers' quantizers, of the names of modules that are never quantised."""
+    # transformers matches a pattern from the start of the name, and a pooler lies inside the backbone.
     return [*settings.head, *([rf".*\.{settings.pooler}"] if settings.pooler else [])]
 
 
 def unused_module(settings: config.Model) -> str | None:
-    """Name of the module that the pooling passes by, so that it can never have a gradient."""
+    """Name of the pooler if the pooling does not use it, so that it never has a gradient; otherwise None."""
     return settings.pooler if settings.pooler not in head_modules(settings) else None
 
 
@@ -95,17 +95,17 @@ def build(
     base_folder: Path,
     max_tokens: int = _SHORT,
 ) -> Any:
-    """The frozen network with a fresh head in float32, on its device.
+    """Load the network with a classification head in float32 and move it to its device.
 
     Args:
-        settings: which network, and how it is held.
+        settings: which network, its quantization and dtype.
         labels: names of the head's outputs.
-        tokenizer: whose padding token the network is told.
-        full: every weight will be trained, so all are held in float32.
-        device: where the network runs.
-        seed: of random weights and of the head.
-        base_folder: where weights that no hub and no folder holds are saved.
-        max_tokens: of the longest text.
+        tokenizer: its padding token is set in the network.
+        full: whether all weights are trained; they are then all in float32.
+        device: device of the network.
+        seed: seed of random weights and of the head.
+        base_folder: where the base is saved if it has random weights or is a copy of the bundled network.
+        max_tokens: length of the longest text, in tokens.
     """
     compute = compute_dtype(settings.dtype, device)
     if not settings.pretrained:
@@ -114,7 +114,7 @@ def build(
         path = _copy_of_tiny(base_folder)
     else:
         path = local(settings.path)
-    torch.manual_seed(seed)  # the head's weights
+    torch.manual_seed(seed)  # for the head's initial weights
     network = load(
         path,
         revision=settings.revision if settings.pretrained else None,
@@ -131,7 +131,7 @@ def build(
     )
     keep_in_range(network, compute)
     if settings.activation_checkpointing:
-        # transformers 5.17 and older know it by another name.
+        # transformers up to 5.17 calls this method gradient_checkpointing_enable.
         enable = getattr(network, "activation_checkpointing_enable", None) or network.gradient_checkpointing_enable
         enable()
     return network
@@ -140,17 +140,17 @@ def build(
 def attention_kernel(
     asked: config.AttentionKernel, device: torch.device, compute: torch.dtype, *, max_tokens: int
 ) -> config.AttentionKernel:
-    """What computes attention, where it is left open: on a CPU in bfloat16 transformers' own choice is the slow one.
+    """Choose the attention kernel: replaces `auto` by `eager` for short texts on a CPU in bfloat16.
 
-    Texts of 12 to 256 tokens, forward and backward: sdpa takes 1.2 to 7 times as long there as eager (torch 2.13; in
-    float32 they take the same).
+    transformers would choose sdpa there, which is slow: forward and backward on texts of 12 to 256 tokens take 1.2 to
+    7 times as long as with eager (torch 2.13). In float32 both take the same time.
     """
     slow = device.type == "cpu" and compute is torch.bfloat16
     return config.AttentionKernel.eager if slow and plain_attention_may_serve(asked, max_tokens) else asked
 
 
 def plain_attention_may_serve(asked: config.AttentionKernel, max_tokens: int) -> bool:
-    """Whether what computes attention is left open, and texts are short enough to hold all their pairs of tokens."""
+    """Whether the kernel is `auto` and texts are short enough to store attention scores of all pairs of tokens."""
     return asked is config.AttentionKernel.auto and max_tokens <= _SHORT
 
 
@@ -169,24 +169,24 @@ def load(
     device: torch.device,
     full: bool = False,
 ) -> Any:
-    """A network for sequence classification.
+    """Load a network for sequence classification and check its weights.
 
     Args:
         path: hub id or folder.
-        revision: on the hub; None is the newest.
-        quantization: how weights are held.
-        dtype: what the network computes in.
+        revision: branch, tag or commit on the hub; None means main.
+        quantization: quantization of the weights.
+        dtype: dtype of weights that are not quantised, and compute dtype of quantised ones.
         head: modules that compute in float32.
-        kept: modules that are never quantised.
-        attention: what a token sees.
-        attn_implementation: what computes attention.
-        labels: names of the outputs.
-        pad_token_id: of the tokenizer.
-        device: where the network goes.
-        full: every weight will be trained and stored.
+        kept: name patterns of modules that are never quantised.
+        attention: causal or bidirectional.
+        attn_implementation: attention kernel.
+        labels: names of the head's outputs.
+        pad_token_id: padding token of the tokenizer.
+        device: device of the network.
+        full: whether all weights are trained and stored.
 
     Raises:
-        UserError: the weights cannot be read, are not whole, or are of another network than their config.json.
+        UserError: the weights cannot be read, are incomplete, or do not match their config.json.
     """
     from transformers import AutoConfig, AutoModelForSequenceClassification
     from transformers.utils import logging as transformers_logging
@@ -196,12 +196,13 @@ def load(
     extra: dict[str, Any] = {}
     if quantization is not config.Quantization.none:
         extra["quantization_config"] = _quantization(quantization, dtype, kept)
-        # "auto" would spread the model over devices, and by default every DDP process loads onto the first GPU.
+        # device_map="auto" would spread the model over several devices. By default, every DDP process would load it
+        # onto the first GPU.
         extra["device_map"] = {"": device}
     if attn_implementation is not config.AttentionKernel.auto:
         extra["attn_implementation"] = attn_implementation.value
     level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # that the head is new is no news
+    transformers_logging.set_verbosity_error()  # no warning that the head is newly initialised
     try:
         architecture = AutoConfig.from_pretrained(
             path,
@@ -217,10 +218,10 @@ def load(
             AutoModelForSequenceClassification.from_pretrained,
             path,
             config=architecture,
-            ignore_mismatched_sizes=True,  # a head for other labels gives way to a fresh one
+            ignore_mismatched_sizes=True,  # a head for other labels is replaced by a new one
             output_loading_info=True,
             dtype=dtype,
-            # Nothing that comes with a model is run, and no pickle is opened.
+            # Never run code that comes with a model, and never open a pickle.
             trust_remote_code=False,
             use_safetensors=True,
             revision=revision or "main",
@@ -229,7 +230,7 @@ def load(
         network, found = read()
         if prefix := weights.prefix(network, found):
             log.warning("The weights of %s stand behind %s in its checkpoint; they are taken without it.", path, prefix)
-            del network  # a large one has no room beside its like
+            del network  # memory may not hold a large network twice
             network, found = read(key_mapping={f"^{re.escape(prefix)}": ""})
     except (OSError, ValueError, ImportError) as error:
         hint = "" if attn_implementation is config.AttentionKernel.auto else " Try model.attn_implementation=auto."
@@ -237,12 +238,12 @@ def load(
     finally:
         transformers_logging.set_verbosity(level)
     weights.check_shapes(network, found["mismatched_keys"], head=head[-1], path=path)
-    # Besides what is trained, a pooler that the pooling passes by may be new: it is among those never quantised.
+    # Trained modules may be missing from the weights. An unused pooler may be missing too; `kept` names it.
     new = [*head, *(name.rpartition(".")[2] for name in kept)]
     network.fresh_head = any(head[-1] in name.split(".") for name in weights.made_up(found))
     weights.check(network, found, new=new, full=full, head=list(head), path=path)
     _set_attention(network, attention)
-    network.config.use_cache = False  # else each forward pass builds a cache that nothing reads
+    network.config.use_cache = False  # otherwise each forward pass fills a key-value cache that nothing reads
     network.config.pad_token_id = pad_token_id
     _keep_gradients_on_cpu(network)
     _float32_head(network, head)
@@ -250,24 +251,24 @@ def load(
 
 
 def keep_in_range(network: Any, compute: torch.dtype) -> None:
-    """Where a decoder computes in float16, let it do so without overflowing; before an adapter is attached.
+    """Prevent overflow in a decoder that computes in float16; call it before an adapter is attached.
 
-    Encoders of BERT's kind need nothing: each of their layers ends in a norm.
+    Encoders such as BERT do not need it: each of their layers ends in a norm.
     """
     if compute is torch.float16 and pooling.is_decoder(network):
         float16.widen(pooling.backbone_of(network))
 
 
 def compile_(network: Any) -> None:
-    """Compile the backbone in place, for batches of every shape; names and weights stay as they are.
+    """Compile the backbone in place, for batches of any shape; names and weights do not change.
 
     Raises:
-        UserError: there is no C++ compiler, which torch.compile needs on a CPU.
+        UserError: the network is on a CPU and there is no C++ compiler, which torch.compile needs there.
     """
     backbone = pooling.backbone_of(network)
     if next(backbone.parameters()).device.type == "cpu" and not any(map(shutil.which, _COMPILERS)):
         raise UserError("trainer.compile=true needs a C++ compiler (Debian: g++), or trainer.compile=false.")
-    # Marked dynamic from the start: each length of batch would else be compiled anew until the limit is reached.
+    # Otherwise torch would compile again for each length of a batch until it reaches its recompile limit.
     backbone.compile(dynamic=True)
 
 
@@ -277,7 +278,7 @@ _COMPILERS = tuple(filter(None, (os.environ.get("CXX"), "g++", "clang++", "c++")
 def _set_attention(network: Any, attention: config.Attention) -> None:
     causal = attention is config.Attention.causal
     if pooling.is_decoder(network):
-        # Not `use_bidirectional_attention`, which is half applied and depends on padding (transformers 5.23).
+        # Do not set `use_bidirectional_attention`: transformers 5.23 applies it only in part, depending on padding.
         network.config.is_causal = causal
     elif causal:
         raise UserError(
@@ -287,12 +288,12 @@ def _set_attention(network: Any, attention: config.Attention) -> None:
 
 
 def has_own_base(settings: config.Model) -> bool:
-    """Whether a run keeps its base: random weights are nowhere else, and another version's `tiny` may be another."""
+    """Whether a run stores its own base: random weights exist nowhere else, and `tiny` may change between versions."""
     return not settings.pretrained or settings.path == TINY
 
 
 def local(path: str) -> str:
-    """The folder that a `model.path` means, or the hub id that it is."""
+    """Resolve `model.path` to a folder, or return it unchanged if it is a hub id."""
     if path == TINY:
         return str(BUNDLED)
     folder = Path(path).expanduser()
@@ -300,7 +301,7 @@ def local(path: str) -> str:
 
 
 def random_base(settings: config.Model, labels: Sequence[str], tokenizer: Any, seed: int, base_folder: Path) -> str:
-    """Build the architecture with random weights and save it, so that the adapter has a base to be loaded on."""
+    """Create the architecture with random weights, save it as the base of the adapter, and return its folder."""
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     values = dict(settings.architecture)
@@ -314,12 +315,12 @@ def random_base(settings: config.Model, labels: Sequence[str], tokenizer: Any, s
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
         )
-    except Exception as error:  # besides KeyError and ValueError, one that transformers defines for each field
+    except Exception as error:  # KeyError, ValueError, and an error class that transformers defines for each field
         raise UserError(f"model.architecture cannot be built: {first_line(error)[:200]}") from error
 
     def write(folder: Path) -> None:
         torch.manual_seed(seed)
-        # Large ones are made in half precision: float32 would take 10 GB for two billion weights.
+        # Large networks are created in bfloat16: in float32, 2.5 billion weights would take 10 GB.
         network = AutoModelForSequenceClassification.from_config(
             architecture, dtype=torch.float32 if settings.dtype is config.Dtype.float32 else torch.bfloat16
         )
@@ -334,16 +335,16 @@ def _copy_of_tiny(base_folder: Path) -> str:
 
 
 def _kept(base_folder: Path, write: Callable[[Path], object]) -> str:
-    """The folder of a run's own base, written once."""
+    """Write a run's own base if its folder does not have it yet, and return the folder."""
     from filelock import FileLock
 
     base_folder.parent.mkdir(parents=True, exist_ok=True)
-    # Processes that train together come here together.
+    # All processes of a distributed run call this at the same time.
     part, lock = base_folder.with_suffix(".part"), base_folder.with_suffix(".lock")
     try:
         with FileLock(lock):
             if not (base_folder / "config.json").exists():
-                # Under its name only when it is whole: a kill in the middle would leave half a base behind.
+                # Rename the folder only when it is complete: a killed process would otherwise leave half a base.
                 shutil.rmtree(part, ignore_errors=True)
                 try:
                     write(part)
@@ -351,7 +352,7 @@ def _kept(base_folder: Path, write: Callable[[Path], object]) -> str:
                     manifest.write(part)
                     part.rename(base_folder)
                 finally:
-                    shutil.rmtree(part, ignore_errors=True)  # of a full disk
+                    shutil.rmtree(part, ignore_errors=True)  # left over after an error, such as a full disk
     finally:
         lock.unlink(missing_ok=True)
     return str(base_folder)
@@ -360,7 +361,7 @@ def _kept(base_folder: Path, write: Callable[[Path], object]) -> str:
 def _quantization(quantization: config.Quantization, dtype: torch.dtype, kept: Sequence[str]) -> Any:
     from transformers import BitsAndBytesConfig
 
-    # bitsandbytes would quantise a head under any other name than lm_head, and a quantised head cannot be trained.
+    # bitsandbytes would quantise any head that is not named lm_head, and a quantised head cannot be trained.
     if quantization is config.Quantization.int8:
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(kept))
     return BitsAndBytesConfig(
@@ -373,15 +374,15 @@ def _quantization(quantization: config.Quantization, dtype: torch.dtype, kept: S
 
 
 def _keep_gradients_on_cpu(network: nn.Module) -> None:
-    # On CPUs with AVX512_BF16 an evaluation pass repacks 4-bit weights for a kernel that has no backward, and the
-    # gradients of everything below become None without an error (bitsandbytes 0.50, from its PR 1804).
+    # On CPUs with AVX512_BF16, an evaluation pass repacks 4-bit weights for a kernel without a backward pass. The
+    # gradients of all layers below then become None without an error (bitsandbytes 0.50, since its PR 1804).
     for module in network.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]  # bitsandbytes' own attribute
 
 
 class Float32Linear(nn.Linear):
-    """A linear layer in float32, also where the network around it computes in less."""
+    """A linear layer that computes in float32, also in a network of lower precision."""
 
     def forward(self, input: Tensor) -> Tensor:
         """[…, in] to […, out], float32."""
@@ -392,7 +393,8 @@ class Float32Linear(nn.Linear):
 
 
 def _float32_head(network: nn.Module, head: Sequence[str]) -> None:
-    # A bfloat16 head does not move at small learning rates, and a float16 one stops the gradient scaler (peft#341).
+    # A bfloat16 head does not change at small learning rates, and the gradient scaler fails on a float16 head
+    # (peft#341).
     found = set()
     for name, module in network.named_modules():
         part = next((part for part in head if name.split(".")[-1] == part), None)

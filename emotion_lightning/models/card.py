@@ -20,29 +20,29 @@ from emotion_lightning.runs import bounded_files, manifest, run_folder
 
 CARD = "emotion_lightning.json"
 LABELS = 100_000
-"""The most labels of a card; those of a million take longer to check than anybody waits for."""
+"""Maximum number of labels in the metadata: to check a million labels would take too long."""
 
 
 @dataclass
 class Card:
-    """What a model folder says of itself, beyond what PEFT and Transformers keep.
+    """Metadata of a model folder, in addition to what PEFT and transformers store.
 
     Attributes:
         labels: names, in the order of the logits.
-        protocol: which thresholds decide.
-        thresholds: of every protocol, by label.
-        base: path or hub id, revision, quantization, dtype and head modules of the network.
-        max_tokens: texts are cut to this many tokens.
-        data: the data settings of the run, with the name of their schema under `option`.
-        loss: the same of the loss, with the label counts that its weights come from.
+        protocol: name of the thresholds that decide predictions.
+        thresholds: maps each protocol to its thresholds by label.
+        base: path or hub id, revision, quantization, dtype, head modules and other properties of the network.
+        max_tokens: texts are truncated to this many tokens.
+        data: data settings of the run, with the name of their schema under `option`.
+        loss: loss settings in the same form, with the label counts that its weights are computed from.
         data_hashes: sha256 of every file that was read.
-        versions: of the libraries that trained it.
-        clean: steps of cleaning that texts go through first.
+        versions: versions of the libraries used in training.
+        clean: cleaning steps that are applied to texts.
         fitting: settings that the thresholds were fitted with, with the name of their schema under `option`.
-        calibration: slope and offset of each label's logits, by label; empty where probabilities are not calibrated.
-        format: of a folder that `export` made, one of config.ExportFormat; empty in a run folder.
-        ngrams: of a baseline, which has no network and no base: shortest and longest n-gram by setting. Its texts are
-            not cut.
+        calibration: slope and offset of the logits, by label; empty if probabilities are not calibrated.
+        format: a value of config.ExportFormat in a folder written by `export`; empty in a run folder.
+        ngrams: only in a baseline, which has no network: shortest and longest n-gram by setting. A baseline does not
+            truncate texts.
     """
 
     labels: list[str]
@@ -67,17 +67,17 @@ class Card:
 
     @property
     def is_baseline(self) -> bool:
-        """Whether it is logistic regression on n-grams."""
+        """Whether the model is logistic regression on n-grams."""
         return bool(self.ngrams)
 
     @property
     def is_tiny(self) -> bool:
-        """Whether its base is the network inside the package."""
+        """Whether the base is the network bundled with the package."""
         return bool(self.base.get("tiny"))
 
     @property
     def is_gemma(self) -> bool:
-        """Whether it derives from Gemma's weights, and so comes under its terms."""
+        """Whether the model is derived from Gemma's weights, so that Gemma's terms of use apply."""
         return (
             bool(self.base.get("pretrained"))
             and not self.is_tiny
@@ -85,30 +85,34 @@ class Card:
         )
 
     def cuts(self, protocol: str | None = None) -> Tensor:
-        """Thresholds of a protocol, [label], float64."""
+        """Thresholds of a protocol (default: the model's own), [label], float64."""
         chosen = self.thresholds[protocol or self.protocol]
         return torch.tensor([chosen[name] for name in self.labels], dtype=torch.float64)
 
     def scaling(self) -> Scaling | None:
-        """How logits are calibrated, or None."""
+        """Calibration of the logits, or None if they are not calibrated."""
         return from_plain(self.calibration, self.labels)
 
     def threshold_settings(self) -> config.Thresholds:
-        """What the thresholds were fitted with."""
+        """Settings that the thresholds were fitted with."""
         values = dict(self.fitting)
         return schema.from_plain(config.SCHEMAS[f"thresholds/{values.pop('option')}"], values)
 
     def pooling(self) -> config.Pooling:
-        """What the head sees of a text."""
+        """How token vectors become one vector for each text."""
         return config.Pooling(self.base["pooling"])
 
     def cleaning(self) -> list[config.CleaningStep]:
-        """The steps of cleaning."""
+        """Cleaning steps that are applied to texts."""
         return [config.CleaningStep(step) for step in self.clean]
 
 
 def read_card(folder: Path) -> Card:
-    """The card of a model folder, or a UserError that names what is wrong with it or with its folder."""
+    """Read and check the metadata of a model folder.
+
+    Raises:
+        UserError: the metadata is missing or damaged, or the folder is not safe to open.
+    """
     file = folder / CARD
     bounded_files.check_folder(folder)
     content = bounded_files.read_json_object(file)
@@ -151,9 +155,9 @@ def read_card(folder: Path) -> Card:
 
 
 def _spelled(card: Card) -> Card:
-    """The card with its labels as they are spelled everywhere: one from before there was a rule has them as its data.
+    """Normalise the label names of the metadata, which older versions stored as they are in the data.
 
-    What is no text, or names one label twice, is left to the checks.
+    Names that become equal are found by the checks that follow.
     """
 
     def by_label(values: dict[str, Any]) -> dict[str, Any]:
@@ -172,7 +176,7 @@ def _is_texts(value: Any) -> bool:
 
 
 def _check_numbers(card: Card) -> None:
-    """Raise ValueError for thresholds and calibration that are not of these labels, or out of range."""
+    """Raise ValueError if thresholds or calibration do not match the labels or are out of range."""
     if unknown := sorted(card.thresholds.keys() - set(thresholds.PROTOCOLS)):
         raise ValueError(f"{unknown[0]} is no protocol of thresholds")
     if card.protocol not in card.thresholds:
@@ -194,7 +198,7 @@ def _check_numbers(card: Card) -> None:
 
 
 def _check_ngrams(card: Card) -> None:
-    """Raise ValueError for a baseline that has a base too, or lengths of n-grams that none has."""
+    """Raise ValueError if a baseline has a base or format too, or if its n-gram lengths are impossible."""
     if card.base or card.format:
         raise ValueError("a baseline has neither base nor format")
     for name, lengths in card.ngrams.items():
@@ -204,7 +208,10 @@ def _check_ngrams(card: Card) -> None:
 
 
 def _check_paths(card: Card, file: Path) -> None:
-    """Raise UserError for paths that leave the folder; a run's own are those of the machine that trained it."""
+    """Raise UserError for paths that leave the folder.
+
+    Absolute paths are allowed in a run, which stores those of the machine that trained it, but not in an export.
+    """
     path = card.base.get("path")
     if not card.is_baseline and not card.base["local"] and not safe_loading.is_hub_id(path):
         raise UserError(f"{file} is damaged: its base {path!r} is no id of the hub.")
@@ -218,11 +225,19 @@ def _check_paths(card: Card, file: Path) -> None:
 
 
 def find_model_folder(run: str, *, name: str = "run") -> Path:
-    """The model folder of a run, given as the run folder or as its model/ in the setting `name`."""
+    """Find the model folder of a run.
+
+    Args:
+        run: the run folder, or the model folder itself.
+        name: setting that `run` comes from, for messages.
+
+    Raises:
+        UserError: there is no such folder, or it has no trained model.
+    """
     folder = Path(run).expanduser()
     for candidate in (folder / run_folder.MODEL, folder):
         if (candidate / CARD).is_file():
-            # What lies beside it is asked for by its parent, which of "." would be "." again.
+            # Callers look for files beside the folder in its .parent, but the parent of "." is "." again.
             return candidate.resolve() if candidate.name in ("", "..") else candidate
     if not folder.is_dir():
         raise UserError(f"{name}={run} is not a folder.")

@@ -1,4 +1,4 @@
-"""Dropout that costs little on a CPU."""
+"""Fast dropout on a CPU."""
 
 import sys
 from collections.abc import Sequence
@@ -9,20 +9,21 @@ from torch import Tensor, nn
 
 _LEVELS = 1 << 16
 _KERNEL = "eager_with_quick_dropout"
-"""Name under which transformers finds `_attention`."""
+"""Name under which `_attention` is registered in transformers."""
 _LEARNED = ("s_aux", "sinks", "position_bias")
-"""What some networks add to the scores of attention: they keep the function of their own file."""
+"""Arguments of networks that add learned values to attention scores; these networks keep their own function."""
 
 
 def quicken(network: nn.Module, *, kernels: Sequence[str] = ("eager",)) -> None:
-    """Let dropout in a network on a CPU draw 16 random bits for an element, in its layers and in attention.
+    """Make dropout on a CPU faster: draw 16 random bits for each element, in layers and in attention.
 
-    torch draws a double-precision number for each, on one thread: a fifth of a step of MiniLM goes there. Rates are met
-    to 1 in 65,536. Only for networks that are not compiled, which have kernels of their own.
+    torch draws a double-precision number for each element on one thread, which takes a fifth of a training step of
+    MiniLM. The dropout rate is exact to 1 in 65,536. Do not use this for compiled networks: they have their own
+    dropout kernels.
 
     Args:
-        network: whose modules are changed.
-        kernels: of attention, by transformers' names, that plain products may stand for where attention drops.
+        network: its modules are changed in place.
+        kernels: attention kernels, by their transformers names, that `_attention` may replace if attention has dropout.
     """
     for module in network.modules():
         if type(module) is nn.Dropout:
@@ -38,12 +39,12 @@ def quicken(network: nn.Module, *, kernels: Sequence[str] = ("eager",)) -> None:
 
 
 def _attention_rate(settings: Any) -> float:
-    # The one name is BERT's, the other that of decoders.
+    # BERT uses the first name, decoders use the second.
     return getattr(settings, "attention_probs_dropout_prob", 0) or getattr(settings, "attention_dropout", 0) or 0
 
 
 def thinned(values: Tensor, rate: float) -> Tensor:
-    """Values with a share of them at 0, the others made larger by as much."""
+    """Dropout: set elements to 0 with probability `rate` and divide the others by 1 - `rate`."""
     if rate == 0:
         return values
     if rate == 1:
@@ -51,13 +52,13 @@ def thinned(values: Tensor, rate: float) -> Tensor:
     kept = max(1, round((1 - rate) * _LEVELS))
     words = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(-(1 << 63), None)
     bits = words.view(torch.int16)[: values.numel()].view(values.shape)
-    # A product: masked_fill takes ten times as long.
+    # A multiplication, because masked_fill takes ten times as long.
     return values * (bits < kept - _LEVELS // 2) * (_LEVELS / kept)
 
 
 class _Dropout(nn.Dropout):
     def forward(self, input: Tensor) -> Tensor:
-        """The input, thinned in training."""
+        """Apply dropout in training mode."""
         return thinned(input, self.p) if self.training else input
 
 
@@ -72,7 +73,11 @@ def _attention(
     softcap: float | None = None,
     **others: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Attention as transformers' eager kernels compute it, [batch, token, head, size], and its weights."""
+    """Attention as in transformers' eager kernels, with fast dropout.
+
+    Returns:
+        The output, [batch, token, head, size], and the attention weights, [batch, head, token, token].
+    """
     if any(others.get(name) is not None for name in _LEARNED):
         own = sys.modules[type(module).__module__].eager_attention_forward
         return own(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **others)

@@ -1,4 +1,4 @@
-"""The token that a decoder was trained to find before every text."""
+"""The token that a decoder expects at the start of every text, such as Gemma's `<bos>`."""
 
 import logging
 from typing import Any
@@ -9,21 +9,21 @@ log = logging.getLogger(__name__)
 
 
 def ensure(tokenizer: Any, path: str, *, revision: str, model_type: str) -> None:
-    """Let a tokenizer begin every text with its token for that (Gemma's `<bos>`), where the model wants it.
+    """Make a tokenizer put its bos token before every text if the model expects it.
 
-    transformers 5 takes that token from tokenizer.json alone and passes by `add_bos_token` of tokenizer_config.json, so
-    a tokenizer.json without a post-processor gives none, and Gemma's answers are far worse without a word.
+    transformers 5 reads only tokenizer.json and ignores `add_bos_token` of tokenizer_config.json. A tokenizer.json
+    without a post-processor then adds no bos token, and Gemma's predictions become far worse without an error.
 
     Args:
         tokenizer: as transformers loads it; changed in place.
-        path: folder or hub id that it came from.
-        revision: on the hub.
-        model_type: transformers' name of the architecture; Gemma wants the token also where no file says so.
+        path: folder or hub id of the tokenizer.
+        revision: branch, tag or commit on the hub.
+        model_type: transformers' name of the architecture; Gemma gets the token even if no file asks for it.
 
     Raises:
-        UserError: the token is wanted and cannot be added.
+        UserError: the token is expected but cannot be added.
     """
-    # Encoders begin with a token of another kind, and have no say here.
+    # Encoders start with a cls token instead.
     if tokenizer.bos_token_id is None or tokenizer.cls_token_id is not None or _begins(tokenizer):
         return
     from transformers.models.auto.tokenization_auto import get_tokenizer_config

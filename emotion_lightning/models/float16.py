@@ -1,11 +1,11 @@
-"""Computing in float16 without leaving its range, for GPUs that have no bfloat16 (Colab's T4).
+"""Prevents overflow in float16, for GPUs without bfloat16 (Colab's T4).
 
-float16 ends at 65,504. Decoders such as Gemma go beyond it in three places: in the sum that runs through all layers,
-which begins with embeddings times the root of the hidden size; in the product of the two halves of the feed-forward
-part; and in what its last layer makes of that product. bfloat16, which they were trained in, has the range of float32.
+The largest float16 number is 65,504. Decoders such as Gemma exceed it in three places: in the residual stream, which
+starts with embeddings times the square root of the hidden size; in the product of the two halves of the feed-forward
+block; and in the output of that block's last layer. They were trained in bfloat16, which has the range of float32.
 
-So that sum is kept in float32 here, and tokens are brought into range before a layer's product in float16, each by a
-power of two: such a division loses nothing, and the result is multiplied by it again in float32.
+Here the residual stream stays in float32. Before a layer multiplies in float16, each token's vector is divided by a
+power of two that brings it into range, which loses no precision. The result is multiplied by that power in float32.
 """
 
 import functools
@@ -16,18 +16,19 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 _LENGTH = 256.0
-"""Length up to which a token's vector stays as it is, as nearly all do.
+"""A token's vector with a norm up to this is not scaled; nearly all vectors are below it.
 
-A product is at most this times the length of a row of weights, so that it stays in range for rows of up to 255; they
-have some units. And of a vector this long float16's smallest numbers are a share of 1e-10, far below its precision.
+An output is at most this norm times the norm of a row of weights. It stays in range for rows with a norm of up to 255;
+real rows have a norm of a few units. Relative to a vector of this norm, float16's smallest number is about 1e-10, far
+below float16's precision.
 """
 
 
 def widen(backbone: nn.Module) -> None:
-    """Let a decoder compute in float16 without overflowing; in place, before an adapter is attached.
+    """Make a decoder compute in float16 without overflow; call it before an adapter is attached.
 
     Args:
-        backbone: without the head: embeddings, layers of attention and feed-forward, norms.
+        backbone: the decoder without its head; changed in place.
     """
     for module in list(backbone.modules()):
         if isinstance(module, nn.Embedding):
@@ -36,13 +37,13 @@ def widen(backbone: nn.Module) -> None:
             _become(module, _Gated)
     gated = {id(layer) for module in backbone.modules() if isinstance(module, _Gated) for layer in module.modules()}
     for module in list(backbone.modules()):
-        # With a bias, the result is no longer in proportion to what goes in.
+        # With a bias, the output does not scale with the input.
         if isinstance(module, nn.Linear) and module.bias is None and id(module) not in gated:
             _become(module, _WideLinear)
 
 
 def within_range(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Vectors in float16, each divided by a power of two, and these powers in float32.
+    """Divide each vector by a power of two that brings it into the range of float16.
 
     >>> within_range(torch.tensor([[3.0, 4.0], [3e5, 4e5]]))[1].flatten().tolist()
     [1.0, 2048.0]
@@ -51,7 +52,7 @@ def within_range(vectors: Tensor) -> tuple[Tensor, Tensor]:
         vectors: [..., hidden].
 
     Returns:
-        [..., hidden] and [..., 1].
+        The divided vectors, [..., hidden], float16, and the powers, [..., 1], float32.
     """
     length = torch.linalg.vector_norm(vectors.detach(), dim=-1, keepdim=True, dtype=torch.float32)
     _, exponent = torch.frexp(length / _LENGTH)
@@ -60,7 +61,7 @@ def within_range(vectors: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Float32Embedding(nn.Embedding):
-    """Embeddings, scaled as Gemma's are, in float32."""
+    """Embeddings in float32, with Gemma's scale if the layer has one."""
 
     def forward(self, input: Tensor) -> Tensor:
         """[batch, token] to [batch, token, hidden], float32."""
@@ -70,7 +71,7 @@ class _Float32Embedding(nn.Embedding):
 
 
 class _WideLinear(nn.Linear):
-    """A linear layer without a bias: the product in float16, the result in float32."""
+    """A linear layer without a bias that multiplies in float16 and returns float32."""
 
     def forward(self, input: Tensor) -> Tensor:
         """[…, in] to […, out], float32."""
@@ -79,7 +80,7 @@ class _WideLinear(nn.Linear):
 
 
 class _Gated(nn.Module):
-    """A feed-forward part of the kind down(act(gate(x)) * up(x)): what lies between is computed in float32."""
+    """A gated feed-forward block, down(act(gate(x)) * up(x)); everything between its layers is in float32."""
 
     gate_proj: nn.Module
     up_proj: nn.Module
@@ -89,7 +90,8 @@ class _Gated(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[…, hidden] to […, hidden], float32."""
         small, power = within_range(x)
-        # Computed again in the backward pass: only the two halves are kept, in float16. It is the widest part of all.
+        # Recomputed in the backward pass, so that only the two halves are stored, in float16: these are the widest
+        # activations of the network.
         product, power = checkpoint(
             self._product,
             self.gate_proj(small),
@@ -110,12 +112,12 @@ def _is_gated(module: nn.Module) -> bool:
 
 
 def _become(module: nn.Module, kind: type) -> None:
-    """Give a module the forward pass of another kind; names, weights and what PEFT takes it for stay."""
+    """Give a module the forward pass of another class; its names, weights and type (for PEFT) stay the same."""
     if not isinstance(module, kind):
         module.__class__ = _joined(kind, type(module))  # type: ignore[arg-type]  # mypy finds classes not hashable
 
 
 @functools.cache
 def _joined(kind: type, own: type) -> type:
-    # The name stays the library's, so that a printed network reads as it does there.
+    # Keep the library's class name, so that a printed network looks the same.
     return type(own.__name__, (kind, own), {"__module__": own.__module__})

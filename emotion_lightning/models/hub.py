@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub: whether they can be had, and how they are fetched."""
+"""Models on the Hugging Face hub: check access and download."""
 
 import dataclasses
 import logging
@@ -17,17 +17,27 @@ log = logging.getLogger(__name__)
 
 WEIGHTS = ("*.safetensors", "*.onnx", "*.onnx.data")
 REPOSITORY_FILES = (*WEIGHTS, "*.json", "tokenizer.model", manifest.NAME)
-"""What is taken from a model's repository and put there: data, never pickles or code."""
+"""Files that are downloaded from and uploaded to a model's repository: data, never pickles or code."""
 MAY_WRITE = f"{LOG_IN}, with a token that may write"
 
 
-def fetch_run(run: str, *, setting: str = "run") -> str:
-    """The folder of a run: what `hf:user/name` names is downloaded to the hub's own cache; a folder is what it is.
+<<<<<<< HEAD
+=======
+# ------------------------------------------------------------------------------------------------------------- download
 
-    Without a network, or with HF_HUB_OFFLINE=1, what the cache has of it is taken.
+
+>>>>>>> words2
+def fetch_run(run: str, *, setting: str = "run") -> str:
+    """Return the folder of a run; a run on the hub is downloaded into the hub's cache first.
+
+    Without a network, or with HF_HUB_OFFLINE=1, the cached copy is used.
+
+    Args:
+        run: `hf:user/name`, or a folder, which is returned unchanged.
+        setting: setting that `run` comes from, for messages.
 
     Raises:
-        UserError: there is no such model, or no access to it.
+        UserError: the model does not exist, there is no access to it, or it is offline and not in the cache.
     """
     if not hub_name.is_hub(run):
         return run
@@ -48,7 +58,7 @@ def fetch_run(run: str, *, setting: str = "run") -> str:
         )
     try:
         with hub_access(name, elsewhere):
-            # One request without retries first: a download would try for most of a minute before it gives up.
+            # First one request without retries: a download would retry for most of a minute before it fails.
             found = HfApi().model_info(name.repository, revision=name.revision, timeout=10)
             if CARD not in {file.rfilename for file in found.siblings or []}:
                 raise UserError(f"{setting}={run} is not a model of this project: its repository holds no {CARD}.")
@@ -63,7 +73,7 @@ def fetch_run(run: str, *, setting: str = "run") -> str:
 
 
 def _check_base(folder: Path) -> None:
-    """Raise UserError at once where an adapter's base cannot be had: the hub is asked for it much later else."""
+    """Raise UserError if the base of an adapter is not available: otherwise that shows only much later."""
     pass
 
     base = read_card(folder).base
@@ -72,10 +82,10 @@ def _check_base(folder: Path) -> None:
 
 
 def pinned_run(run: str, *, setting: str) -> str:
-    """The same name with the commit that it stands for now, fetched; a folder is what it is."""
+    """Download a run and return its name with the current commit; a folder is returned unchanged."""
     if not hub_name.is_hub(run):
         return run
-    commit = Path(fetch_run(run, setting=setting)).name  # the cache names its folders so
+    commit = Path(fetch_run(run, setting=setting)).name  # the cache names its folders by commit
     return str(dataclasses.replace(hub_name.parse(run, setting=setting), revision=commit))
 
 
@@ -93,7 +103,7 @@ def _download(name: hub_name.HubName, *, local_files_only: bool = False) -> str:
 
 
 def _cached(name: hub_name.HubName) -> str | None:
-    """The folder in the cache, if it is there and whole."""
+    """Folder in the cache, or None if it is missing or incomplete."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
@@ -103,13 +113,29 @@ def _cached(name: hub_name.HubName) -> str | None:
     return folder if (Path(folder) / CARD).is_file() else None
 
 
+<<<<<<< HEAD
+=======
+# ------------------------------------------------------------------------------------------------- download and upload
+
+
+>>>>>>> words2
 class Unreachable(Exception):
-    """The hub did not answer, or not as a hub does."""
+    """The hub did not answer, or failed with an unexpected error."""
 
 
 @contextmanager
 def hub_access(name: hub_name.HubName, otherwise: str, *, writes: bool = False) -> Iterator[None]:
-    """Turn the hub client's errors into one message with the steps."""
+    """Turn errors of the hub client into a message with the steps to take.
+
+    Args:
+        name: repository and revision that are accessed.
+        otherwise: what to do without the hub, for messages.
+        writes: whether the repository is written to.
+
+    Raises:
+        UserError: the repository or revision does not exist, or access is denied.
+        Unreachable: the hub cannot be reached or fails.
+    """
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     page = hub_page(name.repository)
@@ -131,7 +157,7 @@ def hub_access(name: hub_name.HubName, otherwise: str, *, writes: bool = False) 
     except RepositoryNotFoundError as error:
         reason = "the hub does not know it, or it is private"
         raise UserError(steps(reason, f"Look whether {page} is what you mean", log_in)) from error
-    except Exception as error:  # besides those of the hub's client, of httpx and of the system
+    except Exception as error:  # errors of the hub client, of httpx and of the operating system
         http = next((cause for cause in _causes(error) if isinstance(cause, HfHubHTTPError)), None)
         status = None if http is None else http.response.status_code
         if status == 401:
@@ -139,7 +165,7 @@ def hub_access(name: hub_name.HubName, otherwise: str, *, writes: bool = False) 
         if status == 403:
             raise UserError(steps(f"your token may not {'write there' if writes else 'read it'}", log_in)) from error
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # a full disk
+            raise  # such as a full disk
         reason = f"the hub cannot be reached, or fails ({_short(error)})"
         raise Unreachable(steps(reason, "See to the network and to HF_ENDPOINT, or try again later")) from error
 
@@ -151,20 +177,20 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _short(error: BaseException) -> str:
-    """What an error says, in one line; the client's own begin with empty ones and end with advice."""
+    """First line of an error's message; those of the hub client start with empty lines and end with advice."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return redaction.text(lines[0])[:200] if lines else type(error).__name__
 
 
 def hub_page(repository: str) -> str:
-    """The address of a repository's page on the hub."""
+    """URL of a repository's page on the hub."""
     from huggingface_hub import HfApi
 
     return f"{HfApi().endpoint}/{repository}"
 
 
 def check_hub(path: str, revision: str | None) -> None:
-    """Raise UserError with the steps to take if a model of the hub cannot be had."""
+    """Raise UserError with the steps to take if a model on the hub is not available."""
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
@@ -173,13 +199,13 @@ def check_hub(path: str, revision: str | None) -> None:
         return
     page = f"https://huggingface.co/{path}"
     try:
-        # One request without retries: from_pretrained itself would try for most of a minute before it gives up.
+        # One request without retries: from_pretrained would retry for most of a minute before it fails.
         HfApi().auth_check(path)
     except GatedRepoError as error:
         raise UserError(_steps(path, f"its licence must be accepted first ({page})")) from error
     except RepositoryNotFoundError as error:
         raise UserError(_steps(path, "the hub does not know it, or it is private")) from error
-    except Exception as error:  # the hub client raises errors of its own, of httpx and of the system
+    except Exception as error:  # errors of the hub client, of httpx and of the operating system
         raise UserError(_steps(path, f"the hub cannot be reached ({first_line(error)})")) from error
 
 

@@ -1,4 +1,4 @@
-"""Losses for multi-label classification: logits and targets, [batch, label], to one number."""
+"""Losses for multi-label classification: from logits and targets, [batch, label], to a scalar."""
 
 import numpy as np
 import torch
@@ -10,12 +10,12 @@ from emotion_lightning.data.labels import positive_weights
 
 
 def build(settings: config.Loss, *, label_counts: np.ndarray, rows: int) -> nn.Module:
-    """The loss.
+    """Build the loss.
 
     Args:
-        settings: which, and its parameters.
-        label_counts: positives of each label in train, [label].
-        rows: rows of train.
+        settings: which loss, and its parameters.
+        label_counts: number of positives of each label in train, [label].
+        rows: number of rows in train.
     """
     match settings:
         case config.BCE():
@@ -36,7 +36,7 @@ def build(settings: config.Loss, *, label_counts: np.ndarray, rows: int) -> nn.M
 
 
 class WeightedBCE(nn.Module):
-    """Binary cross-entropy; positives of label i count `weights[i]` times."""
+    """Binary cross-entropy; positives of label i are weighted by `weights[i]`."""
 
     weights: Tensor | None
 
@@ -50,7 +50,7 @@ class WeightedBCE(nn.Module):
 
 
 class Focal(nn.Module):
-    """Focal loss (Lin et al., 2017, equation 5): the cross-entropy times (1 - p)^gamma, p being that of the truth."""
+    """Focal loss (Lin et al., 2017, equation 5): cross-entropy times (1 - p)^gamma, p the probability of the target."""
 
     def __init__(self, *, gamma: float, alpha: float | None) -> None:
         super().__init__()
@@ -69,8 +69,8 @@ class Focal(nn.Module):
 class Asymmetric(nn.Module):
     """Asymmetric loss (Ridnik et al., 2021, equations 4 to 6).
 
-    Positives are focused by `gamma_positive`; negatives by `gamma_negative`, after their probability is shifted down by
-    `clip`, so that very easy ones cost nothing.
+    Positives are focused by `gamma_positive`, negatives by `gamma_negative`. Before that, the probability of negatives
+    is shifted down by `clip`, so that very easy negatives have no loss.
     """
 
     def __init__(self, *, gamma_positive: float, gamma_negative: float, clip: float) -> None:
@@ -84,7 +84,7 @@ class Asymmetric(nn.Module):
         probabilities = torch.sigmoid(logits)
         shifted = (probabilities - self.clip).clamp(0, 1 - torch.finfo(logits.dtype).eps)
         positive = _power(1 - probabilities, self.gamma_positive) * logsigmoid(logits)
-        # Without a shift, log(1 - p) is taken from the logit: it stays finite where p rounds to 1.
+        # Without a shift, log(1 - p) is computed from the logit, so that it stays finite where p rounds to 1.
         log_negative = torch.log1p(-shifted) if self.clip > 0 else logsigmoid(-logits)
         negative = _power(shifted, self.gamma_negative) * log_negative
         return -(targets * positive + (1 - targets) * negative).mean()
@@ -93,8 +93,8 @@ class Asymmetric(nn.Module):
 class ZLPR(nn.Module):
     """Zero-bounded log-sum-exp and pairwise rank-based loss (Su et al., 2022, equation 6).
 
-    Every positive logit is pushed above every negative one, and 0 is pushed between them. Labels of a row are learned
-    together, not one by one.
+    Pushes every positive logit above every negative one, with 0 between them. The labels of a row are learned jointly,
+    not independently.
     """
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -110,8 +110,8 @@ class ZLPR(nn.Module):
 class Correlated(nn.Module):
     """Cross-entropy and the label-correlation aware term of SpanEmo (Alhuzali and Ananiadou, 2021, equations 4 to 6).
 
-    The term is the mean, over pairs of a positive and a negative label of a row, of exp(p_negative - p_positive); a row
-    that has only one kind has no pair and no term.
+    The term is the mean of exp(p_negative - p_positive) over all pairs of a positive and a negative label of a row. It
+    is 0 for a row without such a pair.
     """
 
     def __init__(self, *, alpha: float) -> None:
@@ -130,5 +130,5 @@ class Correlated(nn.Module):
 
 
 def _power(base: Tensor, exponent: float) -> Tensor:
-    # At 0 the slope of a power below 1 is infinite, and infinity times a loss of 0 is NaN.
+    # A power with an exponent below 1 has an infinite slope at 0, and infinity times a loss of 0 is NaN.
     return base.clamp(min=torch.finfo(base.dtype).tiny) ** exponent

@@ -1,4 +1,4 @@
-"""What is kept of a trained network: a model folder that stock PEFT loads."""
+"""Model folders: save and load a trained network in a form that PEFT and transformers load on their own."""
 
 import logging
 from collections.abc import Iterator
@@ -23,7 +23,16 @@ log = logging.getLogger(__name__)
 
 
 def save_model(folder: Path, network: Any, *, tokenizer: Any, card: Card, method: str, scores: str) -> None:
-    """Write the model folder: adapter or whole network, tokenizer, our card and the README that hubs show."""
+    """Write a model folder: adapter or whole network, tokenizer, metadata and README.
+
+    Args:
+        folder: where it is written.
+        network: a PEFT model, of which only the adapter is saved, or a whole network.
+        tokenizer: the network's tokenizer.
+        card: metadata.
+        method: training method, for the README.
+        scores: Markdown text about scores, for the README.
+    """
     from peft import PeftModel
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -42,7 +51,7 @@ def save_model(folder: Path, network: Any, *, tokenizer: Any, card: Card, method
 
 
 def save_ngrams(folder: Path, classifier: ngrams.NgramClassifier, *, card: Card) -> None:
-    """Write the model folder of a baseline: its classifier and our card."""
+    """Write the model folder of a baseline: its classifier and metadata."""
     folder.mkdir(parents=True, exist_ok=True)
     classifier.save(folder)
     write_json(folder / CARD, card.__dict__)
@@ -50,14 +59,14 @@ def save_ngrams(folder: Path, classifier: ngrams.NgramClassifier, *, card: Card)
 
 
 def save_whole(folder: Path, network: Any) -> None:
-    """Write config.json and weights of a whole network."""
+    """Write config.json and the weights of a whole network."""
     if hasattr(network.config, "auto_map"):
-        del network.config.auto_map  # code that its base came with, which is never run
+        del network.config.auto_map  # names code of the base, which is never run
     network.save_pretrained(folder)
 
 
 def save_words(folder: Path, *, tokenizer: Any, card: Card, method: str, scores: str) -> None:
-    """Write what stands beside the weights: tokenizer, our card and the README that hubs show."""
+    """Write the files beside the weights: tokenizer, metadata and README."""
     tokenizer.init_kwargs.pop("auto_map", None)
     tokenizer.save_pretrained(folder)
     (folder / "README.md").write_text(redaction.text(readme_text(card, method, scores)), encoding="utf-8")
@@ -65,7 +74,11 @@ def save_words(folder: Path, *, tokenizer: Any, card: Card, method: str, scores:
 
 
 def load_model(folder: Path, *, card: Card, device: torch.device) -> tuple[Any, Any]:
-    """Network in evaluation mode and tokenizer of a model folder, or a UserError that names what is damaged."""
+    """Load the network, in evaluation mode, and the tokenizer of a model folder.
+
+    Raises:
+        UserError: the folder is damaged, or holds an ONNX graph instead of weights.
+    """
     with damage_told(folder):
         loaded = _load_model(folder, card=card, device=device)
     manifest.tell_unlisted(folder)
@@ -74,12 +87,12 @@ def load_model(folder: Path, *, card: Card, device: torch.device) -> tuple[Any, 
 
 @contextmanager
 def damage_told(folder: Path) -> Iterator[None]:
-    """Turn what libraries say of a damaged folder into a UserError."""
+    """Turn errors that libraries raise on a damaged folder into a UserError."""
     try:
         yield
     except (UserError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # the libraries raise errors of many kinds for a file that is missing or cut
+    except Exception as error:  # libraries raise many kinds of errors for a missing or truncated file
         raise UserError(f"{folder} is damaged: {first_line(error)}") from error
 
 
@@ -103,7 +116,7 @@ def _load_model(folder: Path, *, card: Card, device: torch.device) -> tuple[Any,
 
 
 def check_weights(folder: Path, card: Card) -> None:
-    """Raise UserError where a model folder lacks the weights of its card, in a form that is read."""
+    """Raise UserError if the weights are missing, are not safetensors, or have a head for other labels."""
     if card.base["adapter"]:
         safe_loading.weights(folder, "adapter_config.json")
         first = safe_loading.weights(folder, "adapter_model.safetensors")
@@ -125,7 +138,7 @@ def check_weights(folder: Path, card: Card) -> None:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a model folder; it pads on the right."""
+    """Load the tokenizer of a model folder and set it to pad on the right."""
     from transformers import AutoTokenizer
 
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -145,16 +158,16 @@ def load_base(
     pad_token_id: int,
     device: torch.device,
 ) -> Any:
-    """The network that a card is of, without its adapter.
+    """Load the network that the metadata describes, without its adapter.
 
     Args:
         path: folder or hub id.
-        card: of the model folder.
-        quantization: how weights are held.
-        compute: what is computed in.
-        dtype: of the weights.
-        pad_token_id: of the tokenizer.
-        device: where the network goes.
+        card: metadata of the model folder.
+        quantization: quantization of the weights.
+        compute: compute dtype.
+        dtype: dtype of the weights.
+        pad_token_id: padding token of the tokenizer.
+        device: device of the network.
     """
     kernel = config.AttentionKernel(card.base["attn_implementation"])
     return backbone.load(
@@ -173,10 +186,10 @@ def load_base(
 
 
 def put_adapter(network: Any, folder: Path) -> Any:
-    """A base with the adapter of a model folder on it."""
+    """Load the adapter of a model folder onto its base."""
     from peft import PeftModel
 
-    safe_loading.weights(folder, "adapter_model.safetensors")  # PEFT would take a pickle instead
+    safe_loading.weights(folder, "adapter_model.safetensors")  # PEFT would load a pickle instead
     manifest.check(folder, "adapter_model.safetensors")
     network = PeftModel.from_pretrained(network, str(folder))
     _check_whole(network, folder)
@@ -185,7 +198,7 @@ def put_adapter(network: Any, folder: Path) -> Any:
 
 
 def _check_whole(network: Any, folder: Path) -> None:
-    """Raise UserError where the file of an adapter lacks a tensor: PEFT would go on with one that was never trained."""
+    """Raise UserError if the file of an adapter lacks a tensor: PEFT would keep an untrained one without an error."""
     from peft import get_peft_model_state_dict
 
     with safe_open(folder / "adapter_model.safetensors", framework="pt") as stored:
@@ -195,7 +208,17 @@ def _check_whole(network: Any, folder: Path) -> None:
 
 
 def base_path(folder: Path, card: Card) -> str:
-    """Where the base is now: where it was, or beside a folder that was moved, or on the hub."""
+    """Find the base of an adapter.
+
+    An export has its base inside its folder. The base of a run is at the stored path, beside the model folder if the
+    run was moved, or on the hub.
+
+    Returns:
+        A folder or a hub id.
+
+    Raises:
+        UserError: the base is missing, damaged, or a link to another place.
+    """
     if card.format and card.base["local"]:
         safe_loading.weights(folder / run_folder.BASE, "config.json")
         safe_loading.check(folder / run_folder.BASE)
@@ -203,7 +226,7 @@ def base_path(folder: Path, card: Card) -> str:
         return str(folder / run_folder.BASE)
     saved = Path(card.base["path"])
     beside = [folder.parent / run_folder.BASE, folder / run_folder.BASE, folder.parent / saved.name]
-    # A run's own base lies in its folder: where that was, another run may have put its own by now.
+    # For a run's own base, the stored path comes last: it may hold the base of another run by now.
     places = [saved, *beside] if card.base["pretrained"] and not card.is_tiny else [*beside, saved]
     for place in places:
         if (place / "config.json").is_file():

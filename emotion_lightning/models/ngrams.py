@@ -1,4 +1,4 @@
-"""Logistic regression on weighted n-grams, one for each label: what a network has to beat."""
+"""The baseline: TF-IDF of n-grams and one logistic regression for each label."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,28 +15,28 @@ from emotion_lightning.runs import manifest
 from emotion_lightning.runs.files import write_bytes
 
 FILE = "ngrams.safetensors"
-"""N-grams, their weights and the regressions: numbers and text only, so that loading it can run no code."""
+"""File of n-grams, IDF weights and regressions. It holds only numbers and text, so loading it can run no code."""
 
 KINDS = {"word_ngrams": "word", "char_ngrams": "char_wb"}
-"""How scikit-learn calls the n-grams of each setting."""
+"""scikit-learn's `analyzer` for each setting."""
 
 LONGEST = 50
-"""Words or characters of the longest n-gram that a file may ask for."""
+"""Maximum n-gram length that a file may have, in words or characters."""
 
 _ITERATIONS = 1000
 _TOLERANCE = 1e-2
-"""On GoEmotions scores equal those of scikit-learn's own 1e-4 to the fourth digit, in 60 % of its time."""
+"""On GoEmotions, scores equal those of scikit-learn's default, 1e-4, to four digits, in 60 % of the time."""
 
 
 class NgramClassifier:
     """TF-IDF of word and character n-grams, with a logistic regression for each label.
 
-    A label that no row of train has, or every row, has the same probability everywhere: its rate there, smoothed by one
-    row with it and one without (Laplace), so that its logit is finite.
+    A label that no row or every row of train has gets the same probability for all texts: its rate in train with
+    Laplace smoothing (one more row with it, one more without), so that its logit is finite.
 
     Attributes:
-        lengths: shortest and longest n-gram by setting, of the kinds that are used.
-        parameters: fitted numbers, biases included.
+        lengths: shortest and longest n-gram by setting, for the kinds of n-grams that are used.
+        parameters: number of fitted parameters, biases included.
     """
 
     def __init__(self, lengths: Mapping[str, Sequence[int] | None]) -> None:
@@ -44,11 +44,11 @@ class NgramClassifier:
         self.parameters = 0
         self._vectorizers: dict[str, Any] = {}
         self._weights = np.zeros((0, 0), dtype=np.float32)
-        """[n-gram, label]; in float32, so that a classifier that was saved gives the same logits."""
+        """[n-gram, label], float32, so that a saved classifier gives the same logits."""
         self._biases = np.zeros(0, dtype=np.float32)
 
     def fit(self, texts: Sequence[str], targets: Targets, settings: config.Baseline) -> None:
-        """Learn n-grams, their weights and the regressions from train; targets are multi-hot, [row, label]."""
+        """Fit n-grams, IDF weights and regressions on train; `targets` are multi-hot, [row, label]."""
         from sklearn.linear_model import LogisticRegression
 
         features = self._fit_features(texts, settings)
@@ -62,8 +62,9 @@ class NgramClassifier:
                 self._biases[label] = np.log((positives + 1) / (len(truth) - positives + 1))
                 self.parameters += 1
                 continue
-            # The dual solver: on GoEmotions a third faster than liblinear's primal one, on tweets twice as fast as
-            # lbfgs. It draws its order of rows from one generator of the process, so labels do not share threads.
+            # The dual solver is a third faster than liblinear's primal one on GoEmotions, and twice as fast as lbfgs
+            # on tweets. It draws the order of rows from one random generator of the process, so labels are not
+            # fitted in parallel threads.
             regression = LogisticRegression(
                 C=settings.C,
                 class_weight="balanced" if balanced else None,
@@ -90,7 +91,7 @@ class NgramClassifier:
             vectorizer = _vectorizer(name, lengths, min_df=settings.min_df, max_features=settings.max_features)
             try:
                 parts.append(vectorizer.fit_transform(texts))
-            except ValueError as error:  # its only complaints here are an empty vocabulary, before or after min_df
+            except ValueError as error:  # raised here only for an empty vocabulary, before or after min_df
                 raise UserError(
                     f"{name}={lengths} with min_df={settings.min_df} leaves no n-gram of the {len(texts):,} texts of "
                     f"train; lower min_df, or leave these out with {name}=null."
@@ -99,12 +100,12 @@ class NgramClassifier:
         return _joined(parts)
 
     def save(self, folder: Path) -> None:
-        """Write the file into a folder."""
+        """Write the classifier into a folder."""
         from safetensors.numpy import save
 
         tensors = {"weights": self._weights, "biases": self._biases}
         for name, vectorizer in self._vectorizers.items():
-            # N-grams hold no line feeds: white space ends a word. Half of a surrogate pair they may hold.
+            # N-grams contain no line feeds, because white space separates words. They may contain lone surrogates.
             lines = "\n".join(vectorizer.get_feature_names_out()).encode(errors="surrogatepass")
             tensors[f"{name}.text"] = np.frombuffer(lines, dtype=np.uint8)
             tensors[f"{name}.idf"] = vectorizer.idf_
@@ -112,15 +113,15 @@ class NgramClassifier:
 
 
 def load(folder: Path, lengths: Mapping[str, Sequence[int]], *, labels: int) -> NgramClassifier:
-    """The classifier that a folder holds.
+    """Load the classifier of a folder.
 
     Args:
-        folder: that holds the file.
+        folder: the model folder.
         lengths: shortest and longest n-gram by setting.
-        labels: how many it must know.
+        labels: expected number of labels.
 
     Raises:
-        UserError: the file is missing, damaged, or of other labels.
+        UserError: the file is missing or damaged, or has another number of labels.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file

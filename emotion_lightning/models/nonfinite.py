@@ -1,4 +1,4 @@
-"""Where a network's numbers stopped being finite."""
+"""Finds the module where a network's values first become NaN or infinite."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 @dataclass
 class Cause:
-    """What was first not finite.
+    """The first values that are not finite.
 
     Attributes:
-        text: the module and what it gave, in words.
-        dtype: of what it gave.
+        text: the module and its values, for a message.
+        dtype: dtype of the values.
     """
 
     text: str
@@ -23,7 +23,7 @@ class Cause:
 
 
 def told(cause: Cause | None) -> str:
-    """The cause, where it is known, and what would mend it: the end of a message."""
+    """End of an error message: the cause, if it is known, and the settings that help."""
     known = f" ({cause.text})" if cause else ""
     if cause is not None and cause.dtype is torch.float16:
         return f"{known}. Set model.dtype=bfloat16 where the device has it, else float32, or lower optimizer.lr."
@@ -31,13 +31,13 @@ def told(cause: Cause | None) -> str:
 
 
 def first(network: nn.Module, compute: Callable[[], Any]) -> Cause | None:
-    """What was first not finite; None where everything is finite.
+    """Find the first values that are not finite; None if all are finite.
 
-    Parameters that are not finite come first: an earlier step ruined them, whatever they are multiplied with.
+    Parameters are checked before activations: an earlier optimizer step may have made them NaN or infinite.
 
     Args:
-        network: whose modules are watched.
-        compute: a pass through it, as it was when the trouble showed.
+        network: its parameters and modules are checked.
+        compute: repeats the forward pass in which the problem appeared.
     """
     for name, parameter in network.named_parameters():
         if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
@@ -49,13 +49,13 @@ def first(network: nn.Module, compute: Callable[[], Any]) -> Cause | None:
 
 @contextlib.contextmanager
 def _watched(network: nn.Module) -> Iterator[list[Cause]]:
-    """The first module that gives what is not finite."""
+    """Record the first module with an input or output that is not finite, in a list of at most one cause."""
     found: list[Cause] = []
     within: list[str] = []
     names = {module: name for name, module in network.named_modules()}
 
     def before(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        # What no module gave, but goes into one, was computed between two: by the one that calls it.
+        # A bad input that is not the output of a module was computed by the module that calls this one.
         given = (arguments, {name: value for name, value in keywords.items() if "mask" not in name})
         bad = next((value for value in _tensors(given) if _bad(value)), None)
         if not found and bad is not None:
@@ -102,5 +102,5 @@ def _kind(value: Tensor) -> str:
 
 
 def _short(name: str) -> str:
-    """A module's name as it is in the model, without what PEFT puts around it."""
+    """A module's name without the names of PEFT's wrappers."""
     return name.removeprefix("base_model.model.").replace(".base_layer", "") or "the network"

@@ -1,4 +1,4 @@
-"""From the vectors of a text's tokens to its logits."""
+"""Pooling: from the vectors of a text's tokens to its logits."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from emotion_lightning.data.batches import Batch
 
 
 def logits(network: Any, batch: Batch, *, pooling: Pooling) -> Tensor:
-    """Logits of each label.
+    """Compute the logits of a batch.
 
     Args:
-        network: for sequence classification, with or without an adapter.
-        batch: as `data.batches.Collate` makes it: padded on the right.
-        pooling: what the head sees. `first` of an encoder goes through the model's own pooler.
+        network: sequence classification network, with or without an adapter.
+        batch: as returned by `data.batches.Collate`, padded on the right.
+        pooling: how token vectors are combined. With `first`, an encoder runs its own forward pass and pooler.
 
     Returns:
         [batch, label], float32.
@@ -25,14 +25,15 @@ def logits(network: Any, batch: Batch, *, pooling: Pooling) -> Tensor:
     ids, mask = batch["input_ids"], batch.get("attention_mask")
     if pooling is Pooling.first and not is_decoder(own):
         return network(input_ids=ids, attention_mask=mask).logits.float()
-    # Stock decoders put the head on every token and then pick one: with many labels and long texts that is work.
-    # Reading from left to right, a text never sees the padding behind it; without a mask the faster kernels serve.
+    # transformers' decoders apply the head to every token and then select one, which is slow with many labels and long
+    # texts. With causal attention, no token sees the padding on its right, so the mask is left out: faster attention
+    # kernels can then run.
     hidden = backbone(input_ids=ids, attention_mask=None if _is_causal(own) else mask).last_hidden_state
     return _classify(own, pool(hidden, mask, pooling)).float()
 
 
 def is_stock(network: Any, attention: Attention, pooling: Pooling) -> bool:
-    """Whether transformers' own class computes the same logits."""
+    """Whether transformers' own class computes the same logits as `logits`."""
     own = unwrapped(network)
     if is_decoder(own):
         return attention is Attention.causal and pooling is Pooling.last
@@ -40,7 +41,7 @@ def is_stock(network: Any, attention: Attention, pooling: Pooling) -> bool:
 
 
 def pool(hidden: Tensor, attention_mask: Tensor | None, pooling: Pooling) -> Tensor:
-    """One vector for each text, [batch, hidden], from those of its tokens, [batch, token, hidden]; padding left out.
+    """Pool the token vectors, [batch, token, hidden], to one vector for each text, [batch, hidden], without padding.
 
     >>> hidden = torch.tensor([[[1.0], [3.0], [9.0]]])
     >>> [pool(hidden, torch.tensor([[1, 1, 0]]), way).item() for way in Pooling]
@@ -53,24 +54,24 @@ def pool(hidden: Tensor, attention_mask: Tensor | None, pooling: Pooling) -> Ten
     present = attention_mask.to(hidden.device)
     if pooling is Pooling.last:
         return hidden[torch.arange(len(hidden), device=hidden.device), present.sum(dim=1) - 1]
-    # In float32: a sum of many bfloat16 vectors loses the last of them.
+    # In float32: in a bfloat16 sum of many vectors, the last ones would be rounded away.
     weights = present.unsqueeze(-1).float()
     return (hidden.float() * weights).sum(dim=1) / weights.sum(dim=1)
 
 
 def unwrapped(network: Any) -> Any:
-    """A network without the adapter around it."""
+    """The network inside a PEFT model, or the network itself."""
     return network.get_base_model() if hasattr(network, "get_base_model") else network
 
 
 def backbone_of(network: Any) -> Any:
-    """A network without its head, with or without an adapter around it."""
+    """The backbone of a network with or without an adapter: the network without its head."""
     own = unwrapped(network)
     return getattr(own, own.base_model_prefix)
 
 
 def is_decoder(network: Any) -> bool:
-    """Whether a network for sequence classification reads from left to right by itself, as Gemma does."""
+    """Whether a sequence classification network is a decoder such as Gemma, with causal attention by default."""
     from transformers.modeling_layers import GenericForSequenceClassification
 
     return isinstance(network, GenericForSequenceClassification)
@@ -86,5 +87,5 @@ def _classify(own: Any, vectors: Tensor) -> Tensor:
     classifier = own.classifier
     if isinstance(getattr(classifier, "original_module", classifier), nn.Linear):
         return classifier(own.dropout(vectors))
-    # RoBERTa's head takes all tokens and looks at the first.
+    # RoBERTa's head takes all tokens and uses only the first.
     return classifier(vectors.unsqueeze(1))

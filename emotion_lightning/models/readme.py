@@ -10,7 +10,7 @@ from emotion_lightning.runs.plain_text import markdown_line
 
 
 def readme_text(card: Card, method: str, scores: str) -> str:
-    """The README.md of a model folder, which is also its page on the hub."""
+    """Content of a model folder's README.md, which the hub shows as the model card."""
     base = card.base["path"]
     name = Path(base).name if card.base["local"] else base
     if not card.base["pretrained"]:
@@ -49,7 +49,7 @@ def readme_text(card: Card, method: str, scores: str) -> str:
 
 
 def _without_project(card: Card) -> list[str]:
-    """How a folder answers without this project, or that it does not."""
+    """Lines that say how to use the folder without this project, or why that is impossible."""
     if not card.base["stock"] and not card.is_graph:
         return _OWN_POOLING
     lines = [
@@ -70,7 +70,7 @@ def _without_project(card: Card) -> list[str]:
 
 
 def stock_block(card: Card, *, folder: str) -> list[str]:
-    """Markdown lines with code that loads a model folder without this project; `folder` is the folder as Python."""
+    """Markdown lines with code to load a folder without this project; `folder` is a Python expression of its path."""
     return stock_code.block(
         card.base,
         folder=folder,
@@ -83,7 +83,10 @@ def stock_block(card: Card, *, folder: str) -> list[str]:
 
 
 def _place(card: Card) -> str:
-    """Where the base of an adapter is, as stock code finds it: from the folder, so that both may be moved together."""
+    """Python expression for the place of an adapter's base.
+
+    It starts from the model folder if the base lies in or beside it, so that both can be moved together.
+    """
     if not card.base["local"]:
         revision = card.base["revision"]
         return json.dumps(card.base["path"]) + (f", revision={json.dumps(revision)}" if revision else "")

@@ -1,7 +1,7 @@
-"""What is refused of a model folder before a library opens it: a folder from elsewhere is data and never code.
+"""Checks on a model folder before a library opens it: a folder from elsewhere may hold data but no code.
 
-Weights are read from safetensors (or an ONNX graph), everything else from JSON. Transformers and PEFT fall back to
-pickles, which run code when they are opened, and take names of modules, kernels and files from their JSON.
+Weights are read from safetensors (or an ONNX graph), everything else from JSON. transformers and PEFT fall back to
+pickles, which can run code when they are opened, and accept names of modules, kernels and files from JSON.
 """
 
 import os
@@ -18,14 +18,15 @@ from emotion_lightning.runs import bounded_files, quiet
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _CODE = ("_target_", "auto_map", "custom_pipelines")
-"""Keys that name something to be run: Hydra's, and two of Transformers'."""
+"""JSON keys that name code to run: one of Hydra, two of transformers."""
 _CONFIG = (
-    "attn_implementation",  # may name a kernel of the hub, which is downloaded and run
+    "attn_implementation",  # may name a kernel on the hub, which would be downloaded and run
     "experts_implementation",
     "use_kernels",
     "fusion_config",  # replaces modules
-    "transformers_weights",  # names the file of the weights, also a pickle
-    "quantization_config",  # imports the package of the method; what we save is not quantised, the card says how to
+    "transformers_weights",  # names the file of the weights, which may be a pickle
+    # Imports the package of the quantization method. Saved weights are not quantised; the metadata says how to do it.
+    "quantization_config",
 )
 _METHODS = ("IA3", "LORA", "VERA", "LN_TUNING")
 _OF_METHODS = {
@@ -46,15 +47,15 @@ _OF_METHODS = {
     "projection_prng_key",
     "peft_version",
 }
-"""What our methods set in an adapter_config.json; any other field must stand at PEFT's default."""
+"""Fields that our methods set in adapter_config.json; every other field must have PEFT's default value."""
 
 
 def check(folder: Path) -> None:
-    """Raise UserError for a model folder that holds links out of it, or JSON that names code or files elsewhere."""
+    """Raise UserError if a model folder has links that leave it, or JSON that names code or files elsewhere."""
     _check_links(folder)
     for file in sorted(folder.glob("*.json")):
         if file.name == "tokenizer.json":
-            continue  # read by a library that knows data only
+            continue  # read by the tokenizers library, which runs no code from it
         content = bounded_files.read_json_object(file)
         for key, value in _entries(content):
             if key in _CODE and value:
@@ -63,7 +64,10 @@ def check(folder: Path) -> None:
 
 
 def check_base(folder: Path) -> None:
-    """The same of a base that lies elsewhere on this machine: code that it names is never run, and so let stand."""
+    """Raise UserError if a folder cannot be a base: it holds an adapter, lacks weights or is damaged.
+
+    Unlike a model folder, a base on this machine may name code, because that code is never run.
+    """
     if (folder / "adapter_config.json").is_file():
         raise UserError(f"{folder} holds an adapter (adapter_config.json) and can be the base of none.")
     whole_network(folder)
@@ -71,11 +75,11 @@ def check_base(folder: Path) -> None:
 
 
 def check_architecture(architecture: Any, path: str) -> None:
-    """Raise UserError for a configuration, as Transformers reads it, that names kernels of the hub or another file.
+    """Raise UserError if a transformers configuration names a kernel on the hub or a file of weights.
 
     Args:
         architecture: the configuration.
-        path: where it comes from, to be told.
+        path: where it comes from, for the message.
     """
     if getattr(architecture, "transformers_weights", None):
         raise UserError(f"{path} names a file of weights (transformers_weights), which is not read.")
@@ -89,13 +93,17 @@ def check_architecture(architecture: Any, path: str) -> None:
 
 
 def check_place(folder: Path, base: Path) -> None:
-    """Raise UserError for a base beside a model folder that is a link to somewhere else."""
+    """Raise UserError if the base beside a model folder is a link to another place."""
     if not base.resolve().is_relative_to(folder.resolve().parent):
         raise UserError(f"{base} is a link that leaves the run's folder; put what it links to in its place.")
 
 
 def weights(folder: Path, *names: str) -> Path:
-    """The first of these files that a folder holds, or a UserError; pickles are never taken instead."""
+    """Return the first of these files that exists in a folder, never a pickle.
+
+    Raises:
+        UserError: the folder has none of them.
+    """
     for name in names:
         if (folder / name).is_file():
             return folder / name
@@ -108,16 +116,16 @@ def weights(folder: Path, *names: str) -> Path:
 
 
 def whole_network(folder: Path) -> Path:
-    """The file of a whole network's weights, or of their index."""
+    """Path of a whole network's weights, or of the index of their parts."""
     return weights(folder, "model.safetensors", "model.safetensors.index.json")
 
 
 def check_dtypes(file: Path, tensors: Any) -> None:
-    """Raise UserError for weights that are whole numbers: what we save is not quantised.
+    """Raise UserError if weights are not floating point: saved weights are never quantised.
 
     Args:
-        file: to be named.
-        tensors: the file as `safetensors.safe_open` gives it.
+        file: the file of the weights, for the message.
+        tensors: that file, opened with `safetensors.safe_open`.
     """
     for name in tensors.keys():  # noqa: SIM118 (no mapping)
         dtype = tensors.get_slice(name).get_dtype()
@@ -126,9 +134,9 @@ def check_dtypes(file: Path, tensors: Any) -> None:
 
 
 def check_size(folder: Path) -> None:
-    """Raise UserError for a network that has fewer tensors in its file than layers in its config.json.
+    """Raise UserError if config.json has more layers than the weights have tensors.
 
-    Transformers builds the layers first, which takes for ever where their number is wrong.
+    transformers creates all layers before it reads weights, which would take forever with a wrong number of layers.
     """
     content = bounded_files.read_json_object(weights(folder, "config.json"))
     file = whole_network(folder)
@@ -149,7 +157,7 @@ def check_size(folder: Path) -> None:
 
 
 def parts(index: Path) -> set[str]:
-    """The files that an index of weights names, which must lie beside it."""
+    """Names of the files in an index of weights; raises UserError unless they lie beside the index."""
     named = bounded_files.read_json_object(index).get("weight_map")
     found = {str(part) for part in named.values()} if isinstance(named, dict) else {""}
     for part in found:
@@ -162,17 +170,18 @@ def parts(index: Path) -> set[str]:
 
 
 def is_hub_id(path: Any) -> bool:
-    """Whether this is an id such as google/gemma-1.1-2b-it, and no path."""
+    """Whether a value is a hub id such as google/gemma-1.1-2b-it and not a path."""
     return isinstance(path, str) and bool(re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", path)) and ".." not in path
 
 
 def _check_links(folder: Path) -> None:
     inside = [folder.resolve()]
-    # In the hub's cache every file is a link to one named by its content; a base lies inside the model's folder.
+    # In the hub's cache, every file is a link into a folder of blobs. A base lies inside the model's folder, so the
+    # snapshots folder is one or two levels up.
     snapshots = next((parent for parent in list(folder.parents)[:2] if parent.name == "snapshots"), None)
     if snapshots is not None:
         model = snapshots.parent
-        # Large files are shared by all models of the cache.
+        # All models in the cache share large files.
         inside += [(model / "blobs").resolve(), (model.parent / "blobs").resolve()]
     for place, folders, files in os.walk(folder):
         for name in (*folders, *files):
@@ -211,12 +220,12 @@ def _check_adapter(file: Path, content: dict[str, Any]) -> None:
     method = content.get("peft_type")
     if method not in _METHODS or content.get("task_type") != "SEQ_CLS":
         raise UserError(f"{file} is of no method of this project: {method} for {content.get('task_type')}.")
-    quiet.libraries()  # before PEFT loads bitsandbytes, which speaks as it is loaded
+    quiet.libraries()  # before PEFT imports bitsandbytes, which prints on import
     import peft
 
     defaults = peft.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(method)]()
     for key, value in content.items():
-        # PEFT leaves out what its version does not know.
+        # PEFT ignores fields that its version does not know.
         if key not in _OF_METHODS and hasattr(defaults, key) and value and value != getattr(defaults, key):
             raise UserError(f"{file} sets {key}, which no method of this project does.")
 

@@ -1,11 +1,11 @@
-"""Python code with which a model folder answers without this project, as its README and its card on the hub give it."""
+"""Python code that uses a model folder without this project, for its README and its model card on the hub."""
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
 TEXT = "I never thought they would come."
-"""What the code, and that with this project, is shown with."""
+"""Example text in the code of a README."""
 
 
 IN_FLOAT32 = (
@@ -15,7 +15,7 @@ IN_FLOAT32 = (
 
 
 def needs(base: Mapping[str, Any], *, graph: bool) -> str:
-    """The packages that the code needs."""
+    """Names of the packages that the code needs."""
     names = ["onnxruntime"] if graph else ["torch"]
     names += ["peft"] if base["adapter"] else []
     names += ["accelerate", "bitsandbytes"] if base["adapter"] and base["quantization"] != "none" else []
@@ -32,16 +32,16 @@ def block(
     graph: bool,
     calibrated: bool,
 ) -> list[str]:
-    """Lines of Markdown that hold the code; it leaves `probabilities`, [text, label], and prints the labels found.
+    """Markdown lines with the code, which computes `probabilities`, [text, label], and prints the predicted labels.
 
     Args:
-        base: what the card says of the network.
-        folder: the model folder, as Python.
-        place: of the network below an adapter, what from_pretrained is given first, as Python; None without an adapter.
-        labels: how many there are.
-        max_tokens: texts are cut to this many tokens.
-        graph: the folder holds a graph for onnxruntime.
-        calibrated: the card holds a calibration.
+        base: `base` of the metadata.
+        folder: Python expression of the model folder.
+        place: first arguments of from_pretrained for the base of an adapter, as Python; None without an adapter.
+        labels: number of labels.
+        max_tokens: texts are truncated to this many tokens.
+        graph: whether the folder holds a graph for onnxruntime.
+        calibrated: whether the metadata holds a calibration.
     """
     return [
         "```python",
@@ -67,7 +67,7 @@ def block(
 
 
 def pipeline(folder: str, *, max_tokens: int) -> list[str]:
-    """The same by Transformers' pipeline, of a whole network: raw probabilities, by name."""
+    """Markdown lines with a transformers pipeline for a whole network: uncalibrated probabilities by label."""
     return [
         "```python",
         "import torch",
@@ -116,7 +116,7 @@ def _network(base: Mapping[str, Any], *, place: str | None, labels: int) -> list
 
 
 def _quantization(base: Mapping[str, Any]) -> str | None:
-    """How transformers is told to hold the base's weights, as Python."""
+    """Python expression of the base's quantization config; None without quantization."""
     kept = json.dumps(base["kept"])
     return {
         "nf4": 'BitsAndBytesConfig(\n        load_in_4bit=True, bnb_4bit_quant_type="nf4", '

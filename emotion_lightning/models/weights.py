@@ -1,4 +1,4 @@
-"""Whether the weights of a checkpoint are those that its network needs: transformers makes up what is missing."""
+"""Checks that stored weights are those that a network needs: transformers fills missing ones with random numbers."""
 
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -6,19 +6,19 @@ from typing import Any
 from emotion_lightning.errors import UserError
 
 _BUFFERS = ("position_ids", "token_type_ids", "inv_freq", "masked_bias")
-"""Constants that older versions of transformers saved beside the weights."""
+"""Constants that older versions of transformers saved with the weights."""
 
 
 def prefix(network: Any, found: dict[str, Any]) -> str | None:
-    """What stands before every name in a checkpoint, such as `module.`, if that is why the network found no weights.
+    """Find a prefix of the stored names, such as `module.`, that keeps the network from finding its weights.
 
     Args:
-        network: as from_pretrained gives it.
+        network: as returned by from_pretrained.
         found: its `output_loading_info`.
 
     Returns:
-        The prefix to take away; None where nothing in the network is missing, where no single prefix explains it, and
-        where the checkpoint holds several networks behind prefixes of their own.
+        The prefix to remove. None if the backbone lacks no weight, if no single prefix explains what it lacks, or if
+        the file holds several networks, each with its own prefix.
     """
     missing = [name for name in found["missing_keys"] if _in_backbone(network, name)]
     if not missing:
@@ -32,15 +32,15 @@ def prefix(network: Any, found: dict[str, Any]) -> str | None:
 
 
 def check(network: Any, found: dict[str, Any], *, new: Collection[str], full: bool, head: list[str], path: str) -> None:
-    """Raise UserError where the network holds random weights that nothing trains, or a checkpoint holds more than it.
+    """Raise UserError if random weights would stay untrained, or if the file has weights that the network lacks.
 
     Args:
-        network: as from_pretrained gives it.
+        network: as returned by from_pretrained.
         found: its `output_loading_info`.
-        new: names of modules that may be new: they are trained and stored, or nothing is computed with them.
-        full: whether every weight is trained and stored; then every module around the pretrained network may be new.
-        head: what model.head is, to be told.
-        path: of the model, to be told.
+        new: modules that may have random weights, because they are trained and stored, or because they are not used.
+        full: whether all weights are trained and stored; then every module outside the backbone may be random.
+        head: value of model.head, for the message.
+        path: folder or hub id of the model, for the message.
     """
     missing = sorted(
         name
@@ -58,7 +58,7 @@ def check(network: Any, found: dict[str, Any], *, new: Collection[str], full: bo
     surplus = sorted(
         name
         for name in found["unexpected_keys"]
-        # Other parts are heads for other tasks.
+        # Other parts belong to heads for other tasks.
         if _inner(network, name).split(".")[0] in parts and name.split(".")[-1] not in _BUFFERS
     )
     if surplus:
@@ -69,15 +69,15 @@ def check(network: Any, found: dict[str, Any], *, new: Collection[str], full: bo
 
 
 def made_up(found: dict[str, Any]) -> list[str]:
-    """Names of the weights that are random: missing, or of another shape in the checkpoint."""
+    """Names of the weights that are random because they were missing or had another shape in the file."""
     return [*found["missing_keys"], *(name for name, _, _ in found["mismatched_keys"])]
 
 
 def check_shapes(network: Any, mismatched: Iterable[tuple[str, Any, Any]], *, head: str, path: str) -> None:
-    """Raise UserError for weights of another shape than their config.json says; a head may be for other labels."""
+    """Raise UserError if weights have another shape than config.json says; the head may, for other labels."""
     wrong = [(name, there, here) for name, there, here in sorted(mismatched) if head not in name.split(".")]
     for name, part in network.named_modules():
-        # transformers does not look at what it quantises.
+        # transformers does not check the shapes of weights that it quantises.
         if (state := getattr(getattr(part, "weight", None), "quant_state", None)) is not None:
             here = (part.out_features, part.in_features)
             if tuple(state.shape) != here:
@@ -103,5 +103,5 @@ def _in_backbone(network: Any, name: str) -> bool:
 
 
 def _inner(network: Any, name: str) -> str:
-    """A name without the backbone's, which checkpoints of the backbone alone do not have."""
+    """A name without the prefix of the backbone, which files of the backbone alone do not have."""
     return name.removeprefix(f"{network.base_model_prefix}.")

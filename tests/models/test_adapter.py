@@ -125,7 +125,7 @@ def moved(network: nn.Module) -> None:
 
 
 def combinations() -> list[Any]:
-    """Every family with every method in one form of weights, so that each pair of values occurs; the others are slow."""
+    """Each family with each method in one form of weights, so that every pair of values occurs; the rest is slow."""
     forms = ("nf4", "int8", "none")
     return [
         pytest.param(family, method, form, marks=[] if (i + j) % len(forms) == k else pytest.mark.slow)

@@ -1,1 +1,1 @@
-"""Formats of files: delimited text, JSON lines, Arrow, and the encodings of text."""
+"""File formats: delimited text, JSON Lines, Arrow; and text encodings."""

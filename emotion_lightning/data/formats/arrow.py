@@ -1,4 +1,4 @@
-"""parquet, Arrow and Feather files, and the folders that `datasets` saves."""
+"""Readers for parquet, Arrow and Feather files, and for folders saved by `datasets`."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -15,18 +15,22 @@ from emotion_lightning.errors import UserError
 ROWS_AT_ONCE = 4096
 
 SAVED_SPLITS = "dataset_dict.json"
-"""In a folder of splits, as DatasetDict.save_to_disk makes it."""
+"""File in a folder of splits, written by DatasetDict.save_to_disk."""
 
 _SAVED = "state.json"
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether `datasets` saved one split there."""
+    """Whether a folder holds a single split saved by `datasets`."""
     return (folder / _SAVED).is_file()
 
 
 def saved_splits(folder: Path) -> list[str]:
-    """Names of the splits in a folder that `datasets` saved them in."""
+    """Names of the splits in a folder saved by `datasets`.
+
+    Raises:
+        UserError: the folder is damaged.
+    """
     try:
         return list(json.loads((folder / SAVED_SPLITS).read_text(encoding="utf-8"))["splits"])
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -34,7 +38,11 @@ def saved_splits(folder: Path) -> list[str]:
 
 
 def saved_files(folder: Path) -> list[Path]:
-    """The Arrow files of a folder, in their order."""
+    """Arrow files of a single split saved by `datasets`, in order.
+
+    Raises:
+        UserError: the folder is damaged or incomplete.
+    """
     try:
         state = json.loads((folder / _SAVED).read_text(encoding="utf-8"))
         files = [folder / part["filename"] for part in state["_data_files"]]
@@ -47,7 +55,7 @@ def saved_files(folder: Path) -> list[Path]:
 
 
 def class_names(path: Path) -> dict[str, list[str]]:
-    """Names of the ids in columns of class labels, as `datasets` keeps them in a file's schema or beside it."""
+    """Names of the label ids in each column of class labels, as `datasets` stores them in or beside a file."""
     import pyarrow.parquet
 
     try:
@@ -63,7 +71,7 @@ def class_names(path: Path) -> dict[str, list[str]]:
             normalised(name): list(kind["names"]) for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"
         }
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError):
-        return {}  # a file of other origin, or a damaged one, which reading its rows will report
+        return {}  # not written by `datasets`, or damaged, which is reported when rows are read
 
 
 def _features(schema: Any) -> dict[str, Any]:
@@ -71,7 +79,7 @@ def _features(schema: Any) -> dict[str, Any]:
 
 
 def parquet_chunks(path: Path, problems: Problems) -> Iterator[Chunk]:
-    """The rows of a parquet file, as a `Source` gives them."""
+    """Yield the rows of a parquet file in chunks."""
     import pyarrow.parquet
 
     with _reading(path), pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
@@ -80,7 +88,7 @@ def parquet_chunks(path: Path, problems: Problems) -> Iterator[Chunk]:
 
 
 def arrow_chunks(path: Path, problems: Problems) -> Iterator[Chunk]:
-    """The rows of an Arrow file, a stream or a Feather file, or of a folder that `datasets` saved."""
+    """Yield the rows of an Arrow file or stream, a Feather file, or a folder saved by `datasets`, in chunks."""
     import pyarrow
 
     row = 0
@@ -93,7 +101,7 @@ def arrow_chunks(path: Path, problems: Problems) -> Iterator[Chunk]:
 
 @contextmanager
 def _reading(file: Path) -> Iterator[None]:
-    """Turn what a damaged file raises into a UserError."""
+    """Turn the errors of a damaged file into a UserError."""
     import pyarrow
 
     try:
@@ -103,7 +111,7 @@ def _reading(file: Path) -> Iterator[None]:
 
 
 def _open(mapped: Any) -> Any:
-    """A reader of an Arrow file or stream."""
+    """Open a reader for an Arrow file or stream."""
     import pyarrow
 
     start = mapped.read(6)
@@ -140,7 +148,7 @@ def _cells(path: Path, problems: Problems, rows: range, name: str, column: Any) 
         if not is_bytes:
             return column.to_pylist()
     except UnicodeDecodeError:
-        pass  # which row it is, the slower way tells
+        pass  # the slower code below finds the row
     return [_cell(path, problems, row, name, scalar) for row, scalar in zip(rows, column, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""What a cell of a table says: a text, a yes or no, or the labels of a row."""
+"""Parses the cells of a table: as text, as 0 or 1, or as the labels of a row."""
 
 import ast
 import json
@@ -13,7 +13,7 @@ _ZEROS = re.compile(r"([01])\.0+")
 
 
 def as_text(cell: Any) -> str | None:
-    """A cell as text; None where it holds nothing or a structure."""
+    """A cell as text; None for null, NaN, a list or a dict."""
     if isinstance(cell, str):
         return cell
     if cell is None or isinstance(cell, dict | list) or is_nan(cell):
@@ -22,17 +22,17 @@ def as_text(cell: Any) -> str | None:
 
 
 def is_nan(cell: Any) -> bool:
-    """Whether a cell is the number that pandas writes for nothing."""
+    """Whether a cell is NaN, which pandas writes for a missing value."""
     return isinstance(cell, float) and math.isnan(cell)
 
 
 def is_blank(cell: Any) -> bool:
-    """Whether a cell says nothing."""
+    """Whether a cell is null, NaN, empty or white space."""
     return cell is None or cell == "" or (isinstance(cell, str) and cell.isspace()) or is_nan(cell)
 
 
 def binary(cell: Any) -> int | None:
-    """0 or 1 for a cell that says so, as number, text or truth value; else None.
+    """0 or 1 if a cell has that value as number, text or bool; otherwise None.
 
     >>> [binary(cell) for cell in (1, "0", True, "false", 1.0, "yes", 2, 0.5, "")]
     [1, 0, 1, 0, 1, None, None, None, None]
@@ -43,30 +43,30 @@ def binary(cell: Any) -> int | None:
 
 
 def spelled(cell: Any) -> str | None:
-    """How a cell says 0 or 1, in words; None where it does not."""
+    """How a cell writes 0 or 1, for a message; None if it is neither."""
     if binary(cell) is None:
         return None
     return "true and false" if str(cell).strip().lower() in ("true", "false") else "0 and 1"
 
 
 def shown(cell: Any) -> str:
-    """A cell for a message: short, and in quotes where it is text."""
+    """A cell for a message: shortened, and in quotes if it is text."""
     text = repr(cell)
     return text if len(text) <= 60 else f"{text[:50]} … ({len(text):,} characters)"
 
 
 def split_labels(cell: Any, separator: str) -> list[str]:
-    """Names or ids in a cell: a list, a list that was printed, or text with a separator.
+    """Label names or ids in a cell, which may be a list, a printed list, or text with a separator.
 
     Raises:
-        ValueError: with words for what is odd about a list.
+        ValueError: the cell is a dict, or a list with null or a nested structure.
 
     >>> split_labels("joy | love", "|"), split_labels([3, 7], ","), split_labels(None, ",")
     (['joy', 'love'], ['3', '7'], [])
     >>> split_labels("['joy' 'love']", ","), split_labels('["joy", "love"]', ","), split_labels("(2, 7)", ",")
     (['joy', 'love'], ['joy', 'love'], ['2', '7'])
     """
-    if is_blank(cell) or cell in ("nan", "NaN"):  # what pandas writes for nothing
+    if is_blank(cell) or cell in ("nan", "NaN"):  # pandas writes these for a missing value
         return []
     if isinstance(cell, dict):
         raise ValueError("is a mapping, not a list of labels")
@@ -88,7 +88,7 @@ def _name(part: Any) -> str:
 
 
 def is_odd(name: str) -> bool:
-    """Whether a name keeps quotes or brackets of something that was not taken apart.
+    """Whether a name has quotes or brackets of a list that was not parsed.
 
     >>> [is_odd(name) for name in ("joy", "joy (mild)", "('joy'", "'love')", "[3 10]", "don't know")]
     [False, False, True, True, True, False]
@@ -102,10 +102,10 @@ _NO_COMMA = re.compile(r"""(?<=['"\d.])\s+(?=['"\d-])""")
 
 
 def _printed_list(text: str) -> list[Any] | None:
-    """The list that was printed into a cell, by JSON, Python or numpy; None where it is none."""
+    """Parse a list that JSON, Python or numpy printed; None if the text is not such a list."""
     if text[-1] != _PAIRS.get(text[0]):
         return None
-    # numpy leaves the commas out, and Python would take two strings side by side for one.
+    # numpy prints no commas, and Python would read two adjacent strings as one.
     for read, source in ((json.loads, text), (ast.literal_eval, _NO_COMMA.sub(", ", text))):
         try:
             parts = read(source)

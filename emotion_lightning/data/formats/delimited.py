@@ -1,6 +1,6 @@
-"""csv and tsv: cells as the text they are.
+"""Reader for csv and tsv files; every cell stays text.
 
-pandas and datasets read a text such as "NA" as missing, a semicolon file as one column and a numeric text as a number.
+pandas and datasets read the text "NA" as missing, a file with semicolons as one column, and a numeric text as a number.
 """
 
 import csv
@@ -26,10 +26,10 @@ log = logging.getLogger(__name__)
 _DELIMITERS = ",;\t|"
 _BACKSLASH = re.compile(r'(\\["\\])|\\')
 _DOUBLED = re.compile(r'(?:^|\t)"[^"]*(?:""[^"]*)+"(?:\t|\r?$)', re.MULTILINE)
-"""A quoted cell with doubled quotes in it, which nobody writes who does not quote."""
+"""A quoted cell with doubled quotes in it, which shows that the file is quoted."""
 
 _SEP = re.compile(r"sep=(.)[\r\n]*")
-"""Excel's own first line."""
+"""First line in which Excel names the delimiter."""
 
 _NUMBER = re.compile(r"\d+(\.\d+)?|true|false", re.IGNORECASE)
 _SAMPLE = 100
@@ -40,12 +40,12 @@ csv.field_size_limit(2**31 - 1)
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a file marks off its cells.
+    """How a file separates and quotes its cells.
 
     Attributes:
-        delimiter: between cells.
-        quoted: cells may stand in quotes, quotes inside them doubled.
-        escaped: quotes inside quoted cells are escaped by a backslash instead.
+        delimiter: character between cells.
+        quoted: whether cells may be quoted, with quotes inside them doubled.
+        escaped: whether quotes inside quoted cells are escaped by a backslash instead.
     """
 
     delimiter: str
@@ -53,13 +53,13 @@ class Dialect:
     escaped: bool = False
 
     def rows(self, lines: Iterable[str]) -> Any:
-        """A csv reader of the cells of each row; it raises csv.Error where quotes are wrong."""
+        """Return a csv reader for these lines; it raises csv.Error if quotes are wrong."""
         options: dict[str, Any] = {"delimiter": self.delimiter, "strict": True}
         if not self.quoted:
             options["quoting"] = csv.QUOTE_NONE
         if self.escaped:
             options["escapechar"] = "\\"
-            # The csv module would take the backslash from whatever follows it, as in a literal \\n.
+            # The csv module would remove the backslash before any character, as in a literal \\n.
             lines = (_BACKSLASH.sub(lambda found: found[1] or r"\\", line) for line in lines)
         return csv.reader(lines, **options)
 
@@ -70,7 +70,7 @@ class Dialect:
 
 
 def chunks(path: Path, problems: Problems, *, tabs: bool, encoding: str | None) -> Iterator[Chunk]:
-    """The rows of a csv file (`tabs`: of a tsv file), as a `Source` gives them."""
+    """Yield the rows of a csv file (or tsv, with `tabs`) in chunks."""
     dialect = recognise(path, tabs=tabs, encoding=encoding)
     with _opened(path, encoding) as file:
         yield from _chunks(path, problems, dialect, Lines(file), encoding)
@@ -121,7 +121,7 @@ def _chunks(path: Path, problems: Problems, dialect: Dialect, lines: Lines, enco
 
 
 def _rows(reader: Iterable[list[str]], width: int) -> Iterator[list[str]]:
-    """Rows without blank lines; of a single column these are rows without a text, but for those that end the file."""
+    """Skip blank lines. In a file with one column they are rows without a text, except at the end of the file."""
     blank = 0
     for cells in reader:
         if cells:
@@ -133,7 +133,7 @@ def _rows(reader: Iterable[list[str]], width: int) -> Iterator[list[str]]:
 
 
 def _swallowed(path: Path, row: int, header: list[str], cells: list[str], delimiter: str) -> Iterator[str]:
-    """Remarks on cells whose first line ends as a row does: a quote that is missing may have let them take rows in."""
+    """Remarks on cells of several lines whose first line ends like a row: a missing quote may have merged rows."""
     for position, cell in enumerate(cells):
         first, *rest = cell.split("\n")
         tail = first.rstrip("\r").split(delimiter)[1:]
@@ -145,13 +145,13 @@ def _swallowed(path: Path, row: int, header: list[str], cells: list[str], delimi
 
 
 def _chunk(numbers: list[int], header: list[str], table: list[list[str]]) -> Chunk:
-    # A column without a name is left aside: pandas writes its row numbers so.
+    # Skip a column without a name: pandas writes row numbers like this.
     columns = zip(header, zip(*table, strict=True), strict=True)
     return Chunk(numbers, {name: list(cells) for name, cells in columns if name})
 
 
 def refuse_repeated(path: Path, names: list[str]) -> None:
-    """Raise UserError where two columns have one name."""
+    """Raise UserError if two columns have the same name."""
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise UserError(f"{path} has more than one column named {', '.join(repeated)}; rename one.")
@@ -174,7 +174,7 @@ def _check_bytes(
     for position, cell in enumerate(cells):
         column = f", column {header[position]}" if position < len(header) else ""
         if not decoded(cell):
-            # The whole file is of another encoding: more of the same would hide what else is wrong.
+            # The whole file has another encoding. Raise at once, because more of these would hide other problems.
             raise wrong_bytes(path, encoding, cell, place + column)
         if "\0" in cell:
             problems.note(path, _nul(path, place + column, encoding), row=row)
@@ -184,10 +184,10 @@ def _check_bytes(
 
 
 def recognise(path: Path, *, tabs: bool, encoding: str | None) -> Dialect:
-    """How a file marks off its cells, seen from the file itself, and said where it is not the standard.
+    """Detect the dialect of a file from its content; log it if it is not the standard.
 
-    The standard is quoted cells with doubled quotes. MySQL and Spark write backslashes instead, and many tab-separated
-    files do not quote at all: a tweet that begins with a quote would then swallow the rows behind it.
+    The standard is quoted cells with doubled quotes. MySQL and Spark escape quotes with backslashes, and many
+    tab-separated files do not quote at all: a tweet that starts with a quote would then absorb the rows after it.
     """
     state = path.stat()
     return _recognise(path, tabs, encoding, (state.st_mtime_ns, state.st_size))
@@ -219,7 +219,7 @@ def _fitting(path: Path, *, tabs: bool, encoding: str | None) -> Dialect:
 
 
 def _delimiter(lines: list[str]) -> str:
-    """The one under which most of the first rows are as wide as the header; of equals, the widest."""
+    """The delimiter with which most of these rows have as many cells as the header; of several, the one with most."""
 
     def fit(delimiter: str) -> tuple[float, int]:
         rows = csv.reader(lines, delimiter=delimiter)
@@ -231,9 +231,9 @@ def _delimiter(lines: list[str]) -> str:
 
 
 def _aligned(path: Path, encoding: str | None, dialect: Dialect, *, least: int = 1) -> int | None:
-    """How many rows a file has, where all are as wide as its header; None where they are not or quotes are wrong.
+    """Number of rows if all have as many cells as the header; None if they do not, or if quotes are wrong.
 
-    `least` is the width that says something: of a single column every line is as wide as the header.
+    `least` is the minimum number of cells of the header: with a single column, every line would match.
     """
     rows = 0
     try:
@@ -264,7 +264,7 @@ def _doubles_quotes(path: Path, encoding: str | None) -> bool:
 
 @contextmanager
 def _opened(path: Path, encoding: str | None) -> Iterator[TextIO]:
-    """The text of a file behind Excel's own first line, if it has one."""
+    """Open a file as text, after Excel's `sep=` line if it has one."""
     with open_text(path, encoding) as file:
         if not _SEP.fullmatch(file.readline(16)):
             file.seek(0)

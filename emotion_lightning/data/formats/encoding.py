@@ -1,4 +1,4 @@
-"""Text out of bytes: UTF-8 unless a setting says otherwise, and words for bytes that are none."""
+"""Decodes text files, by default as UTF-8, and explains bytes that cannot be decoded."""
 
 import codecs
 import gzip
@@ -15,7 +15,7 @@ _SAMPLE = 1 << 18
 _USUAL = (
     "cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp932", "gb18030", "big5", "cp949", "koi8_r",
 )  # fmt: skip
-"""What texts that are not UTF-8 are in, mostly; a guess among all of Python's hundred encodings goes astray."""
+"""Most common encodings of texts that are not UTF-8; a guess among all of Python's hundred encodings is unreliable."""
 
 _GZIP = b"\x1f\x8b"
 _OTHER_KINDS = {
@@ -28,28 +28,28 @@ _OTHER_KINDS = {
 
 
 def is_zipped(path: Path) -> bool:
-    """Whether a file is named as gzip."""
+    """Whether a file's name ends in .gz."""
     return path.suffix.lower() == ".gz"
 
 
 def open_bytes(path: Path) -> Any:
-    """The content of a file, unzipped where it is named .gz."""
+    """Open a file for reading bytes, decompressed if its name ends in .gz."""
     return gzip.open(path, "rb") if is_zipped(path) else path.open("rb")
 
 
 @contextmanager
 def open_text(path: Path, encoding: str | None) -> Iterator[TextIO]:
-    """A file's text, a byte order mark left out; bytes that are no text come as lone surrogates.
+    """Open a file as text, without a byte order mark; undecodable bytes become lone surrogates.
 
     Raises:
-        UserError: while it is open, where the file turns out to be damaged or of another kind.
+        UserError: the file is damaged or of another format; also raised while it is read.
     """
     try:
         _refuse_other_kinds(path)
         raw = open_bytes(path)
         with io.TextIOWrapper(raw, encoding=encoding or "utf-8-sig", errors="surrogateescape", newline="") as file:
             yield file
-    except UnicodeError as error:  # encodings of several bytes a letter have no surrogates for wrong ones
+    except UnicodeError as error:  # multi-byte encodings cannot turn wrong bytes into surrogates
         reason = getattr(error, "reason", str(error))
         raise UserError(f"{path} is not {encoding or 'UTF-8'}: {reason}; name its encoding: data.encoding=…") from error
     except (zlib.error, EOFError, OSError) as error:
@@ -65,13 +65,13 @@ def _refuse_other_kinds(path: Path) -> None:
 
 
 class Lines:
-    """The lines of a file, with a note when one of them holds a NUL byte or bytes that are no text.
+    """Lines of a file, with a flag for lines that contain a NUL byte or undecodable bytes.
 
-    Most lines are clean, so that cells need to be looked at only where this says so.
+    Most lines are clean, so callers check single cells only if the flag is set.
 
     Attributes:
-        suspicious: such a line came since this was last set to False.
-        number: of the last line.
+        suspicious: whether such a line was read since this was last set to False.
+        number: number of the last line read, from 1.
     """
 
     def __init__(self, file: TextIO) -> None:
@@ -83,14 +83,14 @@ class Lines:
         for line in self._file:
             self.number += 1
             if self.number == 1:
-                line = line.lstrip("\ufeff")  # a mark that the encoding named did not expect
+                line = line.lstrip("\ufeff")  # a byte order mark that this encoding does not remove
             if "\0" in line or not (line.isascii() or decoded(line)):
                 self.suspicious = True
             yield line
 
 
 def decoded(text: str) -> bool:
-    """Whether all of a text's bytes were text."""
+    """Whether a text has no lone surrogates, which stand for undecodable bytes."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -99,13 +99,13 @@ def decoded(text: str) -> bool:
 
 
 def wrong_bytes(path: Path, encoding: str | None, text: str, place: str) -> UserError:
-    """The error for a text with bytes that are none in this encoding.
+    """Return the error for bytes that are invalid in this encoding.
 
     Args:
         path: the file.
-        encoding: as set; None is UTF-8.
-        text: what was read, bytes that are no text as lone surrogates.
-        place: row, line and column in words.
+        encoding: encoding in the settings; None means UTF-8.
+        text: the text that was read, with undecodable bytes as lone surrogates.
+        place: row, line and column, for the message.
     """
     byte = next((ord(letter) - 0xDC00 for letter in text if 0xDC80 <= ord(letter) <= 0xDCFF), None)
     shown = f": byte 0x{byte:02x}" if byte is not None else ""
@@ -119,7 +119,7 @@ def wrong_bytes(path: Path, encoding: str | None, text: str, place: str) -> User
 
 
 def guess(path: Path) -> str | None:
-    """The encoding that a file is probably in, or None."""
+    """Guess the encoding of a file; None without a good guess."""
     from charset_normalizer import from_bytes
 
     with open_bytes(path) as file:
@@ -131,13 +131,13 @@ def guess(path: Path) -> str | None:
     best = found.best()
     if best is None:
         return None
-    # Few accents make as good a text in several encodings; of those the most frequent is named.
+    # With few accents, the text is equally plausible in several encodings; prefer the most common one.
     alike = {name for match in found if match.chaos <= best.chaos for name in match.could_be_from_charset}
     return _USUAL[0] if _USUAL[0] in alike else best.encoding
 
 
 def _is_partly_utf8(path: Path) -> bool:
-    """Whether letters beyond ASCII stand in a file as UTF-8: by chance that hardly happens."""
+    """Whether at least half of the letters beyond ASCII are valid UTF-8, which hardly happens by chance."""
     with open_bytes(path) as file:
         sample = file.read(_SAMPLE).decode("utf-8", errors="surrogateescape")
     beyond = [letter for letter in sample if letter > "\x7f"]
@@ -146,7 +146,7 @@ def _is_partly_utf8(path: Path) -> bool:
 
 
 def unreadable(path: Path, error: Exception) -> UserError:
-    """The error for a file that is damaged, or not ours to read."""
+    """Return the error for a file that is damaged, or that may not be read."""
     if isinstance(error, PermissionError):
         return UserError(f"{path} cannot be read: permission denied.")
     return UserError(f"{path} cannot be read ({first_line(error)}); it is damaged, cut short or of another format.")

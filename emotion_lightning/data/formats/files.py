@@ -1,6 +1,6 @@
-"""Files of texts and labels: which format a file has, and its rows in pieces.
+"""Files of texts and labels: detects the format of a file and reads its rows in chunks.
 
-Every cell of a text file stays the text it is, and what is wrong is reported with its row.
+Cells of csv and tsv files stay text. Problems are reported with their row.
 """
 
 import difflib
@@ -30,7 +30,7 @@ _KINDS = {
     ".txt": "txt",
 }
 ROW = "row"
-"""The name of the column of row numbers, and the setting that asks for it."""
+"""Name of the column of row numbers, and the value of data.id_column that asks for it."""
 
 _SEVERAL = re.compile(r"\w\s*(,|;|\t|\||\^|~|::?)\s*\w")
 _TEXT_COLUMNS = ("text", "tweet", "sentence", "comment", "content", "message", "body", "utterance", "review", "post")
@@ -38,7 +38,11 @@ _ID_COLUMNS = ("id", "row_id", "uid", "tweet_id", "comment_id", "text_id", "key"
 
 
 def kind(path: Path) -> str:
-    """csv, tsv, jsonl, json, parquet, arrow or txt, by suffix; gzip of the text ones is read too."""
+    """Format of a file by its suffix: csv, tsv, jsonl, json, parquet, arrow or txt; text formats may end in .gz.
+
+    Raises:
+        UserError: the suffix is not known.
+    """
     if path.is_dir():
         return "arrow"
     suffixes = [suffix.lower() for suffix in path.suffixes]
@@ -51,7 +55,7 @@ def kind(path: Path) -> str:
 
 
 def check_exists(path: Path) -> None:
-    """Raise UserError unless the path is a readable file with something in it, or a folder that `datasets` saved."""
+    """Raise UserError unless the path is a file that is not empty, or a folder saved by `datasets`."""
     if path.is_dir():
         if arrow.is_saved(path):
             return
@@ -65,7 +69,7 @@ def check_exists(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal sha256 of a file, or of the files that a folder of `datasets` holds."""
+    """Hexadecimal sha256 of a file, or of the files in a folder saved by `datasets`."""
     total = hashlib.sha256()
     if path.is_dir():
         for part in arrow.saved_files(path):
@@ -76,10 +80,10 @@ def sha256(path: Path) -> str:
 
 
 def source(path: Path, encoding: str | None = None) -> Source:
-    """A file's rows, in pieces.
+    """Return a file as a source that is read in chunks.
 
     Raises:
-        UserError: there is no such file, it is empty or its format is not known.
+        UserError: the file does not exist, is empty, or its format is not known.
     """
     check_exists(path)
     readers = {
@@ -96,7 +100,7 @@ def source(path: Path, encoding: str | None = None) -> Source:
 
 
 def no_rows(path: Path) -> str:
-    """The message for a file that holds none."""
+    """Message for a file without rows."""
     has_header = {".csv", ".tsv"} & {suffix.lower() for suffix in path.suffixes}
     return f"{path} has {'a header and ' if has_header else ''}no rows."
 
@@ -105,8 +109,8 @@ def records(path: Path, problems: Problems | None = None, *, encoding: str | Non
     """Yield the rows of a file one by one; memory does not grow with the file.
 
     Raises:
-        UserError: the file cannot be read. Rows of a wrong shape go to `problems` where it is given and are left out,
-            else they raise too.
+        UserError: the file cannot be read. Rows of a wrong shape raise too, unless `problems` is given: then they are
+            added to it and skipped.
     """
     gathered = problems if problems is not None else Problems()
     for chunk in source(path, encoding).chunks(gathered):
@@ -119,12 +123,20 @@ def records(path: Path, problems: Problems | None = None, *, encoding: str | Non
 
 
 def text_column(path: Path, names: list[str], wanted: str | None) -> str:
-    """The column that holds the texts."""
+    """Name of the text column: the wanted one, one with a usual name, or the only one.
+
+    Raises:
+        UserError: there is no such column.
+    """
     return _column(path, names, wanted, usual=_TEXT_COLUMNS, setting="data.text")
 
 
 def id_column(path: Path, names: list[str], wanted: str | None, *, text: str) -> str | None:
-    """The column that identifies rows, or None where there is none and rows are counted."""
+    """Name of the id column; None if there is none, so that row numbers are the ids.
+
+    Raises:
+        UserError: the wanted column does not exist or is the text column.
+    """
     if wanted == text:
         raise UserError(f"data.id_column={wanted} is the column of the texts; name another, or row to count rows.")
     if wanted == ROW and ROW not in names:
@@ -136,14 +148,14 @@ def id_column(path: Path, names: list[str], wanted: str | None, *, text: str) ->
 
 
 def listed(names: list[str]) -> str:
-    """Names for a message, the first twenty of them, long ones cut."""
+    """Names for a message: the first twenty, with long ones shortened."""
     return ", ".join(name if len(name) <= 40 else f"{name[:39]}…" for name in names[:20]) + (
         " …" if len(names) > 20 else ""
     )
 
 
 def near(wanted: str, names: list[str]) -> str | None:
-    """The column that was probably meant, or None."""
+    """The most similar of `names`, for a suggestion; None if none is similar."""
     same = {name.lower(): name for name in names}.get(wanted.lower())
     return same or next(iter(difflib.get_close_matches(wanted, names, n=1)), None)
 

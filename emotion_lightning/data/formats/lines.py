@@ -1,4 +1,4 @@
-"""Files with one row in each line: JSON Lines and plain text; and JSON arrays."""
+"""Readers for files with one row per line (JSON Lines and plain text) and for JSON arrays."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -13,21 +13,21 @@ from emotion_lightning.data.rows import Chunk, Problems
 from emotion_lightning.errors import UserError
 
 _OBJECT_BYTES = 12
-"""Bytes of memory that Python takes for each byte of JSON, about."""
+"""Approximate number of bytes of memory that Python needs for each byte of JSON."""
 
 
 def text_chunks(path: Path, problems: Problems, *, encoding: str | None) -> Iterator[Chunk]:
-    """Each line of a file as a row with the column text."""
+    """Yield each line of a file as a row with the column `text`, in chunks."""
     yield from _pieces(_text_rows(path, problems, encoding))
 
 
 def jsonl_chunks(path: Path, problems: Problems, *, encoding: str | None) -> Iterator[Chunk]:
-    """The objects of a JSON Lines file, as a `Source` gives them."""
+    """Yield the objects of a JSON Lines file as rows, in chunks."""
     yield from _pieces(_jsonl_rows(path, problems, encoding))
 
 
 def json_chunks(path: Path, problems: Problems, *, encoding: str | None) -> Iterator[Chunk]:
-    """The objects of a JSON file: of an array, which is read whole, or one in each line."""
+    """Yield the objects of a JSON file as rows, in chunks: an array, which is read whole, or one object per line."""
     with open_text(path, encoding) as file:
         start = next((line for line in file if line.strip()), "").lstrip()
     rows = _array_rows(path, problems, encoding) if start.startswith("[") else _jsonl_rows(path, problems, encoding)
@@ -98,7 +98,7 @@ def _array_rows(path: Path, problems: Problems, encoding: str | None) -> Iterato
 
 
 class _Repeated(ValueError):
-    """A key stands twice in an object."""
+    """A key occurs twice in an object."""
 
 
 def _record(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def _is_record(path: Path, problems: Problems, row: int, what: str, record: Any,
 
 
 def _lines(path: Path, encoding: str | None) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers, from 1; UserError for bytes that are no text."""
+    """Yield lines with their numbers, from 1; raise UserError for undecodable bytes."""
     with open_text(path, encoding) as file:
         lines = Lines(file)
         for line in lines:
