@@ -21,12 +21,6 @@ REPOSITORY_FILES = (*WEIGHTS, "*.json", "tokenizer.model", manifest.NAME)
 MAY_WRITE = f"{LOG_IN}, with a token that may write"
 
 
-<<<<<<< HEAD
-=======
-# ------------------------------------------------------------------------------------------------------------- download
-
-
->>>>>>> words2
 def fetch_run(run: str, *, setting: str = "run") -> str:
     """Return the folder of a run; a run on the hub is downloaded into the hub's cache first.
 
@@ -113,12 +107,6 @@ def _cached(name: hub_name.HubName) -> str | None:
     return folder if (Path(folder) / CARD).is_file() else None
 
 
-<<<<<<< HEAD
-=======
-# ------------------------------------------------------------------------------------------------- download and upload
-
-
->>>>>>> words2
 class Unreachable(Exception):
     """The hub did not answer, or failed with an unexpected error."""
 
