@@ -68,8 +68,6 @@ def fetch_run(run: str, *, setting: str = "run") -> str:
 
 def _check_base(folder: Path) -> None:
     """Raise UserError if the base of an adapter is not available: otherwise that shows only much later."""
-    pass
-
     base = read_card(folder).base
     if base["adapter"] and not base["local"]:
         check_hub(base["path"], base["revision"])
