@@ -16,7 +16,7 @@ import torch
 from conftest import run_in_process
 from helpers.hub_server import OWNER, TOKEN, Hub
 
-from emotion_lightning import config
+from emotion_lightning import config, load
 from emotion_lightning.inference import upload
 from emotion_lightning.models import model_folder, stock_code
 from emotion_lightning.models.card import CARD, find_model_folder, read_card
@@ -86,7 +86,17 @@ def tolerance() -> float:
     return 1e-4 if compute_dtype(config.Dtype.auto, torch.device("cpu")) is torch.float32 else 0.03
 
 
-def check(run: Path, folder: Path, work: Path, *, close: float, only: str = "") -> None:
+def compare(found: Any, texts: list[str], own: np.ndarray, folder: Path, *, close: float, same_weights: bool) -> None:
+    """Compare with the run's own answers where its weights are those of the folder, else closely with the folder's."""
+    if same_weights:
+        np.testing.assert_allclose(found, own, atol=close)
+        return
+    np.testing.assert_allclose(found, load(folder, accelerator="cpu").probabilities(texts), atol=close)
+    # Single answers may move far where weights are not in 4 bits any more; most do not.
+    assert np.abs(found - own).mean() < 0.05
+
+
+def check(run: Path, folder: Path, work: Path, *, close: float, only: str = "", same_weights: bool = True) -> None:
     """Execute every block of a folder's README; those that hold `only`."""
     texts, own = own_answers(run)
     found = [code for code in blocks(folder / "README.md") if only in code]
@@ -96,7 +106,7 @@ def check(run: Path, folder: Path, work: Path, *, close: float, only: str = "") 
         printed, probabilities = execute(code, folder, work, texts)
         assert printed
         if probabilities is not None:
-            np.testing.assert_allclose(probabilities, own, atol=close)
+            compare(probabilities, texts, own, folder, close=close, same_weights=same_weights)
             answered += 1
     assert answered == 1
     labels = read_card(folder).labels
@@ -149,8 +159,8 @@ def test_every_snippet_of_a_run_and_of_its_exports_runs(run_of_a_kind: tuple[str
         output = tmp_path / form
         assert run_in_process("export", f"run={run}", f"output={output}", f"format={form}") == 0
         # A merged network is not in 4 or 8 bits any more, and a graph's weights may be in 8 of their own.
-        moved = 0.1 if form != "adapter" and (card.base["quantization"] != "none" or form == "onnx_int8") else close
-        check(run, output, tmp_path, close=moved)
+        same = form == "adapter" or (card.base["quantization"] == "none" and form != "onnx_int8")
+        check(run, output, tmp_path, close=close if form != "onnx_int8" else EIGHT_BITS, same_weights=same)
 
 
 @pytest.mark.slow
@@ -180,7 +190,7 @@ def test_the_code_of_a_card_on_the_hub_gives_the_run_s_answers(
         answers = [execute(code, tmp_path, tmp_path, texts, **home) for code in blocks(readme)]
     assert all(printed for printed, _ in answers)
     (found,) = (probabilities for _, probabilities in answers if probabilities is not None)
-    np.testing.assert_allclose(found, own, atol=tolerance() if form == "adapter" else 0.1)
+    compare(found, texts, own, output, close=tolerance(), same_weights=form == "adapter")
 
 
 def test_the_code_names_the_revision_of_a_base_on_the_hub(finished: Path) -> None:
@@ -192,8 +202,6 @@ def test_the_code_names_the_revision_of_a_base_on_the_hub(finished: Path) -> Non
 
 
 def test_a_model_folder_is_opened_from_within(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from emotion_lightning import load
-
     own = load(finished, accelerator="cpu").probabilities([stock_code.TEXT])
     card = json.loads((finished / "model" / CARD).read_text())
     assert card["base"]["path"] == str(finished / "base")
