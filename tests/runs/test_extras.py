@@ -29,10 +29,11 @@ def test_from_a_checkout_it_is_installed_with_the_extra(extra: str) -> None:
 @pytest.mark.parametrize("extra", NAMED)
 def test_from_a_wheel_the_packages_are_named(extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The package without its checkout, and pip itself, which finds that every package named is there."""
-    package = tmp_path / "emotion_lightning"
-    package.mkdir()
+    package = tmp_path / "emotion_lightning" / "runs"
+    package.mkdir(parents=True)
     (package / "extras.py").write_bytes(Path(extras.__file__).read_bytes())
-    (package / "__init__.py").touch()
+    for folder in (package, package.parent):
+        (folder / "__init__.py").touch()
     metadata = tmp_path / "emotion_lightning-0.1.0.dist-info"
     metadata.mkdir()
     lines = ["Metadata-Version: 2.4", "Name: emotion-lightning", "Version: 0.1.0"]

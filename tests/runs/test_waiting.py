@@ -43,7 +43,7 @@ def at_terminal(
     Imports of `names` are marked and followed by `then`; with `before`, Ctrl-C is pressed at the first of them.
     """
     (folder / "sitecustomize.py").write_text(MARK.format(names=names, then=then))
-    path = os.pathsep.join([str(folder), str(Path(waiting.__file__).parents[1])])
+    path = os.pathsep.join([str(folder), str(Path(waiting.__file__).parents[2])])
     main, inner = pty.openpty()
     fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     process = subprocess.Popen(
@@ -117,7 +117,7 @@ def test_scripts_of_the_installed_package_are_its_commands() -> None:
 
 def test_a_pipe_and_a_file_hold_nothing_of_it(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(MARK.format(names=("torch",), then="sys.exit(7)"))
-    path = os.pathsep.join([str(tmp_path), str(Path(waiting.__file__).parents[1])])
+    path = os.pathsep.join([str(tmp_path), str(Path(waiting.__file__).parents[2])])
     for stream in (subprocess.PIPE, (tmp_path / "log").open("w+")):
         done = subprocess.run(
             [sys.executable, "-m", "emotion_lightning.predict", "text=I won!"], stdout=stream, stderr=stream,
