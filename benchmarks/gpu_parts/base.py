@@ -26,7 +26,7 @@ _LARGE = 450.0
 def drawn_weights(device: torch.device, *, outliers: bool = False) -> Iterator[None]:
     """Within this context, whatever loads a network for sequence classification gets one with random weights.
 
-    The project's own code runs unchanged: `model.random_base` writes a config and a tokenizer but no weights, and
+    The project's own code runs unchanged: `backbone.random_base` writes a config and a tokenizer but no weights, and
     `from_pretrained` reads that config.
 
     Args:
@@ -47,7 +47,10 @@ def drawn_weights(device: torch.device, *, outliers: bool = False) -> Iterator[N
             config or AutoConfig.from_pretrained(path, num_labels=num_labels), device=device, dtype=dtype,
             quantization=quantization_config, attention=attn_implementation, outliers=outliers,
         )  # fmt: skip
-        return (network, {"mismatched_keys": []}) if output_loading_info else network
+        # A pretrained decoder lacks the head, which is new.
+        head = [name for name, _ in network.named_parameters() if name.startswith("score.")]
+        found = {"missing_keys": head, "unexpected_keys": [], "mismatched_keys": []}
+        return (network, found) if output_loading_info else network
 
     with (
         mock.patch.object(AutoModelForSequenceClassification, "from_config", from_config),
@@ -57,7 +60,7 @@ def drawn_weights(device: torch.device, *, outliers: bool = False) -> Iterator[N
 
 
 class _NoWeights:
-    """What `model.random_base` saves in the place of a network."""
+    """What `backbone.random_base` saves in the place of a network."""
 
     def __init__(self, config: Any) -> None:
         self.config = config

@@ -85,7 +85,7 @@ def _keeper(number: int) -> Any:
 
 
 def _as_it_is(*_: Any) -> None:
-    """In the place of `model.keep_in_range`."""
+    """In the place of `backbone.keep_in_range`."""
 
 
 def _mean(losses: np.ndarray) -> float | None:

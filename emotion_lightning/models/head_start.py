@@ -46,6 +46,8 @@ class Start:
     @property
     def factor(self) -> float:
         """Factor for the initial weights and the learning rate."""
+        if not math.isfinite(self.rms):
+            return 1.0  # float16 has left its range; training stops with a message about it
         # A power of two, so that a run resumed on another machine, where sums round differently, gets the same factor.
         return 1.0 if self.rms <= _USUAL else 2.0 ** -round(math.log2(self.rms))
 

@@ -40,6 +40,11 @@ def start_of(network: Network, monkeypatch: pytest.MonkeyPatch) -> head_start.St
     )
 
 
+@pytest.mark.parametrize("rms", [float("nan"), float("inf")])
+def test_vectors_that_are_not_finite_are_left_to_the_checks_of_training(rms: float) -> None:
+    assert head_start.Start(nn.Linear(2, 2), width=2, rms=rms, deviation=rms).factor == 1.0
+
+
 @pytest.mark.parametrize(
     ("scale", "factor"), [(0.1, 1), (1, 1), (1.99, 1), (2.5, 0.5), (5, 0.25), (5.0001, 0.25), (10, 0.125)]
 )
