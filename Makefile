@@ -19,7 +19,8 @@ test-slow: .venv/installed
 # Those of them that start other programs or export large parts, which CI runs too.
 test-sweeps: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow -rs --durations 20 tests/integration tests/tuning tests/config \
-		tests/training/test_loggers.py tests/inference/test_exporter.py
+		tests/training/test_loggers.py tests/inference/test_exporter.py \
+		-k 'not (snippet and (8 or unquantised or full or encoder)) and not (card_on_the_hub and (merged or onnx))'
 
 check: .venv/installed
 	$(BIN)/ruff format --check .
