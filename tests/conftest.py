@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from hydra import compose, initialize_config_dir
 
@@ -19,6 +20,9 @@ os.environ["WANDB_MODE"] = "offline"
 os.environ["EMOTION_LIGHTNING_SKIP_HASHES"] = "1"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Machines are slow and differ: no test has a deadline.
+hypothesis.settings.register_profile("here", deadline=None)
+hypothesis.settings.load_profile("here")
 _CACHE = tempfile.TemporaryDirectory(prefix="emotion_lightning_tests_")
 os.environ["XDG_CACHE_HOME"] = _CACHE.name  # tokens and the hub's files of tests stay out of the user's own
 

@@ -31,7 +31,7 @@ def options_of(chosen: Any, command: str) -> dict[str, str]:
 
 def in_multirun() -> bool:
     """Whether the current job belongs to a multirun."""
-    return HydraConfig.get().mode == RunMode.MULTIRUN
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def with_earlier_run(command: str, arguments: list[str], *, multirun: bool) -> list[str]:

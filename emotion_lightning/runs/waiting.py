@@ -78,6 +78,7 @@ def command(line: Sequence[str]) -> str | None:
     'train'
     >>> command(["python", "-c", "from multiprocessing.spawn import spawn_main", "--multiprocessing-fork"])
     >>> command(["python", "-m", "pytest"])
+    >>> command(["python", "-m", "emotion_lightning.tuning.fork_server", "peft"])
     """
     words = iter(line[1:])
     for word in words:
@@ -85,7 +86,8 @@ def command(line: Sequence[str]) -> str | None:
             next(words, None)
         elif word == "-m":
             package, _, module = next(words, "").partition(".")
-            return module if module and package == os.path.basename(_PACKAGE) else None
+            # A module inside a package, such as the server that forks trials, is no command.
+            return module if module.isidentifier() and package == os.path.basename(_PACKAGE) else None
         elif word == "-c":
             return None
         elif not word.startswith("-"):

@@ -460,10 +460,10 @@ def test_batches_of_equal_tokens_count_each_row_alike(run: Any, tmp_path: Path) 
     found = {}
     for tokens in ("300", "null"):
         assert run("train", *SMALL, "trainer.max_epochs=2", "model.dtype=float32", "model.quantization=none",
-                   f"data.batch_tokens={tokens}", f"hydra.run.dir={tokens}") == 0  # fmt: skip
-        found[tokens] = json.loads((tmp_path / tokens / "metrics.json").read_text())["cost"]
+                   f"data.batch_tokens={tokens}", f"hydra.run.dir=of_{tokens}") == 0  # fmt: skip
+        found[tokens] = json.loads((tmp_path / f"of_{tokens}" / "metrics.json").read_text())["cost"]
     # Two epochs, so that it is the same of both: neither counts padding, and each row is seen once in each.
     per_row = [cost["tokens_per_second"] / cost["samples_per_second"] for cost in found.values()]
     assert per_row[0] == pytest.approx(per_row[1])
-    page = (tmp_path / "300" / "report.html").read_text()
+    page = (tmp_path / "of_300" / "report.html").read_text()
     assert "300 tokens in an optimizer step" in page

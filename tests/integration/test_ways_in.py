@@ -216,6 +216,7 @@ def test_a_hostile_folder_is_refused_in_a_sentence_and_runs_nothing(
     shutil.copytree(sources["run"], tmp_path / "own")
     spoil, message = ATTACKS[attack] if attack else (lambda _: None, "")
     spoil(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # no answers of a teacher that an earlier test kept
     monkeypatch.setattr(trial, "TRAIN", "stand_in_train")
     monkeypatch.setattr(trial, "LIBRARIES", ())
     helpers = Path(__file__).parents[1] / "helpers"

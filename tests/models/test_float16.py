@@ -296,7 +296,9 @@ def test_gemma_in_float16_trains_without_a_storm_in_the_memory_of_a_t4(
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
     from gpu_parts import base
 
-    from emotion_lightning.training import checkpoint_io
+    from emotion_lightning.training import checkpoint_io, read_back
+
+    monkeypatch.setattr(read_back, "check", lambda *_, **__: None)  # the base has no weights on disk
 
     device, steps = (CPU, 4) if shape else (torch.device("cuda", 0), 60)
     if not shape:

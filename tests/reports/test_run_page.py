@@ -92,8 +92,8 @@ def write(settings: Callable[..., Any], tmp_path: Path) -> Callable[..., Path]:
             probabilities=shares, cut=cut, protocol="global", labels=names, metrics=told,
             sends_texts=run is not None and run.sends_texts,
         )  # fmt: skip
-        assert drawn is not None
         if run is not None:
+            assert drawn is not None
             run.media(drawn.pictures, drawn.page, drawn.card)
         return tmp_path / "report.html"
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from emotion_lightning.cli import multirun
 from emotion_lightning.errors import UserError
 from emotion_lightning.models import backbone, safe_loading
-from emotion_lightning.runs import bounded_files, files, manifest, run_folder
+from emotion_lightning.runs import bounded_files, manifest, run_folder
 from emotion_lightning.runs.files import write_bytes
 from emotion_lightning.training import checkpoint_io
 from emotion_lightning.tuning import trial
@@ -195,7 +195,7 @@ def test_scores_that_were_not_written_mark_no_run_as_finished(tmp_path: Path, mo
             raise UserError("the disk is full")
         write(file, content)
 
-    monkeypatch.setattr(files, "write_bytes", full)
+    monkeypatch.setattr(manifest, "write_bytes", full)
     with pytest.raises(UserError, match="full"):
         manifest.finish_run(tmp_path, {"validation": {}})
     (tmp_path / "settings.yaml").write_text("options: {a: b}\n")
