@@ -146,7 +146,8 @@ def test_each_process_of_a_node_has_the_gpu_that_lightning_gives_it(
 ) -> None:
     job = {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "4", "SLURM_JOB_NAME": "emotions", "SLURM_PROCID": "7"}
     for name in (*job, "SLURM_LOCALID", "SLURM_JOB_ID", "LOCAL_RANK", "TORCHELASTIC_RUN_ID", "SUBMITIT_EXECUTOR"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that it is put back, whatever the code below sets
+        monkeypatch.delenv(name)
     for name, value in ((job if "SLURM_LOCALID" in variables else {}) | variables).items():
         monkeypatch.setenv(name, value)
     assert device_for(config.Accelerator.gpu) == torch.device("cuda", device)
