@@ -4,6 +4,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from textwrap import shorten
 
@@ -98,21 +99,33 @@ def _kept_answers(name: str, ask: Callable[[], NDArray[np.float32]], *, shape: t
 
     folder = user_cache_path("emotion_lightning") / "teachers"
     entry = folder / f"{name}.npy"
+    with ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(FileLock(entry.with_suffix(".lock")))
+        except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
+            log.warning(_NOT_KEPT, folder, error)
+            return ask()
+        found = _read_answers(entry, shape)
+        if found is None:
+            found = ask()
+            _write_answers(entry, found)
+        return found
+
+
+_NOT_KEPT = "The teachers' answers are not kept in %s: %s"
+
+
+def _write_answers(entry: Path, answers: NDArray[np.float32]) -> None:
+    """Write an entry of the cache and delete the least recently used ones; log a warning if that fails."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(entry.with_suffix(".lock")):
-            if (found := _read_answers(entry, shape)) is not None:
-                return found
-            answers = ask()
-            with atomic_write(entry) as temporary, temporary.open("wb") as file:
-                np.save(file, answers)
-            for old in sorted(folder.glob("*.npy"), key=lambda file: file.stat().st_mtime)[:-_KEPT]:
-                old.unlink(missing_ok=True)
-                old.with_suffix(".lock").unlink(missing_ok=True)
-            return answers
-    except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
-        log.warning("The teachers' answers are not kept in %s: %s", folder, error)
-        return ask()
+        with atomic_write(entry) as temporary, temporary.open("wb") as file:
+            np.save(file, answers)
+        for old in sorted(entry.parent.glob("*.npy"), key=lambda file: file.stat().st_mtime)[:-_KEPT]:
+            old.unlink(missing_ok=True)
+            old.with_suffix(".lock").unlink(missing_ok=True)
+    except (OSError, UserError) as error:  # a full disk must not end a run that works without the cache
+        log.warning(_NOT_KEPT, entry.parent, error)
 
 
 def _read_answers(entry: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:

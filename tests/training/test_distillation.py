@@ -131,6 +131,37 @@ def test_a_cache_that_cannot_be_written_to_costs_nothing_else(
     assert "The teachers' answers are not kept" in caplog.text
 
 
+def test_teachers_are_asked_once_where_their_answers_cannot_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(np, "save", full)
+    asked: list[int] = []
+
+    def ask() -> Any:
+        asked.append(1)
+        return np.ones((2, 3), np.float32)
+
+    assert distillation._kept_answers("a", ask, shape=(2, 3)).all() and asked == [1]
+    assert "No space left" in caplog.text and not list(tmp_path.rglob("*.npy"))
+
+
+def test_an_error_of_a_teacher_is_no_error_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    asked: list[int] = []
+
+    def ask() -> Any:
+        asked.append(1)
+        raise OSError("the teacher's file is gone")
+
+    with pytest.raises(OSError, match="is gone"):
+        distillation._kept_answers("a", ask, shape=(2, 3))
+    assert asked == [1]
+
+
 def test_the_cache_keeps_the_answers_that_were_used_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(distillation, "_KEPT", 2)
