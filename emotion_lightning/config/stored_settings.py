@@ -52,9 +52,13 @@ def checked(tree: Any, file: Path) -> dict[str, Any]:
             raise UserError(f"{file} sets {group!r}, which is no setting of a run.")
         if not isinstance(option, str) or not re.fullmatch(r"\w[\w-]*", option):
             raise UserError(f"{file} sets {group}={option!r}, which is no name of an option; it is not opened.")
+    gone = []
     for name, value in leaves({name: value for name, value in tree.items() if name != "options"}):
-        if name in GONE or name not in hints and value is None and re.fullmatch(r"\w+(\.\w+)*", name):
-            continue  # a setting of another version: reported below, or null
+        if name in GONE:
+            gone.append(name)
+            continue
+        if name not in hints and value is None and re.fullmatch(r"\w+(\.\w+)*", name):
+            continue  # a setting of another version, null there
         if name not in hints:
             raise UserError(f"{file} sets {terminal.one_line(name)}, which is no setting of a run.")
         if not any(_fits(hint, value) for hint in hints[name]):
@@ -64,8 +68,8 @@ def checked(tree: Any, file: Path) -> dict[str, Any]:
                 f"{' or '.join(sorted({schema.describe(hint) for hint in hints[name]}))} is due."
             )
 
-    if gone := sorted(GONE & {f"data.{name}" for name in tree.get("data", {})}):
-        _tell_gone(f"{file} sets {', '.join(gone)}, which this version no longer has; passed over.")
+    if gone:
+        _tell_gone(f"{file} sets {', '.join(sorted(gone))}, which this version no longer has; passed over.")
         tree = tree | {"data": {name: value for name, value in tree["data"].items() if f"data.{name}" not in GONE}}
     return tree
 

@@ -21,7 +21,7 @@ from emotion_lightning import config
 from emotion_lightning.cli import multirun
 from emotion_lightning.cli.compose import settings_of
 from emotion_lightning.cli.jobs import check_jobs
-from emotion_lightning.config import schema
+from emotion_lightning.config import schema, stored_settings
 from emotion_lightning.errors import UserError
 from emotion_lightning.models import backbone, model_folder, safe_loading
 from emotion_lightning.models.card import CARD, read_card
@@ -240,6 +240,16 @@ def test_settings_from_elsewhere_cannot_reach_hydra(run: Any, finished: Path, tm
     assert run("train", "from_run=run", "hydra.run.dir=out") == 2
     assert "cannot be read" in capfd.readouterr().err
     assert not (tmp_path / MARKER).exists()
+
+
+@pytest.mark.parametrize("data", [None, 5, ["packing"], "packing"])
+def test_settings_whose_data_is_no_mapping_end_in_a_sentence(tmp_path: Path, data: Any) -> None:
+    tree = {"options": {}, "data": data}
+    if data is None:  # unset, as a setting of another version may be
+        assert stored_settings.checked(tree, tmp_path / "settings.yaml") == tree
+        return
+    with pytest.raises(UserError, match="sets data, which is no setting of a run"):
+        stored_settings.checked(tree, tmp_path / "settings.yaml")
 
 
 EVIL = "# @package _global_\nhydra: {callbacks: {x: {_target_: joblib.load, filename: x.pkl}}}\n"
