@@ -218,7 +218,7 @@ class Tune(Train):
     study: Study
 
 
-SCHEMAS: dict[str, type] = {
+COMMANDS: dict[str, type] = {
     "train": Train,
     "evaluate": Evaluate,
     "predict": Predict,
@@ -227,6 +227,11 @@ SCHEMAS: dict[str, type] = {
     "baseline": Baseline,
     "compare": Compare,
     "tune": Tune,
+}
+"""The settings of each command."""
+
+SCHEMAS: dict[str, type] = {
+    **COMMANDS,
     "space/space": Space,
     "data/sample": Sample,
     "data/semeval2018": SemEval2018,
@@ -260,14 +265,3 @@ SCHEMAS: dict[str, type] = {
     "logger/none": NoLogger,
 }
 """The dataclass of each schema, by the name that the first line of an option file uses."""
-
-COMMANDS: dict[str, type] = {
-    "train": Train,
-    "evaluate": Evaluate,
-    "predict": Predict,
-    "export": Export,
-    "inspect": Inspect,
-    "baseline": Baseline,
-    "compare": Compare,
-    "tune": Tune,
-}
