@@ -14,8 +14,6 @@ from typing import Any
 from emotion_lightning.config import redaction
 from emotion_lightning.errors import UserError
 
-PART = re.compile(r"""\s*(?:'([^']*)'|"([^"]*)"|([^,]*))\s*(?:,|$)""")
-
 
 def write_json(file: Path, content: Any) -> None:
     """Write a JSON file atomically and without secrets: readers see the old file or the complete new one."""

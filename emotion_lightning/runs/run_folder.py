@@ -14,7 +14,7 @@ import yaml
 from emotion_lightning.config import hub_name, redaction, schema, stored_settings
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs import bounded_files
-from emotion_lightning.runs.files import PART, as_text, atomic_write, write_together
+from emotion_lightning.runs.files import as_text, atomic_write, write_together
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +76,12 @@ def listed(run: str) -> list[str]:
     """
     if Path(run).expanduser().exists() or not (run.startswith("[") and run.endswith("]")):
         return [run]
-    parts = (found[1] or found[2] or found[3].strip() for found in PART.finditer(run[1:-1]))
+    parts = (found[1] or found[2] or found[3].strip() for found in _ITEM.finditer(run[1:-1]))
     return [part for part in parts if part]
+
+
+_ITEM = re.compile(r"""\s*(?:'([^']*)'|"([^"]*)"|([^,]*))\s*(?:,|$)""")
+"""One item of a list, quoted or not."""
 
 
 def as_list(runs: Sequence[str]) -> str:
