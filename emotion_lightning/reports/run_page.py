@@ -1,7 +1,7 @@
 """The report of a finished run: one self-contained HTML file, and its charts as files."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,12 +73,9 @@ def write(
     Returns:
         The report for the logger; None if an error occurred.
     """
-    try:
-        from emotion_lightning.reports import charts
-        from emotion_lightning.reports.charts import names
-        from emotion_lightning.reports.charts import run as run_charts
 
-        card = RunCard(
+    def facts() -> RunCard:
+        return RunCard(
             settings=settings,
             metrics=metrics,
             history=run_folder.read_history(folder / run_folder.HISTORY),
@@ -91,16 +88,8 @@ def write(
             train_rows=len(rows["train"]),
             test_rows=len(rows.get("test", ())),
         )
-        pictures = {name: charts.picture(figure) for name, figure in run_charts.pictures(card).items()}
-        content = _content(card, folder, list(pictures)) | {"numbers": names.numbers(card.labels)}
-        page = pages.page("run_report", content, pictures)
-        # Texts are not sent to a logger unless the settings allow it, because many datasets may not be shared.
-        sent = page if sends_texts else pages.page("run_report", content | {"mistakes": []}, pictures)
-    except Exception as error:
-        log.warning("%s is not written: %s: %s", run_folder.REPORT, type(error).__name__, error, exc_info=True)
-        return None
-    files = run_folder.write_report(folder, page, {name: picture.png for name, picture in pictures.items()})
-    return Report(files, sent, card)
+
+    return _write(folder, facts, lambda card, pictures: _content(card, folder, pictures), sends_texts=sends_texts)
 
 
 def write_scored(folder: Path, card: RunCard, *, title: str, made: str, line: str) -> None:
@@ -113,29 +102,57 @@ def write_scored(folder: Path, card: RunCard, *, title: str, made: str, line: st
         made: line below the title that says when and how the report was made.
         line: the command line.
     """
-    try:
-        from emotion_lightning.reports import charts
-        from emotion_lightning.reports.charts import names
-        from emotion_lightning.reports.charts import run as run_charts
 
-        pictures = {name: charts.picture(figure) for name, figure in run_charts.pictures(card).items()}
-        content = {
+    def content(card: RunCard, pictures: Sequence[str]) -> dict[str, Any]:
+        return {
             "title": title,
             "made": made,
             "facts": _facts(card),
             "command": line,
             "chosen": f"Thresholds and calibration are those of the run; {card.protocol} thresholds decide.",
-            "sections": [_protocols(card), _other_scores(card), *_pictures(card, list(pictures))],
-            "numbers": names.numbers(card.labels),
+            "sections": [_protocols(card), _other_scores(card), *_pictures(card, pictures)],
             "split": card.split,
             "mistakes": card.mistakes(),
             "settings": "",
         }
-        page = pages.page("run_report", content, pictures)
+
+    _write(folder, lambda: card, content, sends_texts=True)
+
+
+def _write(
+    folder: Path,
+    facts: Callable[[], RunCard],
+    content: Callable[[RunCard, Sequence[str]], dict[str, Any]],
+    *,
+    sends_texts: bool,
+) -> Report | None:
+    """Draw and write a report; log a warning if drawing fails.
+
+    Args:
+        folder: where report.html and pictures/ are written.
+        facts: returns what the report shows.
+        content: returns the variables of the template, from the facts and the names of the charts.
+        sends_texts: whether the page for the logger contains texts of the dataset.
+
+    Returns:
+        The report for the logger; None if drawing failed.
+    """
+    try:
+        from emotion_lightning.reports import charts
+        from emotion_lightning.reports.charts import names
+        from emotion_lightning.reports.charts import run as run_charts
+
+        card = facts()
+        pictures = {name: charts.picture(figure) for name, figure in run_charts.pictures(card).items()}
+        shown = content(card, list(pictures)) | {"numbers": names.numbers(card.labels)}
+        page = pages.page("run_report", shown, pictures)
+        # Texts are not sent to a logger unless the settings allow it, because many datasets may not be shared.
+        sent = page if sends_texts else pages.page("run_report", shown | {"mistakes": []}, pictures)
     except Exception as error:
         log.warning("%s is not written: %s: %s", run_folder.REPORT, type(error).__name__, error, exc_info=True)
-        return
-    run_folder.write_report(folder, page, {name: picture.png for name, picture in pictures.items()})
+        return None
+    files = run_folder.write_report(folder, page, {name: picture.png for name, picture in pictures.items()})
+    return Report(files, sent, card)
 
 
 def _content(card: RunCard, folder: Path, pictures: Sequence[str]) -> dict[str, Any]:
