@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from emotion_lightning import config
 from emotion_lightning.cli import app
 from emotion_lightning.cli.compose import chosen_options
-from emotion_lightning.config import redaction, schema
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs import run_folder, waiting
 
@@ -21,9 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from emotion_lightning.data.labels import Targets
-    from emotion_lightning.data.rows import Corpus
-    from emotion_lightning.evaluation.scoring import Scored, Scores
-    from emotion_lightning.models.card import Card
+    from emotion_lightning.evaluation.scoring import Scored
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +47,7 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
     from emotion_lightning.data import cleaning, sources, splitting
     from emotion_lightning.evaluation import scoring, thresholds
     from emotion_lightning.models import model_folder, ngrams
+    from emotion_lightning.models.card import Card
     from emotion_lightning.reports import console
     from emotion_lightning.runs import environment, manifest
 
@@ -88,7 +86,17 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
         predict=settings.predict,
         loss=lambda logits, targets: float(binary_cross_entropy_with_logits(logits.double(), targets.double())),
     )
-    card = _card(settings, corpus, scores, lengths=model.lengths)
+    # Metadata, so that predict, evaluate and distill.runs accept the baseline like any run.
+    card = Card.of_training(
+        settings,
+        labels=corpus.labels,
+        thresholds=scores.cuts,
+        scaling=scores.scaling,
+        base={},
+        loss={"option": "bce", "label_counts": train.sum(axis=0).tolist(), "rows": len(train)},
+        data_hashes=corpus.hashes,
+        ngrams=model.lengths,
+    )
     model_folder.save_ngrams(folder / run_folder.MODEL, model, card=card)
     floors = _floors(train, splits, labels=corpus.labels, thresholding=settings.thresholds)
     cost = {
@@ -109,34 +117,6 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
     log.info("Run folder: %s", folder)
     app.say_next_steps(folder)
     return float(scores.splits["validation"][protocol]["f1_macro"])
-
-
-def _card(settings: config.Baseline, corpus: "Corpus", scores: "Scores", *, lengths: dict[str, list[int]]) -> "Card":
-    """Metadata of the model folder, so that predict, evaluate and distill.runs accept the baseline like any run."""
-    from emotion_lightning.evaluation import thresholds
-    from emotion_lightning.models.card import Card
-    from emotion_lightning.runs import environment
-
-    assert isinstance(settings.data, config.Batches)
-    train = corpus.labelled("train")
-    return Card(
-        labels=corpus.labels,
-        protocol=thresholds.protocol(settings.thresholds),
-        thresholds={name: dict(zip(corpus.labels, cut.tolist(), strict=True)) for name, cut in scores.cuts.items()},
-        base={},
-        max_tokens=settings.data.max_tokens,
-        data={
-            "option": schema.schema_of(settings.data),
-            **run_folder.absolute(redaction.settings(schema.plain(settings.data))),
-        },
-        loss={"option": "bce", "label_counts": train.sum(axis=0).tolist(), "rows": len(train)},
-        data_hashes=corpus.hashes,
-        versions=environment.versions(),
-        clean=[step.value for step in settings.data.clean],
-        fitting={"option": schema.schema_of(settings.thresholds), **schema.plain(settings.thresholds)},
-        calibration={} if scores.scaling is None else scores.scaling.plain(corpus.labels),
-        ngrams=lengths,
-    )
 
 
 def _floors(

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from emotion_lightning import config
-from emotion_lightning.config import schema
+from emotion_lightning.config import redaction, schema
 from emotion_lightning.data import labels
 from emotion_lightning.errors import UserError
-from emotion_lightning.evaluation import thresholds
 from emotion_lightning.evaluation.calibration import Scaling, from_plain
+from emotion_lightning.evaluation.thresholds import PROTOCOLS
+from emotion_lightning.evaluation.thresholds import protocol as protocol_of
 from emotion_lightning.models import ngrams, safe_loading
-from emotion_lightning.runs import bounded_files, manifest, run_folder
+from emotion_lightning.runs import bounded_files, environment, manifest, run_folder
 
 CARD = "emotion_lightning.json"
 LABELS = 100_000
@@ -59,6 +60,49 @@ class Card:
     calibration: dict[str, dict[str, float]] = field(default_factory=dict)
     format: str = ""
     ngrams: dict[str, list[int]] = field(default_factory=dict)
+
+    @classmethod
+    def of_training(
+        cls,
+        settings: config.Train | config.Baseline,
+        *,
+        labels: list[str],
+        thresholds: dict[str, Tensor],
+        scaling: Scaling | None,
+        base: dict[str, Any],
+        loss: dict[str, Any],
+        data_hashes: dict[str, str],
+        ngrams: dict[str, list[int]] | None = None,
+    ) -> "Card":
+        """The metadata of what was trained with these settings.
+
+        Args:
+            settings: settings of `train` or `baseline`.
+            labels: names, in the order of the logits.
+            thresholds: of every protocol, [label].
+            scaling: calibration of the logits; None without one.
+            base: of a network; empty for a baseline.
+            loss: the loss with its label counts, as the attribute describes it.
+            data_hashes: SHA-256 of each file that was read.
+            ngrams: of a baseline.
+        """
+        assert isinstance(settings.data, config.Batches)
+        data = run_folder.absolute(redaction.settings(schema.plain(settings.data)))
+        return cls(
+            labels=labels,
+            protocol=protocol_of(settings.thresholds),
+            thresholds={name: dict(zip(labels, cut.tolist(), strict=True)) for name, cut in thresholds.items()},
+            base=base,
+            max_tokens=settings.data.max_tokens,
+            data={"option": schema.schema_of(settings.data), **data},
+            loss=loss,
+            data_hashes=data_hashes,
+            versions=environment.versions(),
+            clean=[step.value for step in settings.data.clean],
+            fitting={"option": schema.schema_of(settings.thresholds), **schema.plain(settings.thresholds)},
+            calibration={} if scaling is None else scaling.plain(labels),
+            ngrams=ngrams or {},
+        )
 
     @property
     def is_graph(self) -> bool:
@@ -177,7 +221,7 @@ def _is_texts(value: Any) -> bool:
 
 def _check_numbers(card: Card) -> None:
     """Raise ValueError if thresholds or calibration do not match the labels or are out of range."""
-    if unknown := sorted(card.thresholds.keys() - set(thresholds.PROTOCOLS)):
+    if unknown := sorted(card.thresholds.keys() - set(PROTOCOLS)):
         raise ValueError(f"{unknown[0]} is no protocol of thresholds")
     if card.protocol not in card.thresholds:
         raise ValueError(f"it has no thresholds of its protocol {card.protocol}")

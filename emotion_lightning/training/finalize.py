@@ -8,13 +8,13 @@ from torch import Tensor
 
 from emotion_lightning import config
 from emotion_lightning.cli import app
-from emotion_lightning.config import redaction, schema
+from emotion_lightning.config import schema
 from emotion_lightning.data.module import EmotionData
 from emotion_lightning.evaluation import calibration, scoring, thresholds
 from emotion_lightning.models import adapter, backbone, model_folder, pooling
 from emotion_lightning.models.card import Card
 from emotion_lightning.reports import console, run_page
-from emotion_lightning.runs import environment, manifest, run_folder, waiting
+from emotion_lightning.runs import manifest, run_folder, waiting
 from emotion_lightning.training import checkpoint_io, read_back
 from emotion_lightning.training.callbacks import Clock
 from emotion_lightning.training.classifier import EmotionClassifier, refuse_not_finite
@@ -132,11 +132,11 @@ def _card(
     own = backbone.has_own_base(settings.model)
     local = own or Path(settings.model.path).expanduser().is_dir()
     path = str(folder / run_folder.BASE) if own else settings.model.path
-    assert isinstance(settings.data, config.Batches)
-    return Card(
+    return Card.of_training(
+        settings,
         labels=emotions.labels,
-        protocol=thresholds.protocol(settings.thresholds),
-        thresholds={name: dict(zip(emotions.labels, cut.tolist(), strict=True)) for name, cut in cuts.items()},
+        thresholds=cuts,
+        scaling=scaling,
         base={
             "path": str(Path(path).expanduser().resolve()) if local else path,
             "local": local,
@@ -154,11 +154,6 @@ def _card(
             "pooling": settings.model.pooling.value,
             "stock": pooling.is_stock(network, settings.model.attention, settings.model.pooling),
         },
-        max_tokens=settings.data.max_tokens,
-        data={
-            "option": schema.schema_of(settings.data),
-            **run_folder.absolute(redaction.settings(schema.plain(settings.data))),
-        },
         loss={
             "option": schema.schema_of(settings.loss),
             **schema.plain(settings.loss),
@@ -166,10 +161,6 @@ def _card(
             "rows": emotions.train_rows,
         },
         data_hashes=emotions.hashes,
-        versions=environment.versions(),
-        clean=[step.value for step in settings.data.clean],
-        fitting={"option": schema.schema_of(settings.thresholds), **schema.plain(settings.thresholds)},
-        calibration={} if scaling is None else scaling.plain(emotions.labels),
     )
 
 
