@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from emotion_lightning import config
 from emotion_lightning.cli import app, override_grammar
-from emotion_lightning.cli.compose import chosen_options, in_multirun
+from emotion_lightning.cli.compose import chosen_options
 from emotion_lightning.config import schema
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs import run_folder, waiting
@@ -99,8 +99,7 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
     manifest.finish_run(folder, {split: scores, "run": str(settings.run)})
     console.show(split, scores, protocol=card.protocol)
     log.info("Results: %s", folder)
-    if (folder / run_folder.REPORT).exists() and not in_multirun():
-        log.info("Open its report in a browser: %s", (folder / run_folder.REPORT).resolve().as_uri())
+    app.say_report(folder)
 
 
 def _name(runs: list[str]) -> str:

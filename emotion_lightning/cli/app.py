@@ -181,12 +181,18 @@ def _without_folder(line: Sequence[str]) -> list[str]:
     return ["hydra.run.dir=.", "hydra.job_logging.root.handlers=[console]", "~hydra.job_logging.handlers.file"]
 
 
+def say_report(folder: Path) -> None:
+    """Log the address of a report, if there is one and this is no job of a multirun."""
+    report = folder / run_folder.REPORT
+    if report.exists() and not in_multirun():
+        log.info("Open its report in a browser: %s", report.resolve().as_uri())
+
+
 def say_next_steps(folder: Path) -> None:
     """Log the commands that use a finished run. For a multirun, `multirun.show` prints them for the best job."""
     if in_multirun():
         return
-    if (folder / run_folder.REPORT).exists():
-        log.info("Open its report in a browser: %s", (folder / run_folder.REPORT).resolve().as_uri())
+    say_report(folder)
     log.info(
         "Predict with it: %s",
         override_grammar.shell_line("predict", [f"run={folder}", "input=FILE", "output=labelled.csv"]),
