@@ -1,16 +1,15 @@
 """Nothing secret is written: what is found in a text, and that every file of every command is without it."""
 
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import SMALL
+from helpers.stand_in import trials_by_stand_in
 
 from emotion_lightning.config import redaction
-from emotion_lightning.tuning import trial
 
 
 @pytest.mark.parametrize(
@@ -161,11 +160,7 @@ def test_no_byte_that_a_command_writes_holds_a_secret(
     swept = f"data.path={','.join(urls)},{IN_PATH}/gone.csv"
     assert run("train", "-m", *small, swept, "logger=none", "hydra.sweep.dir=swept") == 1
     assert run("tune", *small, f"data.path={urls[0]}", *TUNE, "study.max_failures=1", "hydra.run.dir=lost") == 2
-    monkeypatch.setattr(trial, "TRAIN", "stand_in_train")
-    monkeypatch.setattr(trial, "LIBRARIES", ())
-    monkeypatch.setenv(
-        "PYTHONPATH", f"{Path(__file__).parents[1] / 'helpers'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    )
+    trials_by_stand_in(monkeypatch)
     assert run("tune", *asked, *TUNE, "hydra.run.dir=study") == 0
     told = "".join(capfd.readouterr())
     assert "does not exist" in told and "<redacted>" in told

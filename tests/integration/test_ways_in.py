@@ -15,13 +15,13 @@ import torch
 import yaml
 from conftest import SMALL, run_in_process
 from helpers.hub_server import OWNER, Hub, Repository, log_in
+from helpers.stand_in import trials_by_stand_in
 
 from emotion_lightning.cli import multirun
 from emotion_lightning.cli.jobs import check_jobs
 from emotion_lightning.config import schema
 from emotion_lightning.models.card import CARD
 from emotion_lightning.runs import manifest, run_folder
-from emotion_lightning.tuning import trial
 
 MARKER = "was_here"
 """The file that hostile code would write into the working directory."""
@@ -217,10 +217,7 @@ def test_a_hostile_folder_is_refused_in_a_sentence_and_runs_nothing(
     spoil, message = ATTACKS[attack] if attack else (lambda _: None, "")
     spoil(folder)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # no answers of a teacher that an earlier test kept
-    monkeypatch.setattr(trial, "TRAIN", "stand_in_train")
-    monkeypatch.setattr(trial, "LIBRARIES", ())
-    helpers = Path(__file__).parents[1] / "helpers"
-    monkeypatch.setenv("PYTHONPATH", f"{helpers}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    trials_by_stand_in(monkeypatch)
     with Hub() as server:
         log_in(server, tmp_path / "cache", monkeypatch)
         if way.startswith("hf:"):

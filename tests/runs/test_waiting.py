@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from emotion_lightning import config
 from emotion_lightning.runs import waiting
 
-COMMANDS = ("train", "evaluate", "predict", "export", "inspect", "baseline", "compare", "tune")
+COMMANDS = list(config.COMMANDS)
 
 MARK = """
 import sys
@@ -109,7 +110,7 @@ def test_every_command_says_something_before_it_loads_anything(tmp_path: Path, c
 
 
 def test_scripts_of_the_installed_package_are_its_commands() -> None:
-    assert [waiting.command(["python", f"/venv/bin/emotion-{name}"]) for name in COMMANDS] == list(COMMANDS)
+    assert [waiting.command(["python", f"/venv/bin/emotion-{name}"]) for name in COMMANDS] == COMMANDS
     assert waiting.command(["python", "/home/me/emotion-map.py"]) is None
     assert waiting.command(["python", "/home/me/train.py"]) is None
     assert waiting.command(["python"]) is None

@@ -21,6 +21,7 @@ import pytest
 from conftest import SMALL
 from helpers.browser import laid_out
 from helpers.servers import PATIENCE, postgresql, postgresql_programs
+from helpers.stand_in import STAND_IN, importable, trials_by_stand_in
 
 from emotion_lightning import config
 from emotion_lightning.cli.compose import settings_of
@@ -28,11 +29,6 @@ from emotion_lightning.config import schema
 from emotion_lightning.errors import UserError
 from emotion_lightning.tuning import fork_server, search_space, study, study_facts, study_page, trial
 
-STAND_IN = "stand_in_train"
-IMPORTABLE = os.pathsep.join(
-    [str(Path(__file__).parents[1] / "helpers"), *filter(None, [os.environ.get("PYTHONPATH")])]
-)
-"""PYTHONPATH with which processes find the stand-in."""
 FAST = ["logger=none", "study.storage=memory", "study.pruner=none", "hydra.run.dir=out"]
 
 
@@ -45,9 +41,7 @@ def searched(**parameters: Any) -> str:
 @pytest.fixture
 def tune(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
     """Run a study of stand-ins over this space; its exit code."""
-    monkeypatch.setattr(trial, "TRAIN", STAND_IN)
-    monkeypatch.setattr(trial, "LIBRARIES", ())
-    monkeypatch.setenv("PYTHONPATH", IMPORTABLE)
+    trials_by_stand_in(monkeypatch)
     monkeypatch.setattr(study, "_POLL", 0.02)
 
     def start(*arguments: str, **parameters: Any) -> int:
@@ -300,7 +294,7 @@ def worker(tmp_path: Path) -> Iterator[Worker]:
         line = [sys.executable, "-c", _DRIVER, "--config-dir", "mine", "space=mine"]
         # Signs of life so far apart that a busy machine is not taken for a dead worker.
         line += ["logger=none", "study.heartbeat=3", *arguments]
-        environment = {**os.environ, "STAND_IN_PAUSE": str(pause), "OMP_NUM_THREADS": "1", "PYTHONPATH": IMPORTABLE}
+        environment = {**os.environ, "STAND_IN_PAUSE": str(pause), "OMP_NUM_THREADS": "1", "PYTHONPATH": importable()}
         started.append(subprocess.Popen(line, cwd=tmp_path, env=environment, stderr=subprocess.PIPE,
                                         stdout=subprocess.PIPE, text=True))  # fmt: skip
         return started[-1]
