@@ -56,7 +56,7 @@ def texts(count: int, data: str | None, *, seed: int = 0) -> tuple[list[str], li
     settings = settings_of(["data=goemotions", f"data.dir={data}"] if data else ["data=sample"])
     from emotion_lightning.data import sources
 
-    corpus = sources.split(sources.read(settings.data), settings.data, tell=False)
+    corpus = sources.split_corpus(sources.read_corpus(settings.data), settings.data, tell=False)
     rows = corpus.splits["train"]
     chosen = np.random.default_rng(seed).integers(0, len(rows.texts), count)
     return [rows.texts[i] for i in chosen], rows.targets[chosen].tolist(), corpus.labels
@@ -116,7 +116,7 @@ def trainee(asked: argparse.Namespace, count: int, *more: str) -> Trainee:
     from emotion_lightning.runs import environment, quiet
     from emotion_lightning.training.setup import build_classifier
 
-    quiet.libraries()
+    quiet.quiet_libraries()
     settings = settings_of([*NETWORKS[asked.network], f"data.batch_size={asked.batch_size}", *more])
     found, targets, labels = texts(count, asked.data)
     rows = Rows(texts=found, ids=[str(i) for i in range(count)], targets=np.array(targets, np.float32))
@@ -140,7 +140,7 @@ def settings_of(overrides: Sequence[str]) -> Any:
 
     schema.register()
     with initialize_config_dir(config_dir=str(schema.conf_folder()), version_base="1.3"):
-        return schema.load(compose("train", [*overrides, "logger=none"]), "train")
+        return schema.load_settings(compose("train", [*overrides, "logger=none"]), "train")
 
 
 def fast_dtype(device: str) -> Any:

@@ -54,9 +54,9 @@ def main(arguments: list[str] | None = None) -> int:
     asked = options(arguments)
     began = datetime.now(UTC)
     told = log.Log(
-        asked.output / f"{card(asked.device)}.jsonl", run=f"{began:%Y-%m-%dT%H:%M:%SZ}", seconds=asked.seconds
+        asked.output / f"{metadata(asked.device)}.jsonl", run=f"{began:%Y-%m-%dT%H:%M:%SZ}", seconds=asked.seconds
     )
-    told.tell("run", card=card(asked.device), shape=asked.shape, batch=asked.batch_size, steps=asked.steps)
+    told.tell("run", metadata=metadata(asked.device), shape=asked.shape, batch=asked.batch_size, steps=asked.steps)
     for name in asked.parts:
         work, least = PARTS[name]
         if not told.fits(0 if asked.shape == "tiny" else least):
@@ -93,7 +93,7 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     return asked
 
 
-def card(device: str) -> str:
+def metadata(device: str) -> str:
     """What the file of results is called."""
     name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
     return re.sub(r"\W+", "-", name.lower()).strip("-")

@@ -62,9 +62,9 @@ def _network(folder: Path, asked: argparse.Namespace, dtype: Any) -> Any:
         return AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype)
     from peft import PeftModel
 
-    card = json.loads((folder / "emotion_lightning.json").read_text())
+    metadata = json.loads((folder / "emotion_lightning.json").read_text())
     network = AutoModelForSequenceClassification.from_pretrained(
-        folder.parent / "base", num_labels=len(card["labels"]), dtype=dtype,
+        folder.parent / "base", num_labels=len(metadata["labels"]), dtype=dtype,
         quantization_config=BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype,
             llm_int8_skip_modules=["score"],

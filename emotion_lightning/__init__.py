@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from emotion_lightning.runs import waiting
 from emotion_lightning.version import __version__
 
-waiting.begin()
+waiting.begin_status()
 
 if TYPE_CHECKING:
     from emotion_lightning.inference.predictor import Prediction, Predictor, load

@@ -47,28 +47,28 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
     from emotion_lightning.data import cleaning, sources, splitting
     from emotion_lightning.evaluation import scoring, thresholds
     from emotion_lightning.models import model_folder, ngrams
-    from emotion_lightning.models.card import Card
+    from emotion_lightning.models.metadata import Metadata
     from emotion_lightning.reports import console
     from emotion_lightning.runs import environment, manifest
 
     assert isinstance(settings.data, config.Batches)  # schema.load raises for data=same, the only other class
-    waiting.says("Reading the data")
-    corpus = sources.split(sources.read(settings.data), settings.data)
+    waiting.show_status("Reading the data")
+    corpus = sources.split_corpus(sources.read_corpus(settings.data), settings.data)
     train = corpus.labelled("train")
     corpus.labelled("validation")
     run_folder.write_settings(folder, settings, chosen_options())
     environment.record(folder, arguments=sys.argv, data_hashes=corpus.hashes)
-    if corpus.cut:
-        splitting.write(folder / run_folder.SPLITS, corpus)
+    if corpus.new_splits:
+        splitting.write_splits(folder / run_folder.SPLITS, corpus)
 
     clean = cleaning.cleaner(settings.data.clean)
     model = ngrams.NgramClassifier({name: getattr(settings, name) for name in ngrams.KINDS})
-    waiting.says(f"Fitting to {len(train):,} texts")
+    waiting.show_status(f"Fitting to {len(train):,} texts")
     since = time.perf_counter()
     model.fit([clean(text) for text in corpus.splits["train"].texts], train, settings)
     seconds = time.perf_counter() - since
     log.info("%s weights are fitted to %s rows in %.0f s.", f"{model.parameters:,}", f"{len(train):,}", seconds)
-    waiting.says("Scoring")
+    waiting.show_status("Scoring")
     splits = {
         name: scoring.Scored(
             rows,
@@ -87,17 +87,17 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
         loss=lambda logits, targets: float(binary_cross_entropy_with_logits(logits.double(), targets.double())),
     )
     # Metadata, so that predict, evaluate and distill.runs accept the baseline like any run.
-    card = Card.of_training(
+    metadata = Metadata.of_training(
         settings,
         labels=corpus.labels,
-        thresholds=scores.cuts,
+        thresholds=scores.thresholds,
         scaling=scores.scaling,
         base={},
         loss={"option": "bce", "label_counts": train.sum(axis=0).tolist(), "rows": len(train)},
         data_hashes=corpus.hashes,
         ngrams=model.lengths,
     )
-    model_folder.save_ngrams(folder / run_folder.MODEL, model, card=card)
+    model_folder.save_ngrams(folder / run_folder.MODEL, model, metadata=metadata)
     floors = _floors(train, splits, labels=corpus.labels, thresholding=settings.thresholds)
     cost = {
         "trainable_parameters": model.parameters,
@@ -106,9 +106,9 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
         "peak_memory_bytes": environment.peak_main_memory(),
     }
     manifest.finish_run(folder, {**scores.splits, "floors": floors, "cost": cost})
-    protocol = thresholds.protocol(settings.thresholds)
+    protocol = thresholds.chosen_protocol(settings.thresholds)
     shown = "test" if "test" in scores.splits else "validation"
-    console.show(
+    console.show_scores(
         shown,
         scores.splits[shown],
         protocol=protocol,
@@ -134,15 +134,17 @@ def _floors(
     scored = {name: split.targets for name, split in splits.items() if split.targets is not None}
     floors = {}
     for floor, rate in rates.items():
-        shares: dict[str, Tensor] = {name: rate.repeat(len(targets), 1) for name, targets in scored.items()}
-        cuts = thresholds.fit(shares["validation"], scored["validation"], thresholding)
-        floors[floor] = {name: metrics.report(shares[name], targets, cuts, labels) for name, targets in scored.items()}
+        probabilities: dict[str, Tensor] = {name: rate.repeat(len(targets), 1) for name, targets in scored.items()}
+        by_protocol = thresholds.fit_thresholds(probabilities["validation"], scored["validation"], thresholding)
+        floors[floor] = {
+            name: metrics.score(probabilities[name], targets, by_protocol, labels) for name, targets in scored.items()
+        }
     return floors
 
 
 def main() -> None:
     """Read the command line and fit the baselines."""
-    app.run("baseline", baseline)
+    app.run_command("baseline", baseline)
 
 
 if __name__ == "__main__":

@@ -31,14 +31,14 @@ def compare(settings: config.Compare, folder: Path) -> None:
     from emotion_lightning.evaluation import run_groups
     from emotion_lightning.reports import comparison, console
 
-    waiting.says("Reading the runs")
-    folders, left_out = run_groups.find(settings.runs)
+    waiting.show_status("Reading the runs")
+    folders, left_out = run_groups.find_runs(settings.runs)
     for why in left_out:
         log.warning("Left out: %s.", why)
     protocol = settings.protocol.value if settings.protocol else None
-    runs = run_groups.read(folders, split=settings.split.value, protocol=protocol)
-    waiting.says(f"Comparing {len(runs)} runs by {settings.samples:,} samples of their rows")
-    found = weigh(run_groups.group(runs), settings, left_out=left_out)
+    runs = run_groups.read_runs(folders, split=settings.split.value, protocol=protocol)
+    waiting.show_status(f"Comparing {len(runs)} runs by {settings.samples:,} samples of their rows")
+    found = weigh(run_groups.group_runs(runs), settings, left_out=left_out)
     write_together(
         {
             folder / "compare.md": as_text(comparison.markdown(found)),
@@ -100,7 +100,7 @@ def weigh(
 
 def main() -> None:
     """Read the command line and compare runs."""
-    app.run("compare", compare)
+    app.run_command("compare", compare)
 
 
 if __name__ == "__main__":

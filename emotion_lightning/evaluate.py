@@ -22,7 +22,7 @@ from emotion_lightning.runs import run_folder, waiting
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from emotion_lightning.models.card import Card
+    from emotion_lightning.models.metadata import Metadata
 
 log = logging.getLogger(__name__)
 
@@ -35,19 +35,19 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
     """
     from emotion_lightning.evaluation import metrics, prediction_files, row_outcomes
     from emotion_lightning.inference import ensemble, predictor, run_data
-    from emotion_lightning.models.card import find_model_folder
+    from emotion_lightning.models.metadata import find_model_folder
     from emotion_lightning.reports import console, run_facts, run_page
     from emotion_lightning.runs import manifest
 
-    runs = ensemble.members(settings.run)
-    card = ensemble.card(runs)
+    runs = ensemble.find_members(settings.run)
+    metadata = ensemble.combined_metadata(runs)
     first = find_model_folder(runs[0])
     own = isinstance(settings.data, config.SameData)
-    data = run_data.data(card, first.parent) if own else settings.data
+    data = run_data.data_settings(metadata, first.parent) if own else settings.data
     assert isinstance(data, config.Batches)
-    if data.clean and set(data.clean) != set(card.cleaning()):
+    if data.clean and set(data.clean) != set(metadata.cleaning()):
         raise UserError(
-            f"data.clean={[step.value for step in data.clean]} is not what the run was trained with, {card.clean}; "
+            f"data.clean={[step.value for step in data.clean]} is not what the run was trained with, {metadata.clean}; "
             "texts are cleaned as in training, so leave it out."
         )
     split = settings.split.value
@@ -56,53 +56,57 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
             f"split={split}: of these folds each was trained on rows that another validated on; the average can be "
             "scored on test, or on other data."
         )
-    waiting.says("Reading the data")
-    corpus, chosen = run_data.read(data, split, own=own)
+    waiting.show_status("Reading the data")
+    corpus, chosen = run_data.read_split(data, split, own=own)
     rows = corpus.splits[chosen]
     if rows.targets is None:
         raise UserError(f"The {split} split has no labels to score; use predict for it.")
-    shared = shared_labels(card.labels, corpus.labels)
+    shared = shared_labels(metadata.labels, corpus.labels)
 
     import torch
 
-    model = predictor.open_runs(runs, card, accelerator=settings.accelerator)
-    waiting.says(f"Labelling {len(rows):,} texts")
+    model = predictor.open_runs(runs, metadata, accelerator=settings.accelerator)
+    waiting.show_status(f"Labelling {len(rows):,} texts")
     logits, probabilities = model.outputs(rows.texts, batch_size=data.batch_size, batch_tokens=data.batch_tokens)
-    prediction_files.write(
+    prediction_files.write_predictions(
         folder / run_folder.PREDICTIONS / f"{split}.csv",
         rows,
         probabilities,
-        card.cuts(),
-        labels=card.labels,
+        metadata.threshold_tensor(),
+        labels=metadata.labels,
         settings=settings.predict,
     )
-    decides = card.cuts()
-    ours = [card.labels.index(name) for name in shared]
+    decides = metadata.threshold_tensor()
+    ours = [metadata.labels.index(name) for name in shared]
     theirs = [corpus.labels.index(name) for name in shared]
     targets = torch.from_numpy(rows.targets[:, theirs])
-    cuts = {name: card.cuts(name)[ours] for name in card.thresholds}
-    scores = metrics.report(probabilities[:, ours], targets, cuts, shared, calibrated=card.scaling() is not None)
-    row_outcomes.write(folder, split, row_outcomes.RowOutcomes(rows.ids, shared, probabilities[:, ours], targets))
-    scores["loss"] = float(run_loss(card, ours)(logits[:, ours], targets))
-    waiting.says("Drawing the report")
-    scored = run_facts.RunCard(
+    by_protocol = {name: metadata.threshold_tensor(name)[ours] for name in metadata.thresholds}
+    scores = metrics.score(
+        probabilities[:, ours], targets, by_protocol, shared, calibrated=metadata.scaling() is not None
+    )
+    row_outcomes.write_outcomes(
+        folder, split, row_outcomes.RowOutcomes(rows.ids, shared, probabilities[:, ours], targets)
+    )
+    scores["loss"] = float(run_loss(metadata, ours)(logits[:, ours], targets))
+    waiting.show_status("Drawing the report")
+    scored = run_facts.RunFacts(
         settings=None, metrics={split: scores}, history=[], labels=shared, split=split,
         rows=replace(rows, targets=rows.targets[:, theirs]), probabilities=probabilities[:, ours].double().numpy(),
-        thresholds=decides[ours].numpy(), protocol=card.protocol, train_rows=0,
+        thresholds=decides[ours].numpy(), protocol=metadata.protocol, train_rows=0,
     )  # fmt: skip
     option = schema.schema_of(data) if own else chosen_options()["data"]
-    run_page.write_scored(
-        folder, scored, title=f"{_name(runs)}, scored on {option} ({split})",
+    run_page.write_evaluation_report(
+        folder, scored, title=f"{_run_name(runs)}, scored on {option} ({split})",
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC · {', '.join(runs)}",
         line=override_grammar.shell_line("evaluate", sys.argv[1:]),
     )  # fmt: skip
     manifest.finish_run(folder, {split: scores, "run": str(settings.run)})
-    console.show(split, scores, protocol=card.protocol)
+    console.show_scores(split, scores, protocol=metadata.protocol)
     log.info("Results: %s", folder)
     app.say_report(folder)
 
 
-def _name(runs: list[str]) -> str:
+def _run_name(runs: list[str]) -> str:
     if len(runs) > 1:
         return f"the mean of {len(runs)} runs"
     folder = Path(runs[0]).resolve()
@@ -110,21 +114,21 @@ def _name(runs: list[str]) -> str:
     return f"{folder.parent.name}/{folder.name}"
 
 
-def run_loss(card: "Card", positions: list[int]) -> "Module":
+def run_loss(metadata: "Metadata", positions: list[int]) -> "Module":
     """The loss that a run was trained with.
 
     Args:
-        card: metadata of the run.
+        metadata: metadata of the run.
         positions: indices of the labels that the loss is built for.
     """
     import numpy as np
 
     from emotion_lightning.models import losses
 
-    values = dict(card.loss)
+    values = dict(metadata.loss)
     counts, rows = np.asarray(values.pop("label_counts")), values.pop("rows")
     settings = schema.from_plain(config.SCHEMAS[f"loss/{values.pop('option')}"], values)
-    return losses.build(settings, label_counts=counts[positions], rows=rows)
+    return losses.build_loss(settings, label_counts=counts[positions], rows=rows)
 
 
 def shared_labels(model: list[str], data: list[str]) -> list[str]:
@@ -145,7 +149,7 @@ def shared_labels(model: list[str], data: list[str]) -> list[str]:
 
 def main() -> None:
     """Read the command line and evaluate a run."""
-    app.run("evaluate", evaluate)
+    app.run_command("evaluate", evaluate)
 
 
 if __name__ == "__main__":

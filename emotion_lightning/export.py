@@ -32,19 +32,19 @@ def export(settings: config.Export, folder: Path) -> None:
         onnx_graph.check_installed()
 
     from emotion_lightning.inference import upload
-    from emotion_lightning.models.card import find_model_folder
     from emotion_lightning.models.hub import fetch_run
+    from emotion_lightning.models.metadata import find_model_folder
 
     if settings.push is not None:
         upload.check_login(settings.push)  # before the export, which may take minutes
     source = find_model_folder(fetch_run(settings.run))
     output = Path(settings.output).expanduser()
-    write(settings, source, output)
+    write_export(settings, source, output)
     if settings.push is not None:
         upload.upload(output, settings.push, private=settings.private, run=source.parent)
 
 
-def write(settings: config.Export, source: Path, output: Path) -> None:
+def write_export(settings: config.Export, source: Path, output: Path) -> None:
     """Export a model folder atomically to a folder that contains all files that `predict` needs.
 
     Args:
@@ -56,36 +56,36 @@ def write(settings: config.Export, source: Path, output: Path) -> None:
         UserError: the run is a baseline or a graph, or `output` exists and is not empty.
     """
     from emotion_lightning.inference import exporter
-    from emotion_lightning.models.card import read_card
+    from emotion_lightning.models.metadata import read_metadata
     from emotion_lightning.reports import console
     from emotion_lightning.runs import quiet
 
-    quiet.libraries()
-    card = read_card(source)
-    if card.is_baseline:
+    quiet.quiet_libraries()
+    metadata = read_metadata(source)
+    if metadata.is_baseline:
         raise UserError(
             f"run={settings.run} is a baseline, which has no network to export. Its model folder can be copied and "
             "asked as it is."
         )
-    if card.is_graph:
+    if metadata.is_graph:
         raise UserError(f"run={settings.run} is a graph already, of which no other export can be made; give the run.")
-    waiting.says(f"Making the {settings.format.value} folder and comparing its answers with the run's")
+    waiting.show_status(f"Making the {settings.format.value} folder and comparing its answers with the run's")
     with new_folder(output) as part:
-        found = exporter.write(part, source, card, settings)
-        stock = settings.format is not config.ExportFormat.merged or card.base["stock"]
+        found = exporter.export_model(part, source, metadata, settings)
+        stock = settings.format is not config.ExportFormat.merged or metadata.base["stock"]
     console.show_export(found)
     if not stock:
         log.warning(
             "Transformers' own class for this model pools or attends otherwise (model.pooling=%s): it opens the folder "
             "and gives other probabilities. Predict with this project, or take format=onnx, which holds the pooling.",
-            card.base["pooling"],
+            metadata.base["pooling"],
         )
     log.info("Wrote %s", output)
 
 
 def main() -> None:
     """Read the command line and export a run."""
-    app.run("export", export)
+    app.run_command("export", export)
 
 
 if __name__ == "__main__":

@@ -30,14 +30,14 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
     from emotion_lightning.reports.charts import names
     from emotion_lightning.runs import quiet
 
-    quiet.libraries()
+    quiet.quiet_libraries()
     backbone.check_access(settings.model)
     assert isinstance(settings.data, config.Batches)  # schema.load raises for data=same, the only other class
-    waiting.says("Reading the data")
+    waiting.show_status("Reading the data")
     # The data card reports leaks. With drop_leaks they are removed before, so the split logs them.
-    corpus = sources.split(sources.read(settings.data), settings.data, tell=settings.data.drop_leaks)
-    waiting.says("Counting tokens and labels")
-    card = data_facts.build(
+    corpus = sources.split_corpus(sources.read_corpus(settings.data), settings.data, tell=settings.data.drop_leaks)
+    waiting.show_status("Counting tokens and labels")
+    facts = data_facts.describe_data(
         corpus,
         backbone.load_tokenizer(settings.model),
         data=settings.data,
@@ -47,20 +47,20 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
         seed=settings.seed,
         tokenizer_name=settings.model.path if settings.model.pretrained else "the bundled tokenizer",
     )
-    waiting.says("Drawing the pictures")
-    pictures = {name: charts.picture(figure) for name, figure in data_charts.pictures(card).items()}
-    numbers = names.numbers(card.labels)
+    waiting.show_status("Drawing the pictures")
+    pictures = {name: charts.picture(figure) for name, figure in data_charts.data_pictures(facts).items()}
+    numbers = names.numbers(facts.labels)
     files = {folder / run_folder.PICTURES / f"{name}.png": picture.png for name, picture in pictures.items()}
     write_together(
         files
         | {
-            folder / "data_card.md": as_text(data_page.markdown(card, numbers)),
-            folder / "data_card.html": as_text(data_page.html(card, pictures, numbers)),
-            folder / "data_card.json": as_json(card.plain()),
+            folder / "data_card.md": as_text(data_page.markdown(facts, numbers)),
+            folder / "data_card.html": as_text(data_page.html(facts, pictures, numbers)),
+            folder / "data_card.json": as_json(facts.plain()),
         }
     )
-    tables, examples = (data_page.sections(card), card.examples) if settings.tables else ([], {})
-    console.show_data(pages.facts(card), card.findings(), tables, examples)
+    tables, examples = (data_page.sections(facts), facts.examples) if settings.tables else ([], {})
+    console.show_data(pages.main_facts(facts), facts.findings(), tables, examples)
     log.info("Tables, pictures and examples: %s", folder / "data_card.html")
     if not settings.tables:
         log.info("The tables on the terminal: the same line with tables=true")
@@ -68,7 +68,7 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
 
 def main() -> None:
     """Read the command line and inspect the data."""
-    app.run("inspect", inspect)
+    app.run_command("inspect", inspect)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def predict(settings: config.Predict, folder: Path) -> None:
     assert settings.text is not None
     model = predictor.load(settings.run, accelerator=settings.accelerator)
     (answer,) = model.predict([settings.text])
-    cuts = model.card.thresholds[model.card.protocol]
+    cuts = model.metadata.thresholds[model.metadata.protocol]
     console.show_text(settings.text, answer.labels, answer.probabilities, cuts)
 
 
@@ -58,9 +58,11 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
     prediction_files.check_output(output)
     if output.exists() and source.exists() and output.samefile(source):
         raise UserError(f"output={output} is the input file; choose another name.")
-    runs = ensemble.members(settings.run)
-    waiting.says("Reading the texts")
-    rows = tables.texts(files.source(source, settings.data.encoding), settings.data, usual=_columns_of_run(runs[0]))
+    runs = ensemble.find_members(settings.run)
+    waiting.show_status("Reading the texts")
+    rows = tables.read_texts(
+        files.source(source, settings.data.encoding), settings.data, usual=_columns_of_run(runs[0])
+    )
 
     from rich.console import Console
     from rich.progress import Progress, TextColumn
@@ -68,10 +70,10 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
     from emotion_lightning.data.batches import WINDOW
 
     window = settings.data.batch_size * WINDOW
-    waiting.end()
+    waiting.end_status()
     with (
         _answers(settings, runs) as (labels, answers),
-        prediction_files.writer(output, labels, settings.predict, id_column=rows.id_column) as writer,
+        prediction_files.writer_for(output, labels, settings.predict, id_column=rows.id_column) as writer,
         Progress(
             TextColumn("Predicting {task.completed:,} of {task.total:,} rows"),
             console=Console(stderr=True),
@@ -97,19 +99,19 @@ def _answers(settings: config.Predict, runs: list[str]) -> Iterator[tuple[list[s
 
     size, budget = settings.data.batch_size, settings.data.batch_tokens
     if settings.devices > 1:
-        labels = ensemble.card(runs).labels
+        labels = ensemble.combined_metadata(runs).labels
         with parallel.workers(runs, accelerator=settings.accelerator, devices=settings.devices) as workers:
             yield labels, partial(workers.decide, batch_size=size, batch_tokens=budget)
         return
     model = predictor.load(runs, accelerator=settings.accelerator)
-    yield model.card.labels, partial(model.decide, batch_size=size, batch_tokens=budget)
+    yield model.metadata.labels, partial(model.decide, batch_size=size, batch_tokens=budget)
 
 
 def _columns_of_run(run: str) -> tuple[str | None, str | None]:
     """The text and id columns in the run's data settings; None where they were not set."""
-    from emotion_lightning.models.card import find_model_folder, read_card
+    from emotion_lightning.models.metadata import find_model_folder, read_metadata
 
-    data = read_card(find_model_folder(run)).data
+    data = read_metadata(find_model_folder(run)).data
     return data.get("text"), data.get("id_column")
 
 
@@ -120,7 +122,7 @@ def _chunks(rows: Iterator[tuple[str, str]], size: int) -> Iterator[list[tuple[s
 
 def main() -> None:
     """Read the command line and predict labels."""
-    app.run("predict", predict)
+    app.run_command("predict", predict)
 
 
 if __name__ == "__main__":

@@ -58,26 +58,26 @@ def train(settings: config.Train, folder: Path) -> float | None:
     from emotion_lightning.runs import environment, quiet
     from emotion_lightning.training import callbacks, checkpoint_io, distillation, finalize, loggers
 
-    quiet.libraries()
+    quiet.quiet_libraries()
     backbone.check_access(settings.model)
     if settings.init_from is not None and not goes_on:
         # Store the commit, so that a repetition of the run starts from the same weights.
         settings = dataclasses.replace(settings, init_from=pinned_run(settings.init_from, setting="init_from"))
-    loggers.check(settings.logger)
+    loggers.check_logger(settings.logger)
     assert isinstance(settings.data, config.Batches)  # schema.load raises for data=same, the only other class
-    waiting.says("Reading the data")
-    corpus = sources.split(sources.read(settings.data), settings.data)
+    waiting.show_status("Reading the data")
+    corpus = sources.split_corpus(sources.read_corpus(settings.data), settings.data)
     seed_everything(settings.seed, workers=True, verbose=False)
     device = device_for(settings.trainer.accelerator)
     if device.type == "cpu":
         environment.keep_memory()
-    adapter.check(settings.peft, settings.model, device)
-    waiting.says("Loading the tokenizer and counting tokens")
+    adapter.check_peft(settings.peft, settings.model, device)
+    waiting.show_status("Loading the tokenizer and counting tokens")
     tokenizer = backbone.load_tokenizer(settings.model)
     emotions = EmotionData(settings.data, corpus, tokenizer=tokenizer, seed=settings.seed)
     if settings.distill.runs is not None or settings.distill.answers is not None:
         emotions.learn(
-            distillation.targets(
+            distillation.teacher_targets(
                 corpus.splits["train"], corpus.labels, settings.distill,
                 accelerator=settings.trainer.accelerator,
             )
@@ -86,14 +86,14 @@ def train(settings: config.Train, folder: Path) -> float | None:
     goes_on = goes_on and last.exists()
     remove_partial(folder / run_folder.CHECKPOINTS)
     method = chosen_options()["peft"]
-    waiting.says("Loading the network")
+    waiting.show_status("Loading the network")
     classifier = build_classifier(
         settings, emotions, device=device, base_folder=folder / run_folder.BASE, method=method, starts=not goes_on
     )
     resolved = _write_down(settings, folder, corpus)
     clock = callbacks.Clock()
-    waiting.end()
-    with loggers.run(settings.logger, folder, resolved=resolved, multirun=in_multirun()) as run:
+    waiting.end_status()
+    with loggers.open_logger(settings.logger, folder, resolved=resolved, multirun=in_multirun()) as run:
         trainer = Trainer(
             **trainer_arguments(settings.trainer),
             plugins=[
@@ -102,7 +102,7 @@ def train(settings: config.Train, folder: Path) -> float | None:
                 *slurm.lightning_plugins(),
             ],
             logger=run.lightning_logger,
-            callbacks=callbacks.build(
+            callbacks=callbacks.build_callbacks(
                 settings.callbacks,
                 settings.trainer,
                 folder,
@@ -130,7 +130,7 @@ def train(settings: config.Train, folder: Path) -> float | None:
 def _refuse(settings: config.Train, folder: Path, *, goes_on: bool) -> None:
     """Raise UserError for errors that can be found before torch is loaded."""
     if not goes_on:
-        run_folder.refuse_used(folder)
+        run_folder.check_unused(folder)
     if hub_name.is_hub(settings.init_from):
         hub_name.parse(str(settings.init_from), setting="init_from")
     elif settings.init_from is not None and not Path(settings.init_from).expanduser().is_dir():
@@ -168,14 +168,14 @@ def _write_down(settings: config.Train, folder: Path, corpus: "Corpus") -> dict[
         environment.record(folder, arguments=sys.argv, data_hashes=corpus.hashes)
     if not in_multirun():
         slurm.remember(folder, sys.argv[1:])
-    if corpus.cut:
-        splitting.write(folder / run_folder.SPLITS, corpus)
+    if corpus.new_splits:
+        splitting.write_splits(folder / run_folder.SPLITS, corpus)
     return resolved
 
 
 def main() -> None:
     """Read the command line and train a classifier."""
-    app.run("train", train)
+    app.run_command("train", train)
 
 
 if __name__ == "__main__":

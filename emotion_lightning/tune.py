@@ -30,7 +30,7 @@ def tune(settings: config.Tune, folder: Path) -> None:
     typed = sys.argv[1:]
     arguments = _of_train(typed)
     base = settings_of("train", arguments)
-    space = search_space.read(settings.space, arguments, load=lambda line: settings_of("train", line))
+    space = search_space.read_space(settings.space, arguments, load=lambda line: settings_of("train", line))
     _check_optuna()
 
     # Imported late, so that a wrong setting is reported before the libraries are loaded.
@@ -39,7 +39,7 @@ def tune(settings: config.Tune, folder: Path) -> None:
     epochs = int(max(base.trainer.max_epochs, *space.ends("trainer.max_epochs")))
     shared = study.identity(settings, base)
     with (
-        study.opened(settings.study, folder, shared=shared, epochs=epochs) as opened,
+        study.open_study(settings.study, folder, shared=shared, epochs=epochs) as opened,
         fork_server.Server(trial.LIBRARIES) as server,
     ):
         run_folder.write_settings(folder, settings, chosen_options())
@@ -64,7 +64,9 @@ def tune(settings: config.Tune, folder: Path) -> None:
         except UserError as error:
             raise UserError(f"{error} {go_on}") from error
         finally:
-            study_page.write(folder, study.card(opened, settings.study, space), arguments=arguments, typed=typed)
+            study_page.write_study_report(
+                folder, study.describe_study(opened, settings.study, space), arguments=arguments, typed=typed
+            )
         left = study.left(opened, settings.study)
     if left:
         log.warning("%d of %d trials are left. %s", left, settings.study.trials, go_on)
@@ -106,7 +108,7 @@ def _named(logger: config.Logger, arguments: list[str], *, study: str, number: i
 
 def main() -> None:
     """Read the command line and run the study."""
-    app.run("tune", tune)
+    app.run_command("tune", tune)
 
 
 if __name__ == "__main__":

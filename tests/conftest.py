@@ -46,7 +46,7 @@ def settings() -> Callable[..., Any]:
     def load(*overrides: str, command: str = "train") -> Any:
         schema.register()
         with initialize_config_dir(config_dir=str(schema.conf_folder()), version_base="1.3"):
-            return schema.load(compose(command, list(overrides)), command)
+            return schema.load_settings(compose(command, list(overrides)), command)
 
     return load
 
@@ -60,7 +60,7 @@ def run_in_process(command: str, *arguments: str, pictures: bool = False) -> int
 
     if command in ("train", "evaluate") and not pictures:
         with pytest.MonkeyPatch.context() as without:
-            without.setattr("emotion_lightning.reports.charts.run.pictures", lambda card: {})
+            without.setattr("emotion_lightning.reports.charts.run.run_pictures", lambda metadata: {})
             return run_in_process(command, *arguments, pictures=True)
     module = importlib.import_module(f"emotion_lightning.{command}")
     before = sys.argv

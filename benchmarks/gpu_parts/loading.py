@@ -29,7 +29,7 @@ def load(asked: argparse.Namespace, told: log.Log) -> None:
         told.tell("load", written_s=round(time.perf_counter() - start, 1))
         settings = common.settings_of(["model=gemma", f"model.path={path}", *subject.overrides(asked)])
         start = time.perf_counter()
-        network = backbone.build(
+        network = backbone.build_network(
             settings.model, labels, tokenizer=tokenizer, full=False, device=device, seed=1, base_folder=folder / "own"
         )
         log.sync()

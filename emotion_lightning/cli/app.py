@@ -43,7 +43,7 @@ from emotion_lightning.version import __version__
 log = logging.getLogger(__name__)
 
 
-def run(command: str, work: Callable[[Any, Path], Any]) -> None:
+def run_command(command: str, work: Callable[[Any, Path], Any]) -> None:
     """Read the command line, run the command and exit the process.
 
     Args:
@@ -71,14 +71,14 @@ def run(command: str, work: Callable[[Any, Path], Any]) -> None:
         # closes stdout.
         terminal.discard(sys.stdout)
     except JobsFailed as failed:
-        terminal.say(redaction.text(str(failed)), error=True)
+        terminal.say(redaction.hide_secrets(str(failed)), error=True)
         code = 1
     except Exception as error:
         mistake = messages.as_user_error(command, error, arguments)
-        told = str(mistake) if mistake and not full_error else traceback.format_exc().rstrip()
-        terminal.say(redaction.text(told), error=True)
+        message = str(mistake) if mistake and not full_error else traceback.format_exc().rstrip()
+        terminal.say(redaction.hide_secrets(message), error=True)
         code = 2 if mistake else 1
-    waiting.end()
+    waiting.end_status()
     sys.exit(code)
 
 
@@ -107,7 +107,7 @@ def _die_by(number: int) -> None:
 
     A shell sees the same exit code. W&B's agent does not count it as a failed run; it gives up after several of those.
     """
-    waiting.end()
+    waiting.end_status()
     sys.stdout.flush()
     sys.stderr.flush()
     signal.signal(number, signal.SIG_DFL)
@@ -126,7 +126,7 @@ def _run(command: str, do: Callable[[Any, Path], Any], arguments: list[str]) -> 
     if {"--help", "-h"} & set(arguments):
         return _help(
             command,
-            override_grammar.literal(command, [a for a in arguments if not a.startswith(RESUME)], multirun=several),
+            override_grammar.quote_texts(command, [a for a in arguments if not a.startswith(RESUME)], multirun=several),
         )
     if several and command == "tune":
         raise UserError("tune starts its trials itself; leave out -m, and choose what is searched with space=.")
@@ -138,7 +138,7 @@ def _run(command: str, do: Callable[[Any, Path], Any], arguments: list[str]) -> 
         folder = multirun.newest_unfinished(Path("outputs/multirun")) if asked == "auto" else sweep_folder(asked)
         typed = [a for a in arguments if override_grammar.ARGUMENT.fullmatch(a) and not a.startswith(RESUME)]
         return resume_multirun(command, do, folder, arguments, typed=typed)
-    line = override_grammar.literal(command, arguments, multirun=several)
+    line = override_grammar.quote_texts(command, arguments, multirun=several)
     if command == "train" and not several and (begun := slurm.remembered(arguments, run_folder.SETTINGS)):
         # SLURM starts a requeued job with the same command line, but a new run folder would be named after the new
         # time.
@@ -189,7 +189,7 @@ def say_report(folder: Path) -> None:
 
 
 def say_next_steps(folder: Path) -> None:
-    """Log the commands that use a finished run. For a multirun, `multirun.show` prints them for the best job."""
+    """Log the commands that use a finished run. For a multirun, `multirun.show_table` prints them for the best job."""
     if in_multirun():
         return
     say_report(folder)
@@ -205,4 +205,4 @@ def _help(command: str, arguments: list[str]) -> None:
     with initialize_config_dir(config_dir=str(schema.conf_folder()), version_base="1.3"):
         cfg = compose(command, first_of_each(overrides_of(arguments)), return_hydra_config=True)
         groups = sorted(schema.groups(command))
-        help.show(command, cfg, {group: str(cfg.hydra.runtime.choices[group]) for group in groups})
+        help.show_help(command, cfg, {group: str(cfg.hydra.runtime.choices[group]) for group in groups})

@@ -66,7 +66,7 @@ def with_earlier_run(command: str, arguments: list[str], *, multirun: bool) -> l
         ]
     else:
         folder = _folder(str(source))
-    manifest.check_run(folder, run_folder.SETTINGS, run_folder.SPLITS)
+    manifest.check_run_hashes(folder, run_folder.SETTINGS, run_folder.SPLITS)
     stored = run_folder.settings_as_overrides(folder, changed=sorted(given))
     stored_settings.check_options(stored, folder / run_folder.SETTINGS, command, option_folders(arguments))
     options = schema.groups(command)
@@ -92,10 +92,10 @@ def settings_of(command: str, arguments: list[str]) -> Any:
     GlobalHydra.instance().clear()  # the caller runs inside Hydra, and Hydra allows only one instance
     try:
         prepared = with_earlier_run(
-            command, override_grammar.literal(command, arguments, multirun=False), multirun=False
+            command, override_grammar.quote_texts(command, arguments, multirun=False), multirun=False
         )
         with initialize_config_dir(config_dir=str(schema.conf_folder()), version_base="1.3"):
-            return schema.load(compose(command, overrides_of(prepared)), command)
+            return schema.load_settings(compose(command, overrides_of(prepared)), command)
     except (HydraException, OmegaConfBaseException) as error:
         raise messages.as_user_error(command, error, arguments) or error from error
     finally:

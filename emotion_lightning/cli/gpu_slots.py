@@ -47,20 +47,20 @@ def hidden_from_terminal() -> Iterator[None]:
         os.environ.pop(_DEVICES, None)
 
 
-def stop() -> None:
+def stop_jobs() -> None:
     """Ask the jobs that this process started to save and exit, and wait for them; a second signal kills them."""
     jobs = _jobs()
     for job in jobs:
         job.send_signal(signal.SIGINT)
     try:
-        wait()
+        wait_for_jobs()
     except SystemExit:
         for job in _jobs():
             job.kill()
         raise
 
 
-def wait() -> None:
+def wait_for_jobs() -> None:
     """Wait for the jobs that this process started."""
     while _jobs():
         time.sleep(_POLL_SECONDS)
@@ -80,7 +80,7 @@ def _jobs() -> list[Any]:
 
 
 @contextmanager
-def share(*, gpus: int, cpus: int | None, tasks: int) -> Iterator[None]:
+def hold_slot(*, gpus: int, cpus: int | None, tasks: int) -> Iterator[None]:
     """Wait for the GPUs of a job, or for cores if it has no GPUs, and hold them until the block ends.
 
     Does nothing unless submitit's local launcher started this process.
@@ -96,7 +96,7 @@ def share(*, gpus: int, cpus: int | None, tasks: int) -> Iterator[None]:
     if os.environ.get("SUBMITIT_EXECUTOR") != "local":
         yield
         return
-    # A process group of its own no longer receives the terminal's Ctrl-C. `stop` of the multirun sends SIGINT instead,
+    # A process group of its own no longer receives the terminal's Ctrl-C. `stop_jobs` of the multirun sends SIGINT instead,
     # and the job now accepts it.
     os.setpgid(0, 0)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGINT)

@@ -75,7 +75,7 @@ def meanings(settings: type) -> dict[str, str]:
     return found
 
 
-def show(command: str, cfg: Any, chosen: dict[str, str]) -> None:
+def show_help(command: str, cfg: Any, chosen: dict[str, str]) -> None:
     """Print the help of a command for a composed configuration.
 
     Args:

@@ -75,7 +75,7 @@ def run_hydra(work: Work, prepared: list[str]) -> None:
     """Let Hydra compose the settings and run each job."""
     sys.argv[1:] = prepared
     # On an error Hydra prints its own message and exits with code 1. With this variable it raises the error, and
-    # `app.run` prints a better message.
+    # `app.run_command` prints a better message.
     os.environ[FULL_ERROR] = "1"
     try:
         # A closure, because submitit pickles it by value for other processes.
@@ -100,23 +100,23 @@ def _job(work: Work, cfg: DictConfig) -> Any:
     try:
         with stop_on_signals() if slurm.in_submitit() else nullcontext(), _place_of_job():
             if work.command not in _FILL_THEIR_FOLDER or not slurm.is_first_process():
-                return work.do(schema.load(cfg, work.command), folder)
-            with multirun.claimed(folder, _FILL_THEIR_FOLDER[work.command]):
+                return work.do(schema.load_settings(cfg, work.command), folder)
+            with multirun.locked(folder, _FILL_THEIR_FOLDER[work.command]):
                 return _kept_job(work, cfg, folder)
     except Exception as error:
         mistake = messages.as_user_error(work.command, error, work.arguments)
-        told = str(mistake or "".join(traceback.format_exception(error)))
+        reason = str(mistake or "".join(traceback.format_exception(error)))
         if in_multirun():
-            log.error("%s", told)
-        elif not isinstance(error, multirun.AtWork):  # then the log file belongs to the other process
-            # `app.run` prints the message on the terminal at the end.
-            _to_log_file(told)
+            log.error("%s", reason)
+        elif not isinstance(error, multirun.FolderLocked):  # then the log file belongs to the other process
+            # `app.run_command` prints the message on the terminal at the end.
+            _to_log_file(reason)
         number = f"{HydraConfig.get().job.num}: " if in_multirun() else ""
         work.failed.append((f"{number}{HydraConfig.get().job.override_dirname}", error))
         return None
     finally:
         os.environ[FULL_ERROR] = "1"
-        found = multirun.of(folder)
+        found = multirun.find_job(folder)
         if found and slurm.is_first_process():
             multirun.write_table(found[0])
 
@@ -125,7 +125,7 @@ def _job(work: Work, cfg: DictConfig) -> Any:
 def _place_of_job() -> Iterator[None]:
     """Under submitit, hold GPUs or cores for this job and connect its processes; otherwise do nothing."""
     launcher = HydraConfig.get().launcher if slurm.in_submitit() else {}
-    with gpu_slots.share(
+    with gpu_slots.hold_slot(
         gpus=launcher.get("gpus_per_node") or 0,
         cpus=launcher.get("cpus_per_task"),
         tasks=launcher.get("tasks_per_node") or 1,
@@ -136,15 +136,15 @@ def _place_of_job() -> Iterator[None]:
 
 def _kept_job(work: Work, cfg: DictConfig, folder: Path) -> Any:
     """Run a job that holds the lock of its folder; for a job of a multirun, write error.txt if it fails."""
-    found = multirun.of(folder)
+    found = multirun.find_job(folder)
     if found is None:
-        return work.do(schema.load(cfg, work.command), folder)
+        return work.do(schema.load_settings(cfg, work.command), folder)
     whole, job = found
     if in_multirun():
         log.info("Job %d, %s", job.number, job.name)
     multirun.forget_failure(folder)
     try:
-        return work.do(schema.load(cfg, work.command), folder)
+        return work.do(schema.load_settings(cfg, work.command), folder)
     except Exception as error:
         mistake = messages.as_user_error(work.command, error, work.arguments)
         detail = str(mistake) if mistake else first_line(error) + "\n\n" + "".join(traceback.format_exception(error))
@@ -229,7 +229,7 @@ def check_jobs(command: str, arguments: list[str], *, typed: set[str]) -> _Plan 
             folder, options = _place(cfg, number), options_of(cfg.hydra.runtime.choices, command)
             with open_dict(cfg):
                 del cfg["hydra"]
-            settings = schema.load(cfg, command)
+            settings = schema.load_settings(cfg, command)
             network = settings.model if isinstance(settings, config.Train | config.Inspect) else None
             if network and not network.pretrained and "model.path" in typed:
                 raise UserError(
@@ -244,7 +244,7 @@ def check_jobs(command: str, arguments: list[str], *, typed: set[str]) -> _Plan 
                 )
             if command in KEEP_RUNS:
                 metrics.add(_METRICS[settings.thresholds.metric])
-                tree = run_folder.to_keep(settings, options)
+                tree = run_folder.stored_form(settings, options)
                 jobs.append(multirun.Job(number, folder, differs, tree, schema.schema_of(settings.thresholds)))
         metric = metrics.pop() if len(metrics) == 1 else "f1_macro"
         return _Plan(place, launcher, metric, lines, jobs)
@@ -274,17 +274,17 @@ def run_multirun(work: Work, prepared: list[str], jobs: list[list[str]], *, is_n
     record = work.record
     assert record is not None
     go_on = override_grammar.shell_line(work.command, ["-m", f"{RESUME}{record.folder}"])
-    with multirun.claimed(record.folder, "The multirun in"):
+    with multirun.locked(record.folder, "The multirun in"):
         if is_new:
-            multirun.write(record)
+            multirun.write_jobs(record)
         slurm.remember(record.folder, work.arguments)
         try:
             with _these_jobs(jobs):
                 run_hydra(work, prepared)
         except Stopped:
-            gpu_slots.stop()
+            gpu_slots.stop_jobs()
             multirun.write_table(record)
-            multirun.show(record)
+            multirun.show_table(record)
             log.warning("Stopped; go on with: %s", go_on)
             raise
         except Exception as error:
@@ -292,9 +292,9 @@ def run_multirun(work: Work, prepared: list[str], jobs: list[list[str]], *, is_n
             if not type(error).__module__.startswith("submitit"):
                 raise
             log.error("%s", first_line(error))
-            gpu_slots.wait()
+            gpu_slots.wait_for_jobs()
         multirun.write_table(record)
-        multirun.show(record)
+        multirun.show_table(record)
     if left := multirun.unfinished(record):
         raise JobsFailed(
             "Failed jobs:\n"
@@ -315,7 +315,7 @@ def _these_jobs(jobs: list[list[str]]) -> Iterator[None]:
                 results += self.launcher.launch(batch, initial_job_idx=len(results))
         return results
 
-    def told(record: logging.LogRecord) -> bool:
+    def is_no_listing(record: logging.LogRecord) -> bool:
         return not str(record.msg).startswith("\t#")  # a line with all settings of a job; the job logs its name
 
     # Hydra imports its plugins a second time, so it does not use the class that this module imports.
@@ -332,12 +332,12 @@ def _these_jobs(jobs: list[list[str]]) -> Iterator[None]:
         # Patched, because Hydra finds other sweepers only in a package named hydra_plugins.
         sweeper.sweep = sweep
         for launcher in launchers:
-            launcher.addFilter(told)
+            launcher.addFilter(is_no_listing)
         yield
     finally:
         sweeper.sweep = original
         for launcher in launchers:
-            launcher.removeFilter(told)
+            launcher.removeFilter(is_no_listing)
 
 
 def sweep_folder(path: str) -> Path:
@@ -368,28 +368,30 @@ def resume_multirun(
         UserError: the multirun belongs to another command, still runs, or cannot be resumed with these arguments.
         JobsFailed: a job has no result.
     """
-    record = multirun.read(folder)
+    record = multirun.read_jobs(folder)
     if record.command != command:
         raise UserError(f"{folder} is a multirun of {record.command}; go on with it by that command.")
     launcher = [a for a in typed if a.startswith(("hydra/launcher=", "hydra.launcher."))]
     line = [a for a in arguments if not a.startswith(RESUME)]
-    typed_hydra = hydra_settings(override_grammar.literal(command, line, multirun=True))
+    typed_hydra = hydra_settings(override_grammar.quote_texts(command, line, multirun=True))
     if others := [a for a in typed if a not in launcher and a not in record.arguments]:
         raise UserError(
-            f"{multirun.resume(folder)} goes on with the multirun's own jobs and settings; leave out "
+            f"{multirun.resume_argument(folder)} goes on with the multirun's own jobs and settings; leave out "
             f"{', '.join(others)}, or start a new multirun without sweep.resume."
         )
     given = {a.partition("=")[0] for a in launcher}
-    for told in record.hydra:
-        if redaction.HIDDEN in told and told.partition("=")[0] not in given:
-            raise UserError(f"{told} was kept without its secret; give it again, beside {multirun.resume(folder)}.")
+    for setting in record.hydra:
+        if redaction.HIDDEN in setting and setting.partition("=")[0] not in given:
+            raise UserError(
+                f"{setting} was kept without its secret; give it again, beside {multirun.resume_argument(folder)}."
+            )
     states = {job.number: record.state(job) for job in record.jobs}
     left = [job for job in record.jobs if states[job.number] != multirun.FINISHED]
     if running := [job.name for job in left if states[job.number] == multirun.RUNNING]:
         raise UserError(f"Jobs of {folder} are still at work: {', '.join(running)}. Wait for their end, or stop them.")
     if not left:
         multirun.write_table(record)
-        multirun.show(record)
+        multirun.show_table(record)
         log.info("All jobs in %s are finished; there is nothing to resume.", folder)
         return
     log.info("%d of %d jobs are finished; going on with the others.", len(record.jobs) - len(left), len(record.jobs))

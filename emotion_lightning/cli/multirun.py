@@ -117,7 +117,7 @@ class Multirun:
         folder = self.at(job)
         if (folder / run_folder.METRICS).exists():
             return FINISHED
-        if is_claimed(folder):
+        if is_locked(folder):
             return RUNNING
         if (folder / ERROR).exists():
             return FAILED
@@ -132,9 +132,9 @@ class Multirun:
 
 def unfinished(multirun: Multirun) -> list[tuple[Job, str]]:
     """The jobs without a result, each with the reason."""
-    told = {STOPPED: "was killed", RUNNING: "is still at work", NOT_STARTED: "was not started"}
+    reasons = {STOPPED: "was killed", RUNNING: "is still at work", NOT_STARTED: "was not started"}
     states = [(job, multirun.state(job)) for job in multirun.jobs]
-    return [(job, told.get(state) or multirun.reason(job)) for job, state in states if state != FINISHED]
+    return [(job, reasons.get(state) or multirun.reason(job)) for job, state in states if state != FINISHED]
 
 
 def differences(jobs: Sequence[Sequence[str]]) -> list[dict[str, str]]:
@@ -159,7 +159,7 @@ def _parts(override: str) -> tuple[str, str]:
 # ------------------------------------------------------------------------------------------------------ write and read
 
 
-def write(multirun: Multirun) -> None:
+def write_jobs(multirun: Multirun) -> None:
     """Write jobs.json.
 
     Raises:
@@ -167,15 +167,15 @@ def write(multirun: Multirun) -> None:
     """
     if (multirun.folder / JOBS).exists():
         raise UserError(
-            f"{multirun.folder} holds a multirun already. Go on with it by -m {resume(multirun.folder)}, or choose "
-            "another hydra.sweep.dir."
+            f"{multirun.folder} already holds a multirun. Resume it with -m {resume_argument(multirun.folder)}, or "
+            "choose another hydra.sweep.dir."
         )
     content = {**dataclasses.asdict(multirun), "started_in": str(Path.cwd())}
     del content["folder"]
     write_json(multirun.folder / JOBS, content)
 
 
-def read(folder: Path) -> Multirun:
+def read_jobs(folder: Path) -> Multirun:
     """Read the multirun that jobs.json in a folder describes.
 
     Raises:
@@ -194,14 +194,14 @@ def read(folder: Path) -> Multirun:
 
 
 def _check(multirun: Multirun) -> None:
-    """Raise UserError if jobs.json holds what `write` never writes; `read` catches the TypeErrors that this raises."""
+    """Raise UserError if jobs.json holds what `write_jobs` never writes; `read_jobs` catches the TypeErrors that this raises."""
     file = multirun.folder / JOBS
     texts = [*multirun.arguments, *multirun.hydra, multirun.command, multirun.metric]
     texts += [text for job in multirun.jobs for text in (job.folder, job.protocol, *job.differs, *job.differs.values())]
     if multirun.metric not in _SCORES or not all(isinstance(text, str) for text in texts):
         raise UserError(f"{file} is damaged: a text or the name of a score is due where it holds something else.")
     for job in multirun.jobs:
-        job.settings = stored_settings.checked(job.settings, file)
+        job.settings = stored_settings.checked_settings(job.settings, file)
         place = Path(job.folder)
         terminal.know_names(job.folder)
         if type(job.number) is not int or place.is_absolute() or ".." in place.parts or not place.parts:
@@ -248,20 +248,20 @@ def _name_of(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
 
 
-def of(job: Path) -> tuple[Multirun, Job] | None:
+def find_job(job: Path) -> tuple[Multirun, Job] | None:
     """The multirun and the job that a run folder belongs to; None for a run outside a multirun."""
     # The run folder may be several levels below the multirun's: hydra.sweep.subdir may contain slashes.
     for folder in list(job.parents)[:3]:
         if (folder / JOBS).is_file():
-            multirun = read(folder)
+            multirun = read_jobs(folder)
             found = next((one for one in multirun.jobs if multirun.at(one) == job), None)
             return (multirun, found) if found else None
     return None
 
 
-def name(job: Path) -> tuple[str, str] | None:
+def wandb_names(job: Path) -> tuple[str, str] | None:
     """W&B names for the group and the run of a job, at most 128 characters each; None for a run outside a multirun."""
-    found = of(job)
+    found = find_job(job)
     if found is None:
         return None
     multirun, one = found
@@ -280,13 +280,13 @@ def newest_unfinished(outputs: Path) -> Path:
     """
     found = sorted(outputs.glob(f"*/*/{JOBS}"), key=lambda jobs: jobs.stat().st_mtime, reverse=True)
     for file in found:
-        multirun = read(file.parent)
+        multirun = read_jobs(file.parent)
         if any(multirun.state(job) != FINISHED for job in multirun.jobs):
             return file.parent
     raise UserError(f"sweep.resume=auto found no unfinished multirun in {outputs}; name one with sweep.resume=FOLDER.")
 
 
-def resume(folder: Path) -> str:
+def resume_argument(folder: Path) -> str:
     """The setting that resumes a multirun, quoted for a shell."""
     return shlex.quote(f"sweep.resume={folder}")
 
@@ -294,12 +294,12 @@ def resume(folder: Path) -> str:
 # ---------------------------------------------------------------------------------------------------------------- locks
 
 
-class AtWork(UserError):
+class FolderLocked(UserError):
     """Another process holds the lock of this folder."""
 
 
 @contextmanager
-def claimed(folder: Path, what: str) -> Iterator[None]:
+def locked(folder: Path, what: str) -> Iterator[None]:
     """Hold the lock of a folder, so that no second process works in it; a killed process loses the lock.
 
     Args:
@@ -314,10 +314,10 @@ def claimed(folder: Path, what: str) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / _LOCK)
     try:
-        # Wait a moment: `is_claimed` in another process holds the lock for a short time.
+        # Wait a moment: `is_locked` in another process holds the lock for a short time.
         lock.acquire(timeout=_MOMENT, poll_interval=_MOMENT / 20)
     except Timeout:
-        raise AtWork(
+        raise FolderLocked(
             f"{what} {folder} is at work in another process; wait for its end, or stop it, or choose another folder."
         ) from None
     try:
@@ -328,12 +328,12 @@ def claimed(folder: Path, what: str) -> Iterator[None]:
         lock.release()
 
 
-def is_claimed(folder: Path) -> bool:
+def is_locked(folder: Path) -> bool:
     """Whether a process holds the lock of this folder."""
     if not (folder / _LOCK).exists():
         return False
     try:
-        with claimed(folder, ""):
+        with locked(folder, ""):
             return False
     except (UserError, OSError):
         return True
@@ -373,9 +373,9 @@ def _by(metric: str) -> list[str]:
 
 def _scores(folder: Path, protocol: str) -> dict[str, float]:
     try:
-        manifest.check_run(folder, run_folder.METRICS)
+        manifest.check_run_hashes(folder, run_folder.METRICS)
     except UserError as error:
-        _tell(str(error))
+        _to_console(str(error))
         return {}
     with suppress(UserError, KeyError, TypeError):
         content = bounded_files.read_json(folder / run_folder.METRICS)
@@ -390,7 +390,7 @@ def _scores(folder: Path, protocol: str) -> dict[str, float]:
 
 
 @functools.cache  # the table is written after each job
-def _tell(message: str) -> None:
+def _to_console(message: str) -> None:
     log.warning("%s", message)
 
 
@@ -398,7 +398,7 @@ _TITLES = {"f1_macro": "macro F1", "f1_micro": "micro F1", "jaccard": "Jaccard"}
 _STYLES = {FINISHED: "", FAILED: "red", STOPPED: "yellow", RUNNING: "yellow", NOT_STARTED: "dim"}
 
 
-def show(multirun: Multirun) -> None:
+def show_table(multirun: Multirun) -> None:
     """Print the table, and the command that predicts with the best job."""
     from rich.markup import escape
     from rich.table import Table
@@ -441,7 +441,7 @@ def show(multirun: Multirun) -> None:
 def note_failure(folder: Path, message: str) -> None:
     """Write the reason of a failure to error.txt in the job's folder."""
     with suppress(UserError, OSError):
-        write_text(folder / ERROR, redaction.text(message))
+        write_text(folder / ERROR, redaction.hide_secrets(message))
 
 
 def forget_failure(folder: Path) -> None:

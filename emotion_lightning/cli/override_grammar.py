@@ -60,7 +60,7 @@ def _without_interpolation(text: str) -> str:
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
-def literal(command: str, arguments: list[str], *, multirun: bool) -> list[str]:
+def quote_texts(command: str, arguments: list[str], *, multirun: bool) -> list[str]:
     """Quote the values of text settings, which Hydra would otherwise split at commas, apostrophes and brackets.
 
     Args:

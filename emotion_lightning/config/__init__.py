@@ -1,7 +1,7 @@
 """Dataclasses that define all settings: name, type and meaning.
 
 The values are in conf/, not here. The first line of each option file in conf/ names its schema from this package, so
-that Hydra checks names and types when it composes the settings. `schema.load` converts the result to these dataclasses.
+that Hydra checks names and types when it composes the settings. `schema.load_settings` converts the result to these dataclasses.
 A setting has the same name everywhere, such as `optimizer.lr`: on the command line, in YAML, in sweeps, in W&B and in
 the settings.yaml of a run.
 """
@@ -24,12 +24,12 @@ from emotion_lightning.config.commands import (
 from emotion_lightning.config.data import (
     Batches,
     CleaningStep,
-    Columns,
     Data,
     EmptyTexts,
     File,
     GoEmotions,
     Hub,
+    InputColumns,
     Language,
     SameData,
     Sample,
@@ -38,6 +38,7 @@ from emotion_lightning.config.data import (
 )
 from emotion_lightning.config.evaluation import (
     Calibration,
+    EvaluatedSplit,
     FixedThreshold,
     GlobalThreshold,
     PerLabelThresholds,
@@ -46,7 +47,6 @@ from emotion_lightning.config.evaluation import (
     Protocol,
     Score,
     ScoredSplit,
-    Split,
     ThresholdMetric,
     Thresholds,
 )
@@ -108,7 +108,7 @@ __all__ = [
     "Calibration",
     "ClassWeight",
     "CleaningStep",
-    "Columns",
+    "InputColumns",
     "Compare",
     "Correlated",
     "Data",
@@ -159,7 +159,7 @@ __all__ = [
     "Selection",
     "SemEval2018",
     "Space",
-    "Split",
+    "EvaluatedSplit",
     "Strategy",
     "Study",
     "Table",

@@ -109,8 +109,8 @@ def check_study(study: config.Study) -> None:
             )
     if "://" in study.storage and study.name is None:
         raise UserError(
-            f"study.storage={redaction.text(study.storage, is_value=True)} may hold many studies; name this one with "
-            "study.name=NAME, the same for every worker."
+            f"study.storage={redaction.hide_secrets(study.storage, is_value=True)} may hold several studies; name this "
+            "one with study.name=NAME, the same for every worker."
         )
     if study.storage not in ("file", "memory") and "://" not in study.storage:
         raise UserError(
@@ -143,9 +143,9 @@ def check_data(settings: Any, command: str) -> None:
         raise UserError("data=same is for evaluate, where it means the data of the run; choose another data=.")
     if isinstance(data, config.File):
         _check_file(data, scored=command == "evaluate")
-    if isinstance(data, config.File | config.Columns) and data.encoding is not None:
+    if isinstance(data, config.File | config.InputColumns) and data.encoding is not None:
         _check_encoding(data.encoding)
-    if isinstance(data, config.Columns) and data.empty_texts is config.EmptyTexts.drop:
+    if isinstance(data, config.InputColumns) and data.empty_texts is config.EmptyTexts.drop:
         raise UserError("data.empty_texts=drop would leave rows without a prediction; choose keep or refuse.")
 
 

@@ -5,8 +5,9 @@ from enum import StrEnum
 from typing import Annotated
 
 from emotion_lightning.config.bounds import Bounds
-from emotion_lightning.config.data import Columns, Data, File, GoEmotions, Hub, SameData, Sample, SemEval2018
+from emotion_lightning.config.data import Data, File, GoEmotions, Hub, InputColumns, SameData, Sample, SemEval2018
 from emotion_lightning.config.evaluation import (
+    EvaluatedSplit,
     FixedThreshold,
     GlobalThreshold,
     PerLabelThresholds,
@@ -14,7 +15,6 @@ from emotion_lightning.config.evaluation import (
     Protocol,
     Score,
     ScoredSplit,
-    Split,
     Thresholds,
 )
 from emotion_lightning.config.model import IA3, Dtype, Full, Head, LnTuning, Lora, Model, Peft, Vera
@@ -77,7 +77,7 @@ class Evaluate:
     run: str
     """Run folder, its model/, or hf:user/name[@revision] on the Hugging Face hub. Several runs, [A,B,C] or the folder
     of a multirun, form an ensemble, which averages their probabilities and fits its thresholds on validation."""
-    split: Split
+    split: EvaluatedSplit
     """The split of `data` to score. A single file without splits (data.path) is scored completely."""
     accelerator: Accelerator
     """Device to run on; auto uses a GPU if there is one."""
@@ -104,7 +104,7 @@ class Predict:
     """Device to run on; auto uses a GPU if there is one."""
     devices: Annotated[int, Bounds(at_least=1)]
     """Number of parallel processes that predict a file: one per GPU, or sharing the cores of the CPU."""
-    data: Columns
+    data: InputColumns
     predict: Predictions
 
 

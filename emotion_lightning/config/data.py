@@ -160,7 +160,7 @@ class SameData(Data):
 
 
 @dataclass
-class Columns:
+class InputColumns:
     """How `predict` reads its input file."""
 
     text: str | None

@@ -82,7 +82,7 @@ class Predictions:
     names, so turn it on only for files that people open in a spreadsheet."""
 
 
-class Split(StrEnum):
+class EvaluatedSplit(StrEnum):
     """A split of the data."""
 
     train = "train"

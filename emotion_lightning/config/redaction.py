@@ -44,7 +44,7 @@ _NAME_THEIR_USER = re.compile(
 """URL schemes in which a user without a password is a name; in other schemes it may be a token."""
 
 
-def text(said: str, *, is_value: bool = False) -> str:
+def hide_secrets(said: str, *, is_value: bool = False) -> str:
     """A text without secrets.
 
     Args:
@@ -76,7 +76,7 @@ def tree(content: Any) -> Any:
         return {tree(name): tree(value) for name, value in content.items()}
     if isinstance(content, list | tuple):
         return [tree(value) for value in content]
-    return text(content, is_value=True) if isinstance(content, str) else content
+    return hide_secrets(content, is_value=True) if isinstance(content, str) else content
 
 
 def settings(content: Any) -> Any:
@@ -103,7 +103,7 @@ def _is_secret(name: Any, value: Any) -> bool:
 def argument(given: str) -> str:
     """An argument of a command line, without secrets."""
     name, equals, shown = given.partition("=")
-    return f"{text(name)}={value(name, shown)}" if equals else text(given)
+    return f"{hide_secrets(name)}={value(name, shown)}" if equals else hide_secrets(given)
 
 
 def value(name: str, given: str) -> str:
@@ -111,7 +111,7 @@ def value(name: str, given: str) -> str:
     if _SETTING.search(re.split(r"[.@]", name)[-1]) and "roles" not in name:
         return HIDDEN
     quote = given[:1] if len(given) > 1 and given[0] == given[-1] and given[0] in "'\"" else ""
-    return f"{quote}{text(given[len(quote) : len(given) - len(quote)], is_value=True)}{quote}"
+    return f"{quote}{hide_secrets(given[len(quote) : len(given) - len(quote)], is_value=True)}{quote}"
 
 
 def in_logs() -> None:
@@ -135,14 +135,14 @@ class _Records:
             said = record.getMessage()
         except (TypeError, ValueError, KeyError):  # the format does not fit the arguments; logging reports it
             return record
-        if (kept := terminal.safe(text(said))) != said:
+        if (kept := terminal.safe(hide_secrets(said))) != said:
             record.msg, record.args = kept, ()
         if record.exc_info and record.exc_info[0] is not None:
             # A formatter uses exc_text if it is set, and does not format the traceback again.
-            told = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
-            record.exc_text = terminal.safe(text(told))
+            message = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
+            record.exc_text = terminal.safe(hide_secrets(message))
         if record.stack_info:
-            record.stack_info = terminal.safe(text(record.stack_info))
+            record.stack_info = terminal.safe(hide_secrets(record.stack_info))
         return record
 
 

@@ -105,7 +105,7 @@ def unknown_setting(command: str, name: str) -> UserError:
     return UserError(f"Unknown setting {name}{nearest(name, known | groups(command) | {'sweep.resume'})}")
 
 
-def load(cfg: DictConfig, command: str = "train") -> Any:
+def load_settings(cfg: DictConfig, command: str = "train") -> Any:
     """Convert a composed configuration to typed settings and check them.
 
     The result has no OmegaConf objects: only dataclasses, lists, dicts, enums, strings and numbers.

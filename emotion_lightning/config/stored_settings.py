@@ -23,17 +23,17 @@ from emotion_lightning.errors import UserError
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"\w[\w.-]*")
-GONE = {"data.packing", "data.cache_dir", "data.cache_gb"}
+REMOVED = {"data.packing", "data.cache_dir", "data.cache_gb"}
 """Settings of earlier versions that never affected results; they are ignored in the settings of an old run."""
 OPEN_MAPPINGS = ("model.roles", "model.architecture")
 """Settings whose value is a mapping with arbitrary keys."""
 
 
-def checked(tree: Any, file: Path) -> dict[str, Any]:
+def checked_settings(tree: Any, file: Path) -> dict[str, Any]:
     """Check the settings of a run, and leave out those of earlier versions that no longer exist.
 
     Args:
-        tree: content of the file, as `run_folder.to_keep` creates it.
+        tree: content of the file, as `run_folder.stored_form` creates it.
         file: path of the file, for error messages.
 
     Returns:
@@ -54,7 +54,7 @@ def checked(tree: Any, file: Path) -> dict[str, Any]:
             raise UserError(f"{file} sets {group}={option!r}, which is no name of an option; it is not opened.")
     gone = []
     for name, value in leaves({name: value for name, value in tree.items() if name != "options"}):
-        if name in GONE:
+        if name in REMOVED:
             gone.append(name)
             continue
         if name not in hints and value is None and re.fullmatch(r"\w+(\.\w+)*", name):
@@ -69,13 +69,13 @@ def checked(tree: Any, file: Path) -> dict[str, Any]:
             )
 
     if gone:
-        _tell_gone(f"{file} sets {', '.join(sorted(gone))}, which this version no longer has; passed over.")
-        tree = tree | {"data": {name: value for name, value in tree["data"].items() if f"data.{name}" not in GONE}}
+        _log_removed(f"{file} sets {', '.join(sorted(gone))}, which this version no longer has; passed over.")
+        tree = tree | {"data": {name: value for name, value in tree["data"].items() if f"data.{name}" not in REMOVED}}
     return tree
 
 
 @functools.cache  # a run's settings are read several times
-def _tell_gone(message: str) -> None:
+def _log_removed(message: str) -> None:
     log.warning("%s", message)  # for a resumed run, Hydra has not yet set up logging
 
 

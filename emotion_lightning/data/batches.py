@@ -295,10 +295,10 @@ def by_length(lengths: np.ndarray, *, batch_size: int, batch_tokens: int | None 
         window = np.arange(start, min(start + batch_size * WINDOW, len(lengths)))
         ordered = window[np.argsort(-lengths[window], kind="stable")]
         if batch_tokens is None:
-            cuts: Iterable[tuple[int, int]] = ((i, i + batch_size) for i in range(0, len(ordered), batch_size))
+            batches_: Iterable[tuple[int, int]] = ((i, i + batch_size) for i in range(0, len(ordered), batch_size))
         else:
-            cuts = _token_cuts(lengths[ordered], batch_tokens)
-        batches += [ordered[start:stop].tolist() for start, stop in cuts]
+            batches_ = _token_cuts(lengths[ordered], batch_tokens)
+        batches += [ordered[start:stop].tolist() for start, stop in batches_]
     return batches
 
 

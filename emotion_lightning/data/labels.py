@@ -36,7 +36,7 @@ def multi_hot(rows: Iterable[Iterable[int]], *, count: int) -> Targets:
     return targets
 
 
-def given(together: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def given_labels(together: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Conditional label frequencies, [label, label]: fraction of the rows with label i that also have label j.
 
     It is NaN for a label i without rows.
@@ -78,13 +78,13 @@ def normalised(name: str) -> str:
     return spelled
 
 
-def tell_respelled(names: Iterable[str]) -> None:
+def log_respelled(names: Iterable[str]) -> None:
     """Log, once in a process, which of these names were changed by `normalised`."""
-    told = [(written, name) for name in names if (written := _respelled.get(name)) is not None]
-    _respelled.update({name: None for _, name in told})
-    if told:
-        shown = ", ".join(f"{ascii(written)} is {name}" for written, name in told[:5])
-        more = f" and {len(told) - 5} more" if len(told) > 5 else ""
+    respelled = [(written, name) for name in names if (written := _respelled.get(name)) is not None]
+    _respelled.update({name: None for _, name in respelled})
+    if respelled:
+        shown = ", ".join(f"{ascii(written)} is {name}" for written, name in respelled[:5])
+        more = f" and {len(respelled) - 5} more" if len(respelled) > 5 else ""
         log.warning("Label names are read as Unicode NFC with single spaces: %s%s.", shown, more)
 
 
@@ -100,7 +100,7 @@ def control_characters(name: str) -> list[str]:
     return [f"U+{ord(c):04X} {unicodedata.name(c, '')}".strip() for c in dict.fromkeys(found)]
 
 
-def check(labels: Sequence[str], source: str, *, id_column: str | None = None) -> None:
+def check_names(labels: Sequence[str], source: str, *, id_column: str | None = None) -> None:
     """Raise UserError if label names cannot be column names of a prediction file, next to its id column."""
     if not labels:
         raise UserError(f"{source} has no labels.")

@@ -19,7 +19,7 @@ def available() -> int:
     return free
 
 
-def check(path: Path, needed: int, mend: str) -> None:
+def check_memory(path: Path, needed: int, mend: str) -> None:
     """Raise UserError if a file needs more memory than is free.
 
     Args:

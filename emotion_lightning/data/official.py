@@ -24,7 +24,7 @@ def sample() -> Corpus:
     columns = Columns("text", "id", list(SEMEVAL_LABELS), labels_column=None, separator="")
     problems = Problems()
     paths = {name: SAMPLE / f"{name}.csv" for name in SPLITS}
-    splits = {name: tables.rows(files.source(path), columns, problems) for name, path in paths.items()}
+    splits = {name: tables.read_rows(files.source(path), columns, problems) for name, path in paths.items()}
     problems.raise_any()
     return Corpus(columns.labels, splits, hashes(paths))
 
@@ -77,7 +77,7 @@ def _semeval_file(file: Path) -> tuple[list[str], Rows]:
     if any(unlabelled) and not all(unlabelled):
         problems.add(file, "NONE for a label in a file with labels.", row=numbers[unlabelled.index(True)])
     problems.raise_any()
-    labels.check(names, str(file))
+    labels.check_names(names, str(file))
     if not ids:
         raise UserError(f"{file} has a header and no rows.")
     targets = None if any(unlabelled) else np.array(cells, dtype=np.float32).reshape(len(cells), len(names))
@@ -89,7 +89,7 @@ def goemotions(path: str | None) -> Corpus:
     folder = _data_folder(path)
     names_file = _find(folder, ["labels.txt", "emotions.txt"])
     names = [labels.normalised(name) for name in names_file.read_text(encoding="utf-8-sig").split()]
-    labels.check(names, str(names_file))
+    labels.check_names(names, str(names_file))
     splits: dict[str, Rows] = {}
     paths: dict[str, Path] = {}
     for name, file_name in {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"}.items():

@@ -37,7 +37,7 @@ class Overlap:
     same_labels: int
 
 
-def keys(texts: Sequence[str], *, clean: Sequence[config.CleaningStep] = ()) -> np.ndarray:
+def text_keys(texts: Sequence[str], *, clean: Sequence[config.CleaningStep] = ()) -> np.ndarray:
     """Hash of each cleaned text, int64; equal for texts that differ only in case and white space.
 
     The probability that any two of a million different texts have the same hash is below 1e-7.
@@ -46,9 +46,9 @@ def keys(texts: Sequence[str], *, clean: Sequence[config.CleaningStep] = ()) -> 
     return np.fromiter((hash(" ".join(cleaned(text).casefold().split())) for text in texts), np.int64, len(texts))
 
 
-def between(corpus: Corpus, *, clean: Sequence[config.CleaningStep]) -> list[Overlap]:
+def find_overlap(corpus: Corpus, *, clean: Sequence[config.CleaningStep]) -> list[Overlap]:
     """Compute the overlap of each pair of splits."""
-    found = {name: keys(rows.texts, clean=clean) for name, rows in corpus.splits.items()}
+    found = {name: text_keys(rows.texts, clean=clean) for name, rows in corpus.splits.items()}
     return [
         _overlap(corpus, first, second, found[first], found[second])
         for first, second in itertools.combinations(corpus.splits, 2)
@@ -67,7 +67,7 @@ def _labelled(rows: Rows, found: np.ndarray, positions: np.ndarray) -> list[tupl
     return [] if rows.targets is None else [(int(found[i]), rows.targets[i].tobytes()) for i in positions]
 
 
-def tell(found: Sequence[Overlap], *, dropped: bool) -> None:
+def log_overlap(found: Sequence[Overlap], *, dropped: bool) -> None:
     """Log how many texts the splits share; `dropped`: whether they are removed from train."""
     for overlap in found:
         if not overlap.count:
@@ -98,7 +98,7 @@ def without_leaks(corpus: Corpus, found: Sequence[Overlap]) -> Corpus:
 
 def duplicates(rows: Rows, *, clean: Sequence[config.CleaningStep]) -> tuple[int, int]:
     """Count the rows whose text occurs earlier in the split, and those of them with other labels than the first one."""
-    found = keys(rows.texts, clean=clean)
+    found = text_keys(rows.texts, clean=clean)
     _, first, where = np.unique(found, return_index=True, return_inverse=True)
     again = np.flatnonzero(first[where] != np.arange(len(found)))
     if rows.targets is None:

@@ -96,13 +96,13 @@ class Corpus:
         labels: names, in the order of every label axis.
         splits: those of train, validation and test that exist; or only `whole`.
         hashes: sha256 or fingerprint of each file or dataset that was read.
-        cut: splits made by `splitting.cut`, before any row is dropped; `splitting.write` saves them.
+        new_splits: splits made by `splitting.split_rows`, before rows are dropped; `splitting.write_splits` saves them.
     """
 
     labels: list[str]
     splits: dict[str, Rows]
     hashes: dict[str, str] = field(default_factory=dict)
-    cut: dict[str, Rows] = field(default_factory=dict)
+    new_splits: dict[str, Rows] = field(default_factory=dict)
 
     def labelled(self, split: str) -> Targets:
         """Targets of train or validation.

@@ -17,8 +17,8 @@ from emotion_lightning.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def read(settings: config.Data) -> Corpus:
-    """Read the splits of a dataset; a single file is returned as the split `whole`, which `split` divides.
+def read_corpus(settings: config.Data) -> Corpus:
+    """Read the splits of a dataset; a single file is returned as the split `whole`, which `split_corpus` divides.
 
     Raises:
         UserError: the data is missing or wrong; the message names file, row and column.
@@ -48,11 +48,11 @@ def read(settings: config.Data) -> Corpus:
     return corpus
 
 
-def split(corpus: Corpus, settings: config.Batches, *, tell: bool = True) -> Corpus:
+def split_corpus(corpus: Corpus, settings: config.Batches, *, tell: bool = True) -> Corpus:
     """Prepare a corpus for training: make the splits that it lacks, choose the fold, and drop leaks if asked to.
 
     Args:
-        corpus: as returned by `read`.
+        corpus: as returned by `read_corpus`.
         settings: data settings.
         tell: whether to log the labels that no row or every row of train has, and the texts that are in several splits.
             `data.drop_leaks` removes these texts from train in both cases.
@@ -62,7 +62,7 @@ def split(corpus: Corpus, settings: config.Batches, *, tell: bool = True) -> Cor
     """
     if WHOLE in corpus.splits or "validation" not in corpus.splits:
         assert isinstance(settings, config.Table)
-        corpus = splitting.cut(corpus, settings)
+        corpus = splitting.split_rows(corpus, settings)
     elif isinstance(settings, config.Table) and settings.splits is not None:
         raise UserError(f"data.splits={settings.splits} has nothing to split: the data brings its own splits.")
     if settings.folds is not None and settings.fold is not None:
@@ -70,16 +70,16 @@ def split(corpus: Corpus, settings: config.Batches, *, tell: bool = True) -> Cor
         corpus = splitting.folded(corpus, folds=settings.folds, fold=settings.fold, seed=seed)
     splits = {name: corpus.splits[name] for name in SPLITS if name in corpus.splits}
     corpus = dataclasses.replace(corpus, splits=splits)
-    found = overlap.between(corpus, clean=settings.clean)
+    found = overlap.find_overlap(corpus, clean=settings.clean)
     if settings.drop_leaks:
         corpus = overlap.without_leaks(corpus, found)
     if tell:
-        overlap.tell(found, dropped=settings.drop_leaks)
-        _tell_one_sided(corpus)
+        overlap.log_overlap(found, dropped=settings.drop_leaks)
+        _log_one_sided(corpus)
     return corpus
 
 
-def _tell_one_sided(corpus: Corpus) -> None:
+def _log_one_sided(corpus: Corpus) -> None:
     targets = corpus.splits["train"].targets
     if targets is None:
         return
@@ -151,8 +151,8 @@ def _read_tables(settings: config.Table, sources: dict[str, Source]) -> Corpus:
         problems.raise_any()
     try:
         columns = find_columns(source, settings, surveys[first])
-        labels.check(columns.labels, str(source.path), id_column=columns.id)
-        labels.tell_respelled(columns.labels)
+        labels.check_names(columns.labels, str(source.path), id_column=columns.id)
+        labels.log_respelled(columns.labels)
     except UserError as error:
         problems.note(source.path, str(error))
         problems.raise_any()
@@ -166,7 +166,7 @@ def _read_tables(settings: config.Table, sources: dict[str, Source]) -> Corpus:
         labelled = labelled or name != "test"
         if name != first and not _has_columns(sources[name], seen, columns, problems, labelled, source.path):
             continue
-        splits[name] = tables.rows(
+        splits[name] = tables.read_rows(
             sources[name],
             columns,
             problems,

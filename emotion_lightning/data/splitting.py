@@ -16,7 +16,7 @@ from emotion_lightning.runs.files import atomic_write
 log = logging.getLogger(__name__)
 
 
-def cut(corpus: Corpus, settings: config.Table) -> Corpus:
+def split_rows(corpus: Corpus, settings: config.Table) -> Corpus:
     """Make the splits that a corpus lacks from its other rows: by stratified sampling, or as `data.splits` says.
 
     Raises:
@@ -33,7 +33,7 @@ def cut(corpus: Corpus, settings: config.Table) -> Corpus:
         parts = _stratified(rows, settings, whole=source == WHOLE)
     sizes = ", ".join(f"{name} {len(part):,}" for name, part in parts.items())
     log.info("Split %s: %s.", "as in " + settings.splits if settings.splits else "for you", sizes)
-    return Corpus(corpus.labels, {**parts, **kept}, corpus.hashes, cut=parts)
+    return Corpus(corpus.labels, {**parts, **kept}, corpus.hashes, new_splits=parts)
 
 
 def folded(corpus: Corpus, *, folds: int, fold: int, seed: int) -> Corpus:
@@ -57,7 +57,7 @@ def folded(corpus: Corpus, *, folds: int, fold: int, seed: int) -> Corpus:
     train, validation = list(splitter.split(np.zeros(len(rows)), stratified))[fold - 1]
     splits = {"train": rows.take(np.sort(train)), "validation": rows.take(np.sort(validation))}
     log.info("Fold %d of %d: train %s, validation %s.", fold, folds, *(f"{len(part):,}" for part in splits.values()))
-    return Corpus(corpus.labels, corpus.splits | splits, corpus.hashes, corpus.cut)
+    return Corpus(corpus.labels, corpus.splits | splits, corpus.hashes, corpus.new_splits)
 
 
 def joined(parts: list[Rows]) -> Rows:
@@ -77,14 +77,14 @@ def joined(parts: list[Rows]) -> Rows:
 def _stratified(rows: Rows, settings: config.Table, *, whole: bool) -> dict[str, Rows]:
     test_share = settings.test_share if whole and isinstance(settings, config.File) else 0.0
     named = settings.train if isinstance(settings, config.File) and not whole else getattr(settings, "path", None)
-    rest, test = _cut(rows, test_share, settings.split_seed, source=str(named))
+    rest, test = _split_rows(rows, test_share, settings.split_seed, source=str(named))
     # The share refers to all rows, but validation is taken from the rows that are not in test.
     share = settings.validation_share / (1 - test_share)
-    train, validation = _cut(rest, share, settings.split_seed, source=str(named))
+    train, validation = _split_rows(rest, share, settings.split_seed, source=str(named))
     return {"train": train, "validation": validation} | ({"test": test} if len(test) else {})
 
 
-def _cut(rows: Rows, share: float, seed: int, *, source: str) -> tuple[Rows, Rows]:
+def _split_rows(rows: Rows, share: float, seed: int, *, source: str) -> tuple[Rows, Rows]:
     """Split rows in two; the second part has about this share of the rows and of the positives of every label.
 
     Uses iterative stratification (Sechidis et al., 2011).
@@ -121,18 +121,18 @@ def _sized(kept: np.ndarray, taken: np.ndarray, *, wanted: int, seed: int) -> tu
     return np.setdiff1d(kept, moved), np.concatenate([taken, moved])
 
 
-def write(file: Path, corpus: Corpus) -> None:
+def write_splits(file: Path, corpus: Corpus) -> None:
     """Write the split of each row, with a fingerprint of its text to detect changes later."""
     with atomic_write(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as opened:
         writer = csv.writer(opened)
         writer.writerow(["id", "split", "text_sha256"])
-        for name, rows in corpus.cut.items():
+        for name, rows in corpus.new_splits.items():
             writer.writerows(
-                (identifier, name, _print_of(text)) for identifier, text in zip(rows.ids, rows.texts, strict=True)
+                (identifier, name, _fingerprint(text)) for identifier, text in zip(rows.ids, rows.texts, strict=True)
             )
 
 
-def _print_of(text: str) -> str:
+def _fingerprint(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -141,7 +141,7 @@ def _as_written(rows: Rows, file: Path, settings: config.Table, *, whole: bool) 
 
     Args:
         rows: all rows, or the first ones (`data.max_rows`).
-        file: file written by `write`.
+        file: file written by `write_splits`.
         settings: table settings; they say whether rows may be missing.
         whole: whether the rows have no split yet; otherwise they are those of train.
 
@@ -157,7 +157,7 @@ def _as_written(rows: Rows, file: Path, settings: config.Table, *, whole: bool) 
     for position, (identifier, text) in enumerate(zip(rows.ids, rows.texts, strict=True)):
         split, text_print = where.pop(identifier)
         positions[split].append(position)
-        if text_print and text_print != _print_of(text):
+        if text_print and text_print != _fingerprint(text):
             changed.append(identifier)
     if where and settings.max_rows is None and settings.empty_texts is not config.EmptyTexts.drop:
         raise UserError(

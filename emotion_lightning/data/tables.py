@@ -25,7 +25,7 @@ from emotion_lightning.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def rows(
+def read_rows(
     source: Source,
     columns: Columns,
     problems: Problems,
@@ -122,7 +122,7 @@ class _Gathered:
         # every three characters.
         held += 2 * sum(part.nbytes for part in self._targets) + 4 * sum(map(len, self.texts)) // 3
         needed = held * (expected - len(self.texts)) // len(self.texts)
-        memory.check(
+        memory.check_memory(
             self.path,
             needed,
             f"train on a part of its {expected:,} rows with data.max_rows=…, or on a larger machine (predict reads "
@@ -281,7 +281,9 @@ class TextRows:
                 yield as_text(identifier) or "", as_text(text) or ""
 
 
-def texts(source: Source, settings: config.Columns, *, usual: tuple[str | None, str | None] = (None, None)) -> TextRows:
+def read_texts(
+    source: Source, settings: config.InputColumns, *, usual: tuple[str | None, str | None] = (None, None)
+) -> TextRows:
     """Check every row of a source, except labels, and return its ids and texts; memory does not grow with the source.
 
     Args:

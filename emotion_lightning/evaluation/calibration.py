@@ -57,7 +57,7 @@ def probabilities(logits: Tensor, scaling: Scaling | None) -> Tensor:
     return torch.sigmoid(logits.float()) if scaling is None else scaling.probabilities(logits)
 
 
-def fit(settings: config.Thresholds, logits: Tensor, targets: Tensor) -> Scaling | None:
+def fit_calibration(settings: config.Thresholds, logits: Tensor, targets: Tensor) -> Scaling | None:
     """Fit the calibration on validation by maximum likelihood; None if the settings ask for none.
 
     temperature: one slope for all labels, no offset (Guo et al., 2017). per_label: slope and offset for each label
@@ -111,7 +111,7 @@ def _minimum(start: list[Tensor], loss: Any) -> list[Tensor]:
     return [parameter.detach() for parameter in parameters]
 
 
-def report(probabilities: Tensor, targets: Tensor) -> dict[str, float]:
+def calibration_metrics(probabilities: Tensor, targets: Tensor) -> dict[str, float]:
     """Expected calibration error (`ece`) and Brier score (`brier`)."""
     return {
         "ece": expected_calibration_error(probabilities, targets),

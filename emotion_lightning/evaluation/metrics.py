@@ -92,8 +92,13 @@ class Jaccard(Metric):
         return self.total / self.rows
 
 
-def report(
-    probabilities: Tensor, targets: Tensor, cuts: dict[str, Tensor], labels: list[str], *, calibrated: bool = False
+def score(
+    probabilities: Tensor,
+    targets: Tensor,
+    by_protocol: dict[str, Tensor],
+    labels: list[str],
+    *,
+    calibrated: bool = False,
 ) -> dict[str, Any]:
     """All metrics of a split in metrics.json, except its loss.
 
@@ -103,20 +108,20 @@ def report(
     Args:
         probabilities: [row, label]. Do not pass logits: torchmetrics guesses for each call which of the two it got.
         targets: multi-hot, [row, label].
-        cuts: thresholds of each protocol, [label].
+        by_protocol: thresholds of each protocol, [label].
         labels: names.
         calibrated: whether the probabilities are calibrated; only reported.
     """
     truth = targets.bool()
-    cuts = cuts | {thresholds.ORACLE: thresholds.oracle(probabilities, targets)}
+    by_protocol = by_protocol | {thresholds.ORACLE: thresholds.oracle(probabilities, targets)}
     return {
         "rows": len(truth),
         "probabilities": "calibrated" if calibrated else "raw",
         **rankings(probabilities, truth),
-        **calibration.report(probabilities, targets),
+        **calibration.calibration_metrics(probabilities, targets),
         **{
-            protocol: decisions_report(thresholds.decide(probabilities, cut), truth, cut, labels)
-            for protocol, cut in cuts.items()
+            protocol: decisions_report(thresholds.decide(probabilities, threshold), truth, threshold, labels)
+            for protocol, threshold in by_protocol.items()
         },
     }
 
@@ -145,7 +150,7 @@ def _ranking_precision(probabilities: Tensor, truth: Tensor) -> float:
     return float(torch.where(gold > 0, total / gold.clamp(min=1), 1.0).mean())
 
 
-def decisions_report(decisions: Tensor, truth: Tensor, cut: Tensor, labels: list[str]) -> dict[str, Any]:
+def decisions_report(decisions: Tensor, truth: Tensor, threshold: Tensor, labels: list[str]) -> dict[str, Any]:
     """Metrics of decisions, bool, [row, label]; the thresholds `cut`, [label], are only reported."""
     count = truth.shape[1]
     # torchmetrics counts; the ratios are computed here because torchmetrics uses float32 for them.
@@ -176,7 +181,7 @@ def decisions_report(decisions: Tensor, truth: Tensor, cut: Tensor, labels: list
                 "recall": float(recall[i]),
                 "f1": float(f1[i]),
                 "support": int(support[i]),
-                "threshold": float(cut[i]),
+                "threshold": float(threshold[i]),
             }
             for i, name in enumerate(labels)
         },

@@ -47,16 +47,22 @@ def check_output(path: Path) -> None:
         raise UserError(f"{path}: {path.parent} is a file, not a folder.")
 
 
-def write(
-    path: Path, rows: Rows, probabilities: Tensor, cut: Tensor, *, labels: Sequence[str], settings: config.Predictions
+def write_predictions(
+    path: Path,
+    rows: Rows,
+    probabilities: Tensor,
+    threshold: Tensor,
+    *,
+    labels: Sequence[str],
+    settings: config.Predictions,
 ) -> None:
     """Write decisions and probabilities, [row, label], of a split; `cut` are the thresholds, [label]."""
-    with writer(path, labels, settings, id_column=rows.id_column) as open_writer:
-        open_writer.write(Predicted(rows.ids, rows.texts, thresholds.decide(probabilities, cut), probabilities))
+    with writer_for(path, labels, settings, id_column=rows.id_column) as open_writer:
+        open_writer.write(Predicted(rows.ids, rows.texts, thresholds.decide(probabilities, threshold), probabilities))
 
 
 @contextmanager
-def writer(path: Path, labels: Sequence[str], settings: config.Predictions, *, id_column: str) -> Iterator[Writer]:
+def writer_for(path: Path, labels: Sequence[str], settings: config.Predictions, *, id_column: str) -> Iterator[Writer]:
     """Open a writer. Its file appears under its name only when all rows are written, and not after an error.
 
     Raises:

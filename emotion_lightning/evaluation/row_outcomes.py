@@ -31,7 +31,7 @@ class RowOutcomes:
     targets: Tensor | None
 
 
-def write(folder: Path, split: str, outcomes: RowOutcomes) -> None:
+def write_outcomes(folder: Path, split: str, outcomes: RowOutcomes) -> None:
     """Write `outcomes/<split>.parquet` of a run folder: `id`, and `gold_<label>` (0/1) and `p_<label>` per label."""
     import pyarrow
     import pyarrow.parquet
@@ -46,7 +46,7 @@ def write(folder: Path, split: str, outcomes: RowOutcomes) -> None:
         pyarrow.parquet.write_table(pyarrow.table(columns), temporary)
 
 
-def read(folder: Path, split: str, labels: Sequence[str]) -> RowOutcomes | None:
+def read_outcomes(folder: Path, split: str, labels: Sequence[str]) -> RowOutcomes | None:
     """Read the outcomes of a split; None if the run has none.
 
     Raises:
@@ -57,7 +57,7 @@ def read(folder: Path, split: str, labels: Sequence[str]) -> RowOutcomes | None:
     file = folder / run_folder.OUTCOMES / f"{split}.parquet"
     if not file.is_file():
         return None
-    manifest.check_run(folder, f"{run_folder.OUTCOMES}/{split}.parquet")
+    manifest.check_run_hashes(folder, f"{run_folder.OUTCOMES}/{split}.parquet")
     try:
         table = pyarrow.parquet.read_table(file)
     except (pyarrow.ArrowException, OSError) as error:

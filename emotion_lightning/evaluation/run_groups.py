@@ -26,7 +26,7 @@ _IMMATERIAL = re.compile(
     r"|trainer\.(checkpoint_.+|progress_bar)"
 )
 """Settings that may differ within a group: those that the group averages over, and those that change no result.
-data.splits is among them because runs that repeat a split name the file of an earlier run; `read` checks that the rows
+data.splits is among them because runs that repeat a split name the file of an earlier run; `read_runs` checks that the rows
 are the same."""
 
 
@@ -60,7 +60,7 @@ class FinishedRun:
 # ---------------------------------------------------------------------------------------------------------------- find
 
 
-def find(runs: str) -> tuple[list[Path], list[str]]:
+def find_runs(runs: str) -> tuple[list[Path], list[str]]:
     """Find the finished runs in the folders that the setting `runs` names.
 
     Returns:
@@ -71,7 +71,7 @@ def find(runs: str) -> tuple[list[Path], list[str]]:
     """
     finished: dict[Path, Path] = {}
     left_out: list[str] = []
-    for named in run_folder.listed(runs):
+    for named in run_folder.parse_list(runs):
         folder = Path(named).expanduser()
         if not folder.is_dir():
             raise UserError(f"runs={runs}: {named} is not a folder; give run folders as [A,B], or a folder of runs.")
@@ -98,7 +98,7 @@ def _candidates(folder: Path, depth: int) -> Iterator[Path]:
     if any((folder / name).exists() for name in (run_folder.METRICS, run_folder.SETTINGS, "train.log", "baseline.log")):
         yield folder
     elif depth:
-        for below in sorted((below for below in folder.iterdir() if below.is_dir()), key=run_folder.by_number):
+        for below in sorted((below for below in folder.iterdir() if below.is_dir()), key=run_folder.by_job_number):
             terminal.know_names(below.name)
             yield from _candidates(below, depth - 1)
 
@@ -114,7 +114,7 @@ def _why_left_out(folder: Path) -> str | None:
 # ---------------------------------------------------------------------------------------------------------------- read
 
 
-def read(folders: Sequence[Path], *, split: str, protocol: str | None) -> list[FinishedRun]:
+def read_runs(folders: Sequence[Path], *, split: str, protocol: str | None) -> list[FinishedRun]:
     """Read runs and check that they can be compared.
 
     Args:
@@ -140,7 +140,7 @@ def read(folders: Sequence[Path], *, split: str, protocol: str | None) -> list[F
 
 
 def _read(folder: Path, *, split: str, protocol: str | None, like: list[str] | None) -> FinishedRun:
-    manifest.check_run(folder, run_folder.SETTINGS, run_folder.METRICS)
+    manifest.check_run_hashes(folder, run_folder.SETTINGS, run_folder.METRICS)
     tree = run_folder.read_settings(folder)
     content = bounded_files.read_json(folder / run_folder.METRICS)
     if split not in content:
@@ -148,26 +148,26 @@ def _read(folder: Path, *, split: str, protocol: str | None, like: list[str] | N
     protocol = protocol or _own_protocol(folder, tree)
     try:
         scores = content[split][protocol]
-        cuts = {normalised(name): float(values["threshold"]) for name, values in scores["labels"].items()}
-        told = np.array([float(scores[metric.value]) for metric in bootstrap.METRICS])
+        by_label = {normalised(name): float(values["threshold"]) for name, values in scores["labels"].items()}
+        reported = np.array([float(scores[metric.value]) for metric in bootstrap.METRICS])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{folder / run_folder.METRICS} is damaged or of another version ({error!r}).") from error
-    labels = list(cuts) if like is None else like
-    if set(labels) != set(cuts):
+    labels = list(by_label) if like is None else like
+    if set(labels) != set(by_label):
         raise UserError(
-            f"{folder} has the labels {', '.join(cuts)}, where the first run has {', '.join(labels)}; only runs with "
-            "the same labels can be compared."
+            f"{folder} has the labels {', '.join(by_label)}, where the first run has {', '.join(labels)}; only "
+            "runs with the same labels can be compared."
         )
-    rows = row_outcomes.read(folder, split, labels)
+    rows = row_outcomes.read_outcomes(folder, split, labels)
     if rows is None or rows.targets is None:
         raise UserError(
             f"{folder} keeps no labelled {run_folder.OUTCOMES}/{split}.parquet, from which runs are compared; make the "
             f"run again with from_run={folder}, or leave it out."
         )
-    cut = torch.tensor([cuts[name] for name in labels], dtype=torch.float64)
+    threshold = torch.tensor([by_label[name] for name in labels], dtype=torch.float64)
     truth = rows.targets.bool().numpy()
-    parts = bootstrap.summands(thresholds.decide(rows.probabilities, cut).numpy(), truth)
-    _check(folder, split, protocol, told=told, found=bootstrap.scores([parts])[0])
+    parts = bootstrap.summands(thresholds.decide(rows.probabilities, threshold).numpy(), truth)
+    _check(folder, split, protocol, reported=reported, found=bootstrap.scores([parts])[0])
     return FinishedRun(
         folder, _material(tree), tree.get("seed"), protocol, labels, rows.ids, truth, parts, content.get("cost", {})
     )
@@ -178,15 +178,15 @@ def _own_protocol(folder: Path, tree: dict[str, Any]) -> str:
     if option in thresholds.PROTOCOLS:
         return str(option)
     # The option file is the user's own; the metadata of the model names its protocol.
-    card = folder / run_folder.MODEL / "emotion_lightning.json"
-    own = bounded_files.read_json(card).get("protocol") if card.is_file() else None
+    metadata = folder / run_folder.MODEL / "emotion_lightning.json"
+    own = bounded_files.read_json(metadata).get("protocol") if metadata.is_file() else None
     if own not in thresholds.PROTOCOLS:
         raise UserError(f"{folder} has thresholds={option}, which tells no protocol; choose one with protocol=…")
     return str(own)
 
 
-def _check(folder: Path, split: str, protocol: str, *, told: np.ndarray, found: np.ndarray) -> None:
-    for metric, one, other in zip(bootstrap.METRICS, told, found, strict=True):
+def _check(folder: Path, split: str, protocol: str, *, reported: np.ndarray, found: np.ndarray) -> None:
+    for metric, one, other in zip(bootstrap.METRICS, reported, found, strict=True):
         if not abs(one - other) < 1e-9:
             raise UserError(
                 f"{folder}: by {run_folder.OUTCOMES}/{split}.parquet its {metric.value} is {other:.6f} ({protocol} "
@@ -203,7 +203,7 @@ def _material(tree: dict[str, Any]) -> dict[str, Any]:
 # -------------------------------------------------------------------------------------------------------------- groups
 
 
-def group(runs: Sequence[FinishedRun]) -> dict[str, list[FinishedRun]]:
+def group_runs(runs: Sequence[FinishedRun]) -> dict[str, list[FinishedRun]]:
     """Group runs with the same settings; the name of a group lists the settings in which the groups differ."""
     groups: dict[str, list[FinishedRun]] = {}
     for run in runs:
@@ -211,10 +211,10 @@ def group(runs: Sequence[FinishedRun]) -> dict[str, list[FinishedRun]]:
         chosen = {name: value for name, value in run.settings.items() if value is not None}
         groups.setdefault(json.dumps(chosen, sort_keys=True, default=str), []).append(run)
     settings = [members[0].settings for members in groups.values()]
-    return dict(zip(names(settings), groups.values(), strict=True))
+    return dict(zip(group_names(settings), groups.values(), strict=True))
 
 
-def names(groups: Sequence[dict[str, Any]]) -> list[str]:
+def group_names(groups: Sequence[dict[str, Any]]) -> list[str]:
     """Name each group by the settings that differ between groups; a setting that follows from an option is left out.
 
     >>> names([{"model": "tiny", "peft": "ia3", "peft.lr": 1.0}, {"model": "tiny", "peft": "head", "peft.lr": 0.1}])

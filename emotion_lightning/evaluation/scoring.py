@@ -38,13 +38,13 @@ class Scores:
     Attributes:
         splits: metrics of each labelled split, as in metrics.json.
         probabilities: probabilities of each split, [row, label]; calibrated if the settings ask for it.
-        cuts: thresholds of each protocol, [label].
+        thresholds: thresholds of each protocol, [label].
         scaling: the calibration; None if probabilities are not calibrated.
     """
 
     splits: dict[str, dict[str, Any]]
     probabilities: dict[str, Tensor]
-    cuts: dict[str, Tensor]
+    thresholds: dict[str, Tensor]
     scaling: calibration.Scaling | None
 
 
@@ -69,26 +69,28 @@ def score(
     """
     logits, targets = splits["validation"].logits, splits["validation"].targets
     assert targets is not None
-    scaling = calibration.fit(thresholding, logits, targets)
+    scaling = calibration.fit_calibration(thresholding, logits, targets)
     shares = {name: calibration.probabilities(split.logits, scaling) for name, split in splits.items()}
-    cuts = thresholds.fit(shares["validation"], targets, thresholding)
+    by_protocol = thresholds.fit_thresholds(shares["validation"], targets, thresholding)
     scores: dict[str, dict[str, Any]] = {}
     for name, split in splits.items():
         probabilities = shares[name]
-        row_outcomes.write(folder, name, row_outcomes.RowOutcomes(split.rows.ids, labels, probabilities, split.targets))
-        prediction_files.write(
+        row_outcomes.write_outcomes(
+            folder, name, row_outcomes.RowOutcomes(split.rows.ids, labels, probabilities, split.targets)
+        )
+        prediction_files.write_predictions(
             folder / run_folder.PREDICTIONS / f"{name}.csv",
             split.rows,
             probabilities,
-            cuts[thresholds.protocol(thresholding)],
+            by_protocol[thresholds.chosen_protocol(thresholding)],
             labels=labels,
             settings=predict,
         )
         if split.targets is None:
             log.warning("The %s split has no labels: it is predicted, not scored.", name)
             continue
-        scores[name] = metrics.report(probabilities, split.targets, cuts, labels, calibrated=scaling is not None)
+        scores[name] = metrics.score(probabilities, split.targets, by_protocol, labels, calibrated=scaling is not None)
         scores[name]["loss"] = loss(split.logits, split.targets)
     if "test" not in splits:
         log.warning("No test split is scored: metrics.json has none.")
-    return Scores(scores, shares, cuts, scaling)
+    return Scores(scores, shares, by_protocol, scaling)

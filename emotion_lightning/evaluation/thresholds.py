@@ -20,7 +20,7 @@ _GRID = torch.arange(1, 100, dtype=torch.float64) / 100
 _ROUNDS = 10
 
 
-def protocol(settings: config.Thresholds) -> str:
+def chosen_protocol(settings: config.Thresholds) -> str:
     """Name of the protocol whose thresholds decide prediction files."""
     return {
         config.FixedThreshold: "fixed",
@@ -38,7 +38,7 @@ def decide(probabilities: Tensor, thresholds: Tensor) -> Tensor:
     return probabilities.double() > thresholds.double()
 
 
-def fit(probabilities: Tensor, targets: Tensor, settings: config.Thresholds) -> dict[str, Tensor]:
+def fit_thresholds(probabilities: Tensor, targets: Tensor, settings: config.Thresholds) -> dict[str, Tensor]:
     """Thresholds of every protocol, [label] each, float64.
 
     Args:
@@ -49,11 +49,12 @@ def fit(probabilities: Tensor, targets: Tensor, settings: config.Thresholds) -> 
     fixed = settings.value if isinstance(settings, config.FixedThreshold) else FIXED
     labels = probabilities.shape[1]
     fitted = [
-        _fitted(probabilities[rows], targets[rows], settings) for rows in _parts(len(probabilities), settings.cross_fit)
+        _fitted(probabilities[rows], targets[rows], settings)
+        for rows in _fitting_rows(len(probabilities), settings.cross_fit)
     ]
     enough = targets.bool().sum(0) >= settings.min_support
-    everywhere = torch.stack([cut for cut, _ in fitted]).mean(0)
-    per_label = torch.stack([cuts for _, cuts in fitted]).mean(0)
+    everywhere = torch.stack([threshold for threshold, _ in fitted]).mean(0)
+    per_label = torch.stack([current for _, current in fitted]).mean(0)
     return {
         "fixed": torch.full((labels,), fixed, dtype=torch.float64),
         "global": everywhere.expand(labels).clone(),
@@ -75,7 +76,7 @@ def _fitted(probabilities: Tensor, targets: Tensor, settings: config.Thresholds)
     return torch.tensor(everywhere, dtype=torch.float64), per_label
 
 
-def _parts(rows: int, folds: int | None) -> list[Tensor]:
+def _fitting_rows(rows: int, folds: int | None) -> list[Tensor]:
     """Sets of row numbers to fit on: all rows, or with cross-fitting, for each fold the rows outside it."""
     if folds is None or rows < 2 * folds:
         return [torch.arange(rows)]
@@ -92,7 +93,7 @@ def global_threshold(
     # Number of thresholds below each probability: a label is predicted at these thresholds and at no others.
     passed = torch.searchsorted(_GRID.to(probabilities.device), probabilities.double())
     if metric is config.ThresholdMetric.jaccard:
-        scores = _jaccard_of_cuts(passed, truth)
+        scores = _jaccard_of_thresholds(passed, truth)
     else:
         found, predicted = _above(passed, truth), _above(passed, torch.ones_like(truth))
         total = predicted + truth.sum(0)
@@ -112,13 +113,13 @@ def _above(passed: Tensor, counted: Tensor) -> Tensor:
         passed: number of thresholds below each probability, [row, label].
         counted: bool, [row, label].
     """
-    labels, cuts = passed.shape[1], len(_GRID)
-    cells = torch.arange(labels, device=passed.device) * (cuts + 1) + passed
-    histogram = torch.bincount(cells[counted], minlength=labels * (cuts + 1)).view(labels, cuts + 1)
+    labels, steps = passed.shape[1], len(_GRID)
+    cells = torch.arange(labels, device=passed.device) * (steps + 1) + passed
+    histogram = torch.bincount(cells[counted], minlength=labels * (steps + 1)).view(labels, steps + 1)
     return histogram.flip(1).cumsum(1).flip(1)[:, 1:].T
 
 
-def _jaccard_of_cuts(passed: Tensor, truth: Tensor) -> Tensor:
+def _jaccard_of_thresholds(passed: Tensor, truth: Tensor) -> Tensor:
     """Mean Jaccard index over the rows at each threshold of the grid, [threshold], float64."""
     rows, labels = passed.shape
     passed, order = passed.sort(dim=1, descending=True)
@@ -144,13 +145,13 @@ def per_label_thresholds(probabilities: Tensor, targets: Tensor, *, fallback: fl
     """
     return torch.stack(
         [
-            _best_cut(probabilities[:, label].double(), targets[:, label].bool(), fallback)
+            _best_threshold(probabilities[:, label].double(), targets[:, label].bool(), fallback)
             for label in range(probabilities.shape[1])
         ]
     )
 
 
-def _best_cut(probabilities: Tensor, truth: Tensor, fallback: float) -> Tensor:
+def _best_threshold(probabilities: Tensor, truth: Tensor, fallback: float) -> Tensor:
     positives = truth.sum()
     if positives == 0:
         return torch.tensor(fallback, dtype=torch.float64)
@@ -182,8 +183,8 @@ def _ascend(probabilities: Tensor, targets: Tensor, *, start: float, metric: con
     """
     probabilities, truth = probabilities.double(), targets.bool()
     labels = probabilities.shape[1]
-    cuts = torch.full((labels,), start, dtype=torch.float64)
-    decisions = decide(probabilities, cuts)
+    current = torch.full((labels,), start, dtype=torch.float64)
+    decisions = decide(probabilities, current)
     value = float(_SCORES[metric](decisions, truth))
     # For each row, the number of labels that are decided and true, and the number that are decided or true.
     both, either = (decisions & truth).sum(1), (decisions | truth).sum(1)
@@ -193,21 +194,21 @@ def _ascend(probabilities: Tensor, targets: Tensor, *, start: float, metric: con
         for label in range(labels):
             gold = truth[:, label]
             ordered, order = sorts[label]
-            decided = decide(probabilities[:, label], cuts[label])
+            decided = decide(probabilities[:, label], current[label])
             others = both - (decided & gold).long(), either - (decided | gold).long()
-            middle, scores = _scores_of_cuts(ordered, gold[order], [part[order] for part in others], metric)
+            middle, scores = _scores_of_thresholds(ordered, gold[order], [part[order] for part in others], metric)
             best = (scores >= scores.max() - 1e-12).nonzero().flatten()
             if float(scores.max()) > value + 1e-12:
-                cuts[label] = middle[best[(middle[best] - 0.5).abs().argmin()]]
+                current[label] = middle[best[(middle[best] - 0.5).abs().argmin()]]
                 value = float(scores.max())
-                decided = decide(probabilities[:, label], cuts[label])
+                decided = decide(probabilities[:, label], current[label])
                 both, either = others[0] + (decided & gold), others[1] + (decided | gold)
         if value <= before + 1e-12:
             break
-    return cuts
+    return current
 
 
-def _scores_of_cuts(
+def _scores_of_thresholds(
     ordered: Tensor, gold: Tensor, others: Sequence[Tensor], metric: config.ThresholdMetric
 ) -> tuple[Tensor, Tensor]:
     """All thresholds of one label, and the score with each of them while the other labels keep theirs.

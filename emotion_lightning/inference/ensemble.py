@@ -11,14 +11,14 @@ from torch import Tensor
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation import row_outcomes, thresholds
 from emotion_lightning.models import backbone
-from emotion_lightning.models.card import Card, find_model_folder, read_card
 from emotion_lightning.models.hub import fetch_run
+from emotion_lightning.models.metadata import Metadata, find_model_folder, read_metadata
 from emotion_lightning.runs import run_folder
 
 log = logging.getLogger(__name__)
 
 
-def members(run: str | Path | Sequence[str | Path] | None, *, name: str = "run") -> list[str]:
+def find_members(run: str | Path | Sequence[str | Path] | None, *, name: str = "run") -> list[str]:
     """Return the folders of the runs in `run`; runs on the hub are downloaded.
 
     Args:
@@ -31,13 +31,13 @@ def members(run: str | Path | Sequence[str | Path] | None, *, name: str = "run")
     if run is None:
         return [str(backbone.BUNDLED_RUN)]
     given = [run] if isinstance(run, str | Path) else list(run)
-    found = [fetch_run(one) for part in given for one in run_folder.several(str(part))]
+    found = [fetch_run(one) for part in given for one in run_folder.expand_runs(str(part))]
     if not found:
         raise UserError(f"{name}={run} names no run.")
     return found
 
 
-def card(runs: Sequence[str], *, name: str = "run") -> Card:
+def combined_metadata(runs: Sequence[str], *, name: str = "run") -> Metadata:
     """Return the metadata of a run or of an ensemble; no network is loaded.
 
     The thresholds of an ensemble are fitted on validation probabilities. If all runs validated on the same rows, their
@@ -48,7 +48,7 @@ def card(runs: Sequence[str], *, name: str = "run") -> Card:
         UserError: the runs have different labels.
     """
     folders = [find_model_folder(run, name=name) for run in runs]
-    cards = [read_card(folder) for folder in folders]
+    cards = [read_metadata(folder) for folder in folders]
     first = cards[0]
     if len(cards) == 1:
         return first
@@ -59,22 +59,26 @@ def card(runs: Sequence[str], *, name: str = "run") -> Card:
                 "be averaged."
             )
     log.info("The probabilities of %d runs are averaged: %s.", len(runs), ", ".join(runs))
-    rows = [row_outcomes.read(folder.parent, "validation", first.labels) for folder in folders]
+    rows = [row_outcomes.read_outcomes(folder.parent, "validation", first.labels) for folder in folders]
     found = _pooled([part for part in rows if part is not None and part.targets is not None], len(rows))
     if found is None:
         log.warning(
             "The runs validated on other rows, or keep no outcomes: the average takes the mean of their thresholds."
         )
         orders = [[other.labels.index(name) for name in first.labels] for other in cards]
-        cuts = {
-            name: torch.stack([other.cuts(name)[order] for other, order in zip(cards, orders, strict=True)]).mean(0)
+        by_protocol = {
+            name: torch.stack(
+                [other.threshold_tensor(name)[order] for other, order in zip(cards, orders, strict=True)]
+            ).mean(0)
             for name in first.thresholds
         }
     else:
-        cuts = thresholds.fit(*found, first.threshold_settings())
+        by_protocol = thresholds.fit_thresholds(*found, first.threshold_settings())
     return dataclasses.replace(
         first,
-        thresholds={name: dict(zip(first.labels, cut.tolist(), strict=True)) for name, cut in cuts.items()},
+        thresholds={
+            name: dict(zip(first.labels, threshold.tolist(), strict=True)) for name, threshold in by_protocol.items()
+        },
     )
 
 

@@ -23,9 +23,9 @@ from emotion_lightning.evaluation import calibration, metrics, row_outcomes, thr
 from emotion_lightning.inference import onnx_graph, run_data
 from emotion_lightning.inference.predictor import BATCH_SIZE, Predictor, open_folder
 from emotion_lightning.models import adapter, model_folder, safe_loading
-from emotion_lightning.models.card import Card
 from emotion_lightning.models.device import compute_dtype, device_for
 from emotion_lightning.models.hub import check_hub
+from emotion_lightning.models.metadata import Metadata
 from emotion_lightning.reports import console
 from emotion_lightning.runs import bounded_files, manifest, run_folder
 from emotion_lightning.runs.files import write_json
@@ -44,7 +44,7 @@ SCORES = ("f1_macro", "f1_micro", "jaccard")
 
 
 @dataclasses.dataclass
-class Rows:
+class CheckedRows:
     """The rows on which probabilities are compared.
 
     Attributes:
@@ -93,7 +93,7 @@ class _Job:
         folder: the folder to write.
         source: the run's model folder.
         run_card: metadata of `source`.
-        card: metadata of `folder`.
+        metadata: metadata of `folder`.
         settings: of the command `export`.
         rows: on which probabilities are compared.
         own: outputs of the run.
@@ -101,17 +101,17 @@ class _Job:
 
     folder: Path
     source: Path
-    run_card: Card
-    card: Card
+    run_card: Metadata
+    metadata: Metadata
     settings: config.Export
-    rows: Rows
+    rows: CheckedRows
     own: Answers
 
     def read_again(self, accelerator: config.Accelerator) -> Predictor:
         """Load the exported folder."""
-        return open_folder(self.folder, self.card, accelerator=accelerator)
+        return open_folder(self.folder, self.metadata, accelerator=accelerator)
 
-    def told(self, *forms: Answers) -> list[dict[str, Any]]:
+    def checks(self, *forms: Answers) -> list[dict[str, Any]]:
         """Return the entries of export.json for these forms."""
         return [
             {
@@ -119,19 +119,19 @@ class _Job:
                 "bytes": form.size,
                 "texts_per_second": form.texts_per_second,
                 "from_run": None if form is self.own else _difference(form.probabilities, self.own.probabilities),
-                **_scores(form.probabilities, self.rows, self.card),
+                **_scores(form.probabilities, self.rows, self.metadata),
             }
             for form in forms
         ]
 
 
-def write(folder: Path, source: Path, card: Card, settings: config.Export) -> dict[str, Any]:
+def export_model(folder: Path, source: Path, metadata: Metadata, settings: config.Export) -> dict[str, Any]:
     """Export a model folder and check the result.
 
     Args:
         folder: the folder to write.
         source: the run's model folder.
-        card: metadata of `source`.
+        metadata: metadata of `source`.
         settings: of the command `export`.
 
     Returns:
@@ -143,20 +143,22 @@ def write(folder: Path, source: Path, card: Card, settings: config.Export) -> di
         RuntimeError: the exported model gives other probabilities than the network that it was made from.
     """
     adapter = settings.format is config.ExportFormat.adapter
-    if adapter and not card.base["adapter"]:
+    if adapter and not metadata.base["adapter"]:
         raise UserError(f"run={settings.run} has no adapter: it is a whole network. Take format=merged.")
     if settings.base is not None and not safe_loading.is_hub_id(settings.base):
         raise UserError(f"base={settings.base} is no id of the hub such as google/gemma-1.1-2b-it.")
-    manifest.check(source, "*")
-    _base(source, card)
-    rows = _rows(source, card, needed=settings.refit)
-    own = _own(source, card, rows, settings.accelerator)
-    new = dataclasses.replace(card, format=settings.format.value, base=dict(card.base), data=_without_places(card.data))
-    job = _Job(folder, source, card, new, settings, rows, own)
+    manifest.check_hashes(source, "*")
+    _base(source, metadata)
+    rows = _rows(source, metadata, needed=settings.refit)
+    own = _own(source, metadata, rows, settings.accelerator)
+    new = dataclasses.replace(
+        metadata, format=settings.format.value, base=dict(metadata.base), data=_without_paths(metadata.data)
+    )
+    job = _Job(folder, source, metadata, new, settings, rows, own)
     content = {"format": settings.format.value, "rows": rows.name, "texts": len(rows.texts)}
     content |= _adapter(job) if adapter else _whole(job)
     write_json(folder / REPORT, content)
-    manifest.write(folder)
+    manifest.write_hashes(folder)
     return content
 
 
@@ -165,22 +167,22 @@ def write(folder: Path, source: Path, card: Card, settings: config.Export) -> di
 
 def _adapter(job: _Job) -> dict[str, Any]:
     """Copy the adapter, and its base model if that is not on the hub."""
-    base, card = _base(job.source, job.run_card), job.card
+    base, metadata = _base(job.source, job.run_card), job.metadata
     if job.settings.base is not None:
-        card.base.update(path=job.settings.base, local=False)
+        metadata.base.update(path=job.settings.base, local=False)
     elif Path(base).is_dir():
         log.info("Takes along a copy of the base in %s.", base)
         _copy_network(Path(base), job.folder / run_folder.BASE)
-        card.base.update(path=run_folder.BASE, local=True, revision=None)
-    shutil.copy(safe_loading.weights(job.source, "adapter_model.safetensors"), job.folder)
-    method = bounded_files.read_json(safe_loading.weights(job.source, "adapter_config.json"))
-    method |= {"base_model_name_or_path": card.base["path"], "revision": card.base["revision"]}
+        metadata.base.update(path=run_folder.BASE, local=True, revision=None)
+    shutil.copy(safe_loading.load_weights(job.source, "adapter_model.safetensors"), job.folder)
+    method = bounded_files.read_json(safe_loading.load_weights(job.source, "adapter_config.json"))
+    method |= {"base_model_name_or_path": metadata.base["path"], "revision": metadata.base["revision"]}
     write_json(job.folder / "adapter_config.json", method)
-    _save_words(job)
+    _save_metadata(job)
     if job.settings.base is not None:
-        return {"weights": job.told(job.own)}  # not checked: the hub may not have that base model yet
+        return {"weights": job.checks(job.own)}  # not checked: the hub may not have that base model yet
     again = _answer("the adapter, read again", job.read_again(job.settings.accelerator), job.rows, _size(job.folder))
-    return {"weights": job.told(job.own, again)}
+    return {"weights": job.checks(job.own, again)}
 
 
 def _copy_network(source: Path, target: Path) -> None:
@@ -189,7 +191,7 @@ def _copy_network(source: Path, target: Path) -> None:
     first = safe_loading.whole_network(source)
     names = {first.name, "config.json"}
     if first.suffix == ".json":
-        names |= safe_loading.parts(first)
+        names |= safe_loading.weight_files(first)
     for name in sorted(names):
         shutil.copy(source / name, target / name)
 
@@ -199,47 +201,47 @@ def _copy_network(source: Path, target: Path) -> None:
 
 def _whole(job: _Job) -> dict[str, Any]:
     """Write the merged network, in Transformers' format or as an ONNX graph."""
-    card, rows, cpu = job.card, job.rows, config.Accelerator.cpu
-    graph = card.is_graph
+    metadata, rows, cpu = job.metadata, job.rows, config.Accelerator.cpu
+    graph = metadata.is_graph
     device = device_for(cpu if graph else job.settings.accelerator)
     merged, tokenizer, moved = _merged(job, device)
     dtype = job.settings.dtype if job.settings.dtype is not config.Dtype.auto else config.Dtype.float32
-    card.base.update(
+    metadata.base.update(
         adapter=False, quantization=config.Quantization.none.value, dtype=dtype.value, revision=None,
-        attn_implementation=config.AttentionKernel.auto.value, path=Path(card.base["path"]).name, local=True,
-        stock=card.base["stock"] and not graph,
+        attn_implementation=config.AttentionKernel.auto.value, path=Path(metadata.base["path"]).name, local=True,
+        stock=metadata.base["stock"] and not graph,
     )  # fmt: skip
-    tokenizer.model_max_length = card.max_tokens  # truncation=True then truncates as the run did
+    tokenizer.model_max_length = metadata.max_tokens  # truncation=True then truncates as the run did
     found: dict[str, Any] = {} if moved is None else {"merged_from_unmerged": moved}
     forms = [job.own]
     if graph:
-        in_torch = _answer("torch, float32", Predictor(merged, tokenizer, card=card, device=device), rows)
-        onnx_graph.write(merged, job.folder, way=card.pooling())
+        in_torch = _answer("torch, float32", Predictor(merged, tokenizer, metadata=metadata, device=device), rows)
+        onnx_graph.write_graph(merged, job.folder, way=metadata.pooling())
         del merged
-        _save_words(job, tokenizer)
+        _save_metadata(job, tokenizer)
         found["onnx_from_torch"] = _same_in_any_batch(job.read_again(cpu), in_torch, rows)
         forms += [in_torch, _answer("onnx, float32", job.read_again(cpu), rows, _size(job.folder))]
         if job.settings.format is config.ExportFormat.onnx_int8:
-            onnx_graph.quantize(job.folder)
+            onnx_graph.quantize_graph(job.folder)
             forms.append(_answer("onnx, int8", job.read_again(cpu), rows, _size(job.folder)))
     else:
         probes = [rows.texts[i] for i in rows.probes()]
-        exact = dataclasses.replace(card, base=card.base | {"dtype": config.Dtype.float32.value})
-        before = Predictor(merged, tokenizer, card=exact, device=device).probabilities(probes)
+        exact = dataclasses.replace(metadata, base=metadata.base | {"dtype": config.Dtype.float32.value})
+        before = Predictor(merged, tokenizer, metadata=exact, device=device).probabilities(probes)
         model_folder.save_whole(job.folder, merged.to(compute_dtype(dtype, device)))
         del merged
-        _save_words(job, tokenizer)
+        _save_metadata(job, tokenizer)
         again = job.read_again(job.settings.accelerator)
         _must_be_close(
             again.probabilities(probes), before, "the folder, read again, and the network that was saved",
             tolerance=_TOLERANCE if dtype is config.Dtype.float32 else _HALF_TOLERANCE,
         )  # fmt: skip
         forms.append(_answer(f"merged, {dtype.value}", again, rows, _size(job.folder)))
-    found["weights"] = job.told(*forms)
+    found["weights"] = job.checks(*forms)
     if rows.targets is not None:
         found["thresholds"] = _refitted(job, forms[-1])
         if job.settings.refit:
-            _save_words(job, tokenizer)
+            _save_metadata(job, tokenizer)
     return found
 
 
@@ -249,47 +251,47 @@ def _merged(job: _Job, device: torch.device) -> tuple[Any, Any, float | None]:
     Returns:
         The network, its tokenizer, and the largest change of a probability by merging (None without an adapter).
     """
-    source, card = job.source, job.run_card
+    source, metadata = job.source, job.run_card
     tokenizer = model_folder.load_tokenizer(source)
-    path = _base(source, card)
-    with model_folder.damage_told(source):
+    path = _base(source, metadata)
+    with model_folder.damaged_as_user_error(source):
         network = model_folder.load_base(
-            path, card=card, quantization=config.Quantization.none, compute=torch.float32, dtype=torch.float32,
+            path, metadata=metadata, quantization=config.Quantization.none, compute=torch.float32, dtype=torch.float32,
             pad_token_id=tokenizer.pad_token_id, device=device,
         )  # fmt: skip
     if getattr(network, "is_quantized", False):
         raise UserError(f"The base {path} is quantised itself: what was trained cannot be merged into it.")
-    if not card.base["adapter"]:
+    if not metadata.base["adapter"]:
         return network.eval(), tokenizer, None
-    exact = dataclasses.replace(card, base=card.base | {"dtype": config.Dtype.float32.value})
+    exact = dataclasses.replace(metadata, base=metadata.base | {"dtype": config.Dtype.float32.value})
     texts = [job.rows.texts[i] for i in job.rows.probes()]
 
     def answers(of: Any) -> Tensor:
-        return Predictor(of.eval(), tokenizer, card=exact, device=device).probabilities(texts)
+        return Predictor(of.eval(), tokenizer, metadata=exact, device=device).probabilities(texts)
 
-    with model_folder.damage_told(source):
-        network = model_folder.put_adapter(network, source)
+    with model_folder.damaged_as_user_error(source):
+        network = model_folder.load_adapter(network, source)
     before = answers(network)
-    network = adapter.merge(network)
+    network = adapter.merge_adapter(network)
     return network, tokenizer, _must_be_close(answers(network), before, "merged and unmerged")
 
 
-def _base(source: Path, card: Card) -> str:
+def _base(source: Path, metadata: Metadata) -> str:
     """Return the path or hub id of an adapter's base model, or the folder of a whole network.
 
     Raises:
         UserError: it cannot be found.
     """
-    model_folder.check_weights(source, card)
-    if not card.base["adapter"]:
+    model_folder.check_weights(source, metadata)
+    if not metadata.base["adapter"]:
         return str(source)
-    path = model_folder.base_path(source, card)
+    path = model_folder.base_path(source, metadata)
     if not Path(path).is_dir():
-        check_hub(path, card.base["revision"])
+        check_hub(path, metadata.base["revision"])
     return path
 
 
-def _same_in_any_batch(graph: Predictor, reference: Answers, rows: Rows) -> float:
+def _same_in_any_batch(graph: Predictor, reference: Answers, rows: CheckedRows) -> float:
     """Return the largest difference between a graph and torch, over batches of other sizes and lengths than traced."""
     few = rows.probes()
     texts = [rows.texts[i] for i in few]
@@ -304,44 +306,44 @@ def _same_in_any_batch(graph: Predictor, reference: Answers, rows: Rows) -> floa
 # --------------------------------------------------------------------------------------------------------- comparisons
 
 
-def _rows(source: Path, card: Card, *, needed: bool) -> Rows:
+def _rows(source: Path, metadata: Metadata, *, needed: bool) -> CheckedRows:
     """Return the run's validation rows with its stored probabilities; if they cannot be read, the bundled sample."""
     try:
-        corpus, split = run_data.read(run_data.data(card, source.parent), "validation", own=True)
+        corpus, split = run_data.read_split(run_data.data_settings(metadata, source.parent), "validation", own=True)
         rows = corpus.splits[split]
-        if rows.targets is None or set(card.labels) - set(corpus.labels):
+        if rows.targets is None or set(metadata.labels) - set(corpus.labels):
             raise UserError("they are not labelled as the run's were")
     except UserError as error:
         why = first_line(error).rstrip(".")
         if needed:
             raise UserError(f"refit=true needs the run's validation rows: {why}. Leave it out.") from error
         log.warning("The run's validation rows are not at hand (%s): answers are compared on bundled texts.", why)
-        sample = sources.read(_sample(card)).splits["validation"]
-        return Rows("bundled sample", list(sample.texts[:_PROBES]), None, None)
-    order = [corpus.labels.index(name) for name in card.labels]
-    kept = None if card.format else row_outcomes.read(source.parent, "validation", card.labels)
+        sample = sources.read_corpus(_sample(metadata)).splits["validation"]
+        return CheckedRows("bundled sample", list(sample.texts[:_PROBES]), None, None)
+    order = [corpus.labels.index(name) for name in metadata.labels]
+    kept = None if metadata.format else row_outcomes.read_outcomes(source.parent, "validation", metadata.labels)
     answers = kept.probabilities if kept is not None and kept.ids == list(rows.ids) else None
-    return Rows("validation", list(rows.texts), torch.from_numpy(rows.targets[:, order]), answers)
+    return CheckedRows("validation", list(rows.texts), torch.from_numpy(rows.targets[:, order]), answers)
 
 
-def _sample(card: Card) -> config.Sample:
-    values = {field.name: card.data.get(field.name) for field in dataclasses.fields(config.Sample)}
+def _sample(metadata: Metadata) -> config.Sample:
+    values = {field.name: metadata.data.get(field.name) for field in dataclasses.fields(config.Sample)}
     sample: config.Sample = schema.from_plain(config.Sample, values | {"max_rows": None, "folds": None, "fold": None})
     return sample
 
 
-def _own(source: Path, card: Card, rows: Rows, accelerator: config.Accelerator) -> Answers:
+def _own(source: Path, metadata: Metadata, rows: CheckedRows, accelerator: config.Accelerator) -> Answers:
     """Return the run's outputs for the rows: the stored probabilities, else computed again."""
     size = _size(source)
-    if card.base["adapter"]:
-        base = Path(model_folder.base_path(source, card))
+    if metadata.base["adapter"]:
+        base = Path(model_folder.base_path(source, metadata))
         size += _size(base) if base.is_dir() and source not in base.parents else 0
     if rows.answers is not None:
         return Answers("the run", rows.answers, size=size)
-    return _answer("the run", open_folder(source, card, accelerator=accelerator), rows, size)
+    return _answer("the run", open_folder(source, metadata, accelerator=accelerator), rows, size)
 
 
-def _answer(name: str, predictor: Predictor, rows: Rows, size: int | None = None) -> Answers:
+def _answer(name: str, predictor: Predictor, rows: CheckedRows, size: int | None = None) -> Answers:
     predictor.outputs(rows.texts[:BATCH_SIZE])  # warm-up, which is not timed
     start = time.perf_counter()
     logits, probabilities = predictor.outputs(rows.texts)
@@ -351,28 +353,30 @@ def _answer(name: str, predictor: Predictor, rows: Rows, size: int | None = None
 def _refitted(job: _Job, form: Answers) -> dict[str, Any]:
     """Refit the thresholds on validation and compare them with the run's; refit=true puts them into the metadata."""
     assert form.logits is not None and job.rows.targets is not None
-    card, settings = job.card, job.card.threshold_settings()
-    scaling = calibration.fit(settings, form.logits, job.rows.targets)
+    metadata, settings = job.metadata, job.metadata.threshold_settings()
+    scaling = calibration.fit_calibration(settings, form.logits, job.rows.targets)
     probabilities = calibration.probabilities(form.logits, scaling)
-    cuts = thresholds.fit(probabilities, job.rows.targets, settings)
+    by_protocol = thresholds.fit_thresholds(probabilities, job.rows.targets, settings)
     fitted = dataclasses.replace(
-        card,
-        thresholds={name: dict(zip(card.labels, cut.tolist(), strict=True)) for name, cut in cuts.items()},
-        calibration={} if scaling is None else scaling.plain(card.labels),
+        metadata,
+        thresholds={
+            name: dict(zip(metadata.labels, threshold.tolist(), strict=True)) for name, threshold in by_protocol.items()
+        },
+        calibration={} if scaling is None else scaling.plain(metadata.labels),
     )
-    shift = float((fitted.cuts() - card.cuts()).abs().max())
+    shift = float((fitted.threshold_tensor() - metadata.threshold_tensor()).abs().max())
     scores = _scores(probabilities, job.rows, fitted)
     if job.settings.refit:
-        job.card = fitted
+        job.metadata = fitted
     return {"are": "fitted anew" if job.settings.refit else "the run's", "largest_shift": shift, "fitted_anew": scores}
 
 
-def _scores(probabilities: Tensor, rows: Rows, card: Card) -> dict[str, float]:
+def _scores(probabilities: Tensor, rows: CheckedRows, metadata: Metadata) -> dict[str, float]:
     """Return the scores with the metadata's thresholds; empty if the rows have no labels."""
     if rows.targets is None:
         return {}
-    decisions = thresholds.decide(probabilities, card.cuts())
-    found = metrics.decisions_report(decisions, rows.targets.bool(), card.cuts(), card.labels)
+    decisions = thresholds.decide(probabilities, metadata.threshold_tensor())
+    found = metrics.decisions_report(decisions, rows.targets.bool(), metadata.threshold_tensor(), metadata.labels)
     return {name: found[name] for name in SCORES}
 
 
@@ -400,7 +404,7 @@ def _size(folder: Path) -> int:
 # ------------------------------------------------------------------------------------------------------- other files
 
 
-def _without_places(data: dict[str, Any]) -> dict[str, Any]:
+def _without_paths(data: dict[str, Any]) -> dict[str, Any]:
     """Remove absolute paths from data settings: they mean nothing on other machines and may reveal a user name."""
     return {
         name: None if name in run_folder.PATHS and isinstance(value, str) and Path(value).is_absolute() else value
@@ -408,7 +412,7 @@ def _without_places(data: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _save_words(job: _Job, tokenizer: Any = None) -> None:
+def _save_metadata(job: _Job, tokenizer: Any = None) -> None:
     """Write the tokenizer, the metadata and the README with the run's scores."""
     tokenizer = tokenizer or model_folder.load_tokenizer(job.source)
     source, run = job.source, job.source.parent
@@ -416,13 +420,13 @@ def _save_words(job: _Job, tokenizer: Any = None) -> None:
     readme = source / "README.md"
     old = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
     if not stands_alone and (run / run_folder.METRICS).is_file():
-        manifest.check_run(run, run_folder.METRICS, run_folder.SETTINGS)
+        manifest.check_run_hashes(run, run_folder.METRICS, run_folder.SETTINGS)
         content = bounded_files.read_json(run / run_folder.METRICS)
         split = "test" if "test" in content else "validation"
-        scores = console.markdown(split, content[split])
+        scores = console.scores_markdown(split, content[split])
         method = str(run_folder.read_settings(run)["options"].get("peft", "fine-tuned"))
     else:
         scores = "\n".join(line for line in old.splitlines() if line.startswith("|"))
         title = next((line for line in old.splitlines() if line.startswith("# Emotions in text: ")), "")
         method = title.removeprefix("# Emotions in text: ").partition(" ")[0] or "fine-tuned"
-    model_folder.save_words(job.folder, tokenizer=tokenizer, card=job.card, method=method, scores=scores)
+    model_folder.save_metadata(job.folder, tokenizer=tokenizer, metadata=job.metadata, method=method, scores=scores)

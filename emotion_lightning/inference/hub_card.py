@@ -12,7 +12,7 @@ import yaml
 from emotion_lightning.config import redaction
 from emotion_lightning.errors import UserError
 from emotion_lightning.models import stock_code
-from emotion_lightning.models.card import Card
+from emotion_lightning.models.metadata import Metadata
 from emotion_lightning.models.readme import stock_block
 from emotion_lightning.reports import console, pages
 from emotion_lightning.runs import bounded_files, manifest, run_folder
@@ -36,12 +36,12 @@ class Form(StrEnum):
 
 
 @dataclass
-class Story:
+class ModelCardFacts:
     """The facts that a model card is made from.
 
     Attributes:
         repository: user/name on the hub.
-        card: metadata (labels, thresholds, base model, data) without paths of the machine that trained the model.
+        metadata: metadata (labels, thresholds, base model, data) without paths of the machine that trained the model.
         form: what the model folder contains.
         base: hub id of the base model; None if it has none.
         licence: the hub's name of the licence; None if it is unknown.
@@ -51,7 +51,7 @@ class Story:
     """
 
     repository: str
-    card: Card
+    metadata: Metadata
     form: Form
     base: str | None
     licence: str | None
@@ -89,7 +89,7 @@ class _Data:
 
 def scores_and_settings(run: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """Return the scores and settings of a run folder; None for each that is missing."""
-    manifest.check_run(run, run_folder.METRICS, run_folder.SETTINGS)
+    manifest.check_run_hashes(run, run_folder.METRICS, run_folder.SETTINGS)
     scores = bounded_files.read_json(run / run_folder.METRICS) if (run / run_folder.METRICS).is_file() else None
     try:
         settings = run_folder.read_settings(run)
@@ -100,54 +100,54 @@ def scores_and_settings(run: Path) -> tuple[dict[str, Any] | None, dict[str, Any
     return scores, settings
 
 
-def files(story: Story) -> dict[str, Path | bytes]:
+def card_files(facts: ModelCardFacts) -> dict[str, Path | bytes]:
     """Return README.md and, for Gemma, the NOTICE that its licence requires, by file name."""
-    found: dict[str, Path | bytes] = {"README.md": readme(story).encode()}
-    if story.card.is_gemma:
-        base = story.base or story.card.base["path"]
+    found: dict[str, Path | bytes] = {"README.md": card_text(facts).encode()}
+    if facts.metadata.is_gemma:
+        base = facts.base or facts.metadata.base["path"]
         found["NOTICE"] = (
             f"{_GEMMA_NOTICE}\n\nThis is a Model Derivative of {base}, modified by fine-tuning.\n".encode()
         )
     return found
 
 
-def readme(story: Story) -> str:
+def card_text(facts: ModelCardFacts) -> str:
     """Return the model card in Markdown, with the hub's YAML metadata at the top."""
-    card, data, scores, here = story.card, _data(story.card), story.of_split, story.repository
-    by_label = scores[card.protocol]["labels"] if scores else {}
-    body = pages.text(
+    metadata, data, scores, here = facts.metadata, _data(facts.metadata), facts.of_split, facts.repository
+    by_label = scores[metadata.protocol]["labels"] if scores else {}
+    body = pages.render_markdown(
         "model_card",
         {
-            "story": story,
-            "card": card,
+            "facts": facts,
+            "metadata": metadata,
             "data": data,
-            "base": story.base or card.base["path"],
-            "gemma": _GEMMA_NOTICE if card.is_gemma else None,
-            "method": _method(story),
-            "protocol": _PROTOCOLS[card.protocol],
-            "counts": dict(zip(card.labels, card.loss["label_counts"], strict=True)),
+            "base": facts.base or metadata.base["path"],
+            "gemma": _GEMMA_NOTICE if metadata.is_gemma else None,
+            "method": _method(facts),
+            "protocol": _PROTOCOLS[metadata.protocol],
+            "counts": dict(zip(metadata.labels, metadata.loss["label_counts"], strict=True)),
             "by_label": by_label,
             "poor": [name for name, found in by_label.items() if found["f1"] < _POORLY_LEARNED],
-            "table": console.markdown(story.split, scores) if story.split and scores else None,
-            "cost": (story.scores or {}).get("cost"),
-            "settings": _settings(story),
-            "code": "\n".join(stock_block(card, folder=f"snapshot_download({json.dumps(here)})")),
-            "needs": stock_code.needs(card.base, graph=card.is_graph),
+            "table": console.scores_markdown(facts.split, scores) if facts.split and scores else None,
+            "cost": (facts.scores or {}).get("cost"),
+            "settings": _settings(facts),
+            "code": "\n".join(stock_block(metadata, folder=f"snapshot_download({json.dumps(here)})")),
+            "needs": stock_code.needs(metadata.base, graph=metadata.is_graph),
             "in_float32": stock_code.IN_FLOAT32,
-            "pipeline": "\n".join(stock_code.pipeline(json.dumps(here), max_tokens=card.max_tokens)),
+            "pipeline": "\n".join(stock_code.pipeline(json.dumps(here), max_tokens=metadata.max_tokens)),
         },
     )
-    return f"---\n{_metadata(story, data)}\n---\n\n{body}"
+    return f"---\n{_metadata(facts, data)}\n---\n\n{body}"
 
 
-def _metadata(story: Story, data: _Data) -> str:
+def _metadata(facts: ModelCardFacts, data: _Data) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
-    card, scores = story.card, story.of_split
+    metadata, scores = facts.metadata, facts.of_split
     named: list[tuple[str, str, float, dict[str, str]]] = []
     if scores is not None:
         # The model's own protocol comes first, because the hub shows the first result.
-        for protocol in sorted(_PROTOCOLS, key=lambda name: name != card.protocol):
+        for protocol in sorted(_PROTOCOLS, key=lambda name: name != metadata.protocol):
             for kind, metric, title, args in _METRICS:
                 name = f"{title}, {_PROTOCOLS[protocol]}"
                 named.append((kind, name, scores[protocol][metric], args | {"thresholds": protocol}))
@@ -156,9 +156,9 @@ def _metadata(story: Story, data: _Data) -> str:
         EvalResult(
             task_type="text-classification",
             task_name="Multi-label emotion classification",
-            dataset_type=data.hub_id or card.data["option"],
+            dataset_type=data.hub_id or metadata.data["option"],
             dataset_name=data.name,
-            dataset_split=story.split,
+            dataset_split=facts.split,
             metric_type=kind,
             metric_name=name,
             metric_value=round(float(value), 4),
@@ -166,19 +166,19 @@ def _metadata(story: Story, data: _Data) -> str:
         )
         for kind, name, value, args in named
     ]
-    relation = {Form.adapter: "adapter", Form.whole: "finetune", Form.graph: "finetune"}[story.form]
+    relation = {Form.adapter: "adapter", Form.whole: "finetune", Form.graph: "finetune"}[facts.form]
     return str(
         ModelCardData(
             language=data.language,
-            license=story.licence,
-            library_name={Form.adapter: "peft", Form.whole: "transformers", Form.graph: "onnx"}[story.form],
+            license=facts.licence,
+            library_name={Form.adapter: "peft", Form.whole: "transformers", Form.graph: "onnx"}[facts.form],
             pipeline_tag="text-classification",
             tags=["emotion", "multi-label", "emotion-lightning"],
-            base_model=story.base,
-            base_model_relation=relation if story.base else None,
+            base_model=facts.base,
+            base_model_relation=relation if facts.base else None,
             datasets=[data.hub_id] if data.hub_id else None,
             metrics=["f1"] if results else None,
-            model_name=story.repository.partition("/")[2],
+            model_name=facts.repository.partition("/")[2],
             eval_results=results or None,
         ).to_yaml()
     )
@@ -196,25 +196,25 @@ _METRICS: list[tuple[str, str, str, dict[str, str]]] = [
 ]
 
 
-def _method(story: Story) -> str:
+def _method(facts: ModelCardFacts) -> str:
     """Return the name of the method that trained the model."""
-    if story.settings is not None and "peft" in story.settings["options"]:
-        return str(story.settings["options"]["peft"])
-    return "an adapter" if story.card.base["adapter"] else "fine-tuning"
+    if facts.settings is not None and "peft" in facts.settings["options"]:
+        return str(facts.settings["options"]["peft"])
+    return "an adapter" if facts.metadata.base["adapter"] else "fine-tuning"
 
 
-def _settings(story: Story) -> str | None:
+def _settings(facts: ModelCardFacts) -> str | None:
     """Return the run's settings as YAML, without secrets, paths and account names; None if they are missing."""
-    if story.settings is None:
+    if facts.settings is None:
         return None
-    told = ("options", "seed", "data", "model", "peft", "loss", "optimizer", "thresholds", "callbacks", "trainer")
-    kept = {name: story.settings[name] for name in told if name in story.settings}
-    plain = run_folder.without_places(redaction.settings(kept))
+    chosen = ("options", "seed", "data", "model", "peft", "loss", "optimizer", "thresholds", "callbacks", "trainer")
+    kept = {name: facts.settings[name] for name in chosen if name in facts.settings}
+    plain = run_folder.without_paths(redaction.settings(kept))
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110).rstrip()
 
 
-def _data(card: Card) -> _Data:
-    option = card.data["option"]
+def _data(metadata: Metadata) -> _Data:
+    option = metadata.data["option"]
     if option == "sample":
         return _Data(
             "the bundled sample of emotion_lightning", None, "en", "They come with emotion_lightning (Apache-2.0)."
@@ -223,12 +223,12 @@ def _data(card: Card) -> _Data:
         licence = "GoEmotions (Demszky et al., 2020) is under CC BY 4.0: name its authors."
         return _Data("GoEmotions", "google-research-datasets/go_emotions", "en", licence)
     if option == "semeval2018":
-        language = str(card.data.get("language", "En")).lower()
+        language = str(metadata.data.get("language", "En")).lower()
         licence = (
             "Its tweets (Mohammad et al., 2018) are for research and may not be passed on; none are in this repository."
         )
         return _Data("SemEval-2018 Task 1 E-c", "SemEvalWorkshop/sem_eval_2018_task_1", language, licence)
-    path = str(card.data.get("path") or "")
+    path = str(metadata.data.get("path") or "")
     if option == "hub" and path.count("/") == 1:
         return _Data(path, path, None, f"See https://huggingface.co/datasets/{path} for its licence.")
     return _Data("files of the authors' own", None, None, "They are not in this repository; ask its owner for them.")

@@ -43,7 +43,7 @@ class _WithPooling(nn.Module):
         return pooling.logits(self.network, batch, pooling=self.way)
 
 
-def write(network: Any, folder: Path, *, way: config.Pooling) -> None:
+def write_graph(network: Any, folder: Path, *, way: config.Pooling) -> None:
     """Write model.onnx.
 
     Args:
@@ -70,7 +70,7 @@ def write(network: Any, folder: Path, *, way: config.Pooling) -> None:
         )
 
 
-def quantize(folder: Path) -> None:
+def quantize_graph(folder: Path) -> None:
     """Replace model.onnx by a graph with 8-bit weights; activations are quantised dynamically."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -128,7 +128,7 @@ class Graph:
         check_installed()
         import onnxruntime
 
-        file = safe_loading.weights(folder, FILE)
+        file = safe_loading.load_weights(folder, FILE)
         _check_data(file)
         provider = "CPUExecutionProvider"
         if accelerator in (config.Accelerator.gpu, config.Accelerator.mps):
@@ -148,8 +148,8 @@ class Graph:
         outputs = [(value.name, value.shape[-1]) for value in self._session.get_outputs()]
         if inputs != {"input_ids", "attention_mask"} or outputs != [("logits", labels)]:
             raise UserError(
-                f"{file} is not of this card: it gives {outputs} of {sorted(inputs)}, where {labels} logits of "
-                "input_ids and attention_mask are asked for."
+                f"{file} does not belong to its metadata: it gives {outputs} of {sorted(inputs)}; expected are {labels} logits "
+                "of input_ids and attention_mask."
             )
 
     def logits(self, batch: Batch) -> Tensor:

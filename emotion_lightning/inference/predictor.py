@@ -19,10 +19,10 @@ from emotion_lightning.data.batches import WINDOW, Batch, Collate, EmotionRows, 
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation import calibration, thresholds
 from emotion_lightning.inference import ensemble, onnx_graph
-from emotion_lightning.inference.threads import Cores
+from emotion_lightning.inference.threads import CorePool
 from emotion_lightning.models import model_folder, ngrams, nonfinite, pooling
-from emotion_lightning.models.card import Card, find_model_folder, read_card
 from emotion_lightning.models.device import cast_products, compute_dtype, device_for, enough_memory
+from emotion_lightning.models.metadata import Metadata, find_model_folder, read_metadata
 from emotion_lightning.runs import manifest, quiet, waiting
 
 BATCH_SIZE = 32
@@ -48,11 +48,11 @@ class Labeller(ABC):
     as many texts as fit into this number of tokens, padding included.
 
     Args:
-        card: metadata with labels and thresholds.
+        metadata: metadata with labels and thresholds.
     """
 
-    def __init__(self, card: Card) -> None:
-        self.card = card
+    def __init__(self, metadata: Metadata) -> None:
+        self.metadata = metadata
 
     @abstractmethod
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
@@ -86,8 +86,8 @@ class Labeller(ABC):
         pieces = (texts[start : start + size] for start in range(0, len(texts), size))
         return [
             Prediction(
-                labels=[name for name, yes in zip(self.card.labels, found, strict=True) if yes],
-                probabilities=dict(zip(self.card.labels, shares, strict=True)),
+                labels=[name for name, yes in zip(self.metadata.labels, found, strict=True) if yes],
+                probabilities=dict(zip(self.metadata.labels, shares, strict=True)),
             )
             for decisions, probabilities in self.decide(pieces, batch_size=batch_size, batch_tokens=batch_tokens)
             for shares, found in zip(probabilities.tolist(), decisions.tolist(), strict=True)
@@ -106,7 +106,7 @@ class Labeller(ABC):
                 coming = beside.submit(self.tokenize, piece) if piece is not None else None
                 if waiting is not None:
                     _, shares = self.compute(waiting.result(), batch_size=batch_size, batch_tokens=batch_tokens)
-                    yield thresholds.decide(shares, self.card.cuts()), shares
+                    yield thresholds.decide(shares, self.metadata.threshold_tensor()), shares
                 waiting = coming
 
 
@@ -116,21 +116,21 @@ class Predictor(Labeller):
     Args:
         network: in evaluation mode, on `device`.
         tokenizer: of the network.
-        card: metadata with labels, thresholds and the maximum number of tokens.
+        metadata: metadata with labels, thresholds and the maximum number of tokens.
         device: where the network is.
     """
 
-    def __init__(self, network: Any, tokenizer: Any, *, card: Card, device: torch.device) -> None:
-        super().__init__(card)
+    def __init__(self, network: Any, tokenizer: Any, *, metadata: Metadata, device: torch.device) -> None:
+        super().__init__(metadata)
         self.network = network
         self.tokenizer = tokenizer
         self.device = device
         threads = torch.get_num_threads() if device.type == "cpu" else 1
-        self._cores = Cores(threads) if threads > 1 else None
+        self._cores = CorePool(threads) if threads > 1 else None
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         """Return the tokens of the texts, cleaned and truncated as in training."""
-        return [tokenize(texts, self.tokenizer, max_tokens=self.card.max_tokens, clean=self.card.cleaning())]
+        return [tokenize(texts, self.tokenizer, max_tokens=self.metadata.max_tokens, clean=self.metadata.cleaning())]
 
     def compute(
         self, tokens: list[Tokens], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
@@ -138,7 +138,7 @@ class Predictor(Labeller):
         """Return logits and probabilities (calibrated if the run is), [text, label] each, float32 on the CPU."""
         (own,) = tokens
         logits = self._logits(own, batch_size, batch_tokens)
-        return logits, calibration.probabilities(logits, self.card.scaling())
+        return logits, calibration.probabilities(logits, self.metadata.scaling())
 
     def logits(self, texts: Sequence[str]) -> Tensor:
         """Return the logits, [text, label], float32 on the CPU."""
@@ -146,7 +146,7 @@ class Predictor(Labeller):
 
     def _logits(self, tokens: Tokens, batch_size: int, batch_tokens: int | None) -> Tensor:
         collate = Collate(EmotionRows(tokens, None), self.tokenizer.pad_token_id)
-        logits = torch.zeros(len(tokens), len(self.card.labels))
+        logits = torch.zeros(len(tokens), len(self.metadata.labels))
         # A text can be longer than batch_tokens if that setting comes from another run than max_tokens.
         budget = None if batch_tokens is None else max(batch_tokens, int(tokens.lengths.max(initial=1)))
         batches = by_length(tokens.lengths, batch_size=batch_size, batch_tokens=budget)
@@ -167,24 +167,26 @@ class Predictor(Labeller):
 
     def _forward(self, batch: Batch) -> Tensor:
         moved = {name: value.to(self.device) for name, value in batch.items()}
-        return pooling.logits(self.network, moved, pooling=self.card.pooling())
+        return pooling.logits(self.network, moved, pooling=self.metadata.pooling())
 
     def _not_finite(self, logits: Tensor, batches: list[Any], answers: Callable[[list[int]], Tensor]) -> str:
         """Return the error message for logits that are not finite; computes one such batch again to find the module."""
         bad = set((~torch.isfinite(logits).all(1)).nonzero().flatten().tolist())
         rows = next(rows for rows in batches if bad.intersection(rows))
-        cause = nonfinite.first(self.network, partial(answers, rows))
+        cause = nonfinite.first_nonfinite(self.network, partial(answers, rows))
         known = f" ({cause.text})" if cause else ""
         if cause is not None and cause.dtype is torch.float16:
             # dtype=auto chooses float16 only on a GPU without bfloat16.
-            elsewhere = "use accelerator=cpu, or " if config.Dtype(self.card.base["dtype"]) is config.Dtype.auto else ""
+            elsewhere = (
+                "use accelerator=cpu, or " if config.Dtype(self.metadata.base["dtype"]) is config.Dtype.auto else ""
+            )
             mend = f"{elsewhere}repeat the run with train from_run=FOLDER model.dtype=float32"
             return f"The network's outputs are not finite{known}; {mend}."
         return f"The network's outputs are not finite{known}: its weights are damaged. Take a whole copy of the run."
 
     def _precision(self) -> AbstractContextManager[Any]:
         # The same autocast as in training, so that a run's results are reproduced.
-        dtype = compute_dtype(config.Dtype(self.card.base["dtype"]), self.device)
+        dtype = compute_dtype(config.Dtype(self.metadata.base["dtype"]), self.device)
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not torch.float32)
 
 
@@ -203,16 +205,16 @@ class NgramPredictor(Labeller):
 
     Args:
         classifier: the logistic regression.
-        card: metadata with labels and thresholds.
+        metadata: metadata with labels and thresholds.
     """
 
-    def __init__(self, classifier: ngrams.NgramClassifier, *, card: Card) -> None:
-        super().__init__(card)
+    def __init__(self, classifier: ngrams.NgramClassifier, *, metadata: Metadata) -> None:
+        super().__init__(metadata)
         self._classifier = classifier
 
     def tokenize(self, texts: Sequence[str]) -> list[Any]:
         """Return the texts, cleaned as in training, in place of tokens."""
-        clean = cleaning.cleaner(self.card.cleaning())
+        clean = cleaning.cleaner(self.metadata.cleaning())
         return [[clean(text) for text in texts]]
 
     def compute(
@@ -221,19 +223,19 @@ class NgramPredictor(Labeller):
         """Return logits and probabilities, [text, label] each, float32; the batch sizes are ignored."""
         (texts,) = tokens
         logits = torch.from_numpy(self._classifier.logits(texts))
-        return logits, calibration.probabilities(logits, self.card.scaling())
+        return logits, calibration.probabilities(logits, self.metadata.scaling())
 
 
-class Average(Labeller):
+class Ensemble(Labeller):
     """An ensemble: the mean of several runs' probabilities, with its own thresholds.
 
     Args:
         members: with the same set of labels; their order may differ.
-        card: metadata of the ensemble, as `ensemble.card` returns it.
+        metadata: metadata of the ensemble, as `ensemble.combined_metadata` returns it.
     """
 
-    def __init__(self, members: Sequence[Labeller], card: Card) -> None:
-        super().__init__(card)
+    def __init__(self, members: Sequence[Labeller], metadata: Metadata) -> None:
+        super().__init__(metadata)
         self.members = members
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
@@ -247,7 +249,7 @@ class Average(Labeller):
         raw, shares = [], []
         for member, own in zip(self.members, tokens, strict=True):
             logits, probabilities = member.compute([own], batch_size=batch_size, batch_tokens=batch_tokens)
-            order = [member.card.labels.index(name) for name in self.card.labels]
+            order = [member.metadata.labels.index(name) for name in self.metadata.labels]
             raw.append(torch.sigmoid(logits.double())[:, order])
             shares.append(probabilities.double()[:, order])
         return torch.logit(torch.stack(raw).mean(0), eps=1e-12).float(), torch.stack(shares).mean(0).float()
@@ -265,33 +267,35 @@ def load(run: str | Path | Sequence[str | Path] | None = None, *, accelerator: s
         UserError: a folder contains no trained model, its base model cannot be found, or the runs have different
             labels.
     """
-    runs = ensemble.members(run)
-    return open_runs(runs, ensemble.card(runs), accelerator=accelerator)
+    runs = ensemble.find_members(run)
+    return open_runs(runs, ensemble.combined_metadata(runs), accelerator=accelerator)
 
 
-def open_runs(runs: Sequence[str], card: Card, *, accelerator: str) -> Labeller:
-    """Load runs whose common metadata, from `ensemble.card`, is already known."""
-    quiet.libraries()
-    waiting.says("Loading the network" if len(runs) == 1 else f"Loading {len(runs)} networks")
+def open_runs(runs: Sequence[str], metadata: Metadata, *, accelerator: str) -> Labeller:
+    """Load runs whose common metadata, from `ensemble.combined_metadata`, is already known."""
+    quiet.quiet_libraries()
+    waiting.show_status("Loading the network" if len(runs) == 1 else f"Loading {len(runs)} networks")
     members = [_load(run, accelerator) for run in runs]
-    return members[0] if len(members) == 1 else Average(members, card)
+    return members[0] if len(members) == 1 else Ensemble(members, metadata)
 
 
 def _load(run: str, accelerator: str) -> Labeller:
     folder = find_model_folder(run)
-    card = read_card(folder)
-    if card.is_baseline:
-        return NgramPredictor(ngrams.load(folder, card.ngrams, labels=len(card.labels)), card=card)
-    return open_folder(folder, card, accelerator=config.Accelerator(accelerator))
+    metadata = read_metadata(folder)
+    if metadata.is_baseline:
+        return NgramPredictor(
+            ngrams.load_ngrams(folder, metadata.ngrams, labels=len(metadata.labels)), metadata=metadata
+        )
+    return open_folder(folder, metadata, accelerator=config.Accelerator(accelerator))
 
 
-def open_folder(folder: Path, card: Card, *, accelerator: config.Accelerator) -> Predictor:
+def open_folder(folder: Path, metadata: Metadata, *, accelerator: config.Accelerator) -> Predictor:
     """Load the model folder of a run or of an export."""
-    if card.is_graph:
-        manifest.check(folder, "*.onnx*")
-        graph = onnx_graph.Graph(folder, labels=len(card.labels), accelerator=accelerator)
-        return GraphPredictor(graph, model_folder.load_tokenizer(folder), card=card, device=torch.device("cpu"))
+    if metadata.is_graph:
+        manifest.check_hashes(folder, "*.onnx*")
+        graph = onnx_graph.Graph(folder, labels=len(metadata.labels), accelerator=accelerator)
+        return GraphPredictor(graph, model_folder.load_tokenizer(folder), metadata=metadata, device=torch.device("cpu"))
     device = device_for(accelerator)
-    network, tokenizer = model_folder.load_model(folder, card=card, device=device)
-    cast_products(network, compute_dtype(config.Dtype(card.base["dtype"]), device))
-    return Predictor(network, tokenizer, card=card, device=device)
+    network, tokenizer = model_folder.load_model(folder, metadata=metadata, device=device)
+    cast_products(network, compute_dtype(config.Dtype(metadata.base["dtype"]), device))
+    return Predictor(network, tokenizer, metadata=metadata, device=device)

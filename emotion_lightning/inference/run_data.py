@@ -7,37 +7,37 @@ from emotion_lightning.config import schema, stored_settings
 from emotion_lightning.data import sources
 from emotion_lightning.data.rows import WHOLE, Corpus
 from emotion_lightning.errors import UserError
-from emotion_lightning.models.card import CARD, Card
+from emotion_lightning.models.metadata import METADATA, Metadata
 from emotion_lightning.runs import manifest, run_folder
 
 
-def data(card: Card, folder: Path) -> config.Batches:
+def data_settings(metadata: Metadata, folder: Path) -> config.Batches:
     """Return the data settings that a run was trained with; the splits come from the run folder.
 
     Args:
-        card: the run's metadata.
+        metadata: the run's metadata.
         folder: the run folder.
 
     Raises:
         UserError: the metadata is damaged or of another version, or belongs to an export, which stores no paths of the
             machine that trained it.
     """
-    values = {name: value for name, value in card.data.items() if f"data.{name}" not in stored_settings.GONE}
+    values = {name: value for name, value in metadata.data.items() if f"data.{name}" not in stored_settings.REMOVED}
     node = config.SCHEMAS[f"data/{values.pop('option')}"]
     places = [values.get(name) for name in ("path", "train", "dir")]
-    if card.format and issubclass(node, config.File) and not any(places):
+    if metadata.format and issubclass(node, config.File) and not any(places):
         raise UserError("An export does not know where the data of its run lies; name data with data=.")
-    if not card.format and issubclass(node, config.Table) and (folder / run_folder.SPLITS).is_file():
-        manifest.check_run(folder, run_folder.SPLITS)
+    if not metadata.format and issubclass(node, config.Table) and (folder / run_folder.SPLITS).is_file():
+        manifest.check_run_hashes(folder, run_folder.SPLITS)
         values["splits"] = str(folder / run_folder.SPLITS)
     try:
         settings: config.Batches = schema.from_plain(node, values)
     except (TypeError, ValueError, KeyError) as error:
-        raise UserError(f"The data settings of {CARD} are damaged or of another version ({error}).") from error
+        raise UserError(f"The data settings of {METADATA} are damaged or of another version ({error}).") from error
     return settings
 
 
-def read(settings: config.Batches, split: str, *, own: bool) -> tuple[Corpus, str]:
+def read_split(settings: config.Batches, split: str, *, own: bool) -> tuple[Corpus, str]:
     """Return a corpus and the name of the requested split in it.
 
     Args:
@@ -48,9 +48,9 @@ def read(settings: config.Batches, split: str, *, own: bool) -> tuple[Corpus, st
     Raises:
         UserError: the data has no such split.
     """
-    corpus = sources.read(settings)
+    corpus = sources.read_corpus(settings)
     if own:
-        corpus = sources.split(corpus, settings)
+        corpus = sources.split_corpus(corpus, settings)
     elif WHOLE in corpus.splits:
         return corpus, WHOLE
     if split not in corpus.splits:

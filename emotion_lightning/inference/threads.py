@@ -11,7 +11,7 @@ Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 
-class Cores:
+class CorePool:
     """A pool of threads, each of which computes on one core.
 
     PyTorch normally splits each operation over all cores, and all wait for the slowest at the end of each operation. If

@@ -13,8 +13,8 @@ from emotion_lightning.config import hub_name, redaction
 from emotion_lightning.errors import UserError, first_line, no_access
 from emotion_lightning.inference import hub_card
 from emotion_lightning.models import model_folder
-from emotion_lightning.models.card import CARD, Card, find_model_folder, read_card
 from emotion_lightning.models.hub import MAY_WRITE, REPOSITORY_FILES, WEIGHTS, Unreachable, hub_access, hub_page
+from emotion_lightning.models.metadata import METADATA, Metadata, find_model_folder, read_metadata
 from emotion_lightning.runs import bounded_files, environment, manifest, quiet, run_folder
 
 log = logging.getLogger(__name__)
@@ -46,11 +46,11 @@ def upload(folder: Path, repository: str, *, private: bool = True, run: Path | N
     """
     name = hub_name.HubName(hub_name.parse_repository(repository, setting="push"))
     source = find_model_folder(str(folder))
-    card = read_card(source)
+    metadata = read_metadata(source)
     run = source.parent if run is None else run
-    _check_whole(source, card, run)
-    manifest.check(source, "*")
-    card, files = _files(source, card)
+    _check_whole(source, metadata, run)
+    manifest.check_hashes(source, "*")
+    metadata, files = _files(source, metadata)
     _refuse_secrets(source, files)
 
     check_login(repository)
@@ -61,17 +61,17 @@ def upload(folder: Path, repository: str, *, private: bool = True, run: Path | N
     try:
         with hub_access(name, _LATER, writes=True):
             standing = _standing(repository, files, private=private)
-            base = _base_id(card, run)
-            story = hub_card.Story(
+            base = _base_id(metadata, run)
+            facts = hub_card.ModelCardFacts(
                 repository,
-                card,
+                metadata,
                 _form(files),
                 base,
-                _licence(card, base),
+                _licence(metadata, base),
                 *hub_card.scores_and_settings(run),
                 checked="export.json" in files,
             )
-            files |= hub_card.files(story)
+            files |= hub_card.card_files(facts)
             _refuse_secrets(source, files)
             files[manifest.NAME] = _manifest(files)
             if standing is None:
@@ -100,7 +100,7 @@ def check_login(repository: str) -> None:
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.constants import is_offline_mode
 
-    quiet.requests()
+    quiet.quiet_requests()
     if is_offline_mode():
         raise UserError(f"push={repository} needs the hub, which HF_HUB_OFFLINE=1 forbids to ask; unset it.")
     if get_token() is None:
@@ -112,14 +112,14 @@ def check_login(repository: str) -> None:
         raise UserError(str(error)) from error
 
 
-def _check_whole(source: Path, card: Card, run: Path) -> None:
+def _check_whole(source: Path, metadata: Metadata, run: Path) -> None:
     """Raise UserError if training is not finished, or if files of the model are missing or damaged."""
     from safetensors import safe_open
 
     if (run / run_folder.SETTINGS).exists() and not (run / run_folder.METRICS).exists():
-        raise UserError(f"{run} has not finished training; go on with {run_folder.resume(run)}, then push it.")
+        raise UserError(f"{run} has not finished training; go on with {run_folder.resume_command(run)}, then push it.")
     weights = sorted(file for kind in WEIGHTS for file in source.glob(kind))
-    needed = ["tokenizer.json", *(["adapter_config.json"] if card.base["adapter"] else [])]
+    needed = ["tokenizer.json", *(["adapter_config.json"] if metadata.base["adapter"] else [])]
     if missing := [name for name in needed if not (source / name).is_file()] + ([] if weights else ["its weights"]):
         raise UserError(f"{source} is damaged: {missing[0]} is missing.")
     for file in weights:
@@ -131,25 +131,25 @@ def _check_whole(source: Path, card: Card, run: Path) -> None:
                 raise UserError(f"{file} is damaged: {first_line(error)}") from error
 
 
-def _files(source: Path, card: Card) -> tuple[Card, dict[str, Path | bytes]]:
+def _files(source: Path, metadata: Metadata) -> tuple[Metadata, dict[str, Path | bytes]]:
     """Return the metadata and the files to upload, by path in the repository, without paths of this machine."""
     files: dict[str, Path | bytes] = {file.name: file for kind in REPOSITORY_FILES for file in source.glob(kind)}
-    base = dict(card.base)
+    base = dict(metadata.base)
     if base["adapter"] and base["local"]:
-        place = Path(model_folder.base_path(source, card))
+        place = Path(model_folder.base_path(source, metadata))
         kinds = ("config.json", "*.safetensors", "*.safetensors.index.json")
         files |= {f"{run_folder.BASE}/{file.name}": file for kind in kinds for file in place.glob(kind)}
         log.info("The base model goes along, a copy of %s: it has no id on the hub.", place)
         base |= {"path": run_folder.BASE, "revision": None}
     elif base["local"]:
         base["path"] = Path(base["path"]).name
-    card = dataclasses.replace(
-        card,
+    metadata = dataclasses.replace(
+        metadata,
         # With a format, the base model is looked for in this folder only.
-        format=config.ExportFormat.adapter.value if base["adapter"] else card.format,
+        format=config.ExportFormat.adapter.value if base["adapter"] else metadata.format,
         base=base,
-        data=run_folder.without_places(card.data),
-        data_hashes=run_folder.without_places(card.data_hashes),
+        data=run_folder.without_paths(metadata.data),
+        data_hashes=run_folder.without_paths(metadata.data_hashes),
     )
     for path, file in files.items():
         if path.endswith(".json") and path != "tokenizer.json" and isinstance(file, Path):
@@ -157,12 +157,12 @@ def _files(source: Path, card: Card) -> tuple[Card, dict[str, Path | bytes]]:
             if path == "tokenizer_config.json":  # its tokens may look like paths and must stay
                 content = {name: value for name, value in content.items() if name not in _OF_THIS_MACHINE}
             else:
-                content = run_folder.without_places(content)
+                content = run_folder.without_paths(content)
             if path == "adapter_config.json":
                 content["base_model_name_or_path"] = base["path"]
             files[path] = json.dumps(content, indent=2, ensure_ascii=False).encode()
-    files[CARD] = json.dumps(card.__dict__, indent=2, ensure_ascii=False).encode()
-    return card, files
+    files[METADATA] = json.dumps(metadata.__dict__, indent=2, ensure_ascii=False).encode()
+    return metadata, files
 
 
 def _manifest(files: dict[str, Path | bytes]) -> bytes:
@@ -171,7 +171,7 @@ def _manifest(files: dict[str, Path | bytes]) -> bytes:
         for place, content in files.items()
         if place != manifest.NAME
     }
-    return manifest.text(sums).encode()
+    return manifest.hashes_text(sums).encode()
 
 
 _OF_THIS_MACHINE = ("is_local", "local_files_only", "name_or_path")
@@ -191,7 +191,7 @@ def _refuse_secrets(source: Path, files: dict[str, Path | bytes]) -> None:
         text = _text(content)
         secret = _SECRET.search(text)
         # Neighbouring pieces of URLs in a vocabulary can look like a URL with a password.
-        if secret or (not place.endswith("tokenizer.json") and redaction.text(text) != text):
+        if secret or (not place.endswith("tokenizer.json") and redaction.hide_secrets(text) != text):
             line = f", line {text[: secret.start()].count(chr(10)) + 1}" if secret else ""
             raise UserError(
                 f"{place}{line} holds what looks like a token or a password; nothing was uploaded. Take it out."
@@ -232,7 +232,7 @@ def _standing(repository: str, files: dict[str, Path | bytes], *, private: bool)
     if private and not found.private:
         raise UserError(f"push={repository} is public already: push it with private=false, or to another name.")
     names = {file.rfilename for file in found.siblings or []}
-    ours = CARD in names
+    ours = METADATA in names
     if others := sorted(name for name in names - (files.keys() if ours else set()) if _OF_A_MODEL.fullmatch(name)):
         raise UserError(
             f"push={repository} holds {'it in another form' if ours else 'another model'} ({others[0]}): of two "
@@ -242,20 +242,20 @@ def _standing(repository: str, files: dict[str, Path | bytes], *, private: bool)
     return found
 
 
-def _base_id(card: Card, run: Path) -> str | None:
+def _base_id(metadata: Metadata, run: Path) -> str | None:
     """Return the hub id of the base model, from the metadata or, for a merged network, from its run; else None."""
     own = run / run_folder.MODEL
-    for base in (card.base, *([read_card(own).base] if (own / CARD).is_file() else [])):
+    for base in (metadata.base, *([read_metadata(own).base] if (own / METADATA).is_file() else [])):
         if base["pretrained"] and not base["local"]:
             return str(base["path"])
     return None
 
 
-def _licence(card: Card, base: str | None) -> str | None:
+def _licence(metadata: Metadata, base: str | None) -> str | None:
     """Return the hub's name of the base model's licence, which also covers the trained model; None if it is unknown."""
-    if not card.base["pretrained"]:
+    if not metadata.base["pretrained"]:
         return hub_card.OWN_LICENCE
-    if card.is_gemma:
+    if metadata.is_gemma:
         return hub_card.GEMMA_LICENCE
     if base is None:
         return None
@@ -264,7 +264,7 @@ def _licence(card: Card, base: str | None) -> str | None:
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        told = HfApi().model_info(base, timeout=10).card_data
+        data = HfApi().model_info(base, timeout=10).card_data
     except HfHubHTTPError:
         return None
-    return None if told is None else told.get("license")
+    return None if data is None else data.get("license")

@@ -11,7 +11,7 @@ from emotion_lightning import config
 from emotion_lightning.errors import UserError
 
 
-def attach(
+def attach_adapter(
     network: Any,
     settings: config.Peft,
     *,
@@ -25,7 +25,7 @@ def attach(
     Trained parameters are in float32. The network is returned in training mode.
 
     Args:
-        network: as returned by `backbone.build`.
+        network: as returned by `backbone.build_network`.
         settings: training method. With `config.Full`, all parameters are trained and there is no adapter.
         roles: maps each role to a regular expression that matches full module names.
         head: modules that are trained in full.
@@ -54,7 +54,7 @@ def attach(
     return network
 
 
-def check(settings: config.Peft, network: config.Model, device: torch.device) -> None:
+def check_peft(settings: config.Peft, network: config.Model, device: torch.device) -> None:
     """Raise UserError if the device cannot train this method on weights of this quantization."""
     if device.type != "cpu":
         return
@@ -117,7 +117,7 @@ def _check_roles(network: nn.Module, targets: list[str], roles: dict[str, str]) 
             )
 
 
-def merge(network: Any) -> Any:
+def merge_adapter(network: Any) -> Any:
     """Merge an adapter into the weights of its network and return the network without PEFT's layers."""
     from peft.utils import ModulesToSaveWrapper
 

@@ -56,7 +56,7 @@ def load_tokenizer(settings: config.Model) -> Any:
     if settings.pretrained:
         path, revision = local(settings.path), settings.revision or "main"
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
-        first_token.ensure(
+        first_token.ensure_first_token(
             tokenizer, path, revision=revision, model_type=str(settings.architecture.get("model_type", ""))
         )
     else:
@@ -84,7 +84,7 @@ def unused_module(settings: config.Model) -> str | None:
     return settings.pooler if settings.pooler not in head_modules(settings) else None
 
 
-def build(
+def build_network(
     settings: config.Model,
     labels: Sequence[str],
     *,
@@ -115,7 +115,7 @@ def build(
     else:
         path = local(settings.path)
     torch.manual_seed(seed)  # for the head's initial weights
-    network = load(
+    network = load_network(
         path,
         revision=settings.revision if settings.pretrained else None,
         quantization=settings.quantization,
@@ -154,7 +154,7 @@ def plain_attention_may_serve(asked: config.AttentionKernel, max_tokens: int) ->
     return asked is config.AttentionKernel.auto and max_tokens <= _SHORT
 
 
-def load(
+def load_network(
     path: str,
     *,
     revision: str | None,
@@ -192,7 +192,7 @@ def load(
     from transformers.utils import logging as transformers_logging
 
     if Path(path).is_dir():
-        manifest.check(Path(path), "*.safetensors", "*.json")
+        manifest.check_hashes(Path(path), "*.safetensors", "*.json")
     extra: dict[str, Any] = {}
     if quantization is not config.Quantization.none:
         extra["quantization_config"] = _quantization(quantization, dtype, kept)
@@ -241,7 +241,7 @@ def load(
     # Trained modules may be missing from the weights. An unused pooler may be missing too; `kept` names it.
     new = [*head, *(name.rpartition(".")[2] for name in kept)]
     network.fresh_head = any(head[-1] in name.split(".") for name in weights.made_up(found))
-    weights.check(network, found, new=new, full=full, head=list(head), path=path)
+    weights.check_missing(network, found, new=new, full=full, head=list(head), path=path)
     _set_attention(network, attention)
     network.config.use_cache = False  # otherwise each forward pass fills a key-value cache that nothing reads
     network.config.pad_token_id = pad_token_id
@@ -256,7 +256,7 @@ def keep_in_range(network: Any, compute: torch.dtype) -> None:
     Encoders such as BERT do not need it: each of their layers ends in a norm.
     """
     if compute is torch.float16 and pooling.is_decoder(network):
-        float16.widen(pooling.backbone_of(network))
+        float16.patch_decoder(pooling.backbone_of(network))
 
 
 def compile_(network: Any) -> None:
@@ -349,7 +349,7 @@ def _kept(base_folder: Path, write: Callable[[Path], object]) -> str:
                 try:
                     write(part)
                     follow_umask(*(file for file in part.iterdir() if file.is_file()))
-                    manifest.write(part)
+                    manifest.write_hashes(part)
                     part.rename(base_folder)
                 finally:
                     shutil.rmtree(part, ignore_errors=True)  # left over after an error, such as a full disk

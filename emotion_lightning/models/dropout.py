@@ -14,7 +14,7 @@ _LEARNED = ("s_aux", "sinks", "position_bias")
 """Arguments of networks that add learned values to attention scores; these networks keep their own function."""
 
 
-def quicken(network: nn.Module, *, kernels: Sequence[str] = ("eager",)) -> None:
+def speed_up_dropout(network: nn.Module, *, kernels: Sequence[str] = ("eager",)) -> None:
     """Make dropout on a CPU faster: draw 16 random bits for each element, in layers and in attention.
 
     torch draws a double-precision number for each element on one thread, which takes a fifth of a training step of
@@ -43,7 +43,7 @@ def _attention_rate(settings: Any) -> float:
     return getattr(settings, "attention_probs_dropout_prob", 0) or getattr(settings, "attention_dropout", 0) or 0
 
 
-def thinned(values: Tensor, rate: float) -> Tensor:
+def dropped_out(values: Tensor, rate: float) -> Tensor:
     """Dropout: set elements to 0 with probability `rate` and divide the others by 1 - `rate`."""
     if rate == 0:
         return values
@@ -59,7 +59,7 @@ def thinned(values: Tensor, rate: float) -> Tensor:
 class _Dropout(nn.Dropout):
     def forward(self, input: Tensor) -> Tensor:
         """Apply dropout in training mode."""
-        return thinned(input, self.p) if self.training else input
+        return dropped_out(input, self.p) if self.training else input
 
 
 def _attention(
@@ -89,5 +89,5 @@ def _attention(
         scores = (scores / softcap).tanh() * softcap
     if attention_mask is not None:
         scores = scores + attention_mask
-    weights = thinned(scores.softmax(dim=-1).to(query.dtype), dropout if module.training else 0.0)
+    weights = dropped_out(scores.softmax(dim=-1).to(query.dtype), dropout if module.training else 0.0)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights

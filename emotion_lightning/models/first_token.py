@@ -8,7 +8,7 @@ from emotion_lightning.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def ensure(tokenizer: Any, path: str, *, revision: str, model_type: str) -> None:
+def ensure_first_token(tokenizer: Any, path: str, *, revision: str, model_type: str) -> None:
     """Make a tokenizer put its bos token before every text if the model expects it.
 
     transformers 5 reads only tokenizer.json and ignores `add_bos_token` of tokenizer_config.json. A tokenizer.json

@@ -24,7 +24,7 @@ below float16's precision.
 """
 
 
-def widen(backbone: nn.Module) -> None:
+def patch_decoder(backbone: nn.Module) -> None:
     """Make a decoder compute in float16 without overflow; call it before an adapter is attached.
 
     Args:

@@ -52,7 +52,9 @@ class Start:
         return 1.0 if self.rms <= _USUAL else 2.0 ** -round(math.log2(self.rms))
 
 
-def measure(network: nn.Module, batch: Batch, *, head: list[str], way: config.Pooling, dtype: torch.dtype) -> Start:
+def measure_head(
+    network: nn.Module, batch: Batch, *, head: list[str], way: config.Pooling, dtype: torch.dtype
+) -> Start:
     """Measure inputs and logits of the output layer on one batch, without drawing random numbers.
 
     Args:
@@ -87,7 +89,7 @@ def measure(network: nn.Module, batch: Batch, *, head: list[str], way: config.Po
     return found[-1]
 
 
-def apply(start: Start, *, fresh: bool) -> float:
+def scale_head(start: Start, *, fresh: bool) -> float:
     """Scale the initial weights of the head if they are new (`fresh`), log it, and return the learning rate factor."""
     log.info(
         "The first logits have a standard deviation of %.2f; the head is given %d numbers of RMS %.2f.",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from emotion_lightning.config import hub_name, redaction
 from emotion_lightning.errors import LOG_IN, UserError, first_line, no_access
-from emotion_lightning.models.card import CARD, read_card
+from emotion_lightning.models.metadata import METADATA, read_metadata
 from emotion_lightning.runs import manifest, quiet
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def fetch_run(run: str, *, setting: str = "run") -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.constants import is_offline_mode
 
-    quiet.requests()
+    quiet.quiet_requests()
     is_commit = re.fullmatch("[0-9a-f]{40}", name.revision or "")
     if (is_commit or is_offline_mode()) and (cached := _cached(name)):
         return cached
@@ -54,8 +54,8 @@ def fetch_run(run: str, *, setting: str = "run") -> str:
         with hub_access(name, elsewhere):
             # First one request without retries: a download would retry for most of a minute before it fails.
             found = HfApi().model_info(name.repository, revision=name.revision, timeout=10)
-            if CARD not in {file.rfilename for file in found.siblings or []}:
-                raise UserError(f"{setting}={run} is not a model of this project: its repository holds no {CARD}.")
+            if METADATA not in {file.rfilename for file in found.siblings or []}:
+                raise UserError(f"{setting}={run} is not a model of this project: its repository holds no {METADATA}.")
             folder = _download(name)
     except Unreachable as error:
         if cached := _cached(name):
@@ -68,7 +68,7 @@ def fetch_run(run: str, *, setting: str = "run") -> str:
 
 def _check_base(folder: Path) -> None:
     """Raise UserError if the base of an adapter is not available: otherwise that shows only much later."""
-    base = read_card(folder).base
+    base = read_metadata(folder).base
     if base["adapter"] and not base["local"]:
         check_hub(base["path"], base["revision"])
 
@@ -102,7 +102,7 @@ def _cached(name: hub_name.HubName) -> str | None:
         folder = _download(name, local_files_only=True)
     except LocalEntryNotFoundError:
         return None
-    return folder if (Path(folder) / CARD).is_file() else None
+    return folder if (Path(folder) / METADATA).is_file() else None
 
 
 class Unreachable(Exception):
@@ -165,7 +165,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def _short(error: BaseException) -> str:
     """First line of an error's message; those of the hub client start with empty lines and end with advice."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return redaction.text(lines[0])[:200] if lines else type(error).__name__
+    return redaction.hide_secrets(lines[0])[:200] if lines else type(error).__name__
 
 
 def hub_page(repository: str) -> str:

@@ -9,7 +9,7 @@ from emotion_lightning import config
 from emotion_lightning.data.labels import positive_weights
 
 
-def build(settings: config.Loss, *, label_counts: np.ndarray, rows: int) -> nn.Module:
+def build_loss(settings: config.Loss, *, label_counts: np.ndarray, rows: int) -> nn.Module:
     """Build the loss.
 
     Args:

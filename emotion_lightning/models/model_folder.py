@@ -13,8 +13,8 @@ from emotion_lightning import config
 from emotion_lightning.config import redaction
 from emotion_lightning.errors import UserError, first_line
 from emotion_lightning.models import adapter, backbone, ngrams, safe_loading
-from emotion_lightning.models.card import CARD, Card
 from emotion_lightning.models.device import compute_dtype
+from emotion_lightning.models.metadata import METADATA, Metadata
 from emotion_lightning.models.readme import readme_text
 from emotion_lightning.runs import manifest, run_folder
 from emotion_lightning.runs.files import follow_umask, write_json
@@ -22,14 +22,14 @@ from emotion_lightning.runs.files import follow_umask, write_json
 log = logging.getLogger(__name__)
 
 
-def save_model(folder: Path, network: Any, *, tokenizer: Any, card: Card, method: str, scores: str) -> None:
+def save_model(folder: Path, network: Any, *, tokenizer: Any, metadata: Metadata, method: str, scores: str) -> None:
     """Write a model folder: adapter or whole network, tokenizer, metadata and README.
 
     Args:
         folder: where it is written.
         network: a PEFT model, of which only the adapter is saved, or a whole network.
         tokenizer: the network's tokenizer.
-        card: metadata.
+        metadata: metadata.
         method: training method, for the README.
         scores: Markdown text about scores, for the README.
     """
@@ -37,25 +37,25 @@ def save_model(folder: Path, network: Any, *, tokenizer: Any, card: Card, method
 
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(network, PeftModel):
-        base = Path(card.base["path"])
-        network.peft_config["default"].base_model_name_or_path = redaction.text(
-            str(base.resolve()) if base.is_dir() else card.base["path"]
+        base = Path(metadata.base["path"])
+        network.peft_config["default"].base_model_name_or_path = redaction.hide_secrets(
+            str(base.resolve()) if base.is_dir() else metadata.base["path"]
         )
-        network.peft_config["default"].revision = card.base["revision"]
+        network.peft_config["default"].revision = metadata.base["revision"]
         network.save_pretrained(folder, save_embedding_layers=False)
     else:
         save_whole(folder, network)
-    save_words(folder, tokenizer=tokenizer, card=card, method=method, scores=scores)
-    manifest.write(folder)
+    save_metadata(folder, tokenizer=tokenizer, metadata=metadata, method=method, scores=scores)
+    manifest.write_hashes(folder)
     follow_umask(*(file for file in folder.iterdir() if file.is_file()))
 
 
-def save_ngrams(folder: Path, classifier: ngrams.NgramClassifier, *, card: Card) -> None:
+def save_ngrams(folder: Path, classifier: ngrams.NgramClassifier, *, metadata: Metadata) -> None:
     """Write the model folder of a baseline: its classifier and metadata."""
     folder.mkdir(parents=True, exist_ok=True)
     classifier.save(folder)
-    write_json(folder / CARD, card.__dict__)
-    manifest.write(folder)
+    write_json(folder / METADATA, metadata.__dict__)
+    manifest.write_hashes(folder)
 
 
 def save_whole(folder: Path, network: Any) -> None:
@@ -65,28 +65,28 @@ def save_whole(folder: Path, network: Any) -> None:
     network.save_pretrained(folder)
 
 
-def save_words(folder: Path, *, tokenizer: Any, card: Card, method: str, scores: str) -> None:
+def save_metadata(folder: Path, *, tokenizer: Any, metadata: Metadata, method: str, scores: str) -> None:
     """Write the files beside the weights: tokenizer, metadata and README."""
     tokenizer.init_kwargs.pop("auto_map", None)
     tokenizer.save_pretrained(folder)
-    (folder / "README.md").write_text(redaction.text(readme_text(card, method, scores)), encoding="utf-8")
-    write_json(folder / CARD, card.__dict__)
+    (folder / "README.md").write_text(redaction.hide_secrets(readme_text(metadata, method, scores)), encoding="utf-8")
+    write_json(folder / METADATA, metadata.__dict__)
 
 
-def load_model(folder: Path, *, card: Card, device: torch.device) -> tuple[Any, Any]:
+def load_model(folder: Path, *, metadata: Metadata, device: torch.device) -> tuple[Any, Any]:
     """Load the network, in evaluation mode, and the tokenizer of a model folder.
 
     Raises:
         UserError: the folder is damaged, or holds an ONNX graph instead of weights.
     """
-    with damage_told(folder):
-        loaded = _load_model(folder, card=card, device=device)
-    manifest.tell_unlisted(folder)
+    with damaged_as_user_error(folder):
+        loaded = _load_model(folder, metadata=metadata, device=device)
+    manifest.log_unlisted(folder)
     return loaded
 
 
 @contextmanager
-def damage_told(folder: Path) -> Iterator[None]:
+def damaged_as_user_error(folder: Path) -> Iterator[None]:
     """Turn errors that libraries raise on a damaged folder into a UserError."""
     try:
         yield
@@ -96,43 +96,43 @@ def damage_told(folder: Path) -> Iterator[None]:
         raise UserError(f"{folder} is damaged: {first_line(error)}") from error
 
 
-def _load_model(folder: Path, *, card: Card, device: torch.device) -> tuple[Any, Any]:
-    whole = not card.base["adapter"]
-    if card.is_graph:
+def _load_model(folder: Path, *, metadata: Metadata, device: torch.device) -> tuple[Any, Any]:
+    whole = not metadata.base["adapter"]
+    if metadata.is_graph:
         raise UserError(f"{folder} holds a graph for onnxruntime and no weights; take another export, or the run.")
     tokenizer = load_tokenizer(folder)
-    compute = compute_dtype(config.Dtype(card.base["dtype"]), device)
-    check_weights(folder, card)
-    path = str(folder) if whole else base_path(folder, card)
+    compute = compute_dtype(config.Dtype(metadata.base["dtype"]), device)
+    check_weights(folder, metadata)
+    path = str(folder) if whole else base_path(folder, metadata)
     network = load_base(
-        path, card=card, quantization=config.Quantization(card.base["quantization"]), compute=compute,
-        dtype=torch.float32 if whole and not card.format else compute,
+        path, metadata=metadata, quantization=config.Quantization(metadata.base["quantization"]), compute=compute,
+        dtype=torch.float32 if whole and not metadata.format else compute,
         pad_token_id=tokenizer.pad_token_id, device=device,
     )  # fmt: skip
     backbone.keep_in_range(network, compute)
     if not whole:
-        network = put_adapter(network, folder)
+        network = load_adapter(network, folder)
     return network.eval(), tokenizer
 
 
-def check_weights(folder: Path, card: Card) -> None:
+def check_weights(folder: Path, metadata: Metadata) -> None:
     """Raise UserError if the weights are missing, are not safetensors, or have a head for other labels."""
-    if card.base["adapter"]:
-        safe_loading.weights(folder, "adapter_config.json")
-        first = safe_loading.weights(folder, "adapter_model.safetensors")
+    if metadata.base["adapter"]:
+        safe_loading.load_weights(folder, "adapter_config.json")
+        first = safe_loading.load_weights(folder, "adapter_model.safetensors")
     else:
-        safe_loading.weights(folder, "config.json")
+        safe_loading.load_weights(folder, "config.json")
         first = safe_loading.whole_network(folder)
-    files = [first] if first.suffix != ".json" else [folder / part for part in sorted(safe_loading.parts(first))]
+    files = [first] if first.suffix != ".json" else [folder / part for part in sorted(safe_loading.weight_files(first))]
     sizes = set()
     for file in files:
-        with damage_told(folder), safe_open(file, framework="pt") as stored:
+        with damaged_as_user_error(folder), safe_open(file, framework="pt") as stored:
             safe_loading.check_dtypes(file, stored)
-            heads = [name for name in stored.keys() if card.base["head"][-1] in name.split(".")]  # noqa: SIM118
+            heads = [name for name in stored.keys() if metadata.base["head"][-1] in name.split(".")]  # noqa: SIM118
             sizes |= {stored.get_slice(name).get_shape()[0] for name in heads if name.endswith("weight")}
-    if len(card.labels) not in sizes:
+    if len(metadata.labels) not in sizes:
         raise UserError(
-            f"{folder} is damaged: its card names {len(card.labels)} labels, its head has "
+            f"{folder} is damaged: its metadata names {len(metadata.labels)} labels, its head has "
             f"{' and '.join(map(str, sorted(sizes))) or 'no'} outputs."
         )
 
@@ -142,7 +142,7 @@ def load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        safe_loading.weights(folder, name)
+        safe_loading.load_weights(folder, name)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     tokenizer.padding_side = "right"
     return tokenizer
@@ -151,7 +151,7 @@ def load_tokenizer(folder: Path) -> Any:
 def load_base(
     path: str,
     *,
-    card: Card,
+    metadata: Metadata,
     quantization: config.Quantization,
     compute: torch.dtype,
     dtype: torch.dtype,
@@ -162,35 +162,35 @@ def load_base(
 
     Args:
         path: folder or hub id.
-        card: metadata of the model folder.
+        metadata: metadata of the model folder.
         quantization: quantization of the weights.
         compute: compute dtype.
         dtype: dtype of the weights.
         pad_token_id: padding token of the tokenizer.
         device: device of the network.
     """
-    kernel = config.AttentionKernel(card.base["attn_implementation"])
-    return backbone.load(
+    kernel = config.AttentionKernel(metadata.base["attn_implementation"])
+    return backbone.load_network(
         path,
-        revision=None if Path(path).is_dir() else card.base["revision"],
+        revision=None if Path(path).is_dir() else metadata.base["revision"],
         quantization=quantization,
         dtype=dtype,
-        head=card.base["head"],
-        kept=card.base["kept"],
-        attention=config.Attention(card.base["attention"]),
-        attn_implementation=backbone.attention_kernel(kernel, device, compute, max_tokens=card.max_tokens),
-        labels=card.labels,
+        head=metadata.base["head"],
+        kept=metadata.base["kept"],
+        attention=config.Attention(metadata.base["attention"]),
+        attn_implementation=backbone.attention_kernel(kernel, device, compute, max_tokens=metadata.max_tokens),
+        labels=metadata.labels,
         pad_token_id=pad_token_id,
         device=device,
     )
 
 
-def put_adapter(network: Any, folder: Path) -> Any:
+def load_adapter(network: Any, folder: Path) -> Any:
     """Load the adapter of a model folder onto its base."""
     from peft import PeftModel
 
-    safe_loading.weights(folder, "adapter_model.safetensors")  # PEFT would load a pickle instead
-    manifest.check(folder, "adapter_model.safetensors")
+    safe_loading.load_weights(folder, "adapter_model.safetensors")  # PEFT would load a pickle instead
+    manifest.check_hashes(folder, "adapter_model.safetensors")
     network = PeftModel.from_pretrained(network, str(folder))
     _check_whole(network, folder)
     adapter.keep_dtype(network)
@@ -207,7 +207,7 @@ def _check_whole(network: Any, folder: Path) -> None:
         raise UserError(f"{folder} is damaged: adapter_model.safetensors lacks {min(missing)}.")
 
 
-def base_path(folder: Path, card: Card) -> str:
+def base_path(folder: Path, metadata: Metadata) -> str:
     """Find the base of an adapter.
 
     An export has its base inside its folder. The base of a run is at the stored path, beside the model folder if the
@@ -219,24 +219,24 @@ def base_path(folder: Path, card: Card) -> str:
     Raises:
         UserError: the base is missing, damaged, or a link to another place.
     """
-    if card.format and card.base["local"]:
-        safe_loading.weights(folder / run_folder.BASE, "config.json")
-        safe_loading.check(folder / run_folder.BASE)
+    if metadata.format and metadata.base["local"]:
+        safe_loading.load_weights(folder / run_folder.BASE, "config.json")
+        safe_loading.check_model_folder(folder / run_folder.BASE)
         safe_loading.whole_network(folder / run_folder.BASE)
         return str(folder / run_folder.BASE)
-    saved = Path(card.base["path"])
+    saved = Path(metadata.base["path"])
     beside = [folder.parent / run_folder.BASE, folder / run_folder.BASE, folder.parent / saved.name]
     # For a run's own base, the stored path comes last: it may hold the base of another run by now.
-    places = [saved, *beside] if card.base["pretrained"] and not card.is_tiny else [*beside, saved]
+    places = [saved, *beside] if metadata.base["pretrained"] and not metadata.is_tiny else [*beside, saved]
     for place in places:
         if (place / "config.json").is_file():
             if place != saved:
-                safe_loading.check_place(folder, place)
+                safe_loading.check_location(folder, place)
             safe_loading.check_base(place)
             return str(place)
-    if card.base["local"]:
+    if metadata.base["local"]:
         raise UserError(
             f"The base model of {folder} is neither at {saved} nor beside it ({folder.parent / run_folder.BASE}); copy "
             "it there."
         )
-    return card.base["path"]
+    return metadata.base["path"]

@@ -112,7 +112,7 @@ class NgramClassifier:
         write_bytes(folder / FILE, save(tensors))
 
 
-def load(folder: Path, lengths: Mapping[str, Sequence[int]], *, labels: int) -> NgramClassifier:
+def load_ngrams(folder: Path, lengths: Mapping[str, Sequence[int]], *, labels: int) -> NgramClassifier:
     """Load the classifier of a folder.
 
     Args:
@@ -126,8 +126,8 @@ def load(folder: Path, lengths: Mapping[str, Sequence[int]], *, labels: int) -> 
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    file = safe_loading.weights(folder, FILE)
-    manifest.check(folder, FILE)
+    file = safe_loading.load_weights(folder, FILE)
+    manifest.check_hashes(folder, FILE)
     classifier = NgramClassifier(lengths)
     try:
         tensors = load_file(file)

@@ -22,7 +22,7 @@ class Cause:
     dtype: torch.dtype
 
 
-def told(cause: Cause | None) -> str:
+def describe(cause: Cause | None) -> str:
     """End of an error message: the cause, if it is known, and the settings that help."""
     known = f" ({cause.text})" if cause else ""
     if cause is not None and cause.dtype is torch.float16:
@@ -30,7 +30,7 @@ def told(cause: Cause | None) -> str:
     return f"{known}. Lower optimizer.lr, lengthen optimizer.warmup or set trainer.gradient_clip_val."
 
 
-def first(network: nn.Module, compute: Callable[[], Any]) -> Cause | None:
+def first_nonfinite(network: nn.Module, compute: Callable[[], Any]) -> Cause | None:
     """Find the first values that are not finite; None if all are finite.
 
     Parameters are checked before activations: an earlier optimizer step may have made them NaN or infinite.

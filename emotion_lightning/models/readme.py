@@ -4,34 +4,34 @@ import json
 from pathlib import Path
 
 from emotion_lightning.models import stock_code
-from emotion_lightning.models.card import CARD, Card
+from emotion_lightning.models.metadata import METADATA, Metadata
 from emotion_lightning.runs import run_folder
 from emotion_lightning.runs.plain_text import markdown_line
 
 
-def readme_text(card: Card, method: str, scores: str) -> str:
+def readme_text(metadata: Metadata, method: str, scores: str) -> str:
     """Content of a model folder's README.md, which the hub shows as the model card."""
-    base = card.base["path"]
-    name = Path(base).name if card.base["local"] else base
-    if not card.base["pretrained"]:
-        name = f"a {card.base['architecture']} with random weights"
-    if card.is_tiny:
+    base = metadata.base["path"]
+    name = Path(base).name if metadata.base["local"] else base
+    if not metadata.base["pretrained"]:
+        name = f"a {metadata.base['architecture']} with random weights"
+    if metadata.is_tiny:
         name = "the small network of emotion_lightning"
-    library = "onnx" if card.is_graph else "peft" if card.base["adapter"] else "transformers"
+    library = "onnx" if metadata.is_graph else "peft" if metadata.base["adapter"] else "transformers"
     lines = [
         "---",
         f"library_name: {library}",
         "pipeline_tag: text-classification",
         "tags: [emotion, multi-label]",
-        *([] if card.base["local"] else [f"base_model: {base}"]),
+        *([] if metadata.base["local"] else [f"base_model: {base}"]),
         "---",
         "",
         f"# Emotions in text: {method} on {name}",
         "",
-        f"Gives each of {len(card.labels)} emotions a probability; a text may have any number of them.",
-        f"Labels: {', '.join(map(markdown_line, card.labels))}.",
+        f"Gives each of {len(metadata.labels)} emotions a probability; a text may have any number of them.",
+        f"Labels: {', '.join(map(markdown_line, metadata.labels))}.",
         "",
-        *(_GEMMA_NOTICE if card.is_gemma else _TINY_NOTICE if card.is_tiny else []),
+        *(_GEMMA_NOTICE if metadata.is_gemma else _TINY_NOTICE if metadata.is_tiny else []),
         scores,
         "",
         "```python",
@@ -40,61 +40,61 @@ def readme_text(card: Card, method: str, scores: str) -> str:
         f'print(load(".").predict(["{stock_code.TEXT}"]))  # "." is this folder: give its path elsewhere',
         "```",
         "",
-        f"Decisions use the {card.protocol} thresholds in `{CARD}`, fitted on validation. Texts are cut to",
-        f"{card.max_tokens} tokens{' after cleaning: ' + ', '.join(card.clean) if card.clean else ''}.",
+        f"Decisions use the {metadata.protocol} thresholds in `{METADATA}`, fitted on validation. Texts are cut to",
+        f"{metadata.max_tokens} tokens{' after cleaning: ' + ', '.join(metadata.clean) if metadata.clean else ''}.",
         "",
-        *_without_project(card),
+        *_without_project(metadata),
     ]
     return "\n".join(lines)
 
 
-def _without_project(card: Card) -> list[str]:
+def _without_project(metadata: Metadata) -> list[str]:
     """Lines that say how to use the folder without this project, or why that is impossible."""
-    if not card.base["stock"] and not card.is_graph:
+    if not metadata.base["stock"] and not metadata.is_graph:
         return _OWN_POOLING
     lines = [
-        f"Without this project, with {stock_code.needs(card.base, graph=card.is_graph)}:",
+        f"Without this project, with {stock_code.needs(metadata.base, graph=metadata.is_graph)}:",
         "",
-        *stock_block(card, folder='"."  # this folder: give its path elsewhere'),
+        *stock_block(metadata, folder='"."  # this folder: give its path elsewhere'),
         "",
-        *([] if card.is_graph else [stock_code.IN_FLOAT32, ""]),
+        *([] if metadata.is_graph else [stock_code.IN_FLOAT32, ""]),
     ]
-    if not card.is_graph and not card.base["adapter"]:
+    if not metadata.is_graph and not metadata.base["adapter"]:
         lines += [
-            f"Or, for raw probabilities by name{f' (calibration is in `{CARD}`)' if card.calibration else ''}:",
+            f"Or, for raw probabilities by name{f' (calibration is in `{METADATA}`)' if metadata.calibration else ''}:",
             "",
-            *stock_code.pipeline('"."', max_tokens=card.max_tokens),
+            *stock_code.pipeline('"."', max_tokens=metadata.max_tokens),
             "",
         ]
     return lines
 
 
-def stock_block(card: Card, *, folder: str) -> list[str]:
+def stock_block(metadata: Metadata, *, folder: str) -> list[str]:
     """Markdown lines with code to load a folder without this project; `folder` is a Python expression of its path."""
     return stock_code.block(
-        card.base,
+        metadata.base,
         folder=folder,
-        place=_place(card) if card.base["adapter"] else None,
-        labels=len(card.labels),
-        max_tokens=card.max_tokens,
-        graph=card.is_graph,
-        calibrated=bool(card.calibration),
+        place=_place(metadata) if metadata.base["adapter"] else None,
+        labels=len(metadata.labels),
+        max_tokens=metadata.max_tokens,
+        graph=metadata.is_graph,
+        calibrated=bool(metadata.calibration),
     )
 
 
-def _place(card: Card) -> str:
+def _place(metadata: Metadata) -> str:
     """Python expression for the place of an adapter's base.
 
     It starts from the model folder if the base lies in or beside it, so that both can be moved together.
     """
-    if not card.base["local"]:
-        revision = card.base["revision"]
-        return json.dumps(card.base["path"]) + (f", revision={json.dumps(revision)}" if revision else "")
-    if card.format:
+    if not metadata.base["local"]:
+        revision = metadata.base["revision"]
+        return json.dumps(metadata.base["path"]) + (f", revision={json.dumps(revision)}" if revision else "")
+    if metadata.format:
         return f'f"{{folder}}/{run_folder.BASE}"'
-    if card.is_tiny or not card.base["pretrained"]:
+    if metadata.is_tiny or not metadata.base["pretrained"]:
         return f'f"{{folder}}/../{run_folder.BASE}"'
-    return json.dumps(card.base["path"], ensure_ascii=False)
+    return json.dumps(metadata.base["path"], ensure_ascii=False)
 
 
 _GEMMA_NOTICE = [

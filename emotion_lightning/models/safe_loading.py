@@ -50,7 +50,7 @@ _OF_METHODS = {
 """Fields that our methods set in adapter_config.json; every other field must have PEFT's default value."""
 
 
-def check(folder: Path) -> None:
+def check_model_folder(folder: Path) -> None:
     """Raise UserError if a model folder has links that leave it, or JSON that names code or files elsewhere."""
     _check_links(folder)
     for file in sorted(folder.glob("*.json")):
@@ -92,13 +92,13 @@ def check_architecture(architecture: Any, path: str) -> None:
             )
 
 
-def check_place(folder: Path, base: Path) -> None:
+def check_location(folder: Path, base: Path) -> None:
     """Raise UserError if the base beside a model folder is a link to another place."""
     if not base.resolve().is_relative_to(folder.resolve().parent):
         raise UserError(f"{base} is a link that leaves the run's folder; put what it links to in its place.")
 
 
-def weights(folder: Path, *names: str) -> Path:
+def load_weights(folder: Path, *names: str) -> Path:
     """Return the first of these files that exists in a folder, never a pickle.
 
     Raises:
@@ -117,7 +117,7 @@ def weights(folder: Path, *names: str) -> Path:
 
 def whole_network(folder: Path) -> Path:
     """Path of a whole network's weights, or of the index of their parts."""
-    return weights(folder, "model.safetensors", "model.safetensors.index.json")
+    return load_weights(folder, "model.safetensors", "model.safetensors.index.json")
 
 
 def check_dtypes(file: Path, tensors: Any) -> None:
@@ -138,9 +138,9 @@ def check_size(folder: Path) -> None:
 
     transformers creates all layers before it reads weights, which would take forever with a wrong number of layers.
     """
-    content = bounded_files.read_json_object(weights(folder, "config.json"))
+    content = bounded_files.read_json_object(load_weights(folder, "config.json"))
     file = whole_network(folder)
-    files = [file] if file.suffix != ".json" else [folder / part for part in sorted(parts(file))]
+    files = [file] if file.suffix != ".json" else [folder / part for part in sorted(weight_files(file))]
     tensors = 0
     for part in files:
         try:
@@ -156,7 +156,7 @@ def check_size(folder: Path) -> None:
             )
 
 
-def parts(index: Path) -> set[str]:
+def weight_files(index: Path) -> set[str]:
     """Names of the files in an index of weights; raises UserError unless they lie beside the index."""
     named = bounded_files.read_json_object(index).get("weight_map")
     found = {str(part) for part in named.values()} if isinstance(named, dict) else {""}
@@ -220,7 +220,7 @@ def _check_adapter(file: Path, content: dict[str, Any]) -> None:
     method = content.get("peft_type")
     if method not in _METHODS or content.get("task_type") != "SEQ_CLS":
         raise UserError(f"{file} is of no method of this project: {method} for {content.get('task_type')}.")
-    quiet.libraries()  # before PEFT imports bitsandbytes, which prints on import
+    quiet.quiet_libraries()  # before PEFT imports bitsandbytes, which prints on import
     import peft
 
     defaults = peft.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(method)]()
@@ -233,6 +233,6 @@ def _check_adapter(file: Path, content: dict[str, Any]) -> None:
 _CHECKS = {
     "config.json": _check_config,
     "tokenizer_config.json": _check_tokenizer,
-    "model.safetensors.index.json": lambda file, _: parts(file),
+    "model.safetensors.index.json": lambda file, _: weight_files(file),
     "adapter_config.json": _check_adapter,
 }

@@ -31,7 +31,9 @@ def prefix(network: Any, found: dict[str, Any]) -> str | None:
     return None
 
 
-def check(network: Any, found: dict[str, Any], *, new: Collection[str], full: bool, head: list[str], path: str) -> None:
+def check_missing(
+    network: Any, found: dict[str, Any], *, new: Collection[str], full: bool, head: list[str], path: str
+) -> None:
     """Raise UserError if random weights would stay untrained, or if the file has weights that the network lacks.
 
     Args:

@@ -89,9 +89,9 @@ def sentence(best: Group, other: Group, metric: config.Score, *, confidence: flo
     """Say whether the best group differs from another one in a metric, and whether other seeds may change this."""
     apart = other.below[metric]
     noise = apart.p_holm > 1 - confidence
-    above, told = ("below", _turned(apart)) if apart.value < 0 and not noise else ("above", apart)
-    points = f"{_points(told.value)} points of {metric.value}"
-    bounds = f"{confidence * 100:g} % {_points(told.low)} to {_points(told.high)}, {_chance(told.p_holm)}"
+    above, shown = ("below", _turned(apart)) if apart.value < 0 and not noise else ("above", apart)
+    points = f"{_points(shown.value)} points of {metric.value}"
+    bounds = f"{confidence * 100:g} % {_points(shown.low)} to {_points(shown.high)}, {_chance(shown.p_holm)}"
     if noise:
         return f"{best.name} and {other.name} are within noise: {points} ({bounds})"
     seeds = ""
@@ -104,17 +104,17 @@ def sentence(best: Group, other: Group, metric: config.Score, *, confidence: flo
 def notes(found: Comparison) -> list[str]:
     """Return notes that explain the numbers, and the runs that were left out."""
     settings = found.settings
-    told = [
+    lines = [
         f"± is the standard deviation between runs, [ ] the {settings.confidence * 100:g} % interval over the rows, of "
         f"{settings.samples:,} bootstrap samples."
     ]
     if len(found.groups) > 1:
         holm = f", corrected by Holm's method for {len(found.groups) - 1} comparisons" if len(found.groups) > 2 else ""
-        told.append(
+        lines.append(
             f"Differences are to the best group over the same rows (paired bootstrap{holm}): p tells whether other "
             "texts could turn them. Whether other seeds could is told from three seeds each (Welch's t-test)."
         )
-    return told + [f"Left out: {why}." for why in found.left_out]
+    return lines + [f"Left out: {why}." for why in found.left_out]
 
 
 def _turned(apart: Difference) -> Difference:

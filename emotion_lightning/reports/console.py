@@ -20,7 +20,9 @@ PROTOCOL_METRICS = {
 }
 
 
-def show(split: str, scores: dict[str, Any], *, protocol: str, floors: dict[str, dict[str, Any]] | None = None) -> None:
+def show_scores(
+    split: str, scores: dict[str, Any], *, protocol: str, floors: dict[str, dict[str, Any]] | None = None
+) -> None:
     """Print the scores of a split.
 
     Args:
@@ -64,7 +66,7 @@ def show(split: str, scores: dict[str, Any], *, protocol: str, floors: dict[str,
         )
 
 
-def markdown(split: str, scores: dict[str, Any]) -> str:
+def scores_markdown(split: str, scores: dict[str, Any]) -> str:
     """Return the scores of a split with each threshold protocol as a Markdown table."""
     lines = [f"| {split} | " + " | ".join(PROTOCOL_METRICS.values()) + " |", "|---|" + "---|" * len(PROTOCOL_METRICS)]
     for name in ("fixed", "global", "per_label"):
@@ -115,7 +117,7 @@ def show_export(found: dict[str, Any]) -> None:
     for form in found["weights"]:
         table.add_row(
             form["name"],
-            "" if form["bytes"] is None else _size(form["bytes"]),
+            "" if form["bytes"] is None else _bytes(form["bytes"]),
             "" if form["texts_per_second"] is None else f"{form['texts_per_second']:,.0f}",
             "" if form["from_run"] is None else f"{form['from_run']:.1g}",
             *[f"{form[name]:.3f}" if name in form else "" for name in ("f1_macro", "f1_micro", "jaccard")],
@@ -134,7 +136,7 @@ def show_export(found: dict[str, Any]) -> None:
         )
 
 
-def _size(count: int) -> str:
+def _bytes(count: int) -> str:
     """Format a number of bytes in kB, MB or GB; adapters take kilobytes, base models gigabytes.
 
     >>> [_size(count) for count in (0, 30_408, 23_700_000, 5_012_000_000)]

@@ -24,7 +24,7 @@ _SHIFT = 3.0
 
 
 @dataclass
-class Split:
+class SplitFacts:
     """Facts about one split.
 
     Attributes:
@@ -68,13 +68,13 @@ class Split:
         """Return the length in tokens that this fraction of the texts does not exceed."""
         return int(np.quantile(self.lengths, share, method="higher"))
 
-    def cut(self, max_tokens: int) -> float:
+    def truncated(self, max_tokens: int) -> float:
         """Return the fraction of texts that are longer than max_tokens."""
         return float((self.lengths > max_tokens).mean())
 
 
 @dataclass
-class DataCard:
+class DataFacts:
     """Facts about a dataset.
 
     Attributes:
@@ -93,7 +93,7 @@ class DataCard:
 
     data: dict[str, Any]
     labels: list[str]
-    splits: list[Split]
+    splits: list[SplitFacts]
     hashes: dict[str, str]
     overlaps: list[overlap.Overlap]
     together: np.ndarray
@@ -104,12 +104,12 @@ class DataCard:
     examples: dict[str, list[tuple[str, list[str]]]]
 
     @property
-    def train(self) -> Split:
+    def train(self) -> SplitFacts:
         """The training split."""
         return self.splits[0]
 
     @property
-    def labelled(self) -> list[Split]:
+    def labelled(self) -> list[SplitFacts]:
         """The splits that have labels."""
         return [split for split in self.splits if split.counts is not None]
 
@@ -120,11 +120,13 @@ class DataCard:
         return int(-(-np.quantile(lengths, 1 - _CUT, method="higher") // 8) * 8)
 
     @property
-    def cut(self) -> float:
+    def truncated(self) -> float:
         """Fraction of all texts that max_tokens truncates."""
-        return sum(split.cut(self.max_tokens) * split.rows for split in self.splits) / sum(s.rows for s in self.splits)
+        return sum(split.truncated(self.max_tokens) * split.rows for split in self.splits) / sum(
+            s.rows for s in self.splits
+        )
 
-    def shift(self, split: Split) -> np.ndarray:
+    def shift(self, split: SplitFacts) -> np.ndarray:
         """Return the difference of a split's label rates from those of train, in standard errors, [label]."""
         assert self.train.counts is not None and split.counts is not None
         pooled = (self.train.counts + split.counts) / (self.train.rows + split.rows)
@@ -133,7 +135,7 @@ class DataCard:
 
     def given(self) -> np.ndarray:
         """Return the fraction of train rows with label i that also have label j, [i, j]; NaN if no row has label i."""
-        return labels.given(self.together)
+        return labels.given_labels(self.together)
 
     def findings(self) -> list[str]:
         """Return sentences about what needs attention in the data."""
@@ -141,13 +143,13 @@ class DataCard:
 
     def _length_findings(self) -> list[str]:
         longest = max(int(split.lengths.max()) for split in self.splits)
-        if self.cut > _CUT:
+        if self.truncated > _CUT:
             return [
-                f"data.max_tokens={self.max_tokens} cuts {self.cut:.1%} of the texts; {self.suggested_tokens} would "
-                f"cut hardly any, and the longest has {longest:,} tokens."
+                f"data.max_tokens={self.max_tokens} cuts {self.truncated:.1%} of the texts; {self.suggested_tokens} "
+                f"would cut hardly any, and the longest has {longest:,} tokens."
             ]
         if longest > self.max_tokens:
-            return [f"data.max_tokens={self.max_tokens} cuts hardly any text ({self.cut:.2%})."]
+            return [f"data.max_tokens={self.max_tokens} cuts hardly any text ({self.truncated:.2%})."]
         return [f"data.max_tokens={self.max_tokens} cuts no text; the longest has {longest:,} tokens."]
 
     def _repeat_findings(self) -> list[str]:
@@ -198,7 +200,7 @@ class DataCard:
             "hashes": self.hashes,
             "tokenizer": self.tokenizer,
             "clean": self.clean,
-            "max_tokens": {"value": self.max_tokens, "cut": self.cut, "suggested": self.suggested_tokens},
+            "max_tokens": {"value": self.max_tokens, "cut": self.truncated, "suggested": self.suggested_tokens},
             "splits": {split.name: self._plain_split(split) for split in self.splits},
             "overlaps": [
                 {"splits": [o.first, o.second], "rows": [len(o.positions), o.count], "same_labels": o.same_labels}
@@ -209,7 +211,7 @@ class DataCard:
             "findings": self.findings(),
         }
 
-    def _plain_split(self, split: Split) -> dict[str, Any]:
+    def _plain_split(self, split: SplitFacts) -> dict[str, Any]:
         numbers = {
             "rows": split.rows,
             "sha256": split.hash,
@@ -217,7 +219,7 @@ class DataCard:
                 "mean": float(split.lengths.mean()),
                 **{f"p{share}": split.quantile(share / 100) for share in (50, 95, 99)},
                 "max": int(split.lengths.max()),
-                "cut": split.cut(self.max_tokens),
+                "cut": split.truncated(self.max_tokens),
             },
             "duplicates": split.duplicates,
             "conflicting": split.conflicting,
@@ -238,10 +240,10 @@ class DataCard:
         }
 
 
-def build(
+def describe_data(
     corpus: Corpus, tokenizer: Any, *, data: config.Batches, weighted: config.Loss, shown: dict[str, Any],
     examples: int, seed: int, tokenizer_name: str,
-) -> DataCard:  # fmt: skip
+) -> DataFacts:  # fmt: skip
     """Collect the facts about a corpus.
 
     Args:
@@ -257,12 +259,12 @@ def build(
     splits = [_split(name, rows, tokenizer, data) for name, rows in corpus.splits.items()]
     train = corpus.splits["train"]
     assert train.targets is not None and splits[0].counts is not None
-    return DataCard(
+    return DataFacts(
         data=shown,
         labels=corpus.labels,
         splits=splits,
         hashes=corpus.hashes,
-        overlaps=overlap.between(corpus, clean=data.clean),
+        overlaps=overlap.find_overlap(corpus, clean=data.clean),
         together=(train.targets.T @ train.targets).round().astype(int),
         weights=_weights(weighted, splits[0].counts, splits[0].rows),
         max_tokens=data.max_tokens,
@@ -272,9 +274,9 @@ def build(
     )
 
 
-def _split(name: str, rows: Rows, tokenizer: Any, data: config.Batches) -> Split:
+def _split(name: str, rows: Rows, tokenizer: Any, data: config.Batches) -> SplitFacts:
     again, conflicting = overlap.duplicates(rows, clean=data.clean)
-    return Split(
+    return SplitFacts(
         name=name,
         rows=len(rows),
         hash=rows.sha256(),

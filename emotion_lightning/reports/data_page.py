@@ -5,37 +5,37 @@ from typing import TYPE_CHECKING, Any
 from emotion_lightning.reports import pages
 
 if TYPE_CHECKING:
-    from emotion_lightning.reports.data_facts import DataCard
+    from emotion_lightning.reports.data_facts import DataFacts
 
 
-def markdown(card: "DataCard", numbers: dict[str, str] | None = None) -> str:
+def markdown(facts: "DataFacts", numbers: dict[str, str] | None = None) -> str:
     """Return the report as Markdown; it refers to charts in pictures/."""
-    return pages.text("data_card", _content(card, numbers))
+    return pages.render_markdown("data_card", _content(facts, numbers))
 
 
-def html(card: "DataCard", pictures: dict[str, pages.Picture], numbers: dict[str, str] | None = None) -> str:
+def html(facts: "DataFacts", pictures: dict[str, pages.Picture], numbers: dict[str, str] | None = None) -> str:
     """Return the report as a self-contained HTML page."""
-    return pages.page("data_card", _content(card, numbers), pictures)
+    return pages.render_page("data_card", _content(facts, numbers), pictures)
 
 
-def sections(card: "DataCard", numbers: dict[str, str] | None = None) -> list[pages.Section]:
+def sections(facts: "DataFacts", numbers: dict[str, str] | None = None) -> list[pages.Section]:
     """Return the tables and charts; `numbers` replaces label names that charts could not draw."""
-    return [*pages.by_number(numbers or {}), _splits(card), _labels(card), *_pictures(), _weights(card)]
+    return [*pages.by_number(numbers or {}), _splits(facts), _labels(facts), *_pictures(), _weights(facts)]
 
 
-def _content(card: "DataCard", numbers: dict[str, str] | None) -> dict[str, Any]:
-    chosen = {name: value for name, value in card.data.items() if value not in (None, [], False)}
+def _content(facts: "DataFacts", numbers: dict[str, str] | None) -> dict[str, Any]:
+    chosen = {name: value for name, value in facts.data.items() if value not in (None, [], False)}
     return {
-        "title": card.data["option"],
+        "title": facts.data["option"],
         "settings": ", ".join(f"{name}={value}" for name, value in chosen.items() if name != "option"),
-        "facts": pages.facts(card),
-        "findings": card.findings(),
-        "sections": sections(card, numbers),
-        "examples": card.examples,
+        "facts": pages.main_facts(facts),
+        "findings": facts.findings(),
+        "sections": sections(facts, numbers),
+        "examples": facts.examples,
     }
 
 
-def _splits(card: "DataCard") -> pages.Section:
+def _splits(facts: "DataFacts") -> pages.Section:
     rows = [
         [
             split.name,
@@ -45,31 +45,31 @@ def _splits(card: "DataCard") -> pages.Section:
             f"{split.lengths.mean():.1f}",
             *[f"{split.quantile(share):,}" for share in (0.5, 0.95, 0.99)],
             f"{int(split.lengths.max()):,}",
-            f"{split.cut(card.max_tokens):.2%}",
+            f"{split.truncated(facts.max_tokens):.2%}",
             f"{split.duplicates:,}",
             split.hash[:12],
         ]
-        for split in card.splits
+        for split in facts.splits
     ]
     columns = ["split", "rows", "labels/row", "no label", "tokens: mean", "median", "95 %", "99 %", "max",
-               f"cut at {card.max_tokens}", "repeated texts", "sha256"]  # fmt: skip
-    files = "; ".join(f"{name} sha256 {value}" for name, value in card.hashes.items())
-    note = f"Tokens of {card.tokenizer}, special ones included. The hash is of ids, texts and labels. Read: {files}."
+               f"cut at {facts.max_tokens}", "repeated texts", "sha256"]  # fmt: skip
+    files = "; ".join(f"{name} sha256 {value}" for name, value in facts.hashes.items())
+    note = f"Tokens of {facts.tokenizer}, special ones included. The hash is of ids, texts and labels. Read: {files}."
     return pages.Section("Splits", note, columns=columns, rows=rows)
 
 
-def _labels(card: "DataCard") -> pages.Section:
+def _labels(facts: "DataFacts") -> pages.Section:
     columns = ["label"]
-    for split in card.labelled:
-        columns += [split.name, "%"] + (["shift"] if split is not card.train else [])
+    for split in facts.labelled:
+        columns += [split.name, "%"] + (["shift"] if split is not facts.train else [])
     rows = []
-    for i, name in enumerate(card.labels):
+    for i, name in enumerate(facts.labels):
         row = [name]
-        for split in card.labelled:
+        for split in facts.labelled:
             assert split.counts is not None
             row += [f"{split.counts[i]:,}", f"{100 * split.rates[i]:.2f}"]
-            if split is not card.train:
-                row.append(f"{card.shift(split)[i]:+.1f}")
+            if split is not facts.train:
+                row.append(f"{facts.shift(split)[i]:+.1f}")
         rows.append(row)
     note = (
         "Rows that have the label and their share. Shift: how far the share is from that of train, in standard errors; "
@@ -90,7 +90,7 @@ def _pictures() -> list[pages.Section]:
     ]
 
 
-def _weights(card: "DataCard") -> pages.Section:
-    rows = [[name, *(f"{card.weights[kind][i]:.2f}" for kind in card.weights)] for i, name in enumerate(card.labels)]
+def _weights(facts: "DataFacts") -> pages.Section:
+    rows = [[name, *(f"{facts.weights[kind][i]:.2f}" for kind in facts.weights)] for i, name in enumerate(facts.labels)]
     note = "How much a positive counts against a negative, by the settings of loss=weighted_bce."
-    return pages.Section("Positive weights", note, columns=["label", *card.weights], rows=rows)
+    return pages.Section("Positive weights", note, columns=["label", *facts.weights], rows=rows)

@@ -9,7 +9,7 @@ from emotion_lightning.config import redaction
 from emotion_lightning.runs.plain_text import excerpt, markdown_cell, markdown_line
 
 if TYPE_CHECKING:
-    from emotion_lightning.reports.data_facts import DataCard
+    from emotion_lightning.reports.data_facts import DataFacts
 
 
 @dataclass
@@ -69,12 +69,12 @@ class Picture:
     spots: list[Spot] = field(default_factory=list)
 
 
-def text(name: str, content: dict[str, Any]) -> str:
+def render_markdown(name: str, content: dict[str, Any]) -> str:
     """Render a Markdown page from the template `name`, with secrets redacted."""
     return redaction.values_of_environment(_environment(escape=False).get_template(f"{name}.md.j2").render(content))
 
 
-def page(name: str, content: dict[str, Any], pictures: dict[str, Picture]) -> str:
+def render_page(name: str, content: dict[str, Any], pictures: dict[str, Picture]) -> str:
     """Render a self-contained HTML page from the template `name`, with secrets redacted."""
     encoded = {
         name: {"png": base64.b64encode(picture.png).decode(), "spots": picture.spots}
@@ -84,15 +84,15 @@ def page(name: str, content: dict[str, Any], pictures: dict[str, Picture]) -> st
     return redaction.values_of_environment(made)
 
 
-def facts(card: "DataCard") -> list[tuple[str, str]]:
+def main_facts(facts: "DataFacts") -> list[tuple[str, str]]:
     """Return the main facts about a dataset as pairs of name and value."""
-    train = card.train
+    train = facts.train
     return [
-        ("rows: " + " / ".join(split.name for split in card.splits), " / ".join(f"{s.rows:,}" for s in card.splits)),
-        ("labels", f"{len(card.labels)}"),
+        ("rows: " + " / ".join(split.name for split in facts.splits), " / ".join(f"{s.rows:,}" for s in facts.splits)),
+        ("labels", f"{len(facts.labels)}"),
         ("labels in a row of train", f"{train.cardinality:.2f}"),
         ("of train without a label", f"{train.without_label:.1%}"),
-        (f"tokens in 95 % of the texts ({card.tokenizer})", f"≤ {train.quantile(0.95)}"),
+        (f"tokens in 95 % of the texts ({facts.tokenizer})", f"≤ {train.quantile(0.95)}"),
     ]
 
 

@@ -48,7 +48,7 @@ class Mistake:
 
 
 @dataclass
-class RunCard:
+class RunFacts:
     """Facts about a finished run on one split.
 
     Attributes:
@@ -142,7 +142,7 @@ class RunCard:
     def given(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the fraction of rows with label i that also have label j, [i, j], for gold and predicted labels."""
         gold, predicted = (part.astype(int) for part in (self.truth, self.decisions))
-        return labels.given(gold.T @ gold), labels.given(predicted.T @ predicted)
+        return labels.given_labels(gold.T @ gold), labels.given_labels(predicted.T @ predicted)
 
     def mistakes(self, count: int = 30) -> list[Mistake]:
         """Return the rows with the largest loss, the largest first."""

@@ -16,7 +16,7 @@ from emotion_lightning.evaluation.thresholds import ORACLE, PROTOCOLS
 from emotion_lightning.reports import pages
 from emotion_lightning.reports.console import PROTOCOL_METRICS
 from emotion_lightning.reports.pages import Section
-from emotion_lightning.reports.run_facts import RunCard
+from emotion_lightning.reports.run_facts import RunFacts
 from emotion_lightning.runs import bounded_files, run_folder
 
 log = logging.getLogger(__name__)
@@ -31,15 +31,15 @@ class Report:
     Attributes:
         pictures: files of the charts by name.
         page: HTML for the logger, without texts of the dataset unless the settings allow them.
-        card: the facts shown in the report.
+        facts: the facts shown in the report.
     """
 
     pictures: dict[str, Path]
     page: str
-    card: RunCard
+    facts: RunFacts
 
 
-def write(
+def write_run_report(
     folder: Path,
     settings: config.Train,
     rows: dict[str, Rows],
@@ -47,7 +47,7 @@ def write(
     split: str,
     scored: Rows,
     probabilities: Tensor,
-    cut: Tensor,
+    threshold: Tensor,
     protocol: str,
     labels: list[str],
     metrics: dict[str, Any],
@@ -64,7 +64,7 @@ def write(
         split: name of the split that is shown.
         scored: rows of `split`.
         probabilities: of these rows, [row, label].
-        cut: thresholds of `protocol`, [label].
+        threshold: thresholds of `protocol`, [label].
         protocol: name of the threshold protocol that makes the decisions.
         labels: label names.
         metrics: future content of metrics.json.
@@ -74,8 +74,8 @@ def write(
         The report for the logger; None if an error occurred.
     """
 
-    def facts() -> RunCard:
-        return RunCard(
+    def collected() -> RunFacts:
+        return RunFacts(
             settings=settings,
             metrics=metrics,
             history=run_folder.read_history(folder / run_folder.HISTORY),
@@ -83,46 +83,46 @@ def write(
             split=split,
             rows=scored,
             probabilities=probabilities.double().numpy(),
-            thresholds=cut.double().numpy(),
+            thresholds=threshold.double().numpy(),
             protocol=protocol,
             train_rows=len(rows["train"]),
             test_rows=len(rows.get("test", ())),
         )
 
-    return _write(folder, facts, lambda card, pictures: _content(card, folder, pictures), sends_texts=sends_texts)
+    return _write(folder, collected, lambda facts, pictures: _content(facts, folder, pictures), sends_texts=sends_texts)
 
 
-def write_scored(folder: Path, card: RunCard, *, title: str, made: str, line: str) -> None:
+def write_evaluation_report(folder: Path, facts: RunFacts, *, title: str, made: str, line: str) -> None:
     """Write report.html and pictures/ for the evaluation of a finished run; an error is logged as a warning.
 
     Args:
         folder: of the evaluation.
-        card: facts about the run on the evaluated rows.
+        facts: facts about the run on the evaluated rows.
         title: title of the report.
         made: line below the title that says when and how the report was made.
         line: the command line.
     """
 
-    def content(card: RunCard, pictures: Sequence[str]) -> dict[str, Any]:
+    def content(facts: RunFacts, pictures: Sequence[str]) -> dict[str, Any]:
         return {
             "title": title,
             "made": made,
-            "facts": _facts(card),
+            "facts": _facts(facts),
             "command": line,
-            "chosen": f"Thresholds and calibration are those of the run; {card.protocol} thresholds decide.",
-            "sections": [_protocols(card), _other_scores(card), *_pictures(card, pictures)],
-            "split": card.split,
-            "mistakes": card.mistakes(),
+            "chosen": f"Thresholds and calibration are those of the run; {facts.protocol} thresholds decide.",
+            "sections": [_protocols(facts), _other_scores(facts), *_pictures(facts, pictures)],
+            "split": facts.split,
+            "mistakes": facts.mistakes(),
             "settings": "",
         }
 
-    _write(folder, lambda: card, content, sends_texts=True)
+    _write(folder, lambda: facts, content, sends_texts=True)
 
 
 def _write(
     folder: Path,
-    facts: Callable[[], RunCard],
-    content: Callable[[RunCard, Sequence[str]], dict[str, Any]],
+    collected: Callable[[], RunFacts],
+    content: Callable[[RunFacts, Sequence[str]], dict[str, Any]],
     *,
     sends_texts: bool,
 ) -> Report | None:
@@ -130,7 +130,7 @@ def _write(
 
     Args:
         folder: where report.html and pictures/ are written.
-        facts: returns what the report shows.
+        collected: returns what the report shows.
         content: returns the variables of the template, from the facts and the names of the charts.
         sends_texts: whether the page for the logger contains texts of the dataset.
 
@@ -142,33 +142,33 @@ def _write(
         from emotion_lightning.reports.charts import names
         from emotion_lightning.reports.charts import run as run_charts
 
-        card = facts()
-        pictures = {name: charts.picture(figure) for name, figure in run_charts.pictures(card).items()}
-        shown = content(card, list(pictures)) | {"numbers": names.numbers(card.labels)}
-        page = pages.page("run_report", shown, pictures)
+        facts = collected()
+        pictures = {name: charts.picture(figure) for name, figure in run_charts.run_pictures(facts).items()}
+        shown = content(facts, list(pictures)) | {"numbers": names.numbers(facts.labels)}
+        page = pages.render_page("run_report", shown, pictures)
         # Texts are not sent to a logger unless the settings allow it, because many datasets may not be shared.
-        sent = page if sends_texts else pages.page("run_report", shown | {"mistakes": []}, pictures)
+        sent = page if sends_texts else pages.render_page("run_report", shown | {"mistakes": []}, pictures)
     except Exception as error:
         log.warning("%s is not written: %s: %s", run_folder.REPORT, type(error).__name__, error, exc_info=True)
         return None
     files = run_folder.write_report(folder, page, {name: picture.png for name, picture in pictures.items()})
-    return Report(files, sent, card)
+    return Report(files, sent, facts)
 
 
-def _content(card: RunCard, folder: Path, pictures: Sequence[str]) -> dict[str, Any]:
-    assert card.settings is not None
+def _content(facts: RunFacts, folder: Path, pictures: Sequence[str]) -> dict[str, Any]:
+    assert facts.settings is not None
     tree = run_folder.read_settings(folder)
     options = tree["options"]
     environment = bounded_files.read_json(folder / run_folder.ENVIRONMENT)["starts"]
     return {
         "title": f"{options['model']}, {options['peft']}, on {options['data']}",
         "made": _made(folder, environment),
-        "facts": _facts(card),
+        "facts": _facts(facts),
         "command": _command(environment[0]["command"]),
-        "chosen": _chosen(card.settings, options),
-        "sections": [_protocols(card), _other_scores(card), *_pictures(card, pictures)],
-        "split": card.split,
-        "mistakes": card.mistakes(),
+        "chosen": _chosen(facts.settings, options),
+        "sections": [_protocols(facts), _other_scores(facts), *_pictures(facts, pictures)],
+        "split": facts.split,
+        "mistakes": facts.mistakes(),
         "settings": (folder / run_folder.SETTINGS).read_text(encoding="utf-8"),
     }
 
@@ -213,21 +213,22 @@ def _chosen(settings: config.Train, options: dict[str, str]) -> str:
     return " · ".join([*(f"{name}={value}" for name, value in values.items()), f"{step} in an optimizer step"])
 
 
-def _facts(card: RunCard) -> list[tuple[str, str]]:
-    main = card.scores[card.protocol]
+def _facts(facts: RunFacts) -> list[tuple[str, str]]:
+    main = facts.scores[facts.protocol]
     scores = [
-        (f"{PROTOCOL_METRICS[name]}, {card.split}", f"{main[name]:.3f}") for name in ("f1_macro", "f1_micro", "jaccard")
+        (f"{PROTOCOL_METRICS[name]}, {facts.split}", f"{main[name]:.3f}")
+        for name in ("f1_macro", "f1_micro", "jaccard")
     ]
-    if card.settings is None:
-        return [*scores, ("rows", f"{card.scores['rows']:,}"), ("labels", f"{len(card.labels)}")]
-    cost = card.metrics["cost"]
-    rows = [card.train_rows, *[card.metrics[split]["rows"] for split in SPLITS if split in card.metrics]]
-    best = card.best()
+    if facts.settings is None:
+        return [*scores, ("rows", f"{facts.scores['rows']:,}"), ("labels", f"{len(facts.labels)}")]
+    cost = facts.metrics["cost"]
+    rows = [facts.train_rows, *[facts.metrics[split]["rows"] for split in SPLITS if split in facts.metrics]]
+    best = facts.best()
     return [
         *scores,
         ("rows: train / validation" + (" / test" if len(rows) > 2 else ""), " / ".join(f"{count:,}" for count in rows)),
-        ("labels", f"{len(card.labels)}"),
-        *([("best epoch", f"{best['epoch']:.0f} of {card.history[-1]['epoch']:.0f}")] if best else []),
+        ("labels", f"{len(facts.labels)}"),
+        *([("best epoch", f"{best['epoch']:.0f} of {facts.history[-1]['epoch']:.0f}")] if best else []),
         ("trained parameters", f"{cost['trainable_parameters']:,}"),
         ("of training", _duration(cost["train_seconds"])),
         ("texts a second in training", f"{cost['samples_per_second']:,.0f}"),
@@ -249,73 +250,73 @@ def _duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def _protocols(card: RunCard) -> Section:
+def _protocols(facts: RunFacts) -> Section:
     table = Section("Scores", columns=["thresholds", *PROTOCOL_METRICS.values()])
     for split in SPLITS:
-        if split not in card.metrics:
+        if split not in facts.metrics:
             continue
-        scores = card.metrics[split]
+        scores = facts.metrics[split]
         for protocol in (*PROTOCOLS, ORACLE):
             name = f"{split}, {protocol}"
             if protocol == ORACLE:
                 table.looks[len(table.rows)] = "aside"
                 name = f"{split}, {ORACLE} (fitted on itself)"
-            if protocol == card.protocol:
+            if protocol == facts.protocol:
                 table.looks[len(table.rows)] = "main"
                 name += " ●"
             table.rows.append([name, *[f"{scores[protocol][metric]:.3f}" for metric in PROTOCOL_METRICS]])
     table.note = (
-        f"● decides the prediction files. Global and per_label thresholds are fitted on {_fitted_on(card)}, the "
+        f"● decides the prediction files. Global and per_label thresholds are fitted on {_fitted_on(facts)}, the "
         "oracle's on the very rows that they are scored on: what perfect ones would bring, and no result. Gold "
         "labels/text: "
         + ", ".join(
-            f"{split} {card.metrics[split][card.protocol]['gold_cardinality']:.3f}"
+            f"{split} {facts.metrics[split][facts.protocol]['gold_cardinality']:.3f}"
             for split in SPLITS
-            if split in card.metrics
+            if split in facts.metrics
         )
         + "."
     )
-    if card.settings is not None and "test" not in card.metrics:
-        table.note += f" {_why_no_test(card)}"
+    if facts.settings is not None and "test" not in facts.metrics:
+        table.note += f" {_why_no_test(facts)}"
     return table
 
 
-def _fitted_on(card: RunCard) -> str:
-    return "validation" if card.settings is not None else "the run's own validation rows"
+def _fitted_on(facts: RunFacts) -> str:
+    return "validation" if facts.settings is not None else "the run's own validation rows"
 
 
-def _why_no_test(card: RunCard) -> str:
-    assert card.settings is not None
-    if not card.test_rows:
+def _why_no_test(facts: RunFacts) -> str:
+    assert facts.settings is not None
+    if not facts.test_rows:
         return "There is no test split."
-    if not card.settings.score_test:
-        return f"The {card.test_rows:,} rows of test were left out (score_test=false)."
-    return f"The {card.test_rows:,} rows of test have no labels: they are predicted, not scored."
+    if not facts.settings.score_test:
+        return f"The {facts.test_rows:,} rows of test were left out (score_test=false)."
+    return f"The {facts.test_rows:,} rows of test have no labels: they are predicted, not scored."
 
 
-def _other_scores(card: RunCard) -> Section:
+def _other_scores(facts: RunFacts) -> Section:
     names = {"map": "mAP", "lrap": "LRAP", "loss": "loss", "ece": "ECE", "brier": "Brier"}
     rows = [
-        [split, *[f"{card.metrics[split][name]:.4f}" for name in names], card.metrics[split]["probabilities"]]
+        [split, *[f"{facts.metrics[split][name]:.4f}" for name in names], facts.metrics[split]["probabilities"]]
         for split in SPLITS
-        if split in card.metrics
+        if split in facts.metrics
     ]
     note = "What needs no thresholds. Raw probabilities of a weighted loss are too high on purpose."
     return Section("Rankings and calibration", note, columns=["split", *names.values(), "probabilities"], rows=rows)
 
 
-def _pictures(card: RunCard, drawn: Sequence[str]) -> list[Section]:
+def _pictures(facts: RunFacts, drawn: Sequence[str]) -> list[Section]:
     scored = [
         [
-            card.labels[label],
+            facts.labels[label],
             f"{values['support']:,}",
             *[f"{values[name]:.3f}" for name in ("precision", "recall", "f1", "threshold")],
-            f"{curve.average:.3f}" if (curve := card.curve(label)) else "–",
+            f"{curve.average:.3f}" if (curve := facts.curve(label)) else "–",
         ]
-        for label in card.by_support()
-        if (values := card.of_label(label))
+        for label in facts.by_support()
+        if (values := facts.of_label(label))
     ]
-    monitor = card.settings.callbacks.monitor if card.settings else ""
+    monitor = facts.settings.callbacks.monitor if facts.settings else ""
     sections = [
         Section(
             "Learning curves",
@@ -325,12 +326,12 @@ def _pictures(card: RunCard, drawn: Sequence[str]) -> list[Section]:
         ),
         Section(
             "Labels",
-            f"With {card.protocol} thresholds; the most frequent label first, beside its name the rows of {card.split} "
-            "that have it.",
+            f"With {facts.protocol} thresholds; the most frequent label first, beside its name the rows of "
+            f"{facts.split} that have it.",
             ["label_scores"],
             ["label", "support", "precision", "recall", "F1", "threshold", "average precision"],
             scored,
-            slider=_slider(card),
+            slider=_slider(facts),
         ),
         Section(
             "Precision and recall",
@@ -347,7 +348,7 @@ def _pictures(card: RunCard, drawn: Sequence[str]) -> list[Section]:
         Section("Probabilities", "The further apart the two are, the better a label is told.", ["probabilities"]),
         Section(
             "Labels that go together",
-            f"Of the rows of {card.split} with the label at the left, the share that has the label below too, in gold "
+            f"Of the rows of {facts.split} with the label at the left, the share that has the label below too, in gold "
             "and as predicted. Grey: no row has the label.",
             ["co_occurrence"],
         ),
@@ -358,21 +359,21 @@ def _pictures(card: RunCard, drawn: Sequence[str]) -> list[Section]:
 _STEPS = 100
 
 
-def _slider(card: RunCard) -> dict[str, Any]:
+def _slider(facts: RunFacts) -> dict[str, Any]:
     """Return the counts from which page.js recomputes the table of labels for each threshold of a grid from 0 to 1."""
     right, wrong, jaccard = [], [], []
     for step in range(_STEPS + 1):
-        decided = card.probabilities > step / _STEPS
-        both = decided & card.truth
+        decided = facts.probabilities > step / _STEPS
+        both = decided & facts.truth
         right.append(both.sum(axis=0))
-        wrong.append((decided & ~card.truth).sum(axis=0))
-        shared, either = both.sum(axis=1), (decided | card.truth).sum(axis=1)
+        wrong.append((decided & ~facts.truth).sum(axis=0))
+        shared, either = both.sum(axis=1), (decided | facts.truth).sum(axis=1)
         jaccard.append(float(np.where(either > 0, shared / np.maximum(either, 1), 1.0).mean()))
-    gold = card.truth.sum(axis=0)
+    gold = facts.truth.sum(axis=0)
     return {
         "steps": _STEPS,
         "columns": [2, 3, 4, 5],
-        "rows": len(card.rows),
+        "rows": len(facts.rows),
         "jaccard": [round(value, 6) for value in jaccard],
         "labels": [
             {
@@ -380,6 +381,6 @@ def _slider(card: RunCard) -> dict[str, Any]:
                 "right": [int(counts[label]) for counts in right],
                 "wrong": [int(counts[label]) for counts in wrong],
             }
-            for label in card.by_support()
+            for label in facts.by_support()
         ],
     }

@@ -42,7 +42,7 @@ their own checksums. model/ and base/ have their own SHA256SUMS.
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](\S.*)")
 
 
-def write(folder: Path, files: Iterable[str] | None = None, *, coming: dict[str, bytes] | None = None) -> None:
+def write_hashes(folder: Path, files: Iterable[str] | None = None, *, coming: dict[str, bytes] | None = None) -> None:
     """Write SHA256SUMS of a folder.
 
     Args:
@@ -56,7 +56,7 @@ def write(folder: Path, files: Iterable[str] | None = None, *, coming: dict[str,
         files = [place.as_posix() for place in places if not any(part.startswith(".") for part in place.parts)]
     sums = {name: digest(folder / name) for name in files if name != NAME}
     sums |= {name: hashlib.sha256(content).hexdigest() for name, content in (coming or {}).items()}
-    write_bytes(folder / NAME, text(sums).encode())
+    write_bytes(folder / NAME, hashes_text(sums).encode())
 
 
 def finish_run(folder: Path, metrics: Any) -> None:
@@ -69,11 +69,11 @@ def finish_run(folder: Path, metrics: Any) -> None:
     content = as_json(metrics)
     files = [file for pattern in _OF_RUN for file in folder.glob(pattern) if file.is_file() and file.name[0] != "."]
     places = [file.relative_to(folder).as_posix() for file in files]
-    write(folder, places, coming={run_folder.METRICS: content})
+    write_hashes(folder, places, coming={run_folder.METRICS: content})
     write_bytes(folder / run_folder.METRICS, content)
 
 
-def text(sums: dict[str, str]) -> str:
+def hashes_text(sums: dict[str, str]) -> str:
     """The content of SHA256SUMS: one line with SHA-256 and path for each file, sorted by path."""
     return "".join(f"{sums[name]}  {name}\n" for name in sorted(sums))
 
@@ -84,7 +84,7 @@ def digest(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def check(folder: Path, *patterns: str) -> None:
+def check_hashes(folder: Path, *patterns: str) -> None:
     """Compare files with their checksums; does nothing without SHA256SUMS or if EMOTION_LIGHTNING_SKIP_HASHES=1.
 
     Args:
@@ -96,7 +96,7 @@ def check(folder: Path, *patterns: str) -> None:
     """
     if os.environ.get(SKIP) == "1" or not (folder / NAME).exists():
         return
-    for name, expected in read(folder / NAME).items():
+    for name, expected in read_hashes(folder / NAME).items():
         file = folder / name
         # The code that needs a missing file reports it.
         if any(Path(name).match(pattern) for pattern in patterns) and file.exists():
@@ -108,28 +108,28 @@ def check(folder: Path, *patterns: str) -> None:
                 )
 
 
-def check_run(folder: Path, *patterns: str) -> None:
-    """Call `check` for a finished run; if the run has no SHA256SUMS, log that once.
+def check_run_hashes(folder: Path, *patterns: str) -> None:
+    """Call `check_hashes` for a finished run; if the run has no SHA256SUMS, log that once.
 
     An unfinished run is not checked, because its files still change.
     """
     if (folder / run_folder.METRICS).is_file():
-        check(folder, *patterns)
-        tell_unlisted(folder)
+        check_hashes(folder, *patterns)
+        log_unlisted(folder)
 
 
-def tell_unlisted(folder: Path) -> None:
+def log_unlisted(folder: Path) -> None:
     """Log, once for each run, that a folder has no SHA256SUMS."""
     if not (folder / NAME).exists():
-        _tell_unlisted((folder.parent if folder.name == run_folder.MODEL else folder).resolve())
+        _log_unlisted((folder.parent if folder.name == run_folder.MODEL else folder).resolve())
 
 
 @functools.cache
-def _tell_unlisted(folder: Path) -> None:
+def _log_unlisted(folder: Path) -> None:
     log.info("%s has no %s, so files that changed since it was written are not noticed.", folder, NAME)
 
 
-def read(file: Path) -> dict[str, str]:
+def read_hashes(file: Path) -> dict[str, str]:
     """Read SHA256SUMS: SHA-256 by path.
 
     Raises:

@@ -26,7 +26,7 @@ class _Drop(logging.Filter):
         return not any(text in record.getMessage() for text in _SAID)
 
 
-def libraries() -> None:
+def quiet_libraries() -> None:
     """Silence the listed messages, and messages below WARNING of Lightning; other warnings are still shown."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -42,7 +42,7 @@ def libraries() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def requests() -> None:
+def quiet_requests() -> None:
     """Silence the HTTP library of the hub client, which logs every request."""
     for name in ("httpx", "httpx2"):
         logging.getLogger(name).setLevel(logging.WARNING)

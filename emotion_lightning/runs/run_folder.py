@@ -49,24 +49,24 @@ _CHOOSE_ROWS = {"data"} | {
 """Settings whose change selects other rows or splits than those of the earlier run."""
 
 
-def resume(folder: Path) -> str:
+def resume_command(folder: Path) -> str:
     """The command that resumes a run, quoted for a shell."""
     return shlex.join(["python", "-m", "emotion_lightning.train", f"resume={folder}"])
 
 
-def several(run: str) -> list[str]:
+def expand_runs(run: str) -> list[str]:
     """The runs that a setting names: one folder, a list `[A,B,C]`, or a folder of finished runs such as a multirun."""
-    named = listed(run)
+    named = parse_list(run)
     if named != [run]:
-        return [one for part in named for one in several(part)]
+        return [one for part in named for one in expand_runs(part)]
     folder = Path(run).expanduser()
-    jobs = sorted(folder.glob(f"*/{METRICS}"), key=lambda metrics: by_number(metrics.parent))
+    jobs = sorted(folder.glob(f"*/{METRICS}"), key=lambda metrics: by_job_number(metrics.parent))
     if (folder / SETTINGS).exists() or not jobs:
         return [run]
     return [str(metrics.parent) for metrics in jobs]
 
 
-def listed(run: str) -> list[str]:
+def parse_list(run: str) -> list[str]:
     r"""The items of a list `[A,B,C]`; any other text, or the name of an existing path, is a list with one item.
 
     An item that contains a comma must be quoted.
@@ -84,21 +84,21 @@ _ITEM = re.compile(r"""\s*(?:'([^']*)'|"([^"]*)"|([^,]*))\s*(?:,|$)""")
 """One item of a list, quoted or not."""
 
 
-def as_list(runs: Sequence[str]) -> str:
-    """Several runs as the value of one setting, which `listed` can parse."""
+def format_list(runs: Sequence[str]) -> str:
+    """Several runs as the value of one setting, which `parse_list` can parse."""
     return "[" + ",".join(run if "," not in run else f'"{run}"' if "'" in run else f"'{run}'" for run in runs) + "]"
 
 
-def by_number(job: Path) -> tuple[int, str]:
+def by_job_number(job: Path) -> tuple[int, str]:
     """A sort key that puts the jobs of a multirun in the order of their numbers."""
     return (int(job.name) if job.name.isdigit() else -1, job.name)
 
 
-def refuse_used(folder: Path) -> None:
+def check_unused(folder: Path) -> None:
     """Raise UserError if a folder already holds a run: checkpoints or metrics.json."""
     if list((folder / CHECKPOINTS).glob("*.ckpt")) or (folder / METRICS).exists():
         raise UserError(
-            f"{folder} holds a run already. Go on in it with {resume(folder)}, or choose another hydra.run.dir."
+            f"{folder} holds a run already. Go on in it with {resume_command(folder)}, or choose another hydra.run.dir."
         )
 
 
@@ -124,9 +124,9 @@ def write_settings(folder: Path, settings: Any, options: dict[str, str]) -> dict
     Returns:
         The content of settings.yaml.
     """
-    tree = to_keep(settings, options)
+    tree = stored_form(settings, options)
     for name, value in stored_settings.leaves(schema.plain(settings)):
-        if is_path(name) and isinstance(value, str) and redaction.text(value, is_value=True) != value:
+        if is_path(name) and isinstance(value, str) and redaction.hide_secrets(value, is_value=True) != value:
             log.warning(
                 "%s holds a secret, without which it is kept: resume and evaluate will not find that place. Rename it, "
                 "or give the secret by other means.",
@@ -137,7 +137,7 @@ def write_settings(folder: Path, settings: Any, options: dict[str, str]) -> dict
     return tree
 
 
-def to_keep(settings: Any, options: dict[str, str]) -> dict[str, Any]:
+def stored_form(settings: Any, options: dict[str, str]) -> dict[str, Any]:
     """The content of settings.yaml: all settings with secrets redacted and absolute paths, and the chosen options."""
     tree = {"options": options, **redaction.settings(schema.plain(settings))}
     tree["data"] = absolute(tree["data"])
@@ -146,8 +146,8 @@ def to_keep(settings: Any, options: dict[str, str]) -> dict[str, Any]:
     if tree.get("distill", {}).get("answers"):
         tree["distill"]["answers"] = _absolute(tree["distill"]["answers"])
     if tree.get("distill", {}).get("runs"):
-        named = [_absolute(run) for run in listed(tree["distill"]["runs"])]
-        tree["distill"]["runs"] = named[0] if len(named) == 1 else as_list(named)
+        named = [_absolute(run) for run in parse_list(tree["distill"]["runs"])]
+        tree["distill"]["runs"] = named[0] if len(named) == 1 else format_list(named)
     return tree
 
 
@@ -166,7 +166,7 @@ def absolute(data: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def without_places(tree: Any) -> Any:
+def without_paths(tree: Any) -> Any:
     """A copy in which each absolute path, and each path that starts with ~, is only its last name.
 
     Paths of this machine are useless elsewhere, and may reveal the user's name.
@@ -175,9 +175,9 @@ def without_places(tree: Any) -> Any:
     {'path': 'my.csv', 'name': 'user/data', 'text': 'a/b'}
     """
     if isinstance(tree, dict):
-        return {without_places(name): without_places(value) for name, value in tree.items()}
+        return {without_paths(name): without_paths(value) for name, value in tree.items()}
     if isinstance(tree, list):
-        return [without_places(value) for value in tree]
+        return [without_paths(value) for value in tree]
     if isinstance(tree, str) and re.match(r"/[^/\n]+/[^/\n]|~|[A-Za-z]:[\\/]|\\\\", tree):
         return PureWindowsPath(tree).name  # splits at slashes and at backslashes
     return tree
@@ -197,7 +197,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     file = folder / SETTINGS
     if not file.exists():
         raise UserError(f"{folder} is not a run folder: it holds no {SETTINGS}.")
-    return stored_settings.checked(bounded_files.read_yaml(file), file)
+    return stored_settings.checked_settings(bounded_files.read_yaml(file), file)
 
 
 def settings_as_overrides(folder: Path, changed: list[str]) -> dict[str, Any]:
@@ -216,7 +216,7 @@ def settings_as_overrides(folder: Path, changed: list[str]) -> dict[str, Any]:
 
 
 def as_overrides(tree: dict[str, Any], changed: Sequence[str] = ()) -> dict[str, Any]:
-    """Settings by dotted name, options first, from the result of `to_keep`.
+    """Settings by dotted name, options first, from the result of `stored_form`.
 
     Args:
         tree: the settings.

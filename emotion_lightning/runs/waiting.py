@@ -1,6 +1,6 @@
 """Show a status line on the terminal while a command has not printed anything yet.
 
-A command loads libraries for seconds before its first message. The package calls `begin` before it imports anything
+A command loads libraries for seconds before its first message. The package calls `begin_status` before it imports anything
 else, so this module imports only modules that load fast.
 
 The line is written to standard error. The next status replaces it, and it is erased before anything else is printed.
@@ -31,13 +31,13 @@ _LIBRARIES = {
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-def begin() -> None:
+def begin_status() -> None:
     """Show the first status if this process runs a command of this package; do nothing in any other program."""
     global _line
     if command(sys.orig_argv) is None:
         return
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # Until `app.run` sets its own handler: without this, Ctrl-C during an import prints a long traceback.
+        # Until `app.run_command` sets its own handler: without this, Ctrl-C during an import prints a long traceback.
         signal.signal(signal.SIGINT, _stop)
     if sys.stderr is None or not sys.stderr.isatty():
         return
@@ -46,10 +46,10 @@ def begin() -> None:
     if slurm.is_first_process():
         _line = _Line(sys.stderr, overwrites=os.environ.get("TERM", "") not in ("", "dumb", "unknown"))
         sys.meta_path.insert(0, _finder)
-        says("Reading the settings")
+        show_status("Reading the settings")
 
 
-def says(what: str) -> None:
+def show_status(what: str) -> None:
     """Replace the status, if this process shows one.
 
     Args:
@@ -59,8 +59,8 @@ def says(what: str) -> None:
         _line.show(f"{what} ...")
 
 
-def end() -> None:
-    """Erase the status, before a progress bar or at the end of a command; `says` may show another one later."""
+def end_status() -> None:
+    """Erase the status, before a progress bar or at the end of a command; `show_status` may show another one later."""
     if _line is not None:
         _line.end()
     if _finder in sys.meta_path:
@@ -200,7 +200,7 @@ class _Finder:
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
         # importlib.util.find_spec only tests whether a library is installed; it does not import it.
         if name in _LIBRARIES and sys._getframe(2).f_globals.get("__name__") != "importlib.util":
-            says(f"{_LOADING}: {_LIBRARIES[name]}")
+            show_status(f"{_LOADING}: {_LIBRARIES[name]}")
 
 
 _LOADING = "Loading libraries, which takes some seconds"

@@ -20,7 +20,7 @@ from emotion_lightning.data import official
 from emotion_lightning.errors import UserError
 from emotion_lightning.inference import predictor
 from emotion_lightning.models import backbone
-from emotion_lightning.models.card import CARD, find_model_folder, read_card
+from emotion_lightning.models.metadata import METADATA, find_model_folder, read_metadata
 from emotion_lightning.runs import bounded_files, manifest, run_folder
 from emotion_lightning.runs.files import write_json
 from emotion_lightning.tiny import mixtures, train_tokenizer
@@ -136,10 +136,10 @@ def answers(goemotions: str, parts: list[_Part], large: list[Path], small: list[
     texts = [text for part in parts for text in part.texts]
     _write(work / "train.csv", labels, texts, found >= 0.5)
     held = [corpus.splits["validation"] for corpus in corpora]
-    told = [ask(_Part(None, split.texts)) >= 0.5 for split in held]
+    answered = [ask(_Part(None, split.texts)) >= 0.5 for split in held]
     width = len(corpora[0].labels)
-    told[0][:, :width], told[1][:, width:] = held[0].targets, held[1].targets
-    _write(work / "validation.csv", labels, [text for split in held for text in split.texts], np.concatenate(told))
+    answered[0][:, :width], answered[1][:, width:] = held[0].targets, held[1].targets
+    _write(work / "validation.csv", labels, [text for split in held for text in split.texts], np.concatenate(answered))
     part_file = work / "answers.part"
     _write(part_file, [f"p_{name}" for name in labels], texts, found.astype(float).round(5))
     part_file.rename(work / "answers.csv")
@@ -158,7 +158,7 @@ def _mean(runs: list[Path], labels: list[str], texts: list[str]) -> Answers:
     print(f"{', '.join(run.name for run in runs)} answer {len(texts):,} texts.", flush=True)
     teachers = predictor.load(runs)
     found: Answers = teachers.probabilities(texts).numpy()
-    return found[:, [teachers.card.labels.index(name) for name in labels]]
+    return found[:, [teachers.metadata.labels.index(name) for name in labels]]
 
 
 def _write(file: Path, columns: list[str], texts: Sequence[str], cells: NDArray[Any]) -> None:
@@ -211,7 +211,7 @@ def network(run: Path) -> None:
     made = AutoModel.from_pretrained(folder, dtype=torch.bfloat16)
     made.config.num_labels, made.config.problem_type = 2, None  # there is no head, so reset its labels
     made.save_pretrained(backbone.BUNDLED)
-    manifest.write(backbone.BUNDLED)
+    manifest.write_hashes(backbone.BUNDLED)
     for file in backbone.BUNDLED.iterdir():
         file.chmod(0o644)
 
@@ -219,7 +219,7 @@ def network(run: Path) -> None:
 def classifier(run: Path) -> None:
     """Store the adapter of a run on that network in the package, without paths of the machine that trained it."""
     folder = find_model_folder(str(run))
-    card = read_card(folder)
+    metadata = read_metadata(folder)
     here = backbone.BUNDLED_RUN / run_folder.MODEL
     here.mkdir(exist_ok=True)
     for name in ("adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json"):
@@ -228,14 +228,14 @@ def classifier(run: Path) -> None:
     (here / "adapter_config.json").write_text(
         json.dumps(adapter | {"base_model_name_or_path": run_folder.BASE}, indent=2) + "\n", encoding="utf-8"
     )
-    card = dataclasses.replace(
-        card,
-        base=card.base | {"path": run_folder.BASE},
-        data=run_folder.without_places(card.data),
-        data_hashes=run_folder.without_places(card.data_hashes),
+    metadata = dataclasses.replace(
+        metadata,
+        base=metadata.base | {"path": run_folder.BASE},
+        data=run_folder.without_paths(metadata.data),
+        data_hashes=run_folder.without_paths(metadata.data_hashes),
     )
-    write_json(here / CARD, card.__dict__)
-    manifest.write(here)
+    write_json(here / METADATA, metadata.__dict__)
+    manifest.write_hashes(here)
 
 
 def main() -> None:

@@ -41,10 +41,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         """Read tensors and plain Python values only; `weights_only` is ignored."""
-        return load(Path(path), map_location=map_location)
+        return load_checkpoint(Path(path), map_location=map_location)
 
 
-def load(path: Path, *, map_location: Any = "cpu") -> dict[str, Any]:
+def load_checkpoint(path: Path, *, map_location: Any = "cpu") -> dict[str, Any]:
     """Return the content of a checkpoint.
 
     Raises:

@@ -101,13 +101,13 @@ class EmotionClassifier(lightning.LightningModule):
         assert targets is not None
         if not bool(torch.isfinite(logits).all()):
             self._find_cause(self.trainer.val_dataloaders)
-        refuse_not_finite(logits, f"step {self.global_step}", self.cause)
-        protocol = thresholds.protocol(self.threshold_settings)
-        scaling = calibration.fit(self.threshold_settings, logits, targets)
+        check_finite(logits, f"step {self.global_step}", self.cause)
+        protocol = thresholds.chosen_protocol(self.threshold_settings)
+        scaling = calibration.fit_calibration(self.threshold_settings, logits, targets)
         probabilities = calibration.probabilities(logits, scaling)
-        cut = thresholds.fit(probabilities, targets, self.threshold_settings)[protocol]
+        threshold = thresholds.fit_thresholds(probabilities, targets, self.threshold_settings)[protocol]
         scores = metrics.decisions_report(
-            thresholds.decide(probabilities, cut), targets.bool(), cut, self.labels
+            thresholds.decide(probabilities, threshold), targets.bool(), threshold, self.labels
         ) | metrics.rankings(probabilities, targets.bool())
         logged = {f"val/{name}": scores[name] for name in ("f1_micro", "jaccard", "map", "lrap")}
         self.log_dict({"val/loss": self.split_loss(logits, targets), **logged})
@@ -121,7 +121,7 @@ class EmotionClassifier(lightning.LightningModule):
     def cause_in(self, batch: Batch) -> nonfinite.Cause | None:
         """Compute a batch again and return the first module whose output is not finite."""
         with self.trainer.precision_plugin.forward_context():
-            return nonfinite.first(self.network, partial(self, batch))
+            return nonfinite.first_nonfinite(self.network, partial(self, batch))
 
     def _find_cause(self, batches: Any) -> None:
         for batch in batches:
@@ -135,7 +135,7 @@ class EmotionClassifier(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return AdamW and its schedule, which advances at each optimizer step."""
-        chosen, schedule = optimizer.build(
+        chosen, schedule = optimizer.build_optimizer(
             self.optimizer_settings,
             self.method,
             self.network,
@@ -248,10 +248,10 @@ class EmotionClassifier(lightning.LightningModule):
         self._random_state = None
 
 
-def refuse_not_finite(logits: Tensor, when: str, cause: nonfinite.Cause | None) -> None:
+def check_finite(logits: Tensor, when: str, cause: nonfinite.Cause | None) -> None:
     """Raise UserError if logits are not finite; their F1 would look like that of a network that predicts no label."""
     if not bool(torch.isfinite(logits).all()):
-        raise UserError(f"The network's outputs are not finite at {when}{nonfinite.told(cause)}")
+        raise UserError(f"The network's outputs are not finite at {when}{nonfinite.describe(cause)}")
 
 
 def checkpoint_identity(settings: config.Train, emotions: EmotionData) -> dict[str, Any]:

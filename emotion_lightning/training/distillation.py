@@ -17,7 +17,7 @@ from emotion_lightning.data.labels import Targets
 from emotion_lightning.data.rows import Rows
 from emotion_lightning.errors import UserError
 from emotion_lightning.inference import ensemble, predictor
-from emotion_lightning.models.card import CARD, find_model_folder
+from emotion_lightning.models.metadata import METADATA, find_model_folder
 from emotion_lightning.runs import manifest, run_folder
 from emotion_lightning.runs.files import atomic_write
 
@@ -27,7 +27,7 @@ _KEPT = 20
 """Number of entries in the user's cache of teacher probabilities; the least recently used are deleted first."""
 
 
-def targets(
+def teacher_targets(
     rows: Rows,
     labels: Sequence[str],
     settings: config.Distillation,
@@ -68,24 +68,24 @@ def _of_runs(
 ) -> NDArray[np.float32]:
     """Return the mean probability of the teacher runs, [row, label]."""
     assert settings.runs is not None
-    runs = ensemble.members(settings.runs, name=_SETTING)
-    card = ensemble.card(runs, name=_SETTING)
-    if missing := [name for name in labels if name not in card.labels]:
+    runs = ensemble.find_members(settings.runs, name=_SETTING)
+    metadata = ensemble.combined_metadata(runs, name=_SETTING)
+    if missing := [name for name in labels if name not in metadata.labels]:
         raise UserError(
             f"{_SETTING}={settings.runs} knows nothing of {', '.join(missing)}: it was trained on "
-            f"{', '.join(card.labels)}. Its labels must include all of this run's."
+            f"{', '.join(metadata.labels)}. Its labels must include all of this run's."
         )
-    own = [card.labels.index(name) for name in labels]
+    own = [metadata.labels.index(name) for name in labels]
 
     def ask() -> NDArray[np.float32]:
         log.info(
             "%d run%s the %s training texts.", len(runs), " labels" if len(runs) == 1 else "s label", f"{len(rows):,}"
         )
-        teacher = predictor.open_runs(runs, card, accelerator=accelerator.value)
+        teacher = predictor.open_runs(runs, metadata, accelerator=accelerator.value)
         answers: NDArray[np.float32] = teacher.probabilities(rows.texts).numpy()
         return answers
 
-    return _kept_answers(_fingerprint(rows.texts, runs), ask, shape=(len(rows), len(card.labels)))[:, own]
+    return _kept_answers(_fingerprint(rows.texts, runs), ask, shape=(len(rows), len(metadata.labels)))[:, own]
 
 
 def _kept_answers(name: str, ask: Callable[[], NDArray[np.float32]], *, shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -149,7 +149,7 @@ def _of_file(name: str, rows: Rows, labels: Sequence[str]) -> NDArray[np.float32
     found = np.full((len(wanted), len(labels)), np.nan, dtype=np.float32)
     column: str | None = None
     if path.parent.name == run_folder.PREDICTIONS:
-        manifest.check_run(path.parent.parent, f"{run_folder.PREDICTIONS}/{path.name}")
+        manifest.check_run_hashes(path.parent.parent, f"{run_folder.PREDICTIONS}/{path.name}")
     for row, record in files.records(path):
         if column is None:
             column = files.text_column(path, list(record), None)
@@ -159,7 +159,7 @@ def _of_file(name: str, rows: Rows, labels: Sequence[str]) -> NDArray[np.float32
                 )
         place = wanted.get(str(record[column]))
         if place is not None:
-            found[place] = [_share(record[f"p_{label}"], path, row, f"p_{label}") for label in labels]
+            found[place] = [_weight(record[f"p_{label}"], path, row, f"p_{label}") for label in labels]
     for text, place in wanted.items():
         if np.isnan(found[place]).any():
             raise UserError(
@@ -168,7 +168,7 @@ def _of_file(name: str, rows: Rows, labels: Sequence[str]) -> NDArray[np.float32
     return found[[wanted[text] for text in rows.texts]]
 
 
-def _share(cell: object, path: Path, row: int, column: str) -> float:
+def _weight(cell: object, path: Path, row: int, column: str) -> float:
     try:
         share = float(str(cell))
     except ValueError:
@@ -191,5 +191,5 @@ def _files_of(run: str) -> list[str]:
     """Return the SHA-256 sums that identify a trained model: weights, metadata and the manifest of its base model."""
     folder = find_model_folder(run, name=_SETTING)
     bases = [place / run_folder.BASE / manifest.NAME for place in (folder, folder.parent)]
-    known = [folder / CARD, *(file for file in bases if file.is_file())]
+    known = [folder / METADATA, *(file for file in bases if file.is_file())]
     return [files.sha256(file) for file in sorted([*folder.glob("*.safetensors"), *known])]

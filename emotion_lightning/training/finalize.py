@@ -12,12 +12,12 @@ from emotion_lightning.config import schema
 from emotion_lightning.data.module import EmotionData
 from emotion_lightning.evaluation import calibration, scoring, thresholds
 from emotion_lightning.models import adapter, backbone, model_folder, pooling
-from emotion_lightning.models.card import Card
+from emotion_lightning.models.metadata import Metadata
 from emotion_lightning.reports import console, run_page
 from emotion_lightning.runs import manifest, run_folder, waiting
 from emotion_lightning.training import checkpoint_io, read_back
 from emotion_lightning.training.callbacks import Clock
-from emotion_lightning.training.classifier import EmotionClassifier, refuse_not_finite
+from emotion_lightning.training.classifier import EmotionClassifier, check_finite
 from emotion_lightning.training.loggers.wandb_logger import Run
 
 log = logging.getLogger(__name__)
@@ -49,8 +49,8 @@ def finish(
         log.warning("Training ended before its first validation: the last weights are kept.")
         for name in ("last.ckpt", "best.ckpt"):
             trainer.save_checkpoint(checkpoints / name)
-    classifier.load_state_dict(checkpoint_io.load(checkpoints / "best.ckpt")["state_dict"])
-    protocol = thresholds.protocol(settings.thresholds)
+    classifier.load_state_dict(checkpoint_io.load_checkpoint(checkpoints / "best.ckpt")["state_dict"])
+    protocol = thresholds.chosen_protocol(settings.thresholds)
     gathered = {"validation": _gather(trainer, classifier, emotions, "validation")}
     if settings.score_test and "test" in emotions.rows:
         gathered["test"] = _gather(trainer, classifier, emotions, "test")
@@ -58,7 +58,7 @@ def finish(
         return float(trainer.callback_metrics.get("val/f1_macro", 0.0))
 
     for split, (_, logits, _) in gathered.items():
-        refuse_not_finite(logits, f"the end, on {split}", classifier.cause)
+        check_finite(logits, f"the end, on {split}", classifier.cause)
     splits = {
         split: scoring.Scored(emotions.rows[split].take(numbers.numpy()), logits, targets)
         for split, (numbers, logits, targets) in gathered.items()
@@ -80,33 +80,33 @@ def finish(
         folder / run_folder.MODEL,
         network,
         tokenizer=emotions.tokenizer,
-        card=_card(settings, folder, emotions, scores.cuts, scores.scaling, network),
+        metadata=_metadata(settings, folder, emotions, scores.thresholds, scores.scaling, network),
         method=method,
-        scores=console.markdown(shown, content[shown]),
+        scores=console.scores_markdown(shown, content[shown]),
     )
     del network
-    read_back.release(trainer, classifier)
-    waiting.says("Reading the saved model back")
+    read_back.release_network(trainer, classifier)
+    waiting.show_status("Reading the saved model back")
     validation = splits["validation"]
-    read_back.check(
+    read_back.check_read_back(
         folder / run_folder.MODEL, validation.rows.texts, validation.logits, accelerator=settings.trainer.accelerator
     )
-    waiting.end()
+    waiting.end_status()
     run.model(folder / run_folder.MODEL)
     run.summary(_summary(content, protocol))
     run.table("labels", *_label_table(content[shown], protocol))
-    waiting.says("Drawing the report")
-    drawn = run_page.write(
+    waiting.show_status("Drawing the report")
+    drawn = run_page.write_run_report(
         folder, settings, emotions.rows, split=shown, scored=splits[shown].rows,
-        probabilities=scores.probabilities[shown], cut=scores.cuts[protocol],
+        probabilities=scores.probabilities[shown], threshold=scores.thresholds[protocol],
         protocol=protocol, labels=emotions.labels, metrics=content,
         sends_texts=run.sends_texts,
     )  # fmt: skip
     if drawn is not None:
-        run.media(drawn.pictures, drawn.page, drawn.card)
+        run.media(drawn.pictures, drawn.page, drawn.facts)
     manifest.finish_run(folder, content)
-    waiting.end()
-    console.show(shown, content[shown], protocol=protocol)
+    waiting.end_status()
+    console.show_scores(shown, content[shown], protocol=protocol)
     log.info("Run folder: %s", folder)
     app.say_next_steps(folder)
     return float(content["validation"][protocol]["f1_macro"])
@@ -121,21 +121,21 @@ def _gather(
     return classifier.outcomes.gather()
 
 
-def _card(
+def _metadata(
     settings: config.Train,
     folder: Path,
     emotions: EmotionData,
-    cuts: dict[str, Tensor],
+    by_protocol: dict[str, Tensor],
     scaling: calibration.Scaling | None,
     network: Any,
-) -> Card:
+) -> Metadata:
     own = backbone.has_own_base(settings.model)
     local = own or Path(settings.model.path).expanduser().is_dir()
     path = str(folder / run_folder.BASE) if own else settings.model.path
-    return Card.of_training(
+    return Metadata.of_training(
         settings,
         labels=emotions.labels,
-        thresholds=cuts,
+        thresholds=by_protocol,
         scaling=scaling,
         base={
             "path": str(Path(path).expanduser().resolve()) if local else path,

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from emotion_lightning import config
 
 
-def build(
+def build_optimizer(
     settings: config.AdamW,
     method: config.Peft,
     network: nn.Module,
@@ -89,10 +89,10 @@ def _layer(name: str) -> int | None:
 
 def schedule(settings: config.AdamW, *, steps: int) -> Callable[[int], float]:
     """Return the factor on the peak learning rate as a function of the step: linear warm-up, then the schedule."""
-    return partial(_share, warmup=round(settings.warmup * steps), steps=steps, kind=settings.schedule)
+    return partial(_rate_factor, warmup=round(settings.warmup * steps), steps=steps, kind=settings.schedule)
 
 
-def _share(step: int, *, warmup: int, steps: int, kind: config.Schedule) -> float:
+def _rate_factor(step: int, *, warmup: int, steps: int, kind: config.Schedule) -> float:
     if step < warmup:
         return (step + 1) / (warmup + 1)
     done = min(1.0, (step - warmup) / max(1, steps - warmup))

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from emotion_lightning import config
 from emotion_lightning.errors import UserError
 from emotion_lightning.inference import predictor
-from emotion_lightning.models.card import read_card
 from emotion_lightning.models.device import compute_dtype
+from emotion_lightning.models.metadata import read_metadata
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ _EXACT, _ROUGH = 1e-3, 0.05
 by .1 and more."""
 
 
-def release(trainer: Any, classifier: Any) -> None:
+def release_network(trainer: Any, classifier: Any) -> None:
     """Free the memory of the trained network, so that it is not in memory twice while the model folder is loaded."""
     classifier.network = nn.Identity()
     # Optimizers and schedulers refer to the trained parameters.
@@ -35,7 +35,7 @@ def release(trainer: Any, classifier: Any) -> None:
         torch.cuda.empty_cache()
 
 
-def check(folder: Path, texts: list[str], logits: Tensor, *, accelerator: config.Accelerator) -> None:
+def check_read_back(folder: Path, texts: list[str], logits: Tensor, *, accelerator: config.Accelerator) -> None:
     """Check that a model folder gives the same probabilities as the network that was trained.
 
     Args:
@@ -47,12 +47,12 @@ def check(folder: Path, texts: list[str], logits: Tensor, *, accelerator: config
     Raises:
         UserError: the probabilities differ by more than rounding.
     """
-    card = read_card(folder)
-    labeller = predictor.open_folder(folder, card, accelerator=accelerator)
+    metadata = read_metadata(folder)
+    labeller = predictor.open_folder(folder, metadata, accelerator=accelerator)
     again, _ = labeller.outputs(texts[:TEXTS])
     difference = float((again.sigmoid() - logits[:TEXTS].sigmoid()).abs().max())
-    half = compute_dtype(config.Dtype(card.base["dtype"]), labeller.device) is not torch.float32
-    rough = half or config.Quantization(card.base["quantization"]) is config.Quantization.int8
+    half = compute_dtype(config.Dtype(metadata.base["dtype"]), labeller.device) is not torch.float32
+    rough = half or config.Quantization(metadata.base["quantization"]) is config.Quantization.int8
     if not difference <= (_ROUGH if rough else _EXACT):
         raise UserError(
             f"The model in {folder}, read back, gives other probabilities than the network that was trained (by up to "

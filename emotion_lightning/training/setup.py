@@ -39,7 +39,7 @@ def build_classifier(
     from emotion_lightning.training import warm_start
     from emotion_lightning.training.classifier import EmotionClassifier, checkpoint_identity
 
-    network = backbone.build(
+    network = backbone.build_network(
         settings.model,
         emotions.labels,
         tokenizer=emotions.tokenizer,
@@ -50,7 +50,7 @@ def build_classifier(
         max_tokens=emotions.settings.max_tokens,
     )
     head = backbone.head_modules(settings.model)
-    network = adapter.attach(
+    network = adapter.attach_adapter(
         network,
         settings.peft,
         roles=settings.model.roles,
@@ -59,23 +59,23 @@ def build_classifier(
         unused=backbone.unused_module(settings.model),
     )
     # Measure before init_from copies weights of an earlier run: a resumed run skips that copy.
-    start = head_start.measure(
+    start = head_start.measure_head(
         network,
         emotions.first_batch(min(8, emotions.settings.batch_size)),
         head=head,
         way=settings.model.pooling,
         dtype=compute_dtype(settings.model.dtype, device),
     )
-    head_factor = head_start.apply(start, fresh=network.fresh_head)
+    head_factor = head_start.scale_head(start, fresh=network.fresh_head)
     if settings.init_from is not None and starts:
-        warm_start.apply(
+        warm_start.start_from_run(
             network, settings.init_from, settings=settings, labels=emotions.labels, base_folder=base_folder
         )
     if settings.trainer.compile:
         backbone.compile_(network)
     elif device.type == "cpu":
         plain = backbone.plain_attention_may_serve(settings.model.attn_implementation, emotions.settings.max_tokens)
-        dropout.quicken(network, kernels=["eager", "sdpa"] if plain else ["eager"])
+        dropout.speed_up_dropout(network, kernels=["eager", "sdpa"] if plain else ["eager"])
     log.info(
         "%s of %s parameters are trained (%s), on %s rows, %s.",
         f"{adapter.trained_parameters(network):,}",
@@ -87,7 +87,7 @@ def build_classifier(
     return EmotionClassifier(
         network,
         labels=emotions.labels,
-        loss=losses.build(settings.loss, label_counts=emotions.label_counts, rows=emotions.train_rows),
+        loss=losses.build_loss(settings.loss, label_counts=emotions.label_counts, rows=emotions.train_rows),
         thresholds=settings.thresholds,
         optimizer=settings.optimizer,
         method=settings.peft,

@@ -11,18 +11,18 @@ from torch import Tensor
 from emotion_lightning import config
 from emotion_lightning.errors import UserError, first_line
 from emotion_lightning.models import backbone, model_folder, safe_loading
-from emotion_lightning.models.card import Card, find_model_folder, read_card
 from emotion_lightning.models.hub import fetch_run
+from emotion_lightning.models.metadata import Metadata, find_model_folder, read_metadata
 from emotion_lightning.runs import manifest
 
 log = logging.getLogger(__name__)
 
 
-def apply(network: Any, run: str, *, settings: config.Train, labels: list[str], base_folder: Path) -> None:
+def start_from_run(network: Any, run: str, *, settings: config.Train, labels: list[str], base_folder: Path) -> None:
     """Copy the trained weights of an earlier run into a network.
 
     Args:
-        network: as `adapter.attach` returns it.
+        network: as `adapter.attach_adapter` returns it.
         run: the earlier run's folder, its model folder, or its name on the hub.
         settings: of this run.
         labels: label names of this run. Rows of the output layer are copied for labels that the earlier run has too;
@@ -34,15 +34,15 @@ def apply(network: Any, run: str, *, settings: config.Train, labels: list[str], 
             differ from this run's.
     """
     folder = find_model_folder(fetch_run(run, setting="init_from"), name="init_from")
-    card = read_card(folder)
+    metadata = read_metadata(folder)
     full = isinstance(settings.peft, config.Full)
-    if card.is_baseline:
+    if metadata.is_baseline:
         raise UserError(f"init_from={run} is a baseline, which has no weights of a network; give a run of train.")
-    if card.is_graph:
+    if metadata.is_graph:
         raise UserError(
             f"init_from={run} holds a graph for onnxruntime and no weights; take another export, or the run."
         )
-    if full == card.base["adapter"]:
+    if full == metadata.base["adapter"]:
         mend = (
             f"model.path={folder} puts an adapter on its weights"
             if not full
@@ -53,7 +53,7 @@ def apply(network: Any, run: str, *, settings: config.Train, labels: list[str], 
             f"{'is not' if not full else 'is of peft=full'}: {mend}."
         )
     if not full:
-        _check_base(card, folder, run, settings, base_folder)
+        _check_base(metadata, folder, run, settings, base_folder)
     own = _trained(network, full=full)
     theirs = _stored(folder, full=full)
     heads = {name for name in own if settings.model.head[-1] in name.split(".")}
@@ -72,10 +72,10 @@ def apply(network: Any, run: str, *, settings: config.Train, labels: list[str], 
                 f"init_from={run}: {name} has shape {tuple(value.shape)} there and {tuple(own[name].shape)} here; it "
                 "is of another model or of other peft settings."
             )
-    known = [name for name in labels if name in card.labels]
+    known = [name for name in labels if name in metadata.labels]
     with torch.no_grad():
         for name in sorted(heads):
-            _copy_head(own[name], theirs[name], here=labels, there=card.labels)
+            _copy_head(own[name], theirs[name], here=labels, there=metadata.labels)
         for name, value in values.items():
             own[name].copy_(value)
     log.info(
@@ -94,28 +94,28 @@ def _copy_head(own: Tensor, value: Tensor, *, here: list[str], there: list[str])
         own.copy_(value)
 
 
-def _check_base(card: Card, folder: Path, run: str, settings: config.Train, base_folder: Path) -> None:
-    theirs = Path(model_folder.base_path(folder, card))
-    if settings.model.pretrained != card.base["pretrained"]:
+def _check_base(metadata: Metadata, folder: Path, run: str, settings: config.Train, base_folder: Path) -> None:
+    theirs = Path(model_folder.base_path(folder, metadata))
+    if settings.model.pretrained != metadata.base["pretrained"]:
         same = False
     elif backbone.has_own_base(settings.model):
         head = settings.model.head[-1]
-        same = _print_of(base_folder, head) == _print_of(theirs, head)
+        same = _fingerprint(base_folder, head) == _fingerprint(theirs, head)
     else:
         here = Path(settings.model.path).expanduser()
-        same = here.resolve() == theirs.resolve() if here.exists() else settings.model.path == card.base["path"]
-        if not same and card.format and here.is_dir() and theirs.is_dir():  # an export has a copy of its base model
-            same = _print_of(here, settings.model.head[-1]) == _print_of(theirs, settings.model.head[-1])
+        same = here.resolve() == theirs.resolve() if here.exists() else settings.model.path == metadata.base["path"]
+        if not same and metadata.format and here.is_dir() and theirs.is_dir():  # an export has a copy of its base model
+            same = _fingerprint(here, settings.model.head[-1]) == _fingerprint(theirs, settings.model.head[-1])
     if not same:
         raise UserError(
-            f"init_from={run} is an adapter on {card.base['path']}, this run's base is another; give the same "
+            f"init_from={run} is an adapter on {metadata.base['path']}, this run's base is another; give the same "
             "model.path"
             + ("" if settings.model.pretrained else " (random weights: the same seed and model.architecture)")
             + "."
         )
 
 
-def _print_of(base: Path, head: str) -> str:
+def _fingerprint(base: Path, head: str) -> str:
     """Return a fingerprint of a network's weights without its head, whose size depends on the labels."""
     from safetensors import safe_open
 
@@ -143,8 +143,8 @@ def _stored(folder: Path, *, full: bool) -> dict[str, Tensor]:
     if full:
         safe_loading.whole_network(folder)
     else:
-        safe_loading.weights(folder, "adapter_model.safetensors")
-    manifest.check(folder, "*.safetensors")
+        safe_loading.load_weights(folder, "adapter_model.safetensors")
+    manifest.check_hashes(folder, "*.safetensors")
     try:
         for file in sorted(folder.glob("model*.safetensors" if full else "adapter_model.safetensors")):
             values |= load_file(file)

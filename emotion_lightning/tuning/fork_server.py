@@ -285,7 +285,7 @@ def _serve(libraries: Sequence[str]) -> str:
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     commands: dict[int, socket.socket | None] = {}
     """Commands that are not reaped yet: the socket for their exit code by pid; None if the owner has closed it."""
-    told: set[int] = set()
+    reported: set[int] = set()
     gc.collect()
     gc.freeze()  # otherwise a garbage collection in a forked process would copy the memory of all loaded modules
     while True:
@@ -298,8 +298,8 @@ def _serve(libraries: Sequence[str]) -> str:
                 if report is None:
                     if os.waitpid(pid, os.WNOHANG)[0]:
                         del commands[pid]
-                elif pid not in told and (ended := os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)):
-                    told.add(pid)
+                elif pid not in reported and (ended := os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)):
+                    reported.add(pid)
                     code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
                     with contextlib.suppress(OSError):
                         report.sendall(b"ended %d\n" % code)
@@ -309,8 +309,8 @@ def _serve(libraries: Sequence[str]) -> str:
                 # its pid was not reused before.
                 pid = reports[report]
                 report.close()
-                if pid in told:
-                    told.remove(pid)
+                if pid in reported:
+                    reported.remove(pid)
                     os.waitpid(pid, 0)
                     del commands[pid]
                 else:
@@ -321,7 +321,7 @@ def _serve(libraries: Sequence[str]) -> str:
             for stream in streams:
                 os.set_inheritable(stream, False)  # recv_fds (Python 3.11) takes flags and ignores them
             if not message:
-                # Each running command gets SIGTERM now, as it asked for with prctl. A second one would interrupt its end.
+                # Running commands now get SIGTERM from the kernel (prctl). A second one could interrupt their end.
                 os._exit(0)  # skip the libraries' atexit handlers: nothing was started
             report = socket.socket(fileno=streams[0])
             with report.makefile("rb") as opened:

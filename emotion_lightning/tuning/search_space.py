@@ -110,7 +110,7 @@ def overrides(values: dict[str, Any]) -> list[str]:
     ]
 
 
-def read(space: config.Space, arguments: list[str], *, load: Callable[[list[str]], config.Train]) -> SearchSpace:
+def read_space(space: config.Space, arguments: list[str], *, load: Callable[[list[str]], config.Train]) -> SearchSpace:
     """Build and check the search space.
 
     Args:

@@ -65,7 +65,7 @@ def identity(settings: config.Tune, base: config.Train) -> dict[str, Any]:
 
 
 @contextmanager
-def opened(settings: config.Study, folder: Path, *, shared: dict[str, Any], epochs: int) -> Iterator[optuna.Study]:
+def open_study(settings: config.Study, folder: Path, *, shared: dict[str, Any], epochs: int) -> Iterator[optuna.Study]:
     """Create the study, or load it if it exists.
 
     Args:
@@ -146,7 +146,7 @@ def _storage_errors(settings: config.Study) -> Iterator[None]:
     """Turn errors of the database (wrong URL, missing driver, lost connection) into a UserError."""
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-    where = f"study.storage={redaction.text(settings.storage)}"
+    where = f"study.storage={redaction.hide_secrets(settings.storage)}"
     try:
         yield
     except (NoSuchModuleError, ArgumentError, ValueError) as error:
@@ -160,7 +160,7 @@ def _storage_errors(settings: config.Study) -> Iterator[None]:
         ) from error
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         reason = first_line(error.__cause__ or error)
-        raise UserError(f"{where} cannot be used: {redaction.text(reason)}") from error
+        raise UserError(f"{where} cannot be used: {redaction.hide_secrets(reason)}") from error
 
 
 class _NumberedSampler(BaseSampler):
@@ -286,7 +286,7 @@ class Worker:
             UserError: too many trials failed in a row.
         """
         deadline = None if self.settings.hours is None else time.monotonic() + 3600 * self.settings.hours
-        told: set[int] = set()
+        logged: set[int] = set()
         with self._signals:
             while self._signals.received is None:
                 ended, running = self._count()
@@ -294,9 +294,9 @@ class Worker:
                     return None
                 if len(ended) + len(running) >= self.settings.trials:
                     # Other workers run the last trials. If a worker is killed, this one runs its trial.
-                    if running != told:
+                    if running != logged:
                         log.info("Waiting for trials of other workers: %s", ", ".join(map(str, sorted(running))))
-                        told = running
+                        logged = running
                     optuna.storages.fail_stale_trials(self.study)
                     self._rest(min(1.0, self.settings.heartbeat))
                     continue
@@ -356,7 +356,7 @@ class Worker:
                 raise UserError(training.failure(code))
             found = measure(folder, self.protocol)
         except UserError as error:
-            note = redaction.text(str(error))
+            note = redaction.hide_secrets(str(error))
             self.failures.append(note)
             trial.set_user_attr(_NOTE, note)
             log.warning("trial %d failed: %s", trial.number, note)
@@ -404,7 +404,9 @@ def _result(objectives: Sequence[config.Objective], values: Sequence[float]) -> 
     return "  ".join(f"{objective.value} {study_facts.shown(objective, value)}" for objective, value in pairs)
 
 
-def card(study: optuna.Study, settings: config.Study, space: search_space.SearchSpace) -> study_facts.StudyCard:
+def describe_study(
+    study: optuna.Study, settings: config.Study, space: search_space.SearchSpace
+) -> study_facts.StudyFacts:
     """Return the facts about a study in its current state."""
     trials = study.get_trials(deepcopy=False)
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
@@ -414,7 +416,7 @@ def card(study: optuna.Study, settings: config.Study, space: search_space.Search
     )
     if len(settings.objectives) == 1:
         best = best[:1]
-    return study_facts.StudyCard(
+    return study_facts.StudyFacts(
         name=study.study_name,
         objectives=settings.objectives,
         trials=[_trial(trial) for trial in trials],

@@ -57,7 +57,7 @@ class Trial:
 
 
 @dataclass
-class StudyCard:
+class StudyFacts:
     """Facts about a study.
 
     Attributes:

@@ -119,7 +119,7 @@ def measure(folder: Path, protocol: str) -> dict[config.Objective, float]:
     Raises:
         UserError: a value is not a finite number; this fails the trial only.
     """
-    manifest.check_run(folder, run_folder.METRICS)
+    manifest.check_run_hashes(folder, run_folder.METRICS)
     metrics = bounded_files.read_json(folder / run_folder.METRICS)
     scores = metrics["validation"]
     found = {}

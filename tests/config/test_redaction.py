@@ -45,8 +45,8 @@ from emotion_lightning.config import redaction
     ],
 )
 def test_urls_in_a_text_lose_passwords_tokens_and_signatures(written: str, kept: str) -> None:
-    assert redaction.text(written) == kept
-    assert redaction.text(kept) == kept
+    assert redaction.hide_secrets(written) == kept
+    assert redaction.hide_secrets(kept) == kept
 
 
 def test_a_url_as_the_value_of_a_setting_ends_where_the_value_does() -> None:
@@ -60,16 +60,16 @@ def test_values_of_secret_variables_are_hidden_however_they_are_spelled(monkeypa
     monkeypatch.setenv("SHORT_TOKEN", "short")
     monkeypatch.setenv("KEY_OF_PATH_KEY", "/usr")
     for spelled in ("it's a/key", "it%27s%20a%2Fkey", "it%27s+a%2Fkey", "it&#x27;s a/key"):
-        assert redaction.text(f"outputs/{spelled}/x") == "outputs/<redacted>/x"
+        assert redaction.hide_secrets(f"outputs/{spelled}/x") == "outputs/<redacted>/x"
     for said in ("TOKENIZERS_PARALLELISM=false-or-true", "a short word", "/usr/lib"):
-        assert redaction.text(said) == said
+        assert redaction.hide_secrets(said) == said
 
 
 def test_a_folder_named_as_a_secret_is_no_reason_to_tell_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "hunter22hunter").mkdir()
     monkeypatch.setenv("MY_TOKEN", "hunter22hunter")
-    assert redaction.text("hunter22hunter/x.csv does not exist") == "<redacted>/x.csv does not exist"
+    assert redaction.hide_secrets("hunter22hunter/x.csv does not exist") == "<redacted>/x.csv does not exist"
 
 
 def test_records_of_every_logger_are_without_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
@@ -91,11 +91,11 @@ def test_records_of_every_logger_are_without_secrets(monkeypatch: pytest.MonkeyP
         logging.setLogRecordFactory(before)
         logger.removeHandler(handler)
         handler.close()
-    told = (tmp_path / "log").read_text()
-    assert "<redacted> and http://<redacted>@c" in told and "ValueError: <redacted>" in told
-    assert "hunter22" not in told
+    raised = (tmp_path / "log").read_text()
+    assert "<redacted> and http://<redacted>@c" in raised and "ValueError: <redacted>" in raised
+    assert "hunter22" not in raised
     # The handler is a library's, without our formatter.
-    assert "joy\\x1b[2J \\u202e" in told and "\x1b" not in told and "\u202e" not in told
+    assert "joy\\x1b[2J \\u202e" in raised and "\x1b" not in raised and "\u202e" not in raised
 
 
 # ------------------------------------------------------------------------------------------------- what commands write
@@ -162,12 +162,12 @@ def test_no_byte_that_a_command_writes_holds_a_secret(
     assert run("tune", *small, f"data.path={urls[0]}", *TUNE, "study.max_failures=1", "hydra.run.dir=lost") == 2
     trials_by_stand_in(monkeypatch)
     assert run("tune", *asked, *TUNE, "hydra.run.dir=study") == 0
-    told = "".join(capfd.readouterr())
-    assert "does not exist" in told and "<redacted>" in told
+    raised = "".join(capfd.readouterr())
+    assert "does not exist" in raised and "<redacted>" in raised
     shutil.rmtree(data)
     written = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
     expected = "out/settings.yaml failed0/train.log swept/jobs.json swept/0/error.txt lost/tune.log study/report.html "
     expected += "by_mlflow/mlflow/id.txt mlflow.db not_by_mlflow/train.log"
     assert list((tmp_path / "by_tensorboard" / "tensorboard").glob("events.*"))
     assert set(expected.split()) <= written
-    assert leaks(tmp_path, told) == []
+    assert leaks(tmp_path, raised) == []

@@ -227,7 +227,7 @@ def test_shell_completion_completes_options(run: Any, capfd: Any, monkeypatch: p
 def composed(verb: str, *arguments: str, multirun: bool = False) -> Any:
     schema.register()
     with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
-        return compose(verb, override_grammar.literal(verb, list(arguments), multirun=multirun))
+        return compose(verb, override_grammar.quote_texts(verb, list(arguments), multirun=multirun))
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
@@ -255,7 +255,7 @@ def test_a_path_quoted_for_hydra_and_null_keep_their_meaning() -> None:
 
 
 def test_paths_sweep_in_a_multirun() -> None:
-    assert override_grammar.literal("train", ["data.path=a b.csv,c.csv"], multirun=True) == [
+    assert override_grammar.quote_texts("train", ["data.path=a b.csv,c.csv"], multirun=True) == [
         "data.path='a b.csv','c.csv'"
     ]
 
@@ -288,7 +288,7 @@ def test_own_options_come_from_config_dir(run: Any, tmp_path: Path, capfd: Any) 
 
 
 def test_a_folder_without_a_model_is_refused_by_what_it_lacks(tmp_path: Path) -> None:
-    from emotion_lightning.models.card import find_model_folder
+    from emotion_lightning.models.metadata import find_model_folder
 
     with pytest.raises(UserError, match="holds neither"):
         find_model_folder(str(tmp_path))

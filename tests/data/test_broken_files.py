@@ -320,7 +320,7 @@ def test_broken_data_is_refused_with_its_place(tmp_path: Path, case: str) -> Non
     contents, chosen, message = CASES[case]
     settings = data_settings(**make(tmp_path, contents, chosen))
     with pytest.raises(UserError, match=message) as raised:
-        sources.split(sources.read(settings), settings)
+        sources.split_corpus(sources.read_corpus(settings), settings)
     told = str(raised.value)
     assert re.search(r"data\.(drop_leaks|splits|id_column|labels_column)=", told) or str(tmp_path) in told
     assert len(told) < 2000
@@ -351,7 +351,7 @@ def test_problems_of_all_kinds_and_files_stand_in_one_message_by_row(tmp_path: P
         )
     )
     with pytest.raises(UserError) as raised:
-        sources.read(settings)
+        sources.read_corpus(settings)
     assert [line.partition(str(tmp_path) + "/")[2].partition(":")[0] for line in str(raised.value).splitlines()] == [
         "train.csv, row 3, column text",
         "train.csv, row 3, column joy",
@@ -368,7 +368,7 @@ def test_reading_stops_where_nearly_every_row_is_broken(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_text("text,joy\n" + "only one cell\n" * 50_000)
     with pytest.raises(UserError, match=r"at least 9,990 more problems; reading stopped there"):
-        sources.read(data_settings(path=file))
+        sources.read_corpus(data_settings(path=file))
 
 
 # ------------------------------------------------------------------------------------------------ too large for memory
@@ -384,15 +384,15 @@ def test_a_file_that_does_not_fit_into_memory_is_refused_before_it_is_read_whole
     with pytest.raises(
         UserError, match=r"a\.csv is too large for memory: about 0\.0 GB .* 60,000 rows .*data\.max_rows="
     ):
-        sources.read(data_settings(path=file))
-    assert len(sources.read(data_settings(path=file, max_rows=100)).splits["whole"]) == 100
+        sources.read_corpus(data_settings(path=file))
+    assert len(sources.read_corpus(data_settings(path=file, max_rows=100)).splits["whole"]) == 100
 
 
 def test_a_json_array_that_does_not_fit_into_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.json").write_text(json.dumps([{"text": "a", "joy": 1}] * 100))
     monkeypatch.setattr(memory, "available", lambda: 2**10)
     with pytest.raises(UserError, match="an object in each line"):
-        sources.read(data_settings(path=tmp_path / "a.json"))
+        sources.read_corpus(data_settings(path=tmp_path / "a.json"))
 
 
 def test_available_memory_is_that_of_the_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -454,17 +454,17 @@ def test_no_damage_ends_in_another_error_than_one_for_the_user(tmp_path: Path, e
     content = sound_files(tmp_path)[ending]
     file = tmp_path / f"a.{ending}"
     file.write_bytes(content)
-    assert len(sources.read(data_settings(path=file)).splits["whole"]) == 40
+    assert len(sources.read_corpus(data_settings(path=file)).splits["whole"]) == 40
     chance = random.Random(ending)
-    wanted = config.Columns(
+    wanted = config.InputColumns(
         text=None, id_column=None, encoding=None, empty_texts=config.EmptyTexts.keep, batch_size=32, batch_tokens=None
     )
     refused = 0
     for _ in range(150):
         file.write_bytes(damaged(content, chance))
         for read in (
-            lambda: sources.read(data_settings(path=file)),
-            lambda: list(tables.texts(files.source(file), wanted)),
+            lambda: sources.read_corpus(data_settings(path=file)),
+            lambda: list(tables.read_texts(files.source(file), wanted)),
         ):
             try:
                 read()

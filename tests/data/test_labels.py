@@ -57,16 +57,16 @@ def write(path: Path, written: list[str]) -> Path:
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_names_of_columns_are_spelled_by_one_rule(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"odd{suffix}", WRITTEN)
-    assert sources.read(data_settings(path=path)).labels == SPELLED
+    assert sources.read_corpus(data_settings(path=path)).labels == SPELLED
     asked = data_settings(path=path, labels=WRITTEN[:3], text=" text")
-    assert sources.read(asked).labels == SPELLED[:3]
+    assert sources.read_corpus(asked).labels == SPELLED[:3]
 
 
 @pytest.mark.parametrize("wrap", [list, "|".join, json.dumps])
 def test_names_in_lists_are_spelled_by_the_same_rule(tmp_path: Path, wrap: Any) -> None:
     cells = [[COMPOSED, "joy"], [DECOMPOSED], ["joy", "tr\u00e8s\u00a0content"]]
     path = write_jsonl(tmp_path / "odd.jsonl", [{"text": f"t{i}", "labels": wrap(c)} for i, c in enumerate(cells)])
-    corpus = sources.read(data_settings(path=path))
+    corpus = sources.read_corpus(data_settings(path=path))
     assert corpus.labels == [COMPOSED, "joy", "tr\u00e8s content"]
     targets = corpus.splits["whole"].targets
     assert targets is not None and targets.tolist() == [[1, 1, 0], [1, 0, 0], [0, 1, 1]]
@@ -74,7 +74,7 @@ def test_names_in_lists_are_spelled_by_the_same_rule(tmp_path: Path, wrap: Any) 
 
 def test_keys_of_a_jsonl_file_may_be_composed_and_decomposed(tmp_path: Path) -> None:
     records = [{"text": f"t{i}", [COMPOSED, DECOMPOSED][i % 2]: int(i < 3)} for i in range(6)]
-    corpus = sources.read(data_settings(path=write_jsonl(tmp_path / "mixed.jsonl", records)))
+    corpus = sources.read_corpus(data_settings(path=write_jsonl(tmp_path / "mixed.jsonl", records)))
     targets = corpus.splits["whole"].targets
     assert corpus.labels == [COMPOSED]
     assert targets is not None and targets[:, 0].tolist() == [1, 1, 1, 0, 0, 0]
@@ -84,24 +84,24 @@ def test_keys_of_a_jsonl_file_may_be_composed_and_decomposed(tmp_path: Path) -> 
 def test_two_spellings_of_one_name_in_one_row_are_refused(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"twice{suffix}", [COMPOSED, DECOMPOSED])
     with pytest.raises(UserError, match=f"(more than one column named|the key) {COMPOSED}"):
-        sources.read(data_settings(path=path))
+        sources.read_corpus(data_settings(path=path))
 
 
 def test_official_files_follow_the_rule(tmp_path: Path) -> None:
     for name in ("train", "dev", "test"):
         (tmp_path / f"2018-E-c-En-{name}.txt").write_text(f"ID\tTweet\t{DECOMPOSED}\tjoy\n1\ta\t0\t1\n2\tb\t1\t0\n")
-    assert sources.read(data_settings("semeval2018", dir=tmp_path)).labels == [COMPOSED, "joy"]
+    assert sources.read_corpus(data_settings("semeval2018", dir=tmp_path)).labels == [COMPOSED, "joy"]
     for name in ("train", "dev", "test"):
         (tmp_path / f"2018-E-c-En-{name}.txt").write_text("ID\tTweet\tjo\x07y\n1\ta\t0\n")
     with pytest.raises(UserError, match=r"U\+0007"):
-        sources.read(data_settings("semeval2018", dir=tmp_path))
+        sources.read_corpus(data_settings("semeval2018", dir=tmp_path))
 
 
 def test_another_spelling_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write(tmp_path / "told.csv", ["told\u00a0once", "joy"])
     with caplog.at_level(logging.INFO):
         for _ in range(2):
-            sources.read(data_settings(train=path, validation=path, test=path))
+            sources.read_corpus(data_settings(train=path, validation=path, test=path))
     told = [record.getMessage() for record in caplog.records if "single spaces" in record.getMessage()]
     assert told == [r"Label names are read as Unicode NFC with single spaces: 'told\xa0once' is told once."]
 
@@ -114,27 +114,31 @@ def test_another_spelling_is_told_once(tmp_path: Path, caplog: pytest.LogCapture
 def test_control_characters_are_refused_by_name(tmp_path: Path, written: str, named: str) -> None:
     path = write(tmp_path / "bad.csv", [written, "joy"])
     with pytest.raises(UserError, match=named) as raised:
-        sources.read(data_settings(path=path))
+        sources.read_corpus(data_settings(path=path))
     assert "bad.csv" in str(raised.value) and not any(unicodedata.category(c) == "Cc" for c in str(raised.value))
 
 
 def test_a_name_of_joiners_alone_is_empty() -> None:
     with pytest.raises(UserError, match="empty name"):
-        labels.check(["joy", "\u200d"], "file")
+        labels.check_names(["joy", "\u200d"], "file")
 
 
 def test_many_labels_are_checked_at_once() -> None:
-    labels.check([f"label {i}" for i in range(30_000)], "file")  # took minutes while each was looked for in a list
+    labels.check_names(
+        [f"label {i}" for i in range(30_000)], "file"
+    )  # took minutes while each was looked for in a list
 
 
 def test_a_card_of_a_million_labels_is_refused_in_seconds(run: Any, finished: Path, tmp_path: Path, capfd: Any) -> None:
     folder = Path(shutil.copytree(finished, tmp_path / "run"))
     file = folder / "model" / "emotion_lightning.json"
-    card = json.loads(file.read_text())
+    metadata = json.loads(file.read_text())
     for count, message in ((1_000_000, "where 100,000 are the most"), (100_000, "its head has 11 outputs")):
         names = [f"l{i}" for i in range(count)]
         cuts = dict.fromkeys(names, 0.5)
-        file.write_text(json.dumps(card | {"labels": names, "thresholds": dict.fromkeys(card["thresholds"], cuts)}))
+        file.write_text(
+            json.dumps(metadata | {"labels": names, "thresholds": dict.fromkeys(metadata["thresholds"], cuts)})
+        )
         since = time.process_time()
         assert run("predict", "run=run", "text=hi") == 2
         told = capfd.readouterr().err
@@ -144,7 +148,7 @@ def test_a_card_of_a_million_labels_is_refused_in_seconds(run: Any, finished: Pa
 
 def test_the_header_is_safe_in_spreadsheets_too(tmp_path: Path) -> None:
     chosen = config.Predictions(text=False, columns=config.PredictionColumns.decisions, csv_safe=True)
-    with prediction_files.writer(tmp_path / "p.csv", ["=1+1", "joy"], chosen, id_column="row"):
+    with prediction_files.writer_for(tmp_path / "p.csv", ["=1+1", "joy"], chosen, id_column="row"):
         pass
     assert (tmp_path / "p.csv").read_text() == "row,'=1+1,joy\n"
 
@@ -157,7 +161,7 @@ def test_metric_names_are_such_as_mlflow_takes() -> None:
 
 def test_predict_finds_columns_by_the_rule(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "in.csv", [[f"my {DECOMPOSED}", "other"], ["hello", "1"]])
-    read = tables.texts(source(path), data_settings(path=path), usual=(f"my\u00a0{DECOMPOSED}", None))
+    read = tables.read_texts(source(path), data_settings(path=path), usual=(f"my\u00a0{DECOMPOSED}", None))
     assert list(read) == [("1", "hello")]
 
 
@@ -165,8 +169,8 @@ def test_a_run_takes_every_printable_label_to_the_end(run: Any, tmp_path: Path) 
     path = write(tmp_path / "odd.csv", WRITTEN)
     assert run("train", *SMALL, "data=file", f"data.path={path}", "trainer.max_epochs=1", "model.quantization=none",
                "hydra.run.dir=out") == 0  # fmt: skip
-    card = json.loads((tmp_path / "out" / "model" / "emotion_lightning.json").read_text())
-    assert card["labels"] == SPELLED
+    metadata = json.loads((tmp_path / "out" / "model" / "emotion_lightning.json").read_text())
+    assert metadata["labels"] == SPELLED
     assert "a|b\\*\\[x\\](y)\\<i\\>" in (tmp_path / "out" / "model" / "README.md").read_text()
     assert {oct(file.stat().st_mode & 0o777) for file in (tmp_path / "out" / "model").iterdir()} == {oct(_new_mode())}
     assert run("predict", "run=out", f"input={path}", "output=answers.csv", "predict.columns=decisions") == 0

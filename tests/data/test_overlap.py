@@ -22,7 +22,7 @@ def corpus(**splits: Rows) -> Corpus:
 
 
 def test_texts_that_stand_in_two_splits_are_counted_with_their_labels() -> None:
-    found = overlap.between(
+    found = overlap.find_overlap(
         corpus(
             train=rows("a", "b", "b", "c", joy=[1, 0, 1, 0]),
             validation=rows("b", "d", "b", joy=[1, 1, 0]),
@@ -30,8 +30,8 @@ def test_texts_that_stand_in_two_splits_are_counted_with_their_labels() -> None:
         ),
         clean=[],
     )
-    told = {(o.first, o.second): (o.positions.tolist(), o.count, o.same_labels) for o in found}
-    assert told == {
+    raised = {(o.first, o.second): (o.positions.tolist(), o.count, o.same_labels) for o in found}
+    assert raised == {
         ("train", "validation"): ([1, 2], 2, 2),
         ("train", "test"): ([0, 3], 2, 1),
         ("validation", "test"): ([1], 1, 1),
@@ -45,7 +45,7 @@ def test_overlap_equals_that_of_a_plain_comparison_of_all_texts() -> None:
         name: rows(*(f"Text  {n}" for n in random.integers(0, 60, size)), joy=random.integers(0, 2, size).tolist())
         for name, size in {"train": 80, "validation": 30, "test": 40}.items()
     }
-    for found in overlap.between(corpus(**splits), clean=[]):
+    for found in overlap.find_overlap(corpus(**splits), clean=[]):
         first, second = splits[found.first], splits[found.second]
         assert found.count == sum(text in first.texts for text in second.texts)
         assert found.positions.tolist() == [i for i, text in enumerate(first.texts) if text in second.texts]
@@ -57,7 +57,7 @@ def test_overlap_equals_that_of_a_plain_comparison_of_all_texts() -> None:
 
 
 def test_a_test_split_without_labels_leaks_too() -> None:
-    (found,) = overlap.between(corpus(train=rows("a", "b", joy=[1, 0]), test=rows("b", "c")), clean=[])
+    (found,) = overlap.find_overlap(corpus(train=rows("a", "b", joy=[1, 0]), test=rows("b", "c")), clean=[])
     assert (found.count, found.same_labels) == (1, 0)
 
 
@@ -66,8 +66,8 @@ def test_cleaned_texts_are_compared() -> None:
         "train": rows("@ann so happy https://t.co/1", joy=[1]),
         "test": rows("@bob so  HAPPY https://t.co/2", joy=[1]),
     }
-    assert overlap.between(corpus(**splits), clean=[])[0].count == 0
-    assert overlap.between(corpus(**splits), clean=[CleaningStep.users, CleaningStep.urls])[0].count == 1
+    assert overlap.find_overlap(corpus(**splits), clean=[])[0].count == 0
+    assert overlap.find_overlap(corpus(**splits), clean=[CleaningStep.users, CleaningStep.urls])[0].count == 1
 
 
 def test_repeated_texts_of_a_split_are_counted_with_those_of_other_labels() -> None:
@@ -80,14 +80,16 @@ def split(tmp_path: Any, **chosen: Any) -> Corpus:
     validation = write_csv(tmp_path / "validation.csv", [["text", "joy"], ["v", 1], ["Leak", 0]])
     test = write_csv(tmp_path / "test.csv", [["text", "joy"], ["t3", 1], ["x", 0]])
     settings = data_settings(train=train, validation=validation, test=test, **chosen)
-    return sources.split(sources.read(settings), settings)
+    return sources.split_corpus(sources.read_corpus(settings), settings)
 
 
 def test_leaks_are_told_and_kept_unless_they_are_to_be_dropped(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
     assert len(split(tmp_path).splits["train"]) == 9
-    told = "Texts of %s that stand in train too: 1 (50.00 %%), with the same labels %d; data.drop_leaks=true leaves out"
-    assert told % ("validation", 0) in caplog.text
-    assert told % ("test", 1) in caplog.text
+    raised = (
+        "Texts of %s that stand in train too: 1 (50.00 %%), with the same labels %d; data.drop_leaks=true leaves out"
+    )
+    assert raised % ("validation", 0) in caplog.text
+    assert raised % ("test", 1) in caplog.text
 
 
 def test_leaks_are_dropped_from_train_alone(tmp_path: Any) -> None:
@@ -99,7 +101,7 @@ def test_leaks_are_dropped_from_train_alone(tmp_path: Any) -> None:
 def test_a_train_split_of_leaks_alone_is_refused() -> None:
     splits = corpus(train=rows("a", joy=[1]), test=rows("a", joy=[1]))
     with pytest.raises(UserError, match="no row of train"):
-        overlap.without_leaks(splits, overlap.between(splits, clean=[]))
+        overlap.without_leaks(splits, overlap.find_overlap(splits, clean=[]))
 
 
 @pytest.mark.parametrize(("cells", "what"), [([0, 0, 0], "no row"), ([1, 1, 1], "every row")])
@@ -110,7 +112,7 @@ def test_a_label_of_one_class_in_train_is_named(
     train = write_csv(tmp_path / "train.csv", rows)
     validation = write_csv(tmp_path / "validation.csv", [["text", "joy", "grief"], ["v", 1, 1], ["w", 0, 0]])
     settings = data_settings(train=train, validation=validation)
-    sources.split(sources.read(settings), settings)
+    sources.split_corpus(sources.read_corpus(settings), settings)
     assert f"In train {what} has the label grief: it cannot be learned." in caplog.text
 
 

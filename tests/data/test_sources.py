@@ -13,7 +13,7 @@ from emotion_lightning.errors import UserError
 
 
 def read(option: str = "file", **chosen: Any) -> Corpus:
-    return sources.read(data_settings(option, **chosen))
+    return sources.read_corpus(data_settings(option, **chosen))
 
 
 def targets(rows: Rows) -> list[list[float]]:
@@ -47,7 +47,7 @@ def test_settings_from_the_command_line_are_taken(tmp_path: Path, settings: Call
     data = settings(
         "data=file", f"data.path='{path}'", "data.text=phrase", "data.labels_column=mood", "data.separator='|'"
     ).data
-    corpus = sources.read(data)
+    corpus = sources.read_corpus(data)
     assert (corpus.labels, targets(corpus.splits[WHOLE])) == (["joy", "love"], [[1, 1], [0, 1]])
 
 
@@ -78,7 +78,7 @@ def test_own_splits_are_kept(tmp_path: Path) -> None:
     assert {name: rows.texts[0] for name, rows in corpus.splits.items()} == {
         "train": "text 0", "validation": "text 10", "test": "text 20",
     }  # fmt: skip
-    split = sources.split(corpus, data_settings(**data))
+    split = sources.split_corpus(corpus, data_settings(**data))
     assert {name: len(rows) for name, rows in split.splits.items()} == {"train": 6, "validation": 4, "test": 5}
 
 
@@ -240,7 +240,7 @@ def test_a_folder_that_datasets_saved_as_one_is_split(tmp_path: Path) -> None:
     table = datasets.Dataset.from_dict({name: [row[k] for row in cells] for k, name in enumerate(header)})
     table.save_to_disk(tmp_path / "saved")
     settings = data_settings(path=tmp_path / "saved")
-    parts = sources.split(sources.read(settings), settings).splits
+    parts = sources.split_corpus(sources.read_corpus(settings), settings).splits
     assert {name: len(rows) for name, rows in parts.items()} == {"train": 32, "validation": 4, "test": 4}
 
 
@@ -266,7 +266,7 @@ def ids(corpus: Corpus) -> dict[str, list[int]]:
 
 
 def cut(corpus: Corpus, **chosen: Any) -> Corpus:
-    return sources.split(corpus, data_settings(path="a.csv", **chosen))
+    return sources.split_corpus(corpus, data_settings(path="a.csv", **chosen))
 
 
 def test_one_file_is_split_in_three_without_loss_or_overlap_in_its_order() -> None:
@@ -321,7 +321,7 @@ def test_a_missing_validation_split_is_cut_from_train_and_test_is_left_alone(tmp
     train = write_csv(tmp_path / "train.csv", emotions(60))
     test = write_csv(tmp_path / "test.csv", emotions(9, start=100))
     data = data_settings(train=train, test=test, validation_share=0.2)
-    parts = sources.split(sources.read(data), data)
+    parts = sources.split_corpus(sources.read_corpus(data), data)
     assert {name: len(rows) for name, rows in parts.splits.items()} == {"train": 48, "validation": 12, "test": 9}
     assert sorted(parts.splits["train"].texts + parts.splits["validation"].texts) == sorted(
         f"text {i}" for i in range(60)
@@ -331,8 +331,8 @@ def test_a_missing_validation_split_is_cut_from_train_and_test_is_left_alone(tmp
 
 def test_a_split_corpus_is_left_as_it_is() -> None:
     settings = data_settings("sample")
-    corpus = sources.read(settings)
-    assert ids(sources.split(corpus, settings)) == ids(corpus)
+    corpus = sources.read_corpus(settings)
+    assert ids(sources.split_corpus(corpus, settings)) == ids(corpus)
 
 
 # --------------------------------------------------------------------------------------------------- the bundled sample
@@ -597,7 +597,7 @@ def test_class_names_of_a_hub_data_set_are_its_labels(hub_folder: Path) -> None:
 def test_validation_is_cut_from_train_where_a_hub_data_set_has_none(hub_folder: Path) -> None:
     write_csv(hub_folder / "train.csv", emotions(60))
     data = data_settings("hub", path=hub_folder)
-    parts = sources.split(sources.read(data), data)
+    parts = sources.split_corpus(sources.read_corpus(data), data)
     assert {name: len(rows) for name, rows in parts.splits.items()} == {"train": 54, "validation": 6}
 
 
@@ -649,6 +649,6 @@ def test_a_split_has_the_sizes_asked_for_also_with_many_labels(tmp_path: Path, r
     header = ["text", *[f"label {i}" for i in range(names)]]
     cells = [[f"text {i}", *(random.random(names) < 0.2).astype(int).tolist()] for i in range(rows)]
     settings = data_settings(path=write_csv(tmp_path / "many.csv", [header, *cells]))
-    splits = sources.split(sources.read(settings), settings).splits
+    splits = sources.split_corpus(sources.read_corpus(settings), settings).splits
     assert [len(splits[name]) for name in ("train", "validation", "test")] == [rows * 8 // 10, rows // 10, rows // 10]
     assert sorted(text for part in splits.values() for text in part.texts) == sorted(row[0] for row in cells)

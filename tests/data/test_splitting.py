@@ -17,7 +17,7 @@ from emotion_lightning.errors import UserError
 
 def split(**chosen: Any) -> Corpus:
     settings = data_settings(**chosen)
-    return sources.split(sources.read(settings), settings)
+    return sources.split_corpus(sources.read_corpus(settings), settings)
 
 
 def ids(corpus: Corpus) -> dict[str, list[str]]:
@@ -27,8 +27,8 @@ def ids(corpus: Corpus) -> dict[str, list[str]]:
 def test_written_splits_are_read_back_whatever_the_seed_and_shares(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", emotions(60))
     first = split(path=path)
-    assert first.cut
-    splitting.write(tmp_path / "splits.csv", first)
+    assert first.new_splits
+    splitting.write_splits(tmp_path / "splits.csv", first)
     again = split(path=path, splits=tmp_path / "splits.csv", split_seed=7, validation_share=0.5, test_share=0.3)
     assert ids(again) == ids(first)
     assert ids(split(path=path, split_seed=7)) != ids(first)
@@ -39,7 +39,7 @@ def test_ids_with_commas_quotes_and_line_breaks_come_back(tmp_path: Path) -> Non
     table = [["id", "text", "joy"], *([name, f"t {i}", i % 2] for i, name in enumerate(names))]
     path = write_csv(tmp_path / "a.csv", table)
     first = split(path=path)
-    splitting.write(tmp_path / "splits.csv", first)
+    splitting.write_splits(tmp_path / "splits.csv", first)
     assert ids(split(path=path, splits=tmp_path / "splits.csv")) == ids(first)
     assert sorted(sum(ids(first).values(), [])) == sorted(names)
 
@@ -47,7 +47,7 @@ def test_ids_with_commas_quotes_and_line_breaks_come_back(tmp_path: Path) -> Non
 def test_a_validation_split_cut_from_train_is_written_too(tmp_path: Path) -> None:
     train = write_csv(tmp_path / "train.csv", emotions(60))
     first = split(train=train)
-    splitting.write(tmp_path / "splits.csv", first)
+    splitting.write_splits(tmp_path / "splits.csv", first)
     assert ids(split(train=train, splits=tmp_path / "splits.csv", split_seed=3)) == ids(first)
 
 
@@ -56,7 +56,7 @@ def test_of_a_test_file_beside_train_nothing_is_written(tmp_path: Path) -> None:
     train = write_csv(tmp_path / "train.csv", emotions(100))
     test = write_csv(tmp_path / "test.csv", emotions(30, start=500))
     first = split(train=train, test=test)
-    splitting.write(tmp_path / "splits.csv", first)
+    splitting.write_splits(tmp_path / "splits.csv", first)
     again = split(train=train, test=test, splits=tmp_path / "splits.csv")
     assert ids(again) == ids(first)
     assert [len(rows) for rows in again.splits.values()] == [90, 10, 30]
@@ -67,7 +67,7 @@ def test_rows_that_leak_are_written_though_they_are_left_out(tmp_path: Path) -> 
     path = write_csv(tmp_path / "a.csv", table)
     first = split(path=path, drop_leaks=True)
     assert sum(map(len, first.splits.values())) < 100
-    splitting.write(tmp_path / "splits.csv", first)
+    splitting.write_splits(tmp_path / "splits.csv", first)
     assert ids(split(path=path, splits=tmp_path / "splits.csv", drop_leaks=True)) == ids(first)
     assert ids(split(path=path, splits=tmp_path / "splits.csv")) == ids(split(path=path))
 
@@ -75,7 +75,7 @@ def test_rows_that_leak_are_written_though_they_are_left_out(tmp_path: Path) -> 
 def test_rows_without_ids_that_have_moved_are_told_by_their_texts(tmp_path: Path) -> None:
     header, *cells = emotions(60)
     path = write_csv(tmp_path / "a.csv", [header, *cells])
-    splitting.write(tmp_path / "splits.csv", split(path=path))
+    splitting.write_splits(tmp_path / "splits.csv", split(path=path))
     write_csv(path, [header, *cells[::-1]])
     with pytest.raises(UserError, match=r"the text of row 1 is another one now \(60 rows in all\)"):
         split(path=path, splits=tmp_path / "splits.csv")
@@ -85,7 +85,7 @@ def test_rows_with_ids_may_move_and_a_changed_text_is_told(tmp_path: Path, caplo
     cells = [[f"r{i}", f"t {i}", i % 2] for i in range(60)]
     path = write_csv(tmp_path / "a.csv", [["id", "text", "joy"], *cells])
     first = split(path=path)
-    splitting.write(tmp_path / "splits.csv", first)
+    splitting.write_splits(tmp_path / "splits.csv", first)
     cells[7][1] = "mended"
     write_csv(path, [["id", "text", "joy"], *cells[::-1]])
     again = split(path=path, splits=tmp_path / "splits.csv")
@@ -96,7 +96,7 @@ def test_rows_with_ids_may_move_and_a_changed_text_is_told(tmp_path: Path, caplo
 def test_splits_of_ones_own_are_not_written(tmp_path: Path) -> None:
     train = write_csv(tmp_path / "train.csv", emotions(20))
     validation = write_csv(tmp_path / "validation.csv", emotions(10, start=50))
-    assert not split(train=train, validation=validation).cut
+    assert not split(train=train, validation=validation).new_splits
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_splits_of_other_data_are_refused(tmp_path: Path, content: str, message:
 
 def test_of_a_part_of_the_rows_the_splits_are_those_of_the_whole(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", emotions(60))
-    splitting.write(tmp_path / "splits.csv", split(path=path))
+    splitting.write_splits(tmp_path / "splits.csv", split(path=path))
     part = split(path=path, splits=tmp_path / "splits.csv", max_rows=30)
     whole = {identifier: name for name, found in ids(split(path=path)).items() for identifier in found}
     assert all(whole[identifier] == name for name, found in ids(part).items() for identifier in found)

@@ -28,7 +28,7 @@ def read(header: list[str], *cells: list[Any], **settings: Any) -> Rows:
     source = of(header, *cells)
     columns = columns_of(source, **settings)
     problems = Problems()
-    found = tables.rows(source, columns, problems)
+    found = tables.read_rows(source, columns, problems)
     problems.raise_any()
     return found
 
@@ -181,7 +181,7 @@ def test_ids_without_names_are_labels_in_the_order_of_their_numbers() -> None:
 def test_an_id_that_train_does_not_have_is_no_position_among_those_it_has() -> None:
     columns = columns_of(of(["text", "mood"], ["a", "10,20,30"]), labels_column="mood")
     problems = Problems()
-    tables.rows(of(["text", "mood"], ["b", "1"]), columns, problems)
+    tables.read_rows(of(["text", "mood"], ["b", "1"]), columns, problems)
     with pytest.raises(UserError, match=r"a\.csv, row 1, column mood: the label '1' is not one of 10, 20, 30"):
         problems.raise_any()
 
@@ -403,7 +403,7 @@ def test_rows_without_a_text_are_dropped_or_kept_aloud(
     choice: str, texts: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     source = of(["id", "text", "joy"], ["1", "a", 1], ["2", None, 0], ["3", " ", 0], ["4", "d", 1])
-    rows = tables.rows(source, columns_of(source), Problems(), empty_texts=EmptyTexts(choice))
+    rows = tables.read_rows(source, columns_of(source), Problems(), empty_texts=EmptyTexts(choice))
     assert rows.texts == texts
     assert rows.ids == (["1", "4"] if choice == "drop" else ["1", "2", "3", "4"])
     assert rows.targets is not None
@@ -414,7 +414,7 @@ def test_rows_without_a_text_are_dropped_or_kept_aloud(
 def test_of_a_part_of_the_rows_the_others_are_checked_all_the_same() -> None:
     source = of(["text", "joy"], *([f"t{i}", 1] for i in range(9)), ["t9", 2])
     problems = Problems()
-    assert len(tables.rows(source, columns_of(source), problems, most=3)) == 3
+    assert len(tables.read_rows(source, columns_of(source), problems, most=3)) == 3
     with pytest.raises(UserError, match="row 10, column joy"):
         problems.raise_any()
 
@@ -434,7 +434,7 @@ def test_any_table_is_read_back_unchanged(tmp_path: Path, ending: str, cells: li
     path = write_table(tmp_path / f"a.{ending}", cells, truth=truth)
     columns = Columns("text", "id", ["joy", "anger"], None, "")
     problems = Problems()
-    found = tables.rows(files.source(path), columns, problems)
+    found = tables.read_rows(files.source(path), columns, problems)
     problems.raise_any()
     assert found.ids == [f"r{i}" for i in range(len(cells))]
     assert found.texts == [text for text, *_ in cells]

@@ -12,7 +12,7 @@ from torch import Tensor
 from emotion_lightning import config
 from emotion_lightning.config import Calibration, ThresholdMetric
 from emotion_lightning.evaluation import calibration
-from emotion_lightning.models.card import CARD, read_card
+from emotion_lightning.models.metadata import METADATA, read_metadata
 from emotion_lightning.runs import bounded_files
 
 
@@ -30,20 +30,20 @@ def case(rows: int = 4000) -> tuple[Tensor, Tensor]:
 
 def test_without_calibration_probabilities_are_those_of_the_network() -> None:
     logits, targets = case()
-    assert calibration.fit(asked("none"), logits, targets) is None
+    assert calibration.fit_calibration(asked("none"), logits, targets) is None
     assert calibration.probabilities(logits.float(), None).equal(torch.sigmoid(logits.float()))
 
 
 def test_per_label_finds_slope_and_offset_as_a_logistic_regression_does() -> None:
     logits, targets = case()
-    scaling = calibration.fit(asked("per_label"), logits, targets)
+    scaling = calibration.fit_calibration(asked("per_label"), logits, targets)
     assert scaling is not None
     for label in range(3):
         peer = LogisticRegression(C=np.inf, tol=1e-8).fit(logits[:, label : label + 1], targets[:, label])
         assert float(scaling.slope[label]) == pytest.approx(peer.coef_[0, 0], rel=5e-3)  # targets are smoothed
         assert float(scaling.offset[label]) == pytest.approx(peer.intercept_[0], abs=5e-3)
     before, after = (
-        calibration.report(shares, targets)
+        calibration.calibration_metrics(shares, targets)
         for shares in (torch.sigmoid(logits), calibration.probabilities(logits, scaling))
     )
     assert after["ece"] < 0.03 < before["ece"] and after["brier"] < before["brier"]
@@ -51,7 +51,7 @@ def test_per_label_finds_slope_and_offset_as_a_logistic_regression_does() -> Non
 
 def test_one_temperature_is_the_best_slope_for_all_labels() -> None:
     logits, targets = case()
-    scaling = calibration.fit(asked("temperature"), logits, targets)
+    scaling = calibration.fit_calibration(asked("temperature"), logits, targets)
     assert scaling is not None
     assert len(set(scaling.slope.tolist())) == 1 and scaling.offset.tolist() == [0, 0, 0]
 
@@ -65,7 +65,7 @@ def test_one_temperature_is_the_best_slope_for_all_labels() -> None:
 def test_a_label_that_is_parted_perfectly_or_has_one_kind_of_row_only_stays_finite() -> None:
     logits = torch.tensor([[5.0, 1.0, 0.3], [4.0, -1.0, 0.1], [-3.0, 2.0, -2.0], [-6.0, 0.0, 7.0]])
     targets = torch.tensor([[1.0, 0.0, 1.0], [1.0, 0.0, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
-    scaling = calibration.fit(asked("per_label"), logits, targets)
+    scaling = calibration.fit_calibration(asked("per_label"), logits, targets)
     assert scaling is not None
     assert torch.isfinite(scaling.slope).all() and torch.isfinite(scaling.offset).all()
     assert (scaling.slope[1:].tolist(), scaling.offset[1:].tolist()) == ([1, 1], [0, 0])
@@ -86,7 +86,7 @@ def test_the_calibration_error_is_the_mean_gap_of_bins(bins: int) -> None:
         expected.append(gap)
     found = calibration.expected_calibration_error(torch.from_numpy(shares), torch.from_numpy(truth), bins=bins)
     assert found == pytest.approx(np.mean(expected))
-    brier = calibration.report(torch.from_numpy(shares), torch.from_numpy(truth))["brier"]
+    brier = calibration.calibration_metrics(torch.from_numpy(shares), torch.from_numpy(truth))["brier"]
     assert brier == pytest.approx(np.mean([brier_score_loss(truth[:, i], shares[:, i]) for i in range(2)]))
 
 
@@ -98,8 +98,8 @@ def test_a_calibrated_run_predicts_calibrated_probabilities_and_says_so(run: Any
 
     small = [*SMALL, "trainer.max_epochs=1", "thresholds.calibration=per_label"]
     assert run("train", *small, "hydra.run.dir=out") == 0
-    card = read_card(tmp_path / "out" / "model")
-    assert set(card.calibration) == set(card.labels)
+    metadata = read_metadata(tmp_path / "out" / "model")
+    assert set(metadata.calibration) == set(metadata.labels)
     assert bounded_files.read_json(tmp_path / "out" / "metrics.json")["test"]["probabilities"] == "calibrated"
     assert run("evaluate", "run=out", "hydra.run.dir=again") == 0
     one, other = (json.loads((tmp_path / name / "metrics.json").read_text())["test"] for name in ("out", "again"))
@@ -121,7 +121,7 @@ def test_a_damaged_calibration_is_refused(finished: Path, tmp_path: Path, run: A
     import shutil
 
     shutil.copytree(finished, tmp_path / "copy")
-    file = tmp_path / "copy" / "model" / CARD
+    file = tmp_path / "copy" / "model" / METADATA
     content = json.loads(file.read_text())
     file.write_text(json.dumps(content | {"calibration": damage}))
     file.with_name("SHA256SUMS").unlink(missing_ok=True)

@@ -45,10 +45,14 @@ def names(labels):
 def scores_and_reference(shape):
     """The package's scores, and truth and decisions as numpy for scikit-learn."""
     probabilities, targets = random_rows(*shape)
-    cut = torch.linspace(0.3, 0.6, shape[1], dtype=torch.float64)
-    decisions = thresholds.decide(probabilities, cut)
-    scores = metrics.decisions_report(decisions, targets.bool(), cut, names(shape[1]))
-    return scores, targets.numpy().astype(int), (probabilities.numpy().astype(np.float64) > cut.numpy()).astype(int)
+    threshold = torch.linspace(0.3, 0.6, shape[1], dtype=torch.float64)
+    decisions = thresholds.decide(probabilities, threshold)
+    scores = metrics.decisions_report(decisions, targets.bool(), threshold, names(shape[1]))
+    return (
+        scores,
+        targets.numpy().astype(int),
+        (probabilities.numpy().astype(np.float64) > threshold.numpy()).astype(int),
+    )
 
 
 @pytest.mark.parametrize("metric", REFERENCES)
@@ -71,7 +75,7 @@ def test_one_label_is_scored_as_scikit_learn_scores_a_binary_task():
     probabilities, targets = random_rows(50, 2)
     probabilities, targets = probabilities[:, 1:], targets[:, 1:]
     truth, decisions = targets[:, 0].numpy(), probabilities[:, 0].numpy() > 0.5
-    scores = metrics.report(probabilities, targets, {"fixed": fixed(1)}, ["joy"])
+    scores = metrics.score(probabilities, targets, {"fixed": fixed(1)}, ["joy"])
     f1 = pytest.approx(sklearn_metrics.f1_score(truth, decisions), abs=1e-9)
     assert scores["fixed"]["f1_macro"] == scores["fixed"]["f1_micro"] == f1
     assert scores["fixed"]["labels"]["joy"]["f1"] == f1
@@ -82,7 +86,7 @@ def test_one_label_is_scored_as_scikit_learn_scores_a_binary_task():
 @pytest.mark.parametrize("average", ["micro", "macro", "none"])
 def test_f1_agrees_with_torchmetrics(average):
     probabilities, targets = random_rows(200, 11)
-    scores = metrics.report(probabilities, targets, {"fixed": fixed(11)}, names(11))["fixed"]
+    scores = metrics.score(probabilities, targets, {"fixed": fixed(11)}, names(11))["fixed"]
     found = [label["f1"] for label in scores["labels"].values()] if average == "none" else scores[f"f1_{average}"]
     expected = multilabel_f1_score(probabilities, targets.int(), num_labels=11, average=average)
     np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-6)
@@ -115,7 +119,7 @@ def test_label_with_neither_gold_nor_predicted_counts_in_the_macro_alone():
 
 def test_nothing_gold_and_nothing_predicted_has_scores():
     nothing = torch.zeros(3, 2)
-    scores = metrics.report(nothing, nothing, {"fixed": fixed(2)}, ["a", "b"])
+    scores = metrics.score(nothing, nothing, {"fixed": fixed(2)}, ["a", "b"])
     assert (scores["map"], scores["lrap"]) == (0, 1)
     assert {scores["fixed"][name] for name in ("f1_micro", "f1_macro", "f1_macro_supported")} == {0}
     assert {scores["fixed"][name] for name in ("jaccard", "f1_samples", "subset_accuracy", "label_accuracy")} == {1}
@@ -123,7 +127,7 @@ def test_nothing_gold_and_nothing_predicted_has_scores():
 
 def test_report_holds_what_the_contract_names():
     probabilities, targets = random_rows(7, 2)
-    scores = metrics.report(probabilities, targets, {"fixed": fixed(2, 0.25)}, ["a", "b"])
+    scores = metrics.score(probabilities, targets, {"fixed": fixed(2, 0.25)}, ["a", "b"])
     assert list(scores) == ["rows", "probabilities", "map", "lrap", "ece", "brier", "fixed", "oracle"]
     assert scores["rows"] == 7
     assert set(scores["fixed"]) == {*REFERENCES, "f1_macro_supported", "labels"}
@@ -208,10 +212,10 @@ def test_logits_between_zero_and_one_are_never_taken_for_probabilities(batch):
         outcomes.update(rows, logits[rows], targets[rows])
     _, collected, truth = outcomes.gather()
     cuts = {"fixed": fixed(3), "global": fixed(3, 0.62)}
-    by_parts = metrics.report(torch.sigmoid(collected), truth, cuts, names(3))
-    assert by_parts == metrics.report(torch.sigmoid(logits), targets, cuts, names(3))
-    for protocol, cut in (("fixed", 0.5), ("global", 0.62)):
-        decisions = 1 / (1 + np.exp(-logits.double().numpy())) > cut
+    by_parts = metrics.score(torch.sigmoid(collected), truth, cuts, names(3))
+    assert by_parts == metrics.score(torch.sigmoid(logits), targets, cuts, names(3))
+    for protocol, threshold in (("fixed", 0.5), ("global", 0.62)):
+        decisions = 1 / (1 + np.exp(-logits.double().numpy())) > threshold
         expected = REFERENCES["f1_macro"](targets.numpy(), decisions)
         assert by_parts[protocol]["f1_macro"] == pytest.approx(expected, abs=1e-9)
 
@@ -220,8 +224,8 @@ def test_protocols_that_agree_on_the_first_rows_do_not_merge():
     probabilities = torch.tensor([[0.95, 0.05]] * 4 + [[0.4, 0.8], [0.6, 0.2], [0.4, 0.3], [0.7, 0.6]])
     targets = torch.tensor([[1, 0]] * 4 + [[1, 0], [0, 1], [1, 1], [0, 0]])
     cuts = {"fixed": fixed(2), "global": fixed(2, 0.35), "per_label": torch.tensor([0.9, 0.15], dtype=torch.float64)}
-    scores = metrics.report(probabilities, targets, cuts, ["a", "b"])
-    for protocol, cut in cuts.items():
-        expected = REFERENCES["f1_macro"](targets.numpy(), (probabilities.double() > cut).numpy())
+    scores = metrics.score(probabilities, targets, cuts, ["a", "b"])
+    for protocol, threshold in cuts.items():
+        expected = REFERENCES["f1_macro"](targets.numpy(), (probabilities.double() > threshold).numpy())
         assert scores[protocol]["f1_macro"] == pytest.approx(expected, abs=1e-9)
     assert len({scores[protocol]["f1_macro"] for protocol in cuts}) == 3

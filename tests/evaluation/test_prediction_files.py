@@ -29,7 +29,7 @@ def rows(ids, texts=None, first=0.25):
 
 
 def write(path, *parts, id_column="ID", **chosen):
-    with prediction_files.writer(path, LABELS, options(**chosen), id_column=id_column) as writer:
+    with prediction_files.writer_for(path, LABELS, options(**chosen), id_column=id_column) as writer:
         for part in parts:
             writer.write(part)
     return path
@@ -121,7 +121,7 @@ def test_csv_safe_leaves_harmless_cells_alone(tmp_path):
 @each_suffix
 def test_file_appears_when_all_rows_are_in(tmp_path, suffix):
     path = tmp_path / "new folder" / f"out{suffix}"
-    with prediction_files.writer(path, LABELS, options(), id_column="ID") as writer:
+    with prediction_files.writer_for(path, LABELS, options(), id_column="ID") as writer:
         writer.write(rows(["1"]))
         assert not path.exists()
     assert list(path.parent.iterdir()) == [path]
@@ -132,7 +132,7 @@ def test_file_appears_when_all_rows_are_in(tmp_path, suffix):
 def test_an_error_in_between_leaves_nothing_behind(tmp_path, suffix, error):
     with (
         pytest.raises(error),
-        prediction_files.writer(tmp_path / f"out{suffix}", LABELS, options(), id_column="ID") as writer,
+        prediction_files.writer_for(tmp_path / f"out{suffix}", LABELS, options(), id_column="ID") as writer,
     ):
         writer.write(rows(["1"]))
         raise error
@@ -143,7 +143,7 @@ def test_an_error_in_between_leaves_nothing_behind(tmp_path, suffix, error):
 def test_an_error_leaves_an_existing_file_as_it_was(tmp_path, suffix):
     path = write(tmp_path / f"out{suffix}", rows(["old"]))
     before = path.read_bytes()
-    with pytest.raises(RuntimeError), prediction_files.writer(path, LABELS, options(), id_column="ID") as writer:
+    with pytest.raises(RuntimeError), prediction_files.writer_for(path, LABELS, options(), id_column="ID") as writer:
         writer.write(rows(["new"]))
         raise RuntimeError
     assert path.read_bytes() == before

@@ -17,32 +17,34 @@ def rows(targets: torch.Tensor | None) -> RowOutcomes:
 @pytest.mark.parametrize("targets", [None, torch.tensor([[0.0, 1.0], [1.0, 1.0]])])
 def test_outcomes_come_back_as_they_were_written(tmp_path: Path, targets: torch.Tensor | None) -> None:
     written = rows(targets)
-    row_outcomes.write(tmp_path, "test", written)
-    found = row_outcomes.read(tmp_path, "test", written.labels)
+    row_outcomes.write_outcomes(tmp_path, "test", written)
+    found = row_outcomes.read_outcomes(tmp_path, "test", written.labels)
     assert found is not None
     assert (found.ids, found.labels) == (written.ids, written.labels)
     assert found.probabilities.equal(written.probabilities)
     assert found.targets is None if targets is None else found.targets is not None and found.targets.equal(targets)
-    assert row_outcomes.read(tmp_path, "validation", written.labels) is None
+    assert row_outcomes.read_outcomes(tmp_path, "validation", written.labels) is None
 
 
 def test_outcomes_of_other_labels_or_a_damaged_file_are_refused(tmp_path: Path) -> None:
-    row_outcomes.write(tmp_path, "test", rows(None))
+    row_outcomes.write_outcomes(tmp_path, "test", rows(None))
     with pytest.raises(UserError, match="no column p_fear"):
-        row_outcomes.read(tmp_path, "test", ["joy", "fear"])
+        row_outcomes.read_outcomes(tmp_path, "test", ["joy", "fear"])
     file = tmp_path / run_folder.OUTCOMES / "test.parquet"
     file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(UserError, match="test.parquet cannot be read"):
-        row_outcomes.read(tmp_path, "test", ["joy"])
+        row_outcomes.read_outcomes(tmp_path, "test", ["joy"])
 
 
 def test_a_run_keeps_the_outcomes_of_its_rows(finished: Path) -> None:
-    from emotion_lightning.models.card import read_card
+    from emotion_lightning.models.metadata import read_metadata
 
-    card = read_card(finished / run_folder.MODEL)
-    found = row_outcomes.read(finished, "test", card.labels)
+    metadata = read_metadata(finished / run_folder.MODEL)
+    found = row_outcomes.read_outcomes(finished, "test", metadata.labels)
     assert found is not None and found.targets is not None
     decided = (finished / "predictions" / "test.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in decided[1:]] == found.ids
-    shares = torch.tensor([[float(cell) for cell in line.split(",")[1 + len(card.labels) :]] for line in decided[1:]])
+    shares = torch.tensor(
+        [[float(cell) for cell in line.split(",")[1 + len(metadata.labels) :]] for line in decided[1:]]
+    )
     assert shares.equal(found.probabilities)

@@ -66,9 +66,9 @@ def invented(
     cuts["per_label"] = torch.tensor([0.4, 0.5, 0.7], dtype=torch.float64)
     content: dict[str, Any] = {"cost": {"trainable_parameters": 10, "train_seconds": 2.0 * seed}}
     for split in ("validation", "test"):
-        content[split] = metrics.report(probabilities, targets, cuts, LABELS)
+        content[split] = metrics.score(probabilities, targets, cuts, LABELS)
         ids = [f"{split}{row}" for row in range(rows)]
-        row_outcomes.write(folder, split, RowOutcomes(ids, LABELS, probabilities, targets))
+        row_outcomes.write_outcomes(folder, split, RowOutcomes(ids, LABELS, probabilities, targets))
     write_json(folder / run_folder.METRICS, content)
     return folder
 
@@ -88,9 +88,9 @@ def test_metrics_of_any_rows_are_those_of_scikit_learn(rows: int) -> None:
 
 def test_metrics_are_those_of_a_report() -> None:
     decisions, truth = decided(200, seed=1)
-    told = metrics.decisions_report(torch.tensor(decisions), torch.tensor(truth), torch.full((3,), 0.5), LABELS)
+    raised = metrics.decisions_report(torch.tensor(decisions), torch.tensor(truth), torch.full((3,), 0.5), LABELS)
     found = bootstrap.scores([bootstrap.summands(decisions, truth)])[0]
-    assert found.tolist() == pytest.approx([told[metric.value] for metric in bootstrap.METRICS], abs=1e-12)
+    assert found.tolist() == pytest.approx([raised[metric.value] for metric in bootstrap.METRICS], abs=1e-12)
 
 
 def test_draws_are_those_of_rows_drawn_one_by_one_and_the_same_for_all_runs() -> None:
@@ -186,23 +186,23 @@ def test_holm_never_turns_the_order_around() -> None:
 def test_groups_are_named_by_what_differs_and_not_by_what_follows_from_it() -> None:
     base = {"data": "file", "model": "tiny", "peft": "ia3", "peft.lr": 1.0, "optimizer.lr": None, "init_from": None}
     lora = base | {"peft": "lora", "peft.lr": 0.1, "peft.r": 8}
-    assert run_groups.names([base, lora]) == ["peft=ia3", "peft=lora"]
-    assert run_groups.names([base, lora, lora | {"peft.r": 16}]) == [
+    assert run_groups.group_names([base, lora]) == ["peft=ia3", "peft=lora"]
+    assert run_groups.group_names([base, lora, lora | {"peft.r": 16}]) == [
         "peft=ia3",
         "peft=lora peft.r=8",
         "peft=lora peft.r=16",
     ]
-    assert run_groups.names([base, base | {"optimizer.lr": 0.003}]) == ["optimizer.lr=null", "optimizer.lr=0.003"]
-    assert run_groups.names([base]) == ["model=tiny peft=ia3"]
+    assert run_groups.group_names([base, base | {"optimizer.lr": 0.003}]) == ["optimizer.lr=null", "optimizer.lr=0.003"]
+    assert run_groups.group_names([base]) == ["model=tiny peft=ia3"]
     floors = [{"data": "file", "C": 2.0}, {"data": "file", "C": 4.0}]
-    assert run_groups.names([base, *floors]) == ["model=tiny peft=ia3", "baseline C=2", "baseline C=4"]
-    assert run_groups.names([base, floors[0]]) == ["model=tiny peft=ia3", "baseline"]
+    assert run_groups.group_names([base, *floors]) == ["model=tiny peft=ia3", "baseline C=2", "baseline C=4"]
+    assert run_groups.group_names([base, floors[0]]) == ["model=tiny peft=ia3", "baseline"]
     paths = [base | {"init_from": "/runs/a/x"}, base | {"init_from": "/runs/b/y"}]
-    assert run_groups.names(paths) == ["init_from=x", "init_from=y"]
+    assert run_groups.group_names(paths) == ["init_from=x", "init_from=y"]
     paths[1]["init_from"] = "/runs/b/x"
-    assert run_groups.names(paths) == ["init_from=/runs/a/x", "init_from=/runs/b/x"]
+    assert run_groups.group_names(paths) == ["init_from=/runs/a/x", "init_from=/runs/b/x"]
     older = {name: value for name, value in base.items() if name != "init_from"}
-    assert run_groups.names([base | {"clean": ["html", "urls"]}, older | {"clean": True}, older]) == [
+    assert run_groups.group_names([base | {"clean": ["html", "urls"]}, older | {"clean": True}, older]) == [
         "clean=[html,urls]", "clean=true", "clean=unset",
     ]  # fmt: skip
 
@@ -216,8 +216,8 @@ def test_seed_fold_and_what_changes_no_result_do_not_part_a_group(tmp_path: Path
         invented(tmp_path / "c", seed=3, data__splits="a/splits.csv", from_run="a", resume="b", data__new=None),
     ]
     other = invented(tmp_path / "d", trainer__max_epochs=4)
-    runs = run_groups.read([*same, other], split="test", protocol=None)
-    found = run_groups.group(runs)
+    runs = run_groups.read_runs([*same, other], split="test", protocol=None)
+    found = run_groups.group_runs(runs)
     assert {name: [run.folder.name for run in members] for name, members in found.items()} == {
         "trainer.max_epochs=3": ["a", "b", "c"], "trainer.max_epochs=4": ["d"],
     }  # fmt: skip
@@ -234,32 +234,32 @@ def test_runs_are_found_at_any_depth_in_order_and_the_unfinished_are_named(tmp_p
     (tmp_path / "date/scored").mkdir()
     (tmp_path / "date/scored" / run_folder.METRICS).write_text("{}")
     invented(tmp_path / "one/two/three/four/five")
-    finished, left_out = run_groups.find(str(tmp_path))
+    finished, left_out = run_groups.find_runs(str(tmp_path))
     assert [str(run.relative_to(tmp_path)) for run in finished] == ["date/other", "date/time/9", "date/time/10"]
     assert [why.removeprefix(str(tmp_path)) for why in left_out] == [
         "/date/scored is no run of train or baseline (it has no settings.yaml)",
         "/date/time/2 is not finished",
         "/date/time/3 is not finished",
     ]
-    twice, _ = run_groups.find(f"[{tmp_path / 'date/other'}, {tmp_path / 'date'}]")
+    twice, _ = run_groups.find_runs(f"[{tmp_path / 'date/other'}, {tmp_path / 'date'}]")
     assert [run.name for run in twice] == ["other", "9", "10"]
 
 
 def test_a_folder_whose_name_looks_like_a_list_is_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     invented(tmp_path / "[a, b]")
     monkeypatch.chdir(tmp_path)
-    assert run_groups.find("[a, b]")[0] == [Path("[a, b]")]
+    assert run_groups.find_runs("[a, b]")[0] == [Path("[a, b]")]
 
 
 def test_an_option_file_of_ones_own_tells_its_protocol_in_the_card(tmp_path: Path) -> None:
     own = invented(tmp_path / "a", options__thresholds="mine")
     with pytest.raises(UserError, match="thresholds=mine, which tells no protocol; choose one with protocol="):
-        run_groups.read([own], split="test", protocol=None)
+        run_groups.read_runs([own], split="test", protocol=None)
     (own / "model").mkdir()
     (own / "model" / "emotion_lightning.json").write_text('{"protocol": "per_label"}')
-    (run,) = run_groups.read([own], split="test", protocol=None)
-    told = bounded_files.read_json(own / run_folder.METRICS)["test"]["per_label"]["f1_macro"]
-    assert bootstrap.scores([run.parts])[0, 0] == pytest.approx(told)
+    (run,) = run_groups.read_runs([own], split="test", protocol=None)
+    raised = bounded_files.read_json(own / run_folder.METRICS)["test"]["per_label"]["f1_macro"]
+    assert bootstrap.scores([run.parts])[0, 0] == pytest.approx(raised)
 
 
 # ------------------------------------------------------------------------------------------------------------ verdicts
@@ -292,14 +292,16 @@ def test_numbers_of_a_group_are_those_of_its_runs(tmp_path: Path, run: Any) -> N
     assert (
         run("compare", "runs=runs", "metrics=[jaccard,f1_macro]", "protocol=per_label", FAST, "hydra.run.dir=out") == 0
     )
-    told = [bounded_files.read_json(folder / run_folder.METRICS)["test"]["per_label"]["jaccard"] for folder in folders]
+    raised = [
+        bounded_files.read_json(folder / run_folder.METRICS)["test"]["per_label"]["jaccard"] for folder in folders
+    ]
     found = bounded_files.read_json(tmp_path / "out" / "compare.json")
     (group,) = found["groups"]
     spread = group["metrics"]["jaccard"]
-    assert spread["mean"] == pytest.approx(np.mean(told)) and spread["sd"] == pytest.approx(np.std(told, ddof=1))
-    assert (spread["least"], spread["most"]) == (pytest.approx(min(told)), pytest.approx(max(told)))
+    assert spread["mean"] == pytest.approx(np.mean(raised)) and spread["sd"] == pytest.approx(np.std(raised, ddof=1))
+    assert (spread["least"], spread["most"]) == (pytest.approx(min(raised)), pytest.approx(max(raised)))
     assert spread["low"] < spread["mean"] < spread["high"]
-    assert [one["jaccard"] for one in group["runs"]] == pytest.approx(told)
+    assert [one["jaccard"] for one in group["runs"]] == pytest.approx(raised)
     assert group["cost"] == {"trainable_parameters": 10, "train_seconds": 5, "peak_memory_bytes": None}
     (line,) = csv.DictReader((tmp_path / "out" / "compare.csv").open(encoding="utf-8"))
     assert float(line["jaccard_mean"]) == spread["mean"] and line["runs"] == "4" and line["peak_memory_bytes"] == ""
@@ -420,8 +422,8 @@ def test_a_multirun_of_baselines_in_a_folder_with_spaces(run: Any, tmp_path: Pat
         "baseline class_weight=none", "baseline class_weight=balanced",
     }  # fmt: skip
     assert [len(group["runs"]) for group in found["groups"]] == [2, 2]
-    told = bounded_files.read_json(folder / "0" / run_folder.METRICS)["test"]["global"]["f1_micro"]
-    assert told in [one["f1_micro"] for group in found["groups"] for one in group["runs"]]
+    raised = bounded_files.read_json(folder / "0" / run_folder.METRICS)["test"]["global"]["f1_micro"]
+    assert raised in [one["f1_micro"] for group in found["groups"] for one in group["runs"]]
     assert "Comparison: " in capfd.readouterr().err
 
 

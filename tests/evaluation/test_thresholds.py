@@ -38,9 +38,9 @@ def f1(decisions, truth):
 
 def best_of(cuts, score):
     """Highest score of the cuts, and how near to 0.5 the nearest of those comes that reach it."""
-    scores = [score(cut) for cut in cuts]
+    scores = [score(threshold) for threshold in cuts]
     return max(scores), min(
-        abs(cut - 0.5) for cut, found in zip(cuts, scores, strict=True) if math.isclose(found, max(scores))
+        abs(threshold - 0.5) for threshold, found in zip(cuts, scores, strict=True) if math.isclose(found, max(scores))
     )
 
 
@@ -58,12 +58,12 @@ def test_thresholds_are_not_rounded_to_the_dtype_of_the_probabilities():
 def test_fit_finds_the_best_cuts_of_a_case_made_by_hand():
     probabilities = torch.tensor([[0.9, 0.4], [0.8, 0.35], [0.3, 0.22], [0.2, 0.1]])
     targets = torch.tensor([[1.0, 1.0], [1.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
-    cuts = thresholds.fit(probabilities, targets, fitting(0.6))
+    cuts = thresholds.fit_thresholds(probabilities, targets, fitting(0.6))
     assert tuple(cuts) == thresholds.PROTOCOLS
     assert cuts["fixed"].tolist() == [0.6, 0.6]
     assert cuts["global"].tolist() == [0.34, 0.34]
     assert cuts["per_label"].tolist() == pytest.approx([0.55, 0.285])
-    assert all(cut.dtype == torch.float64 for cut in cuts.values())
+    assert all(threshold.dtype == torch.float64 for threshold in cuts.values())
 
 
 outcomes = st.lists(
@@ -78,10 +78,10 @@ def test_cut_of_a_label_is_the_best_of_all_midpoints(rows):
     probabilities, truth = (np.array(column) for column in zip(*rows, strict=True))
     values = np.unique([0.0, *probabilities])
     midpoints = (values[1:] + values[:-1]) / 2
-    highest, nearest = best_of(midpoints, lambda cut: f1(probabilities > cut, truth))
-    cut = best_cut(probabilities.tolist(), truth.tolist())
-    assert f1(probabilities > cut, truth) == pytest.approx(highest)
-    assert abs(cut - 0.5) == pytest.approx(nearest)
+    highest, nearest = best_of(midpoints, lambda threshold: f1(probabilities > threshold, truth))
+    threshold = best_cut(probabilities.tolist(), truth.tolist())
+    assert f1(probabilities > threshold, truth) == pytest.approx(highest)
+    assert abs(threshold - 0.5) == pytest.approx(nearest)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -90,13 +90,13 @@ def test_global_cut_is_the_best_of_the_grid(seed):
     truth = generator.random((30, 4)) < [0.0, 0.1, 0.3, 0.6]
     probabilities = (0.6 * generator.random((30, 4)) + 0.3 * truth).astype(np.float32)
 
-    def macro(cut):
-        return np.mean([f1(probabilities[:, i].astype(np.float64) > cut, truth[:, i]) for i in range(4)])
+    def macro(threshold):
+        return np.mean([f1(probabilities[:, i].astype(np.float64) > threshold, truth[:, i]) for i in range(4)])
 
     highest, nearest = best_of([i / 100 for i in range(1, 100)], macro)
-    cut = thresholds.global_threshold(torch.from_numpy(probabilities), torch.from_numpy(truth))
-    assert macro(cut) == pytest.approx(highest)
-    assert abs(cut - 0.5) == pytest.approx(nearest)
+    threshold = thresholds.global_threshold(torch.from_numpy(probabilities), torch.from_numpy(truth))
+    assert macro(threshold) == pytest.approx(highest)
+    assert abs(threshold - 0.5) == pytest.approx(nearest)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_two_cuts_with_the_same_f1_for_a_label_give_the_one_nearest_to_one_half(
 def test_label_without_positives_gets_the_global_cut():
     probabilities = torch.tensor([[0.9, 0.9], [0.8, 0.1], [0.6, 0.6]])
     targets = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
-    cuts = thresholds.fit(probabilities, targets, fitting())
+    cuts = thresholds.fit_thresholds(probabilities, targets, fitting())
     assert cuts["global"].tolist() == [0.61, 0.61]
     assert cuts["per_label"].tolist() == pytest.approx([0.7, 0.61])
 
@@ -143,21 +143,25 @@ def test_neighbouring_float32_probabilities_are_told_apart():
 
 @pytest.mark.parametrize("protocol", thresholds.PROTOCOLS)
 def test_each_option_names_its_protocol(settings, protocol):
-    assert thresholds.protocol(settings(f"thresholds={protocol}").thresholds) == protocol
+    assert thresholds.chosen_protocol(settings(f"thresholds={protocol}").thresholds) == protocol
 
 
 def score(metric, decisions, targets):
     name = {"macro": "f1_macro", "micro": "f1_micro", "jaccard": "jaccard"}[metric]
-    cut = torch.full((targets.shape[1],), 0.5)
-    return metrics.decisions_report(decisions, targets.bool(), cut, [str(i) for i in range(targets.shape[1])])[name]
+    threshold = torch.full((targets.shape[1],), 0.5)
+    return metrics.decisions_report(decisions, targets.bool(), threshold, [str(i) for i in range(targets.shape[1])])[
+        name
+    ]
 
 
 @pytest.mark.parametrize("metric", ["macro", "micro", "jaccard"])
 @pytest.mark.parametrize("seed", range(3))
 def test_thresholds_are_fitted_for_the_metric_asked_for(metric, seed):
     probabilities, targets = case(seed=seed)
-    cuts = thresholds.fit(probabilities, targets, fitting(metric=ThresholdMetric(metric)))
-    found = {name: score(metric, thresholds.decide(probabilities, cut), targets) for name, cut in cuts.items()}
+    cuts = thresholds.fit_thresholds(probabilities, targets, fitting(metric=ThresholdMetric(metric)))
+    found = {
+        name: score(metric, thresholds.decide(probabilities, threshold), targets) for name, threshold in cuts.items()
+    }
     grid = [score(metric, thresholds.decide(probabilities, torch.full((4,), c / 100)), targets) for c in range(1, 100)]
     assert found["global"] == pytest.approx(max(grid))
     assert found["per_label"] >= found["global"]
@@ -173,7 +177,7 @@ def test_thresholds_are_fitted_for_the_metric_asked_for(metric, seed):
 def test_a_label_that_only_harms_is_never_predicted_for_micro():
     probabilities = torch.tensor([[0.9, 0.9], [0.8, 0.8], [0.1, 0.7], [0.2, 0.2]])
     targets = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
-    cuts = thresholds.fit(probabilities, targets, fitting(metric=ThresholdMetric.micro))["per_label"]
+    cuts = thresholds.fit_thresholds(probabilities, targets, fitting(metric=ThresholdMetric.micro))["per_label"]
     assert not thresholds.decide(probabilities, cuts)[:, 1].any() and cuts[1] < 1
 
 
@@ -181,32 +185,32 @@ def test_labels_with_little_support_take_the_global_threshold():
     probabilities, targets = case()
     support = targets.sum(0)
     for least in (0, int(support.min()), int(support.min()) + 1, 1000):
-        cuts = thresholds.fit(probabilities, targets, fitting(min_support=least))
-        own = thresholds.fit(probabilities, targets, fitting())["per_label"]
+        cuts = thresholds.fit_thresholds(probabilities, targets, fitting(min_support=least))
+        own = thresholds.fit_thresholds(probabilities, targets, fitting())["per_label"]
         assert cuts["per_label"].equal(torch.where(support >= least, own, cuts["global"]))
 
 
 def test_cross_fitted_thresholds_are_the_mean_over_the_parts_left_out():
     probabilities, targets = case(rows=90)
-    cuts = thresholds.fit(probabilities, targets, fitting(cross_fit=3))
+    cuts = thresholds.fit_thresholds(probabilities, targets, fitting(cross_fit=3))
     fold = torch.randperm(90, generator=torch.Generator().manual_seed(0)) % 3
-    parts = [thresholds.fit(probabilities[fold != f], targets[fold != f], fitting()) for f in range(3)]
+    parts = [thresholds.fit_thresholds(probabilities[fold != f], targets[fold != f], fitting()) for f in range(3)]
     for name in ("global", "per_label"):
         torch.testing.assert_close(cuts[name], torch.stack([part[name] for part in parts]).mean(0))
 
 
 def test_of_a_few_rows_nothing_is_left_out():
     probabilities, targets = case(rows=5)
-    assert thresholds.fit(probabilities, targets, fitting(cross_fit=5))["global"].equal(
-        thresholds.fit(probabilities, targets, fitting())["global"]
+    assert thresholds.fit_thresholds(probabilities, targets, fitting(cross_fit=5))["global"].equal(
+        thresholds.fit_thresholds(probabilities, targets, fitting())["global"]
     )
 
 
 def test_the_oracle_is_fitted_on_the_rows_it_scores_and_cannot_be_chosen(settings):
     probabilities, targets = case()
     other = case(seed=5)
-    cuts = thresholds.fit(*other, fitting())
-    report = metrics.report(probabilities, targets, cuts, list("abcd"))
+    cuts = thresholds.fit_thresholds(*other, fitting())
+    report = metrics.score(probabilities, targets, cuts, list("abcd"))
     assert all(report["oracle"]["f1_macro"] >= report[name]["f1_macro"] for name in thresholds.PROTOCOLS)
     assert "oracle" not in thresholds.PROTOCOLS
     with pytest.raises(Exception, match="oracle"):
@@ -231,7 +235,7 @@ def test_the_common_cut_is_that_of_a_pass_over_the_data_for_each_cut(metric, see
         ThresholdMetric.micro: lambda decided: f1(decided, truth),
         ThresholdMetric.jaccard: lambda decided: thresholds.row_jaccard(decided, truth).mean(),
     }[metric]
-    scores = torch.tensor([float(score(thresholds.decide(probabilities, cut))) for cut in grid])
+    scores = torch.tensor([float(score(thresholds.decide(probabilities, threshold))) for threshold in grid])
     best = (scores >= scores.max() - 1e-12).nonzero().flatten()
     expected = grid[best[(grid[best] - 0.5).abs().argmin()]]
     assert thresholds.global_threshold(probabilities, targets, metric=metric) == float(expected)
@@ -241,7 +245,7 @@ def test_the_common_cut_is_that_of_a_pass_over_the_data_for_each_cut(metric, see
 def test_fitting_passes_over_the_data_once_and_not_for_each_cut(metric, monkeypatch):
     decided = []
     decide = thresholds.decide
-    monkeypatch.setattr(thresholds, "decide", lambda p, cut: decided.append(p.numel()) or decide(p, cut))
+    monkeypatch.setattr(thresholds, "decide", lambda p, threshold: decided.append(p.numel()) or decide(p, threshold))
     probabilities, targets = case(500, 5)
     thresholds.global_threshold(probabilities, targets, metric=metric)
     assert not decided

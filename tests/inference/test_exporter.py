@@ -16,7 +16,7 @@ from emotion_lightning import load
 from emotion_lightning.inference import exporter, onnx_graph
 from emotion_lightning.inference.predictor import GraphPredictor
 from emotion_lightning.models import model_folder, pooling
-from emotion_lightning.models.card import CARD, read_card
+from emotion_lightning.models.metadata import METADATA, read_metadata
 from emotion_lightning.runs import bounded_files, extras
 
 TEXTS = ["I never thought they would come.", "No.", "Rain again, and the boiler is out. Lovely start, that."]
@@ -69,8 +69,8 @@ def test_an_adapter_answers_without_its_run(run: Any, finished: Path, tmp_path: 
 
 def test_an_adapter_names_a_base_of_the_hub_instead_of_a_copy(run: Any, finished: Path) -> None:
     export(run, finished, "adapter", "base=somebody/gemma")
-    card = read_card(Path("out"))
-    assert card.base["path"] == "somebody/gemma" and not card.base["local"] and not Path("out/base").exists()
+    metadata = read_metadata(Path("out"))
+    assert metadata.base["path"] == "somebody/gemma" and not metadata.base["local"] and not Path("out/base").exists()
     assert bounded_files.read_json(Path("out/adapter_config.json"))["base_model_name_or_path"] == "somebody/gemma"
 
 
@@ -82,19 +82,19 @@ def test_a_merged_folder_answers_in_a_stock_pipeline(run: Any, finished: Path, c
     assert found["merged_from_unmerged"] < 1e-5
     # The adapter was trained on 4-bit weights, which the merged ones are not.
     assert 0 < found["weights"][-1]["from_run"] < 0.1
-    told = capfd.readouterr()
-    assert "Merged and unmerged" in told.out and "pools or attends otherwise" not in told.err
+    raised = capfd.readouterr()
+    assert "Merged and unmerged" in raised.out and "pools or attends otherwise" not in raised.err
     from transformers import pipeline
 
     emotions = pipeline("text-classification", model="out", top_k=None, function_to_apply="sigmoid", device="cpu")
-    names = read_card(Path("out")).labels
+    names = read_metadata(Path("out")).labels
     for found, own in zip(emotions(TEXTS), answers("out"), strict=True):
         stock = {answer["label"]: answer["score"] for answer in found}
         np.testing.assert_allclose([stock[name] for name in names], own, atol=1e-5)
     long = "again " * 400
-    (cut,) = emotions([long], truncation=True)
+    (threshold,) = emotions([long], truncation=True)
     own = load("out", accelerator="cpu").predict([long])[0].probabilities
-    assert {answer["label"]: answer["score"] for answer in cut} == pytest.approx(own, abs=1e-5)
+    assert {answer["label"]: answer["score"] for answer in threshold} == pytest.approx(own, abs=1e-5)
     assert nothing_of_this_machine(Path("out"), finished)
 
 
@@ -123,7 +123,7 @@ def test_other_pooling_than_transformers_is_told(run: Any, encoder: Path, capfd:
 def test_thresholds_are_fitted_anew_where_asked(run: Any, finished: Path) -> None:
     export(run, finished, "merged", output="kept")
     found = export(run, finished, "merged", "refit=true")
-    own, kept, fitted = (read_card(Path(f)).thresholds for f in (finished / "model", "kept", "out"))
+    own, kept, fitted = (read_metadata(Path(f)).thresholds for f in (finished / "model", "kept", "out"))
     assert kept == own and fitted["per_label"] != own["per_label"]
     assert found["thresholds"]["are"] == "fitted anew"
 
@@ -195,7 +195,7 @@ def test_shapes_that_an_exporter_wrote_wrongly_do_not_stop_quantising(run: Any, 
     wrong = onnx.helper.make_tensor_value_info(product.output[0], onnx.TensorProto.FLOAT, [7])
     graph.graph.value_info.extend([*kept, wrong])
     onnx.save(graph, "out/model.onnx")
-    onnx_graph.quantize(Path("out"))
+    onnx_graph.quantize_graph(Path("out"))
     Path("out/SHA256SUMS").unlink()
     torch.testing.assert_close(answers("out"), answers(finished), atol=0.05, rtol=0)
 
@@ -269,14 +269,14 @@ def test_what_cannot_be_exported_is_told_and_nothing_is_left(
     (tmp_path / "used" / "mine.txt").write_text("mine")
     (tmp_path / "empty").mkdir()
     lost = Path(shutil.copytree(finished / "model", tmp_path / "lost" / "model"))
-    card = json.loads((lost / CARD).read_text())
-    card["base"]["path"] = str(tmp_path / "nowhere")
-    (lost / CARD).write_text(json.dumps(card))
-    (lost / CARD).with_name("SHA256SUMS").unlink(missing_ok=True)
+    metadata = json.loads((lost / METADATA).read_text())
+    metadata["base"]["path"] = str(tmp_path / "nowhere")
+    (lost / METADATA).write_text(json.dumps(metadata))
+    (lost / METADATA).with_name("SHA256SUMS").unlink(missing_ok=True)
     hub = Path(shutil.copytree(lost, tmp_path / "hub" / "model"))
-    card["base"] |= {"path": "nobody/nothing", "local": False, "pretrained": True}
-    (hub / CARD).write_text(json.dumps(card))
-    (hub / CARD).with_name("SHA256SUMS").unlink(missing_ok=True)
+    metadata["base"] |= {"path": "nobody/nothing", "local": False, "pretrained": True}
+    (hub / METADATA).write_text(json.dumps(metadata))
+    (hub / METADATA).with_name("SHA256SUMS").unlink(missing_ok=True)
     before = sorted(path.name for path in tmp_path.iterdir())
     for arguments, message in [
         ([f"run={finished}", "output=used", "format=merged"], "used stands already and is not empty"),
@@ -295,8 +295,8 @@ def test_what_cannot_be_exported_is_told_and_nothing_is_left(
         ([f"run={finished}", "output=new", "format=adapter", "refit=true"], "refit=true is not for format=adapter"),
     ]:
         assert run("export", *arguments, "hydra.run.dir=logs") == 2, arguments
-        told = capfd.readouterr().err
-        assert message in told and "Traceback" not in told, told
+        raised = capfd.readouterr().err
+        assert message in raised and "Traceback" not in raised, raised
     shutil.rmtree(tmp_path / "logs", ignore_errors=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     assert run("export", f"run={finished}", "output=empty", "format=adapter") == 0  # it stands, and is empty
@@ -327,20 +327,20 @@ def test_without_the_runs_data_answers_are_compared_on_bundled_texts(
     run: Any, finished: Path, tmp_path: Path, capfd: Any
 ) -> None:
     run_copy = Path(shutil.copytree(finished, tmp_path / "run"))
-    file = run_copy / "model" / CARD
-    card = json.loads(file.read_text())
+    file = run_copy / "model" / METADATA
+    metadata = json.loads(file.read_text())
     fields = {"path": "/nowhere/my.csv"} | dict.fromkeys(
         ["text", "labels", "labels_column", "separator", "id_column", "train", "validation", "test", "splits",
          "encoding"]
     )  # fmt: skip
-    card["data"] = card["data"] | fields | {
+    metadata["data"] = metadata["data"] | fields | {
         "option": "file", "empty_texts": "refuse", "validation_share": 0.1, "test_share": 0.1, "split_seed": 1,
     }  # fmt: skip
-    file.write_text(json.dumps(card))
+    file.write_text(json.dumps(metadata))
     file.with_name("SHA256SUMS").unlink(missing_ok=True)
     found = export(run, run_copy, "merged")
-    told = capfd.readouterr()
-    assert "validation rows are not at hand" in told.err and found["rows"] == "bundled sample"
+    raised = capfd.readouterr()
+    assert "validation rows are not at hand" in raised.err and found["rows"] == "bundled sample"
     assert "f1_macro" not in found["weights"][0] and found["weights"][-1]["from_run"] < 0.1
     assert run("export", "run=run", "output=again", "format=merged", "refit=true") == 2
     assert "refit=true needs the run's validation rows" in capfd.readouterr().err
@@ -361,8 +361,8 @@ def test_a_graph_is_no_start_and_no_source(run: Any, finished: Path, capfd: Any)
 
 def test_stock_is_what_transformers_computes(finished: Path, encoder: Path) -> None:
     for folder, stock in ((finished, True), (encoder, False)):
-        card = read_card(folder / "model")
-        network, _ = model_folder.load_model(folder / "model", card=card, device=torch.device("cpu"))
+        metadata = read_metadata(folder / "model")
+        network, _ = model_folder.load_model(folder / "model", metadata=metadata, device=torch.device("cpu"))
         batch = {"input_ids": torch.tensor([[2, 9, 8, 7]]), "attention_mask": torch.ones(1, 4, dtype=torch.long)}
-        ours = pooling.logits(network, batch, pooling=card.pooling())
-        assert torch.allclose(ours, network(**batch).logits, atol=1e-4) == stock == card.base["stock"]
+        ours = pooling.logits(network, batch, pooling=metadata.pooling())
+        assert torch.allclose(ours, network(**batch).logits, atol=1e-4) == stock == metadata.base["stock"]

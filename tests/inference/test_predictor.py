@@ -31,7 +31,7 @@ def test_pieces_come_back_one_by_one_in_order(finished: Path) -> None:
     first, shares = next(answers)
     assert taken == [0, 30]  # the next is prepared, no more: memory stays flat
     torch.testing.assert_close(shares, run.probabilities(TEXTS[:30]))
-    assert first.equal(shares > run.card.cuts().float())
+    assert first.equal(shares > run.metadata.threshold_tensor().float())
     rest = torch.cat([shares for _, shares in answers])
     torch.testing.assert_close(rest, torch.cat([run.probabilities(TEXTS[30:60]), run.probabilities(TEXTS[60:])]))
 

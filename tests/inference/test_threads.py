@@ -8,22 +8,22 @@ import torch
 
 from emotion_lightning.errors import UserError
 from emotion_lightning.inference import predictor
-from emotion_lightning.inference.threads import Cores
+from emotion_lightning.inference.threads import CorePool
 
 
 @pytest.fixture(scope="module")
-def cores() -> Iterator[Cores]:
+def cores() -> Iterator[CorePool]:
     threads = torch.get_num_threads()
-    yield Cores(2)
+    yield CorePool(2)
     torch.set_num_threads(threads)
 
 
-def test_each_core_works_alone_and_the_process_keeps_its_threads(cores: Cores) -> None:
+def test_each_core_works_alone_and_the_process_keeps_its_threads(cores: CorePool) -> None:
     assert list(cores.map(lambda _: torch.get_num_threads(), range(4))) == [1] * 4
     assert torch.get_num_threads() == 2
 
 
-def test_results_come_in_order_and_errors_come_through(cores: Cores) -> None:
+def test_results_come_in_order_and_errors_come_through(cores: CorePool) -> None:
     def work(part: int) -> int:
         if part == 7:
             raise UserError("seven")
@@ -34,7 +34,7 @@ def test_results_come_in_order_and_errors_come_through(cores: Cores) -> None:
         list(cores.map(work, range(9)))
 
 
-def test_predictions_are_the_same_on_one_core_and_on_several(finished: Path, cores: Cores) -> None:
+def test_predictions_are_the_same_on_one_core_and_on_several(finished: Path, cores: CorePool) -> None:
     one = predictor.load(finished, accelerator="cpu")
     assert isinstance(one, predictor.Predictor)
     texts = [f"I am so {'very ' * (i % 7)}happy {i}" for i in range(150)]

@@ -93,9 +93,9 @@ def test_a_revision_is_what_it_was(run: Any, pushed: Hub, finished: Path, tmp_pa
     repository = pushed.repositories[NAME]
     repository.tags["v1"] = 1
     before = probabilities(run, f"run={finished}")
-    card = json.loads(repository.files["emotion_lightning.json"])
-    card["max_tokens"] = 4
-    changed = {**repository.files, "emotion_lightning.json": json.dumps(card).encode()}
+    metadata = json.loads(repository.files["emotion_lightning.json"])
+    metadata["max_tokens"] = 4
+    changed = {**repository.files, "emotion_lightning.json": json.dumps(metadata).encode()}
     del changed["SHA256SUMS"]  # of the card as it was
     repository.commits.append(changed)
     assert probabilities(run, f"run=hf:{NAME}@v1") == before
@@ -153,10 +153,10 @@ def test_the_card_tells_a_stranger_what_it_is(pushed: Hub, finished: Path) -> No
     scores = json.loads((finished / "metrics.json").read_text())["test"]
     (result,) = front["model-index"][0]["results"]
     assert result["dataset"]["split"] == "test"
-    told = {(m["type"], m["args"]["average"], m["args"].get("thresholds")): m["value"] for m in result["metrics"]}
+    raised = {(m["type"], m["args"]["average"], m["args"].get("thresholds")): m["value"] for m in result["metrics"]}
     for protocol in ("fixed", "global", "per_label"):
-        assert told["f1", "macro", protocol] == pytest.approx(scores[protocol]["f1_macro"], abs=1e-4)
-        assert told["jaccard", "samples", protocol] == pytest.approx(scores[protocol]["jaccard"], abs=1e-4)
+        assert raised["f1", "macro", protocol] == pytest.approx(scores[protocol]["f1_macro"], abs=1e-4)
+        assert raised["jaccard", "samples", protocol] == pytest.approx(scores[protocol]["jaccard"], abs=1e-4)
     assert result["metrics"][0]["name"] == "macro F1, one threshold, fitted on validation"
     for heading in (
         "What it is for",
@@ -170,8 +170,8 @@ def test_the_card_tells_a_stranger_what_it_is(pushed: Hub, finished: Path) -> No
     ):
         assert f"\n## {heading}\n" in readme
     assert f"hf:{NAME}" in readme and "random weights" in readme
-    cut = json.loads((finished / "model" / "emotion_lightning.json").read_text())["thresholds"]["global"]["joy"]
-    assert re.search(rf"\n\| joy \| \d+ \| {cut:.3f} \| ", readme)
+    threshold = json.loads((finished / "model" / "emotion_lightning.json").read_text())["thresholds"]["global"]["joy"]
+    assert re.search(rf"\n\| joy \| \d+ \| {threshold:.3f} \| ", readme)
     # Blank lines would end a table.
     assert not re.search(r"\|\n\n\|", readme)
 
@@ -193,10 +193,10 @@ def test_the_card_s_code_gives_the_run_s_answers_without_this_project(
 def test_nothing_that_is_uploaded_tells_of_this_machine(server: Hub, finished: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)
-    card = json.loads((run / "model" / "emotion_lightning.json").read_text())
-    card["data"] |= {"option": "file", "path": "/home/jane/clients/acme/my.csv", "cache_dir": "~/cache"}
-    card["data_hashes"] = {"/home/jane/clients/acme/my.csv": "0" * 64}
-    (run / "model" / "emotion_lightning.json").write_text(json.dumps(card))
+    metadata = json.loads((run / "model" / "emotion_lightning.json").read_text())
+    metadata["data"] |= {"option": "file", "path": "/home/jane/clients/acme/my.csv", "cache_dir": "~/cache"}
+    metadata["data_hashes"] = {"/home/jane/clients/acme/my.csv": "0" * 64}
+    (run / "model" / "emotion_lightning.json").write_text(json.dumps(metadata))
     (run / "model" / "SHA256SUMS").unlink()  # of the card as it was
     settings = yaml.safe_load((run / "settings.yaml").read_text())
     settings["data"]["path"] = "C:\\Users\\jane\\my.csv"
@@ -220,13 +220,15 @@ def test_nothing_that_is_uploaded_tells_of_this_machine(server: Hub, finished: P
 
 
 def test_a_model_of_gemma_goes_with_its_notice(finished: Path) -> None:
-    from emotion_lightning.models.card import read_card
+    from emotion_lightning.models.metadata import read_metadata
 
-    card = read_card(finished / "model")
-    card.base |= {"pretrained": True, "local": False, "path": "google/gemma-1.1-2b-it", "revision": None}
-    card.data |= {"option": "semeval2018", "language": "Es"}
-    story = hub_card.Story(NAME, card, hub_card.Form.adapter, card.base["path"], hub_card.GEMMA_LICENCE, None, None)
-    files = hub_card.files(story)
+    metadata = read_metadata(finished / "model")
+    metadata.base |= {"pretrained": True, "local": False, "path": "google/gemma-1.1-2b-it", "revision": None}
+    metadata.data |= {"option": "semeval2018", "language": "Es"}
+    facts = hub_card.ModelCardFacts(
+        NAME, metadata, hub_card.Form.adapter, metadata.base["path"], hub_card.GEMMA_LICENCE, None, None
+    )
+    files = hub_card.card_files(facts)
     readme, notice = (bytes(files[name]).decode() for name in ("README.md", "NOTICE"))
     words = "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms"
     assert words in readme and words in notice
@@ -301,9 +303,9 @@ def test_nothing_is_uploaded_from_a_folder_that_holds_a_secret(
     shutil.copytree(finished, run)
     place = run / "model" / file
     if file == "emotion_lightning.json":
-        card = json.loads(place.read_text())
-        card["data"]["path"] = content
-        place.write_text(json.dumps(card))
+        metadata = json.loads(place.read_text())
+        metadata["data"]["path"] = content
+        place.write_text(json.dumps(metadata))
     elif file.endswith(".safetensors"):
         save_file(load_file(place), place, metadata={"by": content})
     else:
@@ -352,10 +354,10 @@ def test_who_may_not_read_gets_the_steps(
     ]:
         log_in(server, tmp_path, monkeypatch, token)
         assert run("predict", f"run=hf:{name}", "text=We won!") == 2
-        told = capfd.readouterr().err
-        assert told.startswith(f"No access to {name}: ") and "Traceback" not in told, told
+        raised = capfd.readouterr().err
+        assert raised.startswith(f"No access to {name}: ") and "Traceback" not in raised, raised
         for part in (words, "hf auth login", "HF_TOKEN", "run=FOLDER"):
-            assert part in told, (name, part)
+            assert part in raised, (name, part)
     assert run("predict", "run=hf:them/other", "text=We won!") == 2
     assert "is not a model of this project" in capfd.readouterr().err
     assert run("train", *SMALL, "init_from=hf:them/other@v9", "hydra.run.dir=out") == 2
@@ -373,9 +375,9 @@ def test_a_second_push_is_a_new_commit_and_leaves_files_of_others(pushed: Hub, f
     assert len(repository.commits) == 3  # nothing has changed, so there is no fourth
     run = tmp_path / "run"
     shutil.copytree(finished, run)
-    card = json.loads((run / "model" / "emotion_lightning.json").read_text())
-    card["thresholds"]["global"]["joy"] = 0.123
-    (run / "model" / "emotion_lightning.json").write_text(json.dumps(card))
+    metadata = json.loads((run / "model" / "emotion_lightning.json").read_text())
+    metadata["thresholds"]["global"]["joy"] = 0.123
+    (run / "model" / "emotion_lightning.json").write_text(json.dumps(metadata))
     (run / "model" / "SHA256SUMS").unlink()
     upload.upload(run, NAME)
     assert len(repository.commits) == 4

@@ -27,7 +27,7 @@ from emotion_lightning.cli.jobs import _without_log_file
 from emotion_lightning.errors import UserError
 from emotion_lightning.inference import parallel
 from emotion_lightning.models import backbone, model_folder
-from emotion_lightning.models.card import CARD, read_card
+from emotion_lightning.models.metadata import METADATA, read_metadata
 from emotion_lightning.training.callbacks import Clock
 
 STILL = [*SMALL, "optimizer.lr=1e-12", "optimizer.head_lr=1e-12", "trainer.max_epochs=3"]
@@ -58,9 +58,9 @@ def test_a_run_whose_settings_are_gone_resumes_evaluates_and_predicts(
     told = capfd.readouterr()
     line = "settings.yaml sets data.cache_dir, data.cache_gb, data.packing, which this version no longer has"
     assert (told.out + told.err).count(line) == 1
-    card = json.loads((tmp_path / "old" / "model" / "emotion_lightning.json").read_text())
-    card["data"] |= {"packing": False, "cache_dir": None, "cache_gb": 2.0}
-    (tmp_path / "old" / "model" / "emotion_lightning.json").write_text(json.dumps(card))
+    metadata = json.loads((tmp_path / "old" / "model" / "emotion_lightning.json").read_text())
+    metadata["data"] |= {"packing": False, "cache_dir": None, "cache_gb": 2.0}
+    (tmp_path / "old" / "model" / "emotion_lightning.json").write_text(json.dumps(metadata))
     assert run("evaluate", "run=old", "hydra.run.dir=scored") == 0
     assert run("predict", "run=old", "text=We won!") == 0
     assert run("train", "from_run=old", "hydra.run.dir=again") == 0
@@ -157,7 +157,7 @@ def test_weights_that_are_not_finite_predict_nothing(finished: Path, tmp_path: P
 
 
 def test_a_card_with_an_impossible_length_is_refused(finished: Path, tmp_path: Path, run: Any, capfd: Any) -> None:
-    file = copy(finished, tmp_path) / CARD
+    file = copy(finished, tmp_path) / METADATA
     file.write_text(json.dumps(json.loads(file.read_text()) | {"max_tokens": -4}))
     file.with_name("SHA256SUMS").unlink(missing_ok=True)
     assert run("predict", "run=copy", "text=hello") == 2
@@ -165,7 +165,7 @@ def test_a_card_with_an_impossible_length_is_refused(finished: Path, tmp_path: P
 
 
 def test_a_threshold_that_is_no_number_is_refused(finished: Path, tmp_path: Path, run: Any, capfd: Any) -> None:
-    file = copy(finished, tmp_path) / CARD
+    file = copy(finished, tmp_path) / METADATA
     content = json.loads(file.read_text())
     content["thresholds"]["global"]["joy"] = float("nan")
     file.write_text(json.dumps(content))
@@ -176,9 +176,9 @@ def test_a_threshold_that_is_no_number_is_refused(finished: Path, tmp_path: Path
 
 def test_a_copied_run_takes_its_own_base_and_not_what_lies_at_the_old_place(finished: Path, tmp_path: Path) -> None:
     folder = copy(finished, tmp_path)
-    assert model_folder.base_path(folder, read_card(folder)) == str(tmp_path / "copy" / "base")
+    assert model_folder.base_path(folder, read_metadata(folder)) == str(tmp_path / "copy" / "base")
     shutil.rmtree(tmp_path / "copy" / "base")
-    assert model_folder.base_path(folder, read_card(folder)) == str(finished / "base")
+    assert model_folder.base_path(folder, read_metadata(folder)) == str(finished / "base")
 
 
 def test_a_killed_process_that_labels_is_told(finished: Path) -> None:
@@ -262,7 +262,7 @@ def test_a_second_process_in_a_folder_is_refused_and_leaves_the_first_alone(
     run: Any, tmp_path: Path, capfd: Any, name: str
 ) -> None:
     given = {"evaluate": ["run=x"], "compare": ["runs=[x]"]}.get(name, [])
-    with multirun.claimed(tmp_path / "out", ""):
+    with multirun.locked(tmp_path / "out", ""):
         (tmp_path / "out" / f"{name}.log").write_text("of the first\n")
         assert run(name, *given, "hydra.run.dir=out") == 2
         assert (tmp_path / "out" / f"{name}.log").read_text() == "of the first\n"
@@ -273,22 +273,22 @@ def test_a_second_process_in_a_folder_is_refused_and_leaves_the_first_alone(
 def test_a_lock_that_a_killed_process_left_does_not_block(tmp_path: Path) -> None:
     holds = f"from pathlib import Path; from filelock import FileLock; FileLock('{tmp_path}/.lock').acquire(); "
     subprocess.run([sys.executable, "-c", f"{holds} import os; os.kill(os.getpid(), 9)"], check=False)
-    assert (tmp_path / ".lock").exists() and not multirun.is_claimed(tmp_path)
-    with multirun.claimed(tmp_path, ""):
-        assert multirun.is_claimed(tmp_path)
+    assert (tmp_path / ".lock").exists() and not multirun.is_locked(tmp_path)
+    with multirun.locked(tmp_path, ""):
+        assert multirun.is_locked(tmp_path)
 
 
 def test_a_look_at_a_folder_does_not_refuse_the_process_that_begins_there(tmp_path: Path) -> None:
     begun = threading.Event()
 
     def look() -> None:
-        with multirun.claimed(tmp_path, ""):
+        with multirun.locked(tmp_path, ""):
             begun.set()
             time.sleep(0.2)
 
     looking = threading.Thread(target=look)
     looking.start()
     begun.wait()
-    with multirun.claimed(tmp_path, ""):
+    with multirun.locked(tmp_path, ""):
         pass
     looking.join()

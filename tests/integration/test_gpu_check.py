@@ -67,13 +67,13 @@ def test_a_part_that_fails_is_told_and_the_rest_is_skipped_when_time_is_up(
     ("argument", "told"),
     [("--parts=env,trian", "--parts has trian; there are env, train"), ("--steps=5", "--steps must be at least 6")],
 )
-def test_a_wrong_argument_is_refused(argument: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_argument_is_refused(argument: str, raised: str, capsys: pytest.CaptureFixture[str]) -> None:
     import gpu
 
     with pytest.raises(SystemExit) as stop:
         gpu.main(["--device=cpu", argument])
     assert stop.value.code == 2
-    assert told in capsys.readouterr().err
+    assert raised in capsys.readouterr().err
 
 
 def test_drawn_weights_are_quantised_and_quantised_layers_are_those_that_loading_makes(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from kill_and_resume import SETTINGS
 def test_a_training_stopped_at_random_moments_ends_as_one_that_was_not(tmp_path: Path, settings: str) -> None:
     script = Path(__file__).parents[1] / "kill_and_resume.py"
     line = [sys.executable, str(script), str(tmp_path), "--kills", "1", "--signals", "1", "--settings", settings]
-    told = subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE, check=False, env={**os.environ})
-    assert told.returncode == 0, told.stdout + told.stderr
-    assert "2 stops of" in told.stdout and "\n0 faults" in told.stdout, told.stdout
-    assert "1 SIGKILL" in told.stdout and "1 SIGTERM" in told.stdout, told.stdout
+    raised = subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE, check=False, env={**os.environ})
+    assert raised.returncode == 0, raised.stdout + raised.stderr
+    assert "2 stops of" in raised.stdout and "\n0 faults" in raised.stdout, raised.stdout
+    assert "1 SIGKILL" in raised.stdout and "1 SIGTERM" in raised.stdout, raised.stdout

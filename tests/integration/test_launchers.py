@@ -49,22 +49,22 @@ def in_local_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_each_job_has_gpus_of_its_own_and_gives_them_back(in_local_job: Path) -> None:
     seen = []
-    with gpu_slots.share(gpus=1, cpus=None, tasks=1):
+    with gpu_slots.hold_slot(gpus=1, cpus=None, tasks=1):
         seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
-        with gpu_slots.share(gpus=1, cpus=None, tasks=1):
+        with gpu_slots.hold_slot(gpus=1, cpus=None, tasks=1):
             seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
-    with gpu_slots.share(gpus=2, cpus=None, tasks=1):
+    with gpu_slots.hold_slot(gpus=2, cpus=None, tasks=1):
         seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
     assert seen == ["0", "1", "0,1"]
 
 
 def test_jobs_take_those_gpus_that_the_multirun_may_use(in_local_job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(gpu_slots._DEVICES, "5,GPU-abc")
-    with gpu_slots.share(gpus=1, cpus=None, tasks=1), gpu_slots.share(gpus=1, cpus=None, tasks=1):
+    with gpu_slots.hold_slot(gpus=1, cpus=None, tasks=1), gpu_slots.hold_slot(gpus=1, cpus=None, tasks=1):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-abc"
     with (
         pytest.raises(UserError, match="gpus_per_node=3, but there are 2"),
-        gpu_slots.share(gpus=3, cpus=None, tasks=1),
+        gpu_slots.hold_slot(gpus=3, cpus=None, tasks=1),
     ):
         pass
 
@@ -72,7 +72,7 @@ def test_jobs_take_those_gpus_that_the_multirun_may_use(in_local_job: Path, monk
 def test_a_job_waits_until_a_gpu_is_free(in_local_job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(gpu_slots._DEVICES, "7")
     waited = []
-    holder = gpu_slots.share(gpus=1, cpus=None, tasks=1)
+    holder = gpu_slots.hold_slot(gpus=1, cpus=None, tasks=1)
     holder.__enter__()
 
     def sleep(_: float) -> None:
@@ -81,14 +81,14 @@ def test_a_job_waits_until_a_gpu_is_free(in_local_job: Path, monkeypatch: pytest
             holder.__exit__(None, None, None)
 
     monkeypatch.setattr(gpu_slots.time, "sleep", sleep)
-    with gpu_slots.share(gpus=1, cpus=None, tasks=1):
+    with gpu_slots.hold_slot(gpus=1, cpus=None, tasks=1):
         assert (os.environ["CUDA_VISIBLE_DEVICES"], len(waited)) == ("7", 2)
 
 
 def test_the_processes_of_one_job_share_its_place(in_local_job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with gpu_slots.share(gpus=2, cpus=None, tasks=2):
+    with gpu_slots.hold_slot(gpus=2, cpus=None, tasks=2):
         monkeypatch.setenv("SUBMITIT_LOCAL_GLOBALID", "1")
-        with gpu_slots.share(gpus=2, cpus=None, tasks=2):
+        with gpu_slots.hold_slot(gpus=2, cpus=None, tasks=2):
             assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
         monkeypatch.setenv("SUBMITIT_LOCAL_GLOBALID", "0")
 
@@ -98,10 +98,10 @@ def test_a_process_waits_for_the_first_of_its_own_job(in_local_job: Path, monkey
         (in_local_job / "%j" / "place-12.txt").write_text("2")
 
     monkeypatch.setattr(gpu_slots.time, "sleep", sleep)
-    with gpu_slots.share(gpus=1, cpus=None, tasks=2):
+    with gpu_slots.hold_slot(gpus=1, cpus=None, tasks=2):
         monkeypatch.setenv("SUBMITIT_LOCAL_JOB_ID", "12")
         monkeypatch.setenv("SUBMITIT_LOCAL_GLOBALID", "1")
-        with gpu_slots.share(gpus=1, cpus=None, tasks=2):
+        with gpu_slots.hold_slot(gpus=1, cpus=None, tasks=2):
             assert os.environ["CUDA_VISIBLE_DEVICES"] == "2"  # not the place of job 11
         monkeypatch.setenv("SUBMITIT_LOCAL_JOB_ID", "11")
         monkeypatch.setenv("SUBMITIT_LOCAL_GLOBALID", "0")
@@ -111,7 +111,7 @@ def test_without_gpus_jobs_share_the_cores(in_local_job: Path, monkeypatch: pyte
     monkeypatch.setattr(gpu_slots.os, "sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.setenv(gpu_slots._DEVICES, "")
     monkeypatch.delenv("OMP_NUM_THREADS")
-    with gpu_slots.share(gpus=1, cpus=4, tasks=1), gpu_slots.share(gpus=1, cpus=4, tasks=1):
+    with gpu_slots.hold_slot(gpus=1, cpus=4, tasks=1), gpu_slots.hold_slot(gpus=1, cpus=4, tasks=1):
         assert os.environ["OMP_NUM_THREADS"] == "4"
     taken = sorted(file.stem for file in in_local_job.glob("emotion_lightning-*/cores*"))
     assert taken == ["cores-0", "cores-1"]
@@ -121,12 +121,12 @@ def test_a_missing_launcher_and_a_missing_slurm_are_told() -> None:
     from hydra.errors import MissingConfigException
 
     missing = MissingConfigException("", missing_cfg_file="hydra/launcher/submitit_slurm", options=["basic"])
-    told = messages.as_user_error("train", missing, [])
-    assert told is not None and "pip install -e" in str(told) and "[slurm]" in str(told)
-    told = messages.as_user_error(
+    raised = messages.as_user_error("train", missing, [])
+    assert raised is not None and "pip install -e" in str(raised) and "[slurm]" in str(raised)
+    raised = messages.as_user_error(
         "train", RuntimeError('Could not detect "srun", are you indeed on a slurm cluster?'), []
     )
-    assert told is not None and "hydra/launcher=local" in str(told)
+    assert raised is not None and "hydra/launcher=local" in str(raised)
 
 
 def test_without_slurm_nothing_is_begun(run: Any, tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,9 +193,9 @@ def test_a_stop_reaches_the_jobs_side_by_side_and_they_go_on(tmp_path: Path, by:
         time.sleep(0.1)
     # As a terminal sends Ctrl-C: to the whole group of processes.
     os.killpg(process.pid, by) if by == signal.SIGINT else process.send_signal(by)
-    _, told = process.communicate(timeout=PATIENCE)
+    _, raised = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + by
-    assert "-m sweep.resume=out" in told
+    assert "-m sweep.resume=out" in raised
     assert "Stopped by SIGINT" in (tmp_path / "out" / "0" / "train.log").read_text()
     assert "finished" not in states(tmp_path / "out").values()
 

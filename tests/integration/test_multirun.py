@@ -63,7 +63,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_jobs_are_named_by_what_differs_and_the_table_has_the_best_first(whole: Path) -> None:
-    found = multirun.read(whole)
+    found = multirun.read_jobs(whole)
     assert [job.name for job in found.jobs] == ["seed=1", "seed=2", "seed=3"]
     rows = table(whole)
     assert sorted(row["seed"] for row in rows) == ["1", "2", "3"]
@@ -86,10 +86,10 @@ def test_a_stopped_multirun_goes_on_and_repeats_nothing(
     assert {row["seed"]: row["state"] for row in table(tmp_path / "parts")} == {
         "1": "finished", "2": "stopped", "3": "not started",
     }  # fmt: skip
-    told = capfd.readouterr()
+    raised = capfd.readouterr()
     if by is not None:
-        assert "go on with: python -m emotion_lightning.train -m sweep.resume=parts" in told.err
-        assert "not started" in told.out
+        assert "go on with: python -m emotion_lightning.train -m sweep.resume=parts" in raised.err
+        assert "not started" in raised.out
     # The step in which the signal came is finished and saved; of a kill the one before it is.
     saved = torch.load(tmp_path / "parts" / "1" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     assert saved == (1 if by is None else 2)
@@ -148,9 +148,9 @@ def test_what_goes_on_is_what_was_asked_for_then(
 
 def test_failed_jobs_are_told_kept_in_the_table_and_tried_again(run: Any, tmp_path: Path, capfd: Any) -> None:
     assert run("train", "-m", *ASKED, *DIVERGES, "optimizer.lr=1e30,1e-3", "hydra.sweep.dir=out") == 1
-    told = capfd.readouterr()
-    assert "Failed jobs:\n  0: optimizer.lr=1e+30: The loss is" in told.err
-    assert "-m sweep.resume=out" in told.err and "predict run=out/1 input=FILE" in told.out
+    raised = capfd.readouterr()
+    assert "Failed jobs:\n  0: optimizer.lr=1e+30: The loss is" in raised.err
+    assert "-m sweep.resume=out" in raised.err and "predict run=out/1 input=FILE" in raised.out
     rows = table(tmp_path / "out")
     assert [(row["job"], row["state"]) for row in rows] == [("1", "finished"), ("0", "failed")]
     assert "The loss is" in rows[1]["error"]
@@ -176,20 +176,20 @@ def test_other_settings_folders_and_commands_are_refused(whole: Path, run: Any, 
 
 
 def test_nothing_runs_twice_at_a_time(whole: Path, run: Any, capfd: Any) -> None:
-    with multirun.claimed(whole, "The multirun in"):
+    with multirun.locked(whole, "The multirun in"):
         assert run("train", "-m", f"sweep.resume={whole}") == 0  # finished: nothing to be doubled
     (whole / "1" / "metrics.json").rename(whole / "1" / "kept.json")
     try:
-        with multirun.claimed(whole, "The multirun in"):
+        with multirun.locked(whole, "The multirun in"):
             assert run("train", "-m", f"sweep.resume={whole}") == 2
-        with multirun.claimed(whole / "1", "The run in"):
+        with multirun.locked(whole / "1", "The run in"):
             assert run("train", "-m", f"sweep.resume={whole}") == 2
             assert run("train", f"resume={whole / '1'}") == 2
     finally:
         (whole / "1" / "kept.json").rename(whole / "1" / "metrics.json")
-    told = capfd.readouterr().err
-    assert told.count("is at work in another process") == 2
-    assert "still at work: seed=2" in told
+    raised = capfd.readouterr().err
+    assert raised.count("is at work in another process") == 2
+    assert "still at work: seed=2" in raised
 
 
 def test_a_multirun_of_baselines_has_a_table_too_and_goes_on(
@@ -228,17 +228,17 @@ def test_names_of_groups_and_jobs_for_wandb(tmp_path: Path) -> None:
             multirun.differences([["peft=ia3", "data.path='a b.csv'"], ["peft=lora", "data.path='" + 200 * "c" + "'"]])
         )
     ]
-    multirun.write(multirun.Multirun(folder, "train", [], [], "f1_macro", jobs))
-    assert multirun.name(folder / "0") == ("2026-01-02_03-04-05", "peft=ia3,data.path=a b.csv")
-    (_, long) = multirun.name(folder / "1") or ("", "")
+    multirun.write_jobs(multirun.Multirun(folder, "train", [], [], "f1_macro", jobs))
+    assert multirun.wandb_names(folder / "0") == ("2026-01-02_03-04-05", "peft=ia3,data.path=a b.csv")
+    (_, long) = multirun.wandb_names(folder / "1") or ("", "")
     assert len(long) == 128  # W&B refuses longer ones
-    assert multirun.name(tmp_path / "run") is None
+    assert multirun.wandb_names(tmp_path / "run") is None
 
 
 def test_a_damaged_list_of_jobs_is_told(tmp_path: Path) -> None:
     (tmp_path / "jobs.json").write_text('{"command": "train"}')
     with pytest.raises(UserError, match="damaged or of another version"):
-        multirun.read(tmp_path)
+        multirun.read_jobs(tmp_path)
 
 
 @pytest.mark.slow

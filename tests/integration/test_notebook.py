@@ -107,7 +107,7 @@ def test_commands_of_the_notebook_load(
     assert [verb for verb, *_ in found] == ["inspect", "train", "predict"]
     schema.register()
     for verb, *settings in found:
-        check_jobs(verb, override_grammar.literal(verb, settings, multirun=False), typed=set())
+        check_jobs(verb, override_grammar.quote_texts(verb, settings, multirun=False), typed=set())
     assert set(parameters.get("more", [])) <= set(found[1])
 
 

@@ -13,7 +13,7 @@ from conftest import SMALL
 
 from emotion_lightning.errors import UserError
 from emotion_lightning.inference import upload
-from emotion_lightning.models.card import find_model_folder, read_card
+from emotion_lightning.models.metadata import find_model_folder, read_metadata
 from emotion_lightning.runs import run_folder
 
 
@@ -58,5 +58,5 @@ def test_the_command_that_goes_on_with_an_unfinished_run_works(run: Any, tmp_pat
     # What is uploaded is asked for the same.
     (place / run_folder.METRICS).unlink()
     with pytest.raises(UserError, match="then push it") as error:
-        upload._check_whole(place / run_folder.MODEL, read_card(place / run_folder.MODEL), place)
+        upload._check_whole(place / run_folder.MODEL, read_metadata(place / run_folder.MODEL), place)
     assert commands(str(error.value)) == [line]

@@ -120,8 +120,8 @@ def test_a_mistake_in_one_of_several_processes_is_told_once(
     (tmp_path / "damaged" / "model" / "adapter_model.safetensors").write_bytes(b"damaged")
     (tmp_path / "new.csv").write_text("text\nhi\n")
     assert run("predict", "run=damaged", "input=new.csv", "output=out.csv", "devices=2", "accelerator=cpu") == 2
-    told = capfd.readouterr().err
-    assert "damaged" in told and "Traceback" not in told
+    raised = capfd.readouterr().err
+    assert "damaged" in raised and "Traceback" not in raised
     assert not (tmp_path / "out.csv").exists()
 
 

@@ -46,7 +46,7 @@ def test_commands_of_the_readme_load(line: str) -> None:
         a for a in arguments if not a.startswith(("resume=", "from_run=", "sweep.resume="))
     ]  # these need a run
     multirun = "-m" in arguments
-    check_jobs(verb, override_grammar.literal(verb, arguments, multirun=multirun), typed=set())
+    check_jobs(verb, override_grammar.quote_texts(verb, arguments, multirun=multirun), typed=set())
 
 
 def test_the_table_of_options_is_complete() -> None:
@@ -68,7 +68,7 @@ def test_experiments_of_the_readme_exist_and_compose() -> None:
     assert named == {name for name in schema.option_files("experiment") if "_minilm_" in name}
     with initialize_config_dir(config_dir=str(schema.conf_folder()), version_base="1.3"):
         for name in named:
-            schema.load(compose("train", [f"experiment={name}"]))
+            schema.load_settings(compose("train", [f"experiment={name}"]))
 
 
 @pytest.mark.slow

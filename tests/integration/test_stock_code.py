@@ -19,8 +19,8 @@ from helpers.hub_server import OWNER, TOKEN, Hub
 from emotion_lightning import config, load
 from emotion_lightning.inference import upload
 from emotion_lightning.models import model_folder, stock_code
-from emotion_lightning.models.card import CARD, find_model_folder, read_card
 from emotion_lightning.models.device import compute_dtype
+from emotion_lightning.models.metadata import METADATA, find_model_folder, read_metadata
 from emotion_lightning.models.readme import stock_block
 
 QUICK = ["trainer=debug", "data.max_rows=96", "predict.text=true", "logger=none"]
@@ -109,7 +109,7 @@ def check(run: Path, folder: Path, work: Path, *, close: float, only: str = "", 
             compare(probabilities, texts, own, folder, close=close, same_weights=same_weights)
             answered += 1
     assert answered == 1
-    labels = read_card(folder).labels
+    labels = read_metadata(folder).labels
     assert own.shape[1] == len(labels)
 
 
@@ -150,16 +150,16 @@ def test_every_snippet_of_a_run_and_of_its_exports_runs(run_of_a_kind: tuple[str
     kind, run = run_of_a_kind
     close = EIGHT_BITS if kind == "in 8 bits" else tolerance()
     check(run, run / "model", tmp_path, close=close)
-    card = read_card(run / "model")
+    metadata = read_metadata(run / "model")
     for form in ("adapter", "merged", "onnx", "onnx_int8"):
-        if form == "adapter" and not card.base["adapter"]:
+        if form == "adapter" and not metadata.base["adapter"]:
             continue
         if form == "onnx_int8" and kind != "in full":
             continue  # the same code as onnx
         output = tmp_path / form
         assert run_in_process("export", f"run={run}", f"output={output}", f"format={form}") == 0
         # A merged network is not in 4 or 8 bits any more, and a graph's weights may be in 8 of their own.
-        same = form == "adapter" or (card.base["quantization"] == "none" and form != "onnx_int8")
+        same = form == "adapter" or (metadata.base["quantization"] == "none" and form != "onnx_int8")
         check(run, output, tmp_path, close=close if form != "onnx_int8" else EIGHT_BITS, same_weights=same)
 
 
@@ -194,17 +194,17 @@ def test_the_code_of_a_card_on_the_hub_gives_the_run_s_answers(
 
 
 def test_the_code_names_the_revision_of_a_base_on_the_hub(finished: Path) -> None:
-    card = read_card(finished / "model")
-    card.base |= {"local": False, "pretrained": True, "path": "google/gemma-1.1-2b-it", "revision": "abc"}
-    code = "\n".join(stock_block(card, folder='"."'))
+    metadata = read_metadata(finished / "model")
+    metadata.base |= {"local": False, "pretrained": True, "path": "google/gemma-1.1-2b-it", "revision": "abc"}
+    code = "\n".join(stock_block(metadata, folder='"."'))
     assert '"google/gemma-1.1-2b-it", revision="abc",' in code
     compile(code.removeprefix("```python\n").removesuffix("```"), "code", "exec")
 
 
 def test_a_model_folder_is_opened_from_within(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = load(finished, accelerator="cpu").probabilities([stock_code.TEXT])
-    card = json.loads((finished / "model" / CARD).read_text())
-    assert card["base"]["path"] == str(finished / "base")
+    metadata = json.loads((finished / "model" / METADATA).read_text())
+    assert metadata["base"]["path"] == str(finished / "base")
     monkeypatch.chdir(finished / "model")
-    assert model_folder.base_path(find_model_folder("."), read_card(Path("."))) == str(finished / "base")
+    assert model_folder.base_path(find_model_folder("."), read_metadata(Path("."))) == str(finished / "base")
     assert load(".", accelerator="cpu").probabilities([stock_code.TEXT]).equal(own)

@@ -384,10 +384,10 @@ def test_a_ruined_loss_names_the_step_the_rows_and_the_rates(run: Any, tmp_path:
     asked = [*SMALL[:-1], "data=file", "data.path=a.csv", "data.batch_size=4", "hydra.run.dir=out"]
     asked += ["optimizer.lr=1e30", "optimizer.head_lr=1e30", "optimizer.warmup=0", "trainer.gradient_clip_val=null"]
     assert run("train", *asked) == 2
-    told = capfd.readouterr().err
-    assert re.search(r"The loss is (nan|inf) at step \d \(epoch 1\), at learning rates", told)
-    assert re.search(r"on the training rows k\d+, k\d+, k\d+, k\d+[. ]", told)
-    assert "(the parameters model.layers" in told and "Lower optimizer.lr" in told
+    raised = capfd.readouterr().err
+    assert re.search(r"The loss is (nan|inf) at step \d \(epoch 1\), at learning rates", raised)
+    assert re.search(r"on the training rows k\d+, k\d+, k\d+, k\d+[. ]", raised)
+    assert "(the parameters model.layers" in raised and "Lower optimizer.lr" in raised
 
 
 def test_ruined_parameters_are_never_kept(
@@ -441,8 +441,8 @@ def test_a_full_disk_in_training_is_told_and_resumed_from(
     with monkeypatch.context() as planted:
         planted.setattr(torch, "save", full)
         assert run("train", *asked, "hydra.run.dir=parts") == 2
-    told = capfd.readouterr().err
-    assert "last.ckpt cannot be saved: No space left on device. The one before it is untouched" in told
+    raised = capfd.readouterr().err
+    assert "last.ckpt cannot be saved: No space left on device. The one before it is untouched" in raised
     assert run("train", "resume=parts") == 0
     same_end(whole(*asked), tmp_path / "parts")
 
@@ -472,10 +472,10 @@ def test_out_of_memory_names_the_batch_and_the_settings_that_help(
     with monkeypatch.context() as planted:
         planted.setattr(pooling, "logits", logits)
         assert run("train", *SMALL, "hydra.run.dir=out") == 2
-        told = capfd.readouterr().err
+        raised = capfd.readouterr().err
         assert (
-            "with a batch of 32 texts of" in told
-            and "data.batch_size=16 with trainer.accumulate_grad_batches=2" in told
+            "with a batch of 32 texts of" in raised
+            and "data.batch_size=16 with trainer.accumulate_grad_batches=2" in raised
         )
         assert run("train", *SMALL, "data.batch_size=16", "trainer=debug", "hydra.run.dir=smaller") == 0
         with pytest.raises(UserError, match=r"with a batch of 20 texts of \d+ tokens\. Try data\.batch_size=10\."):

@@ -19,7 +19,7 @@ from emotion_lightning import load
 from emotion_lightning.data import official
 from emotion_lightning.inference import predictor
 from emotion_lightning.models import backbone
-from emotion_lightning.models.card import CARD, read_card
+from emotion_lightning.models.metadata import METADATA, read_metadata
 from emotion_lightning.runs import run_folder
 from emotion_lightning.tiny import __main__ as making
 from emotion_lightning.tiny import mixtures
@@ -54,9 +54,9 @@ def test_predict_answers_without_a_run_and_without_a_network(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert run("predict", "text=I miss you so much, the house is empty and I cry every night.") == 0
-    told = capfd.readouterr().out
-    assert all(name in told for name in official.SEMEVAL_LABELS) and "█" in told
-    assert "sadness" in told.splitlines()[-1]
+    raised = capfd.readouterr().out
+    assert all(name in raised for name in official.SEMEVAL_LABELS) and "█" in raised
+    assert "sadness" in raised.splitlines()[-1]
     (tmp_path / "texts.txt").write_text("We won, I can't stop smiling!\nHow dare you lie to me again.\n")
     assert run("predict", "input=texts.txt", "output=answers.csv") == 0
     with open("answers.csv", newline="") as opened:
@@ -67,25 +67,25 @@ def test_predict_answers_without_a_run_and_without_a_network(
 
 def test_predict_says_nothing_but_the_answer(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "emotion_lightning.predict", "text=We won!"]
-    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert told.returncode == 0 and told.stderr == ""
-    assert len(told.stdout.splitlines()) == 1 + len(official.SEMEVAL_LABELS) + 1
+    raised = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert raised.returncode == 0 and raised.stderr == ""
+    assert len(raised.stdout.splitlines()) == 1 + len(official.SEMEVAL_LABELS) + 1
 
 
 def test_its_classifier_scores_what_its_card_says() -> None:
     """Its card gives macro F1 on the sample's test split; the answers of this version must be those."""
-    told = re.search(
+    raised = re.search(
         r"test macro F1 of the classifier inside: (\.\d{3})", (backbone.BUNDLED_RUN / "README.md").read_text()
     )
-    assert told is not None
+    assert raised is not None
     test = official.sample().splits["test"]
     assert test.targets is not None
     labeller = load()
-    cuts = labeller.card.cuts().numpy()
+    cuts = labeller.metadata.threshold_tensor().numpy()
     found = labeller.probabilities(test.texts).numpy() > cuts
     gold = test.targets.astype(bool)
     scores = 2 * (found & gold).sum(0) / (found.sum(0) + gold.sum(0))
-    assert scores.mean() == pytest.approx(float(told[1]), abs=0.006)
+    assert scores.mean() == pytest.approx(float(raised[1]), abs=0.006)
 
 
 # ------------------------------------------------------------------------------------------------------ runs on it
@@ -105,18 +105,18 @@ def test_a_run_keeps_its_base_and_answers_wherever_it_is_moved(tuned: Path, tmp_
     texts = ["We won!", "Rain again."]
     own = predictor.load(tuned).probabilities(texts)
     moved = Path(shutil.move(shutil.copytree(tuned, tmp_path / "copy"), tmp_path / "moved"))
-    card = json.loads((moved / "model" / CARD).read_text())
-    assert card["base"]["path"] == str(tuned / "base") and card["base"]["tiny"]
+    metadata = json.loads((moved / "model" / METADATA).read_text())
+    assert metadata["base"]["path"] == str(tuned / "base") and metadata["base"]["tiny"]
     # Another version's network in the place of old must not be taken for the one that was trained on.
-    card["base"]["path"] = str(tmp_path / "gone" / "base")
-    (moved / "model" / CARD).write_text(json.dumps(card))
-    (moved / "model" / CARD).with_name("SHA256SUMS").unlink(missing_ok=True)
+    metadata["base"]["path"] = str(tmp_path / "gone" / "base")
+    (moved / "model" / METADATA).write_text(json.dumps(metadata))
+    (moved / "model" / METADATA).with_name("SHA256SUMS").unlink(missing_ok=True)
     assert torch.equal(predictor.load(moved).probabilities(texts), own)
 
 
 def test_its_card_claims_neither_random_weights_nor_gemmas_terms(tuned: Path) -> None:
-    card = read_card(tuned / "model")
-    assert card.is_tiny and not card.is_gemma
+    metadata = read_metadata(tuned / "model")
+    assert metadata.is_tiny and not metadata.is_gemma
     readme = (tuned / "model" / "README.md").read_text()
     assert "CC BY 4.0" in readme and "Apache-2.0" in readme
     assert "Gemma Terms" not in readme and "random" not in readme
@@ -192,7 +192,7 @@ def test_answers_stand_beside_their_texts(
         mean = np.mean([share.get(run.name, share["goemotions"]) for run in runs])
         asked.append(tuple(run.name for run in runs))
         return SimpleNamespace(
-            card=SimpleNamespace(labels=names[::-1]),
+            metadata=SimpleNamespace(labels=names[::-1]),
             probabilities=lambda texts: torch.full((len(texts), len(names)), float(mean)),
         )
 
@@ -227,8 +227,8 @@ OWN = [f"sample_{name}" for name in official.SEMEVAL_LABELS]
 
 
 def test_steps_that_are_done_are_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[list[str]] = []
-    monkeypatch.setattr(making.subprocess, "run", lambda command, check: told.append(command[3:]))
+    raised: list[list[str]] = []
+    monkeypatch.setattr(making.subprocess, "run", lambda command, check: raised.append(command[3:]))
     making._train(tmp_path / "new", "seed=2")
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / run_folder.SETTINGS).touch()
@@ -236,7 +236,7 @@ def test_steps_that_are_done_are_not_done_again(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "done").mkdir()
     (tmp_path / "done" / run_folder.METRICS).touch()
     making._train(tmp_path / "done", "seed=2")
-    assert told == [
+    assert raised == [
         ["seed=2", "logger=none", f"hydra.run.dir={tmp_path / 'new'}"],
         [f"resume={tmp_path / 'begun'}"],
     ]

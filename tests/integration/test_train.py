@@ -58,10 +58,10 @@ def test_predictions_follow_the_input_and_its_decisions_the_thresholds(finished:
     assert [row["id"] for row in written] == [row["id"] for row in source]
     labels = list(official.SEMEVAL_LABELS)
     assert list(written[0]) == ["id", *labels, *[f"p_{name}" for name in labels]]
-    card = json.loads((finished / "model" / "emotion_lightning.json").read_text())
+    metadata = json.loads((finished / "model" / "emotion_lightning.json").read_text())
     for row in written:
         for name in labels:
-            assert int(row[name]) == (float(row[f"p_{name}"]) > card["thresholds"]["global"][name])
+            assert int(row[name]) == (float(row[f"p_{name}"]) > metadata["thresholds"]["global"][name])
 
 
 def test_settings_are_written_with_the_options_chosen(finished: Path) -> None:
@@ -197,12 +197,12 @@ def test_predict_checks_the_last_row_before_it_loads_a_model(
     ("choice", "code", "told"), [("keep", 0, "without a text kept: 2"), ("refuse", 2, "row 2, column text: no text")]
 )
 def test_predict_keeps_or_refuses_rows_without_a_text(
-    finished: Path, run: Any, tmp_path: Path, capfd: Any, choice: str, code: int, told: str
+    finished: Path, run: Any, tmp_path: Path, capfd: Any, choice: str, code: int, raised: str
 ) -> None:
     (tmp_path / "new.jsonl").write_text('{"text": "a"}\n{"text": null}\n{"text": " "}\n')
     asked = [f"run={finished}", "input=new.jsonl", "output=out.csv", f"data.empty_texts={choice}"]
     assert run("predict", *asked) == code
-    assert told in capfd.readouterr().err
+    assert raised in capfd.readouterr().err
     assert (tmp_path / "out.csv").exists() == (code == 0)
     if code == 0:
         assert [row["row"] for row in read_csv(tmp_path / "out.csv")] == ["1", "2", "3"]
@@ -261,7 +261,7 @@ def test_texts_are_cleaned_alike_in_training_and_prediction(run: Any, tmp_path: 
     assert run("train", *asked, "predict.text=true", "hydra.run.dir=out") == 0
     written = read_csv(tmp_path / "out" / "predictions" / "test.csv")
     predictor = load(tmp_path / "out")
-    assert predictor.card.clean == ["html", "users", "urls"]
+    assert predictor.metadata.clean == ["html", "users", "urls"]
     as_written = predictor.probabilities([row["text"] for row in written])
     by_hand = predictor.probabilities([f"@user is so http <{int(row['id'][1:]) % 4}" for row in written])
     assert torch.equal(as_written, by_hand)
@@ -280,9 +280,9 @@ def test_moved_run_folder_still_predicts(finished: Path, run: Any, tmp_path: Pat
     before = load(finished).predict(["We won!"])[0]
     moved = tmp_path / "elsewhere"
     shutil.copytree(finished, moved)
-    card = json.loads((moved / "model" / "emotion_lightning.json").read_text())
-    card["base"]["path"] = "/gone/base"
-    (moved / "model" / "emotion_lightning.json").write_text(json.dumps(card))
+    metadata = json.loads((moved / "model" / "emotion_lightning.json").read_text())
+    metadata["base"]["path"] = "/gone/base"
+    (moved / "model" / "emotion_lightning.json").write_text(json.dumps(metadata))
     (moved / "model" / "emotion_lightning.json").with_name("SHA256SUMS").unlink(missing_ok=True)
     assert load(moved).predict(["We won!"])[0] == before
 

@@ -20,7 +20,7 @@ from helpers.stand_in import trials_by_stand_in
 from emotion_lightning.cli import multirun
 from emotion_lightning.cli.jobs import check_jobs
 from emotion_lightning.config import schema
-from emotion_lightning.models.card import CARD
+from emotion_lightning.models.metadata import METADATA
 from emotion_lightning.runs import manifest, run_folder
 
 MARKER = "was_here"
@@ -85,10 +85,10 @@ def target_of_hydra(folder: Folder) -> None:
 
 
 def target_in_card(folder: Folder) -> None:
-    file = folder.model / CARD
-    card = json.loads(file.read_text())
-    card["data"]["_target_"] = "os.system"
-    file.write_text(json.dumps(card))
+    file = folder.model / METADATA
+    metadata = json.loads(file.read_text())
+    metadata["data"]["_target_"] = "os.system"
+    file.write_text(json.dumps(metadata))
     (folder.model / manifest.NAME).unlink()  # somebody hostile would bring a list that fits
 
 
@@ -107,9 +107,9 @@ def in_jobs(change: Callable[[dict[str, Any]], Any]) -> Callable[[Folder], None]
 
     def spoil(folder: Folder) -> None:
         file = folder.root.parent / multirun.JOBS
-        told = json.loads(file.read_text())
-        change(told)
-        file.write_text(json.dumps(told))
+        raised = json.loads(file.read_text())
+        change(raised)
+        file.write_text(json.dumps(raised))
 
     return spoil
 
@@ -126,13 +126,13 @@ ATTACKS: dict[str, tuple[Callable[[Folder], None], str]] = {
         lambda f: pickled(f.base / "model.safetensors", "pytorch_model.bin"), "a pickle may run any code"),
     "a checkpoint with code": (hostile_checkpoint, "last.ckpt is not a whole checkpoint"),
     "the launcher of the jobs is a path": (
-        in_jobs(lambda told: told["hydra"].append("hydra/launcher=" + evil_option(Path("foreign")))),
+        in_jobs(lambda raised: raised["hydra"].append("hydra/launcher=" + evil_option(Path("foreign")))),
         "which may run code and so is not taken from a file"),
     "an option of a job is a path": (
-        in_jobs(lambda told: told["jobs"][0]["settings"]["options"].update(loss=evil_option(Path("foreign")))),
+        in_jobs(lambda raised: raised["jobs"][0]["settings"]["options"].update(loss=evil_option(Path("foreign")))),
         "is no name of an option; it is not opened"),
     "_target_ of a job": (
-        in_jobs(lambda told: told["jobs"][0]["settings"]["loss"].update(_target_="builtins.open")),
+        in_jobs(lambda raised: raised["jobs"][0]["settings"]["loss"].update(_target_="builtins.open")),
         "sets loss._target_, which is no setting of a run"),
     # Where pickles are not even looked for: the hub is asked for safetensors and JSON only.
     "an unseen pickled adapter": (
@@ -188,7 +188,7 @@ def sources(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     finally:
         os.chdir(before)
     assert plan is not None
-    multirun.write(
+    multirun.write_jobs(
         multirun.Multirun(place / "multirun", "train", ["-m"], ["hydra/launcher=basic"], plan.metric, plan.jobs[:1])
     )
     return {"run": finished, "stopped": stopped, "multirun": place / "multirun", "export": place / "export"}
@@ -227,12 +227,12 @@ def test_a_hostile_folder_is_refused_in_a_sentence_and_runs_nothing(
         monkeypatch.setattr(logging.getLogger(), "handlers", [])
         capfd.readouterr()
         code = run(*line)
-    told = capfd.readouterr().err
-    assert not (tmp_path / MARKER).exists(), told
+    raised = capfd.readouterr().err
+    assert not (tmp_path / MARKER).exists(), raised
     if attack is None:
-        assert code == 0, told  # what is refused below is refused for the attack
+        assert code == 0, raised  # what is refused below is refused for the attack
         return
-    assert code == 2 and message in told and "Traceback" not in told, told
+    assert code == 2 and message in raised and "Traceback" not in raised, raised
     assert not (tmp_path / "out" / run_folder.METRICS).exists()
 
 

@@ -65,7 +65,7 @@ def build(settings: Any, tmp_path: Path, *overrides: str) -> Built:
     chosen = settings("model.dtype=float32", *overrides)
     tokenizer = backbone.load_tokenizer(chosen.model)
     network = base(chosen, tokenizer, tmp_path)
-    network = adapter.attach(
+    network = adapter.attach_adapter(
         network, chosen.peft, roles=chosen.model.roles, head=backbone.head_modules(chosen.model), seed=1,
         unused=backbone.unused_module(chosen.model),
     )  # fmt: skip
@@ -75,7 +75,7 @@ def build(settings: Any, tmp_path: Path, *overrides: str) -> Built:
 
 def base(chosen: Any, tokenizer: Any, tmp_path: Path) -> Any:
     full = isinstance(chosen.peft, config.Full)
-    return backbone.build(
+    return backbone.build_network(
         chosen.model, LABELS, tokenizer=tokenizer, full=full, device=CPU, seed=1, base_folder=tmp_path / "base"
     )
 
@@ -146,10 +146,10 @@ def test_trains_what_it_should_in_float32_and_reloads_to_equal_logits(
     if (method, form) in REFUSED:
         with pytest.raises(UserError, match=r"model\.quantization=(nf4 or )?none"):
             chosen = settings(*asked)
-            adapter.check(chosen.peft, chosen.model, CPU)
+            adapter.check_peft(chosen.peft, chosen.model, CPU)
         return
     chosen, network, batch = build(settings, tmp_path, *asked)
-    adapter.check(chosen.peft, chosen.model, CPU)
+    adapter.check_peft(chosen.peft, chosen.model, CPU)
     assert set(trained(network)) == expected(chosen, network, method)
     assert {parameter.dtype for parameter in trained(network).values()} == {torch.float32}
     moved(network)
@@ -323,8 +323,8 @@ def test_impossible_pairs_are_refused_with_one_that_works(
     run: Any, capfd: Any, tmp_path: Path, asked: list[str], message: str
 ) -> None:
     assert run("train", "logger=none", "data.max_rows=40", *asked, "hydra.run.dir=out") == 2
-    told = capfd.readouterr().err
-    assert message in told and "Traceback" not in told
+    raised = capfd.readouterr().err
+    assert message in raised and "Traceback" not in raised
     assert not (tmp_path / "out" / "checkpoints").exists()
 
 

@@ -184,7 +184,7 @@ def test_a_tokenizer_that_cannot_begin_texts_as_its_model_wants_is_refused() -> 
             return {"input_ids": [7]}
 
     with pytest.raises(UserError, match="<bos> before a text"):
-        first_token.ensure(Stubborn(), str(backbone.BUNDLED), revision="main", model_type="gemma2")
+        first_token.ensure_first_token(Stubborn(), str(backbone.BUNDLED), revision="main", model_type="gemma2")
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
@@ -192,8 +192,8 @@ def test_weights_that_do_not_fit_their_config_are_named(
     run: Any, tmp_path: Path, capfd: Any, quantization: str
 ) -> None:
     shutil.copytree(backbone.BUNDLED, tmp_path / "odd")
-    told = json.loads((tmp_path / "odd" / "config.json").read_text())
-    (tmp_path / "odd" / "config.json").write_text(json.dumps(told | {"intermediate_size": 512}))
+    raised = json.loads((tmp_path / "odd" / "config.json").read_text())
+    (tmp_path / "odd" / "config.json").write_text(json.dumps(raised | {"intermediate_size": 512}))
     (tmp_path / "odd" / "config.json").with_name("SHA256SUMS").unlink(missing_ok=True)
     assert run("train", "model.path=odd", f"model.quantization={quantization}", "trainer=debug", "logger=none",
                "data.max_rows=64") == 2  # fmt: skip

@@ -10,7 +10,7 @@ from emotion_lightning.models import dropout
 
 def layer(rate: float) -> nn.Dropout:
     network = nn.Sequential(nn.Dropout(rate))
-    dropout.quicken(network)
+    dropout.speed_up_dropout(network)
     assert type(network[0]) is not nn.Dropout
     return network[0]
 
@@ -106,12 +106,12 @@ def test_attention_is_that_of_transformers_but_for_what_it_drops(
     with monkeypatch.context() as patch:
         patch.setattr(nn.functional, "dropout", lambda values, *_, **__: values)
         stock = run()
-    dropout.quicken(network)
+    dropout.speed_up_dropout(network)
     assert network.config._attn_implementation != "eager"
     dropping = run()
     assert not torch.equal(dropping[0], stock[0])
     with monkeypatch.context() as patch:
-        patch.setattr(dropout, "thinned", lambda values, rate: values)
+        patch.setattr(dropout, "dropped_out", lambda values, rate: values)
         for ours, theirs in zip(run(), stock, strict=True):
             torch.testing.assert_close(ours, theirs, atol=2e-5 if dtype is torch.float32 else 0.05, rtol=0.05)
 
@@ -139,9 +139,9 @@ def test_only_attention_that_drops_by_a_kernel_that_may_be_replaced_gets_another
         AutoConfig.for_model("gemma", **SIZES, num_key_value_heads=1, head_dim=8, attention_dropout=rate)
     )
     network.config._attn_implementation = kernel
-    dropout.quicken(network)
+    dropout.speed_up_dropout(network)
     assert (network.config._attn_implementation == kernel) is (kept or kernel == "sdpa")
-    dropout.quicken(network, kernels=["eager", "sdpa"])
+    dropout.speed_up_dropout(network, kernels=["eager", "sdpa"])
     assert (network.config._attn_implementation == kernel) is kept
 
 
@@ -151,13 +151,13 @@ def test_training_draws_attentions_dropout_itself_where_the_kernel_is_open_and_t
     run: Any, monkeypatch: pytest.MonkeyPatch, asked: str, max_tokens: int, kernel: str
 ) -> None:
     found: list[str] = []
-    quicken = dropout.quicken
+    quicken = dropout.speed_up_dropout
 
     def watched(network: Any, **options: Any) -> None:
         quicken(network, **options)
         found.append(network.config._attn_implementation)
 
-    monkeypatch.setattr(dropout, "quicken", watched)
+    monkeypatch.setattr(dropout, "speed_up_dropout", watched)
     assert run("train", "model=minilm", "peft=head", *[o for o in SMALL if "head_dim" not in o], "trainer=debug",
                "model.architecture.vocab_size=8192", "model.dtype=float32", f"model.attn_implementation={asked}",
                f"data.max_tokens={max_tokens}", "hydra.run.dir=out") == 0  # fmt: skip

@@ -153,10 +153,10 @@ def test_a_model_beyond_float16_trains_in_it_and_labels_the_same_afterwards(
     assert run(*again) == 0
     header, *rows = (tmp_path / "again.csv").read_text().splitlines()
     assert header == written[0]
-    shares = {row.split(",")[0]: [float(cell) for cell in row.split(",")[-11:]] for row in rows}
+    probabilities = {row.split(",")[0]: [float(cell) for cell in row.split(",")[-11:]] for row in rows}
     for row in written[1:]:
         identifier, *cells = row.split(",")
-        assert shares[identifier] == pytest.approx([float(cell) for cell in cells[-11:]], abs=2e-3)
+        assert probabilities[identifier] == pytest.approx([float(cell) for cell in cells[-11:]], abs=2e-3)
 
 
 def test_plain_float16_ends_with_the_module_that_overflowed(
@@ -164,10 +164,10 @@ def test_plain_float16_ends_with_the_module_that_overflowed(
 ) -> None:
     monkeypatch.setattr(backbone, "keep_in_range", lambda network, compute: None)
     assert run("train", *asked(beyond, "model.quantization=none")) == 2
-    told = capfd.readouterr().err
-    assert "The loss is nan at step 1" in told
-    assert "model.layers.0.mlp computed infinity in float16 for model.layers.0.mlp.down_proj" in told
-    assert "model.dtype=bfloat16" in told and "Traceback" not in told
+    raised = capfd.readouterr().err
+    assert "The loss is nan at step 1" in raised
+    assert "model.layers.0.mlp computed infinity in float16 for model.layers.0.mlp.down_proj" in raised
+    assert "model.dtype=bfloat16" in raised and "Traceback" not in raised
     assert not (tmp_path / "out" / "metrics.json").exists()
 
 
@@ -207,14 +207,14 @@ class Wrong(nn.Module):
 )
 def test_the_first_module_is_named_and_no_hook_stays(within: bool, text: str) -> None:
     network = Wrong(within=within)
-    cause = nonfinite.first(network, lambda: network(torch.full((1, 2), 10.0)))
+    cause = nonfinite.first_nonfinite(network, lambda: network(torch.full((1, 2), 10.0)))
     assert cause is not None and cause.text == text
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
     network.second.weight.data[0, 0] = torch.nan
-    cause = nonfinite.first(network, lambda: network(torch.full((1, 2), 10.0)))
+    cause = nonfinite.first_nonfinite(network, lambda: network(torch.full((1, 2), 10.0)))
     assert cause is not None and cause.text == "the parameters second.weight are not finite"
     network = Wrong(within=False).double()
-    assert nonfinite.first(network, lambda: network.first(torch.ones(1, 2).double())) is None
+    assert nonfinite.first_nonfinite(network, lambda: network.first(torch.ones(1, 2).double())) is None
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
@@ -231,9 +231,9 @@ def test_a_split_that_is_not_finite_names_the_module(
 
     monkeypatch.setattr(EmotionClassifier, f"{split}_step", ruined)
     assert run("train", *SMALL, "trainer=debug", "trainer.accelerator=cpu", "hydra.run.dir=out") == 2
-    told = capfd.readouterr().err
-    assert "outputs are not finite at" in told
-    assert "model.layers.1.mlp.down_proj" in told and "Lower optimizer.lr" in told
+    raised = capfd.readouterr().err
+    assert "outputs are not finite at" in raised
+    assert "model.layers.1.mlp.down_proj" in raised and "Lower optimizer.lr" in raised
 
 
 # --------------------------------------------------------------------------------------------------------- the scaler
@@ -298,7 +298,7 @@ def test_gemma_in_float16_trains_without_a_storm_in_the_memory_of_a_t4(
 
     from emotion_lightning.training import checkpoint_io, read_back
 
-    monkeypatch.setattr(read_back, "check", lambda *_, **__: None)  # the base has no weights on disk
+    monkeypatch.setattr(read_back, "check_read_back", lambda *_, **__: None)  # the base has no weights on disk
 
     device, steps = (CPU, 4) if shape else (torch.device("cuda", 0), 60)
     if not shape:
@@ -308,7 +308,7 @@ def test_gemma_in_float16_trains_without_a_storm_in_the_memory_of_a_t4(
     with base.drawn_weights(device):
         assert run("train", *asked, "trainer.max_epochs=20", "trainer.limit_eval_batches=2", "logger=none",
                    "callbacks=no_early_stopping", "hydra.run.dir=out") == 0  # fmt: skip
-    state = checkpoint_io.load(tmp_path / "out" / "checkpoints" / "last.ckpt")["callbacks"]["SkippedSteps"]
+    state = checkpoint_io.load_checkpoint(tmp_path / "out" / "checkpoints" / "last.ckpt")["callbacks"]["SkippedSteps"]
     assert state["steps"] == steps
     assert state["skipped"] < steps / 4
     cost = json.loads((tmp_path / "out" / "metrics.json").read_text())["cost"]

@@ -35,7 +35,7 @@ def start_of(network: Network, monkeypatch: pytest.MonkeyPatch) -> head_start.St
 
     monkeypatch.setattr(head_start.pooling, "logits", logits)
     ids = torch.arange(64).view(4, 16)
-    return head_start.measure(
+    return head_start.measure_head(
         network.train(), {"input_ids": ids, "tokens": 64}, head=["classifier"], way=Pooling.first, dtype=torch.float32
     )
 
@@ -59,9 +59,9 @@ def test_large_vectors_start_and_learn_as_usual_ones_do(
     assert start.rms == pytest.approx(scale, rel=1e-5)
     before = start.layer.weight.clone()
     with caplog.at_level(logging.INFO):
-        assert head_start.apply(start, fresh=False) == factor
+        assert head_start.scale_head(start, fresh=False) == factor
         assert torch.equal(start.layer.weight, before)  # of an earlier training
-        assert head_start.apply(start, fresh=True) == factor
+        assert head_start.scale_head(start, fresh=True) == factor
     assert torch.equal(start.layer.weight, before * factor)
     assert f"standard deviation of {start.deviation:.2f}" in caplog.text
     assert ("multiplied" in caplog.text) is (factor != 1)
@@ -75,7 +75,7 @@ def test_large_vectors_start_and_learn_as_usual_ones_do(
 @pytest.mark.parametrize(("own", "expected"), [(None, 0.25), (0.03, 0.03)])
 def test_a_rate_of_ones_own_is_taken_as_it_is(settings: Any, own: float | None, expected: float) -> None:
     chosen = settings(f"optimizer.head_lr={'null' if own is None else own}")
-    built, _ = optimizer.build(
+    built, _ = optimizer.build_optimizer(
         chosen.optimizer, chosen.peft, Network(1), head=["classifier"], steps=9, head_factor=0.25
     )
     rates = {group["name"]: group["initial_lr"] for group in built.param_groups}
@@ -94,7 +94,7 @@ def test_a_run_on_large_hidden_vectors_goes_on_as_it_began(
     file = tmp_path / "base" / "model.safetensors"
     # Gemma multiplies by 1 + this.
     save_file(load_file(file) | {"norm.weight": torch.full((32,), 4.0)}, file, {"format": "pt"})
-    told = "32 numbers of RMS 5.00.\nThese are large: its learning rate and its first weights are multiplied by 0.25."
+    raised = "32 numbers of RMS 5.00.\nThese are large: its learning rate and its first weights are multiplied by 0.25."
 
     def stops(*_: Any, **__: Any) -> None:
         raise UserError("stopped here")
@@ -104,9 +104,9 @@ def test_a_run_on_large_hidden_vectors_goes_on_as_it_began(
         assert run("train", "model.path=base", "logger=none", "data.max_rows=96", "trainer.max_epochs=1",
                    "hydra.run.dir=out") == 2  # fmt: skip
     first = capfd.readouterr().err
-    assert told in first and "stopped here" in first
+    assert raised in first and "stopped here" in first
     assert run("train", "resume=out") == 0
-    assert told in capfd.readouterr().err
+    assert raised in capfd.readouterr().err
     (state,) = torch.load(tmp_path / "out" / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"]
     rates = {group["name"].removesuffix("_no_decay"): group["initial_lr"] for group in state["param_groups"]}
     assert rates["head"] == pytest.approx(2e-3 / 4) and rates["body"] == pytest.approx(1e-2)

@@ -34,7 +34,7 @@ def plain_bce():
 
 
 def build(settings):
-    return losses.build(settings, label_counts=COUNTS, rows=ROWS)
+    return losses.build_loss(settings, label_counts=COUNTS, rows=ROWS)
 
 
 def weights(kind, clip=None):
@@ -64,7 +64,7 @@ def test_positives_weigh_by_how_rare_their_label_is(kind, clip, expected):
 @pytest.mark.parametrize("clip", [None, 10])
 def test_a_label_that_every_row_has_keeps_a_gradient(kind, clip):
     settings = config.WeightedBCE(kind, clip, 0.99)
-    module = losses.build(settings, label_counts=np.array([0, 6, 3]), rows=6)
+    module = losses.build_loss(settings, label_counts=np.array([0, 6, 3]), rows=6)
     assert module.weights is None or module.weights[:2].tolist() == [1, 1]
     logits = torch.zeros(6, 3, requires_grad=True)
     module(logits, torch.tensor([[0.0, 1.0, row % 2] for row in range(6)])).backward()

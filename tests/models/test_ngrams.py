@@ -97,7 +97,7 @@ def test_a_run_leaves_what_a_training_run_leaves(floor: Path) -> None:
 def test_scores_are_those_of_the_kept_outcomes(floor: Path) -> None:
     scores = bounded_files.read_json(floor / run_folder.METRICS)["test"]
     labels = scores["per_label"]["labels"]
-    kept = row_outcomes.read(floor, "test", list(labels))
+    kept = row_outcomes.read_outcomes(floor, "test", list(labels))
     assert kept is not None and kept.targets is not None
     cuts = np.array([values["threshold"] for values in labels.values()])
     decisions = kept.probabilities.double().numpy() > cuts
@@ -109,7 +109,7 @@ def test_scores_are_those_of_the_kept_outcomes(floor: Path) -> None:
 def test_floors_need_no_text(floor: Path) -> None:
     content = bounded_files.read_json(floor / run_folder.METRICS)
     zeros, prior = content["floors"]["zeros"]["test"], content["floors"]["prior"]["test"]
-    kept = row_outcomes.read(floor, "test", list(content["test"]["fixed"]["labels"]))
+    kept = row_outcomes.read_outcomes(floor, "test", list(content["test"]["fixed"]["labels"]))
     assert kept is not None and kept.targets is not None
     for protocol in ("fixed", "global", "per_label"):
         assert (zeros[protocol]["f1_macro"], zeros[protocol]["predicted_cardinality"]) == (0, 0)
@@ -121,7 +121,7 @@ def test_floors_need_no_text(floor: Path) -> None:
 def test_loss_is_the_log_loss_of_raw_probabilities(run: Any, tmp_path: Path) -> None:
     assert run("baseline", "data.max_rows=200", "hydra.run.dir=raw") == 0
     content = bounded_files.read_json(tmp_path / "raw" / run_folder.METRICS)["test"]
-    kept = row_outcomes.read(tmp_path / "raw", "test", list(content["fixed"]["labels"]))
+    kept = row_outcomes.read_outcomes(tmp_path / "raw", "test", list(content["fixed"]["labels"]))
     assert kept is not None and kept.targets is not None
     expected = log_loss(kept.targets.flatten(), kept.probabilities.double().flatten())
     assert content["loss"] == pytest.approx(expected, rel=1e-5)
@@ -207,17 +207,17 @@ def test_a_baseline_answers_a_question_and_is_scored_as_any_run(
     assert "Emotions:" in capfd.readouterr().out
     assert list(tmp_path.iterdir()) == []
     assert run("evaluate", f"run={floor / 'model'}", "hydra.run.dir=scored") == 0
-    told = bounded_files.read_json(floor / run_folder.METRICS)["test"]
+    raised = bounded_files.read_json(floor / run_folder.METRICS)["test"]
     found = bounded_files.read_json(tmp_path / "scored" / run_folder.METRICS)["test"]
     for protocol in ("fixed", "global", "per_label"):
-        assert found[protocol]["f1_macro"] == pytest.approx(told[protocol]["f1_macro"], abs=2e-3)
-    assert found["loss"] == pytest.approx(told["loss"], rel=1e-4) and found["probabilities"] == "calibrated"
+        assert found[protocol]["f1_macro"] == pytest.approx(raised[protocol]["f1_macro"], abs=2e-3)
+    assert found["loss"] == pytest.approx(raised["loss"], rel=1e-4) and found["probabilities"] == "calibrated"
 
 
 def test_what_a_baseline_keeps_runs_no_code_and_is_watched(floor: Path, run: Any, tmp_path: Path, capfd: Any) -> None:
     model = floor / run_folder.MODEL
     assert {file.name for file in model.iterdir()} == {ngrams.FILE, "emotion_lightning.json", manifest.NAME}
-    assert manifest.read(model / manifest.NAME).keys() == {ngrams.FILE, "emotion_lightning.json"}
+    assert manifest.read_hashes(model / manifest.NAME).keys() == {ngrams.FILE, "emotion_lightning.json"}
     copy = tmp_path / "copy"
     shutil.copytree(model, copy)
     damaged = bytearray((copy / ngrams.FILE).read_bytes())
@@ -258,8 +258,8 @@ def test_a_card_that_asks_for_absurd_ngrams_is_refused(
     floor: Path, run: Any, tmp_path: Path, capfd: Any, lengths: Any
 ) -> None:
     shutil.copytree(floor / run_folder.MODEL, tmp_path / "copy")
-    card = tmp_path / "copy" / "emotion_lightning.json"
-    card.write_text(json.dumps(json.loads(card.read_text()) | {"ngrams": {"word_ngrams": lengths}}))
+    metadata = tmp_path / "copy" / "emotion_lightning.json"
+    metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"ngrams": {"word_ngrams": lengths}}))
     assert run("predict", "run=copy", "text=rain") == 2
     assert "emotion_lightning.json is damaged" in capfd.readouterr().err
 
@@ -273,7 +273,7 @@ def test_ngrams_of_any_script_are_kept_as_they_are(settings: Any, tmp_path: Path
     model = ngrams.NgramClassifier({name: getattr(chosen, name) for name in ngrams.KINDS})
     model.fit(texts, targets, chosen)
     model.save(tmp_path)
-    again = ngrams.load(tmp_path, model.lengths, labels=1)
+    again = ngrams.load_ngrams(tmp_path, model.lengths, labels=1)
     np.testing.assert_array_equal(again.logits(texts), model.logits(texts))
     assert again.parameters == model.parameters
 

@@ -34,7 +34,7 @@ def build(settings: Any, tmp_path: Path, *overrides: str) -> tuple[Any, dict[str
     """A small network with trained parts, and a padded batch."""
     chosen = settings(*([] if any(o.startswith("model=") for o in overrides) else SIZE), *overrides)
     tokenizer = backbone.load_tokenizer(chosen.model)
-    network = backbone.build(
+    network = backbone.build_network(
         chosen.model,
         LABELS,
         tokenizer=tokenizer,
@@ -43,7 +43,7 @@ def build(settings: Any, tmp_path: Path, *overrides: str) -> tuple[Any, dict[str
         seed=1,
         base_folder=tmp_path / "base",
     )
-    network = adapter.attach(
+    network = adapter.attach_adapter(
         network, chosen.peft, roles=chosen.model.roles, head=backbone.head_modules(chosen.model), seed=1
     )
     dataset = EmotionRows(tokenize(TEXTS, tokenizer, max_tokens=64), None)
@@ -245,9 +245,9 @@ def test_gemma_shape_trains_a_step_in_4_bit_on_a_gpu(
     device = torch.device("cuda", 0)
     torch.cuda.reset_peak_memory_stats()
     with base.drawn_weights(device):
-        network = backbone.build(chosen.model, LABELS, tokenizer=tokenizer, full=False, device=device, seed=1,
+        network = backbone.build_network(chosen.model, LABELS, tokenizer=tokenizer, full=False, device=device, seed=1,
                               base_folder=tmp_path / "base")  # fmt: skip
-    network = adapter.attach(network, chosen.peft, roles=chosen.model.roles, head=chosen.model.head, seed=1)
+    network = adapter.attach_adapter(network, chosen.peft, roles=chosen.model.roles, head=chosen.model.head, seed=1)
     dataset = EmotionRows(tokenize(TEXTS, tokenizer, max_tokens=64), None)
     collated = Collate(dataset, tokenizer.pad_token_id)([0, 1, 2])
     batch = {name: value.to(device) for name, value in collated.items() if torch.is_tensor(value)}

@@ -24,7 +24,7 @@ from emotion_lightning.cli.jobs import check_jobs
 from emotion_lightning.config import schema, stored_settings
 from emotion_lightning.errors import UserError
 from emotion_lightning.models import backbone, model_folder, safe_loading
-from emotion_lightning.models.card import CARD, read_card
+from emotion_lightning.models.metadata import METADATA, read_metadata
 from emotion_lightning.runs import manifest, run_folder
 
 MARKER = "was_here"
@@ -49,7 +49,7 @@ def change(file: Path, **entries: Any) -> None:
 
 
 def change_card(folder: Path, *path: str, value: Any) -> None:
-    file = folder / CARD
+    file = folder / METADATA
     (folder / manifest.NAME).unlink(missing_ok=True)
     content = part = json.loads(file.read_text())
     for name in path[:-1]:
@@ -79,13 +79,13 @@ def linked(folder: Path, name: str) -> None:
 
 
 def two_more_labels(folder: Path) -> None:
-    file = folder / CARD
-    card = json.loads(file.read_text())
+    file = folder / METADATA
+    metadata = json.loads(file.read_text())
     for name in ("calm", "awe"):
-        card["labels"].append(name)
-        for cuts in card["thresholds"].values():
+        metadata["labels"].append(name)
+        for cuts in metadata["thresholds"].values():
             cuts[name] = 0.5
-    file.write_text(json.dumps(card))
+    file.write_text(json.dumps(metadata))
     (folder / manifest.NAME).unlink(missing_ok=True)
 
 
@@ -124,8 +124,8 @@ ADAPTER: dict[str, tuple[Callable[[Path], None], str]] = {
     "label twice": (lambda m: change_card(m, "labels", value=["joy", "joy"]), "names the label joy 2 times"),
     "label that is no text": (lambda m: change_card(m, "labels", value=["joy", 3]), "is damaged"),
     "label with an escape": (
-        lambda m: m.joinpath(CARD).write_text(
-            m.joinpath(CARD).read_text().replace('"joy"', '"joy\\u001b[2J"')),
+        lambda m: m.joinpath(METADATA).write_text(
+            m.joinpath(METADATA).read_text().replace('"joy"', '"joy\\u001b[2J"')),
         "has a label 'joy\\x1b[2J' with the control character U+001B"),
     "labels of another head": (two_more_labels, "names 13 labels, its head has 11 outputs"),
     "threshold above 1": (lambda m: change_card(m, "thresholds", "global", "joy", value=1.5), "not a number of 0 to 1"),
@@ -174,9 +174,9 @@ def refused(run: Any, source: Path, tmp_path: Path, capfd: Any, spoil: Callable[
     spoil(folder)
     for arguments in commands:
         assert run(*arguments) == 2, arguments
-        told = capfd.readouterr().err
-        assert message in told and "Traceback" not in told, told
-        assert len(told.strip().splitlines()) == 1
+        raised = capfd.readouterr().err
+        assert message in raised and "Traceback" not in raised, raised
+        assert len(raised.strip().splitlines()) == 1
     assert not (tmp_path / MARKER).exists()
     assert not (tmp_path / "out").exists()
 
@@ -233,8 +233,8 @@ def test_settings_from_elsewhere_cannot_reach_hydra(run: Any, finished: Path, tm
     ):
         (folder / run_folder.SETTINGS).write_text(yaml.safe_dump(hostile))
         assert run("train", "from_run=run", "hydra.run.dir=out") == 2
-        told = capfd.readouterr().err
-        assert "which is no setting of a run" in told and len(told.splitlines()) == 1
+        raised = capfd.readouterr().err
+        assert "which is no setting of a run" in raised and len(raised.splitlines()) == 1
     text = "!!python/object/apply:builtins.open [was_here, w]"
     (folder / run_folder.SETTINGS).write_text(f"options: {text}")
     assert run("train", "from_run=run", "hydra.run.dir=out") == 2
@@ -246,10 +246,10 @@ def test_settings_from_elsewhere_cannot_reach_hydra(run: Any, finished: Path, tm
 def test_settings_whose_data_is_no_mapping_end_in_a_sentence(tmp_path: Path, data: Any) -> None:
     tree = {"options": {}, "data": data}
     if data is None:  # unset, as a setting of another version may be
-        assert stored_settings.checked(tree, tmp_path / "settings.yaml") == tree
+        assert stored_settings.checked_settings(tree, tmp_path / "settings.yaml") == tree
         return
     with pytest.raises(UserError, match="sets data, which is no setting of a run"):
-        stored_settings.checked(tree, tmp_path / "settings.yaml")
+        stored_settings.checked_settings(tree, tmp_path / "settings.yaml")
 
 
 EVIL = "# @package _global_\nhydra: {callbacks: {x: {_target_: joblib.load, filename: x.pkl}}}\n"
@@ -312,42 +312,42 @@ def test_yaml_that_stands_for_gigabytes_is_refused(run: Any, finished: Path, tmp
 @pytest.mark.parametrize(
     "change",
     [
-        lambda told: told["hydra"].append("hydra/launcher=../../../../../../../proc/self/cwd/sweep/evil"),
-        lambda told: told["hydra"].append("hydra.launcher.setup=[touch was_here]"),
-        lambda told: told["hydra"].append("hydra.launcher.partition='gpu\\ntouch was_here'"),
-        lambda told: told["hydra"].append("hydra.job.env_set.LD_PRELOAD=evil.so"),
-        lambda told: told["hydra"].append("+hydra.callbacks.x._target_=builtins.open"),
-        lambda told: told["hydra"].append("hydra.launcher={_target_: builtins.open, file: was_here, mode: w}"),
-        lambda told: told["hydra"].append("hydra.searchpath=[file:///tmp]"),
-        lambda told: told["jobs"][0]["settings"].update(hydra={"callbacks": {}}),
-        lambda told: told["jobs"][0]["settings"]["options"].update({"hydra/launcher": "local"}),
-        lambda told: told["jobs"][0]["settings"]["options"].update({"loss": "/tmp/evil"}),
-        lambda told: told["jobs"][0]["settings"].update({"data": {"path": {"_target_": "builtins.open"}}}),
-        lambda told: told["jobs"][0].update(folder="../elsewhere"),
-        lambda told: told["jobs"][0].update(folder="/tmp/elsewhere"),
+        lambda raised: raised["hydra"].append("hydra/launcher=../../../../../../../proc/self/cwd/sweep/evil"),
+        lambda raised: raised["hydra"].append("hydra.launcher.setup=[touch was_here]"),
+        lambda raised: raised["hydra"].append("hydra.launcher.partition='gpu\\ntouch was_here'"),
+        lambda raised: raised["hydra"].append("hydra.job.env_set.LD_PRELOAD=evil.so"),
+        lambda raised: raised["hydra"].append("+hydra.callbacks.x._target_=builtins.open"),
+        lambda raised: raised["hydra"].append("hydra.launcher={_target_: builtins.open, file: was_here, mode: w}"),
+        lambda raised: raised["hydra"].append("hydra.searchpath=[file:///tmp]"),
+        lambda raised: raised["jobs"][0]["settings"].update(hydra={"callbacks": {}}),
+        lambda raised: raised["jobs"][0]["settings"]["options"].update({"hydra/launcher": "local"}),
+        lambda raised: raised["jobs"][0]["settings"]["options"].update({"loss": "/tmp/evil"}),
+        lambda raised: raised["jobs"][0]["settings"].update({"data": {"path": {"_target_": "builtins.open"}}}),
+        lambda raised: raised["jobs"][0].update(folder="../elsewhere"),
+        lambda raised: raised["jobs"][0].update(folder="/tmp/elsewhere"),
     ],
 )
 def test_a_multirun_from_elsewhere_cannot_name_code(run: Any, tmp_path: Path, capfd: Any, change: Any) -> None:
     schema.register()
     plan = check_jobs("baseline", ["seed=1,2", "hydra.sweep.dir=sweep"], typed=set())
     assert plan is not None
-    multirun.write(multirun.Multirun(plan.folder, "baseline", [], [], plan.metric, plan.jobs))
-    assert [job.number for job in multirun.read(plan.folder).jobs] == [0, 1]
+    multirun.write_jobs(multirun.Multirun(plan.folder, "baseline", [], [], plan.metric, plan.jobs))
+    assert [job.number for job in multirun.read_jobs(plan.folder).jobs] == [0, 1]
     file = tmp_path / "sweep" / "jobs.json"
-    told = json.loads(file.read_text())
-    change(told)
-    file.write_text(json.dumps(told))
+    raised = json.loads(file.read_text())
+    change(raised)
+    file.write_text(json.dumps(raised))
     assert run("baseline", "-m", "sweep.resume=sweep") == 2
     assert re.search(r"jobs\.json (sets|puts a job into)", capfd.readouterr().err)
     assert not (tmp_path / MARKER).exists()
 
 
 def test_what_a_multirun_told_hydra_is_kept_where_it_is_plain_or_typed_anew(tmp_path: Path) -> None:
-    told = ["hydra/launcher=slurm", "hydra.launcher.partition=gpu", "hydra.launcher.setup=[module load cuda]"]
-    whole = multirun.Multirun(tmp_path, "train", [], told, "f1_macro", [])
+    raised = ["hydra/launcher=slurm", "hydra.launcher.partition=gpu", "hydra.launcher.setup=[module load cuda]"]
+    whole = multirun.Multirun(tmp_path, "train", [], raised, "f1_macro", [])
     with pytest.raises(UserError, match="If it is yours, type it again: 'hydra.launcher.setup=.module load cuda.'"):
         multirun.kept_hydra_settings(whole, [])
-    assert multirun.kept_hydra_settings(whole, [told[2]]) == told[:2]
+    assert multirun.kept_hydra_settings(whole, [raised[2]]) == raised[:2]
     own = multirun.Multirun(tmp_path, "train", [], ["hydra.searchpath=['file:///my/options']"], "f1_macro", [])
     with pytest.raises(UserError, match="type it again: --config-dir /my/options"):
         multirun.kept_hydra_settings(own, [])
@@ -399,7 +399,7 @@ def test_a_graph_that_takes_weights_from_elsewhere_is_refused(
     file.write_bytes(whole)
     two_more_labels(tmp_path / "graph")
     assert run("predict", "run=graph", "text=hi") == 2
-    assert "is not of this card" in capfd.readouterr().err
+    assert "does not belong to its metadata" in capfd.readouterr().err
     file.unlink()
     torch.save({"x": Hostile()}, file.with_suffix(".pt"))
     assert run("predict", "run=graph", "text=hi") == 2
@@ -444,18 +444,18 @@ def test_parts_of_weights_are_read(run: Any, finished: Path, tmp_path: Path) -> 
 
 
 def test_code_that_a_base_came_with_is_not_carried_on(tmp_path: Path, finished: Path) -> None:
-    card = read_card(finished / "model")
-    network = backbone.load(
+    metadata = read_metadata(finished / "model")
+    network = backbone.load_network(
         str(finished / "base"), revision=None, quantization=backbone.config.Quantization.none, dtype=torch.float32,
-        head=card.base["head"], kept=card.base["kept"], attention=backbone.config.Attention.causal,
-        attn_implementation=backbone.config.AttentionKernel.auto, labels=card.labels, pad_token_id=0,
+        head=metadata.base["head"], kept=metadata.base["kept"], attention=backbone.config.Attention.causal,
+        attn_implementation=backbone.config.AttentionKernel.auto, labels=metadata.labels, pad_token_id=0,
         device=torch.device("cpu"),
     )  # fmt: skip
     network.config.auto_map = {"AutoConfig": "evil.C"}
     tokenizer = model_folder.load_tokenizer(finished / "model")
     tokenizer.init_kwargs["auto_map"] = {"AutoTokenizer": "evil.T"}
-    model_folder.save_model(tmp_path, network, tokenizer=tokenizer, card=card, method="full", scores="")
-    safe_loading.check(tmp_path)
+    model_folder.save_model(tmp_path, network, tokenizer=tokenizer, metadata=metadata, method="full", scores="")
+    safe_loading.check_model_folder(tmp_path)
 
 
 @pytest.mark.parametrize("path", ["../x", "a/../b", "/etc", "a/b/c", "", ".hidden/x", 3, "~/x"])
@@ -470,4 +470,4 @@ def test_a_base_is_never_looked_for_in_the_working_directory(
     assert run("export", f"run={finished}", "output=out", "format=adapter") == 0
     shutil.move("out/base", "base")  # in the working directory, where the relative path of the card would lead
     with pytest.raises(UserError, match=r"out/base is damaged: config\.json is missing"):
-        model_folder.base_path(Path("out"), read_card(Path("out")))
+        model_folder.base_path(Path("out"), read_metadata(Path("out")))

@@ -46,7 +46,7 @@ def checkpoint(folder: Path, kind: str, *, of: str = "AutoModel", changed: Calla
 def load(folder: Path, *, head: str, pooler: bool = False, nf4: bool = False, full: bool = False) -> Any:
     heads = [*(["pooler"] if pooler else []), *head.split(",")]
     kept = [*heads, *([r".*\.pooler"] if pooler else [])]
-    return backbone.load(
+    return backbone.load_network(
         str(folder), revision=None, dtype=torch.float32, head=heads, kept=kept, labels=LABELS,
         quantization=config.Quantization.nf4 if nf4 else config.Quantization.none, pad_token_id=0, full=full,
         attention=config.Attention.causal if "score" in heads else config.Attention.bidirectional,

@@ -17,7 +17,7 @@ from emotion_lightning.data.labels import positive_weights
 from emotion_lightning.data.rows import Corpus, Rows
 from emotion_lightning.reports import charts, data_facts, data_page
 from emotion_lightning.reports.charts import data as data_charts
-from emotion_lightning.reports.data_facts import DataCard
+from emotion_lightning.reports.data_facts import DataFacts
 
 LABELS = ["joy", "anger|rage", "<b>fear</b>", "grief"]
 NASTY = [
@@ -53,10 +53,10 @@ def corpus(*, test_labels: bool = True) -> Corpus:
     return Corpus(LABELS, splits, {"train": "abc"})
 
 
-def build(found: Corpus, tokenizer: Any, *, examples: int = 10, **chosen: Any) -> DataCard:
+def build(found: Corpus, tokenizer: Any, *, examples: int = 10, **chosen: Any) -> DataFacts:
     data = data_settings("sample", **chosen)
     weighted = config.WeightedBCE(weights=config.PositiveWeights.neg_pos, clip=10, beta=0.99)
-    return data_facts.build(
+    return data_facts.describe_data(
         found, tokenizer, data=data, weighted=weighted, shown={"option": "sample", "max_tokens": data.max_tokens},
         examples=examples, seed=1, tokenizer_name="tiny",
     )  # fmt: skip
@@ -67,15 +67,15 @@ def test_numbers_are_those_of_plain_counts(tokenizer: Any) -> None:
     plain = build(found, tokenizer, max_tokens=20).plain()
     for name, rows in found.splits.items():
         assert rows.targets is not None
-        told = plain["splits"][name]
+        raised = plain["splits"][name]
         lengths = [len(tokenizer(text)["input_ids"]) for text in rows.texts]
-        assert told["rows"] == len(rows)
-        assert told["tokens"]["mean"] == pytest.approx(np.mean(lengths))
-        assert told["tokens"]["max"] == max(lengths)
-        assert told["tokens"]["cut"] == pytest.approx(np.mean([length > 20 for length in lengths]))
-        assert [told["labels"][label]["count"] for label in LABELS] == rows.targets.sum(axis=0).tolist()
-        assert told["cardinality"] == pytest.approx(rows.targets.sum() / len(rows))
-        assert sum(told["cardinalities"]) == len(rows)
+        assert raised["rows"] == len(rows)
+        assert raised["tokens"]["mean"] == pytest.approx(np.mean(lengths))
+        assert raised["tokens"]["max"] == max(lengths)
+        assert raised["tokens"]["cut"] == pytest.approx(np.mean([length > 20 for length in lengths]))
+        assert [raised["labels"][label]["count"] for label in LABELS] == rows.targets.sum(axis=0).tolist()
+        assert raised["cardinality"] == pytest.approx(rows.targets.sum() / len(rows))
+        assert sum(raised["cardinalities"]) == len(rows)
     assert plain["splits"]["train"]["duplicates"] == 1
     assert [o["rows"] for o in plain["overlaps"] if o["splits"] == ["train", "test"]] == [[2, 1]]
     train = found.splits["train"].targets
@@ -84,38 +84,38 @@ def test_numbers_are_those_of_plain_counts(tokenizer: Any) -> None:
 
 
 def test_shift_is_that_of_two_proportions(tokenizer: Any) -> None:
-    card = build(corpus(), tokenizer)
-    train, test = card.splits[0], card.splits[2]
+    facts = build(corpus(), tokenizer)
+    train, test = facts.splits[0], facts.splits[2]
     assert train.counts is not None and test.counts is not None
     pooled = (train.counts[0] + test.counts[0]) / 390
     error = (pooled * (1 - pooled) * (1 / 300 + 1 / 90)) ** 0.5
-    assert card.shift(test)[0] == pytest.approx((test.counts[0] / 90 - train.counts[0] / 300) / error)
-    assert card.shift(test)[3] == 0  # a label that nobody has
-    assert np.all(card.shift(train) == 0)
+    assert facts.shift(test)[0] == pytest.approx((test.counts[0] / 90 - train.counts[0] / 300) / error)
+    assert facts.shift(test)[3] == 0  # a label that nobody has
+    assert np.all(facts.shift(train) == 0)
 
 
 def test_a_shift_beyond_chance_is_told(tokenizer: Any) -> None:
     found = corpus()
     assert found.splits["test"].targets is not None
     found.splits["test"].targets[:, 1] = 1
-    told = " ".join(build(found, tokenizer).findings())
-    assert "Between train and test rates shift by more than chance: anger|rage" in told
-    assert "joy" not in told.partition("Between train and test")[2].partition(".")[0]
+    raised = " ".join(build(found, tokenizer).findings())
+    assert "Between train and test rates shift by more than chance: anger|rage" in raised
+    assert "joy" not in raised.partition("Between train and test")[2].partition(".")[0]
 
 
 def test_findings_name_what_would_mend_it(tokenizer: Any) -> None:
-    told = "\n".join(build(corpus(), tokenizer, max_tokens=20).findings())
-    assert re.search(r"data\.max_tokens=20 cuts \d+\.\d% of the texts; \d+ would cut hardly any", told)
-    assert "1 text of test (1.11%) also in train" in told and "data.drop_leaks=true" in told
-    assert "No row of train has grief" in told
-    assert "Validation has fewer than 20 rows with anger|rage, <b>fear</b>, grief" in told
+    raised = "\n".join(build(corpus(), tokenizer, max_tokens=20).findings())
+    assert re.search(r"data\.max_tokens=20 cuts \d+\.\d% of the texts; \d+ would cut hardly any", raised)
+    assert "1 text of test (1.11%) also in train" in raised and "data.drop_leaks=true" in raised
+    assert "No row of train has grief" in raised
+    assert "Validation has fewer than 20 rows with anger|rage, <b>fear</b>, grief" in raised
 
 
 def test_the_suggested_length_cuts_hardly_any_text_and_eight_tokens_less_would(tokenizer: Any) -> None:
-    card = build(corpus(), tokenizer, max_tokens=20)
-    lengths = np.concatenate([split.lengths for split in card.splits])
-    assert card.suggested_tokens % 8 == 0
-    assert np.mean(lengths > card.suggested_tokens) <= 0.001 < np.mean(lengths > card.suggested_tokens - 8)
+    facts = build(corpus(), tokenizer, max_tokens=20)
+    lengths = np.concatenate([split.lengths for split in facts.splits])
+    assert facts.suggested_tokens % 8 == 0
+    assert np.mean(lengths > facts.suggested_tokens) <= 0.001 < np.mean(lengths > facts.suggested_tokens - 8)
 
 
 def test_weights_are_those_that_training_takes(tokenizer: Any) -> None:
@@ -132,12 +132,12 @@ def test_weights_are_those_that_training_takes(tokenizer: Any) -> None:
 
 def test_examples_have_their_label_and_are_the_same_for_a_seed(tokenizer: Any) -> None:
     found = corpus()
-    card = build(found, tokenizer, examples=7)
-    assert list(card.examples) == [*LABELS[:3], data_facts.NO_LABEL]
-    for label, texts in card.examples.items():
+    facts = build(found, tokenizer, examples=7)
+    assert list(facts.examples) == [*LABELS[:3], data_facts.NO_LABEL]
+    for label, texts in facts.examples.items():
         assert len(texts) == 7 or label == LABELS[2]
         assert all((label in labels) or (label == data_facts.NO_LABEL and not labels) for _, labels in texts)
-    assert card.examples == build(found, tokenizer, examples=7).examples
+    assert facts.examples == build(found, tokenizer, examples=7).examples
     assert build(found, tokenizer, examples=0).examples == {}
 
 
@@ -164,10 +164,10 @@ class _Page(HTMLParser):
 
 @pytest.mark.parametrize("test_labels", [True, False])
 def test_the_page_needs_no_network_and_shows_texts_as_they_are(tokenizer: Any, test_labels: bool) -> None:
-    card = build(corpus(test_labels=test_labels), tokenizer)
-    drawn = {name: charts.picture(figure) for name, figure in data_charts.pictures(card).items()}
+    facts = build(corpus(test_labels=test_labels), tokenizer)
+    drawn = {name: charts.picture(figure) for name, figure in data_charts.data_pictures(facts).items()}
     page = _Page()
-    page.feed(data_page.html(card, drawn))
+    page.feed(data_page.html(facts, drawn))
     assert page.tags.count("img") == len(drawn) == 4
     assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.links)
     assert "link" not in page.tags and page.tags.count("script") == 1 and page.tags.count("b") == 5
@@ -192,8 +192,8 @@ def test_pictures_are_drawn_for_any_number_of_labels_and_splits(tokenizer: Any) 
         targets = (random.random((50, count)) < 0.3).astype(np.float32)
         rows = Rows([str(i) for i in range(50)], ["a"] * 50, targets)
         names = [f"a rather long name of a label, number {i}, $x_{i}$" for i in range(count)]
-        card = build(Corpus(names, {"train": rows, "validation": rows}), tokenizer)
-        for figure in data_charts.pictures(card).values():
+        facts = build(Corpus(names, {"train": rows, "validation": rows}), tokenizer)
+        for figure in data_charts.data_pictures(facts).values():
             assert charts.png(figure).startswith(b"\x89PNG")
 
 
@@ -220,8 +220,8 @@ def test_every_data_option_is_inspected(run: Any, tmp_path: Path, capfd: Any, op
         (tmp_path / "official" / f"{name}.tsv").write_text("".join(f"{name} {i}\t{i % 2}\tx{i}\n" for i in range(9)))
     (tmp_path / "official" / "labels.txt").write_text("joy\nanger\n")
     assert run("inspect", f"data={option}", *arguments, "hydra.run.dir=out") == 0
-    told = json.loads((tmp_path / "out" / "data_card.json").read_text())
-    assert told["data"]["option"] == option and "train" in told["splits"]
+    raised = json.loads((tmp_path / "out" / "data_card.json").read_text())
+    assert raised["data"]["option"] == option and "train" in raised["splits"]
     assert {file.name for file in (tmp_path / "out").iterdir()} == {
         "data_card.md", "data_card.html", "data_card.json", "pictures", "inspect.log",
     }  # fmt: skip
@@ -229,7 +229,7 @@ def test_every_data_option_is_inspected(run: Any, tmp_path: Path, capfd: Any, op
     # Findings stand first, and all of them; the tables are in the card.
     lines = printed.splitlines()
     findings = lines[lines.index("Findings") + 1 :]
-    assert " ".join(" ".join(findings).split()) == " ".join(f"- {finding}" for finding in told["findings"])
+    assert " ".join(" ".join(findings).split()) == " ".join(f"- {finding}" for finding in raised["findings"])
     assert "Positive weights" not in printed
     for picture in re.findall(r"\]\((pictures/.*?)\)", (tmp_path / "out" / "data_card.md").read_text()):
         assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
@@ -244,15 +244,15 @@ def test_inspect_says_what_train_will_do(run: Any, tmp_path: Path) -> None:
 
     assert run("inspect", "data=file", "data.path=a.csv", "hydra.run.dir=look") == 0
     assert run("train", *SMALL[:-1], "data=file", "data.path=a.csv", "trainer=debug", "hydra.run.dir=out") == 0
-    told = json.loads((tmp_path / "look" / "data_card.json").read_text())
-    assert told["splits"]["test"]["rows"] == len(read_csv(tmp_path / "out" / "predictions" / "test.csv")) == 6
+    raised = json.loads((tmp_path / "look" / "data_card.json").read_text())
+    assert raised["splits"]["test"]["rows"] == len(read_csv(tmp_path / "out" / "predictions" / "test.csv")) == 6
 
 
 @pytest.mark.parametrize("width", [1200, 400])
 def test_a_browser_shows_the_page_without_sideways_scrolling(tokenizer: Any, tmp_path: Path, width: int) -> None:
-    card = build(corpus(), tokenizer)
-    drawn = {name: charts.picture(figure) for name, figure in data_charts.pictures(card).items()}
-    wide, count, loaded = laid_out(data_page.html(card, drawn), tmp_path, width=width)
+    facts = build(corpus(), tokenizer)
+    drawn = {name: charts.picture(figure) for name, figure in data_charts.data_pictures(facts).items()}
+    wide, count, loaded = laid_out(data_page.html(facts, drawn), tmp_path, width=width)
     assert wide <= width and (count, loaded) == (4, True)
 
 

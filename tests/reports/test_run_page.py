@@ -21,7 +21,7 @@ from emotion_lightning.evaluation import metrics, thresholds
 from emotion_lightning.reports import charts, run_page
 from emotion_lightning.reports.charts import names as chart_names
 from emotion_lightning.reports.charts import run as run_charts
-from emotion_lightning.reports.run_facts import RunCard
+from emotion_lightning.reports.run_facts import RunFacts
 from emotion_lightning.runs import environment, run_folder
 from emotion_lightning.training.callbacks import history
 from emotion_lightning.training.loggers.wandb_logger import Run
@@ -60,19 +60,20 @@ def rows(count: int, labels: int, *, texts: list[str] = ODD_TEXTS) -> tuple[Rows
 
 def scores(found: Rows, shares: torch.Tensor, names: list[str], settings: Any) -> tuple[dict[str, Any], torch.Tensor]:
     targets = torch.from_numpy(found.targets)
-    cuts = thresholds.fit(shares, targets, settings.thresholds)
-    told = metrics.report(shares, targets, cuts, names) | {"loss": 0.5}
+    cuts = thresholds.fit_thresholds(shares, targets, settings.thresholds)
+    raised = metrics.score(shares, targets, cuts, names) | {"loss": 0.5}
     cost = {"trainable_parameters": 7, "train_seconds": 61.0, "samples_per_second": 5.0, "tokens_per_second": 50.0,
             "peak_memory_bytes": 10**9}  # fmt: skip
-    return {"validation": told, "test": told, "cost": cost}, cuts["global"]
+    return {"validation": raised, "test": raised, "cost": cost}, cuts["global"]
 
 
-def card(settings: Any, count: int, names: list[str], *, lines: list[history.Row] | None = None) -> RunCard:
+def facts(settings: Any, count: int, names: list[str], *, lines: list[history.Row] | None = None) -> RunFacts:
     found, shares = rows(count, len(names))
-    told, cut = scores(found, shares, names, settings)
-    return RunCard(
-        settings=settings, metrics=told, history=HISTORY if lines is None else lines, labels=names, split="test",
-        rows=found, probabilities=shares.double().numpy(), thresholds=cut.numpy(), protocol="global", train_rows=9,
+    raised, threshold = scores(found, shares, names, settings)
+    return RunFacts(
+        settings=settings, metrics=raised, history=HISTORY if lines is None else lines, labels=names, split="test",
+        rows=found, probabilities=shares.double().numpy(), thresholds=threshold.numpy(), protocol="global",
+        train_rows=9,
     )  # fmt: skip
 
 
@@ -83,18 +84,18 @@ def write(settings: Callable[..., Any], tmp_path: Path) -> Callable[..., Path]:
     def write(count: int = 40, names: list[str] = ODD_NAMES, run: Run | None = None) -> Path:
         typed = settings()
         found, shares = rows(count, len(names))
-        told, cut = scores(found, shares, names, typed)
+        raised, threshold = scores(found, shares, names, typed)
         run_folder.write_settings(tmp_path, typed, {"model": "tiny", "peft": "ia3", "data": "sample"})
         environment.record(tmp_path, arguments=["train.py", "seed=2"], data_hashes={})
-        history.write(tmp_path / "history.csv", HISTORY)
-        drawn = run_page.write(
+        history.write_history(tmp_path / "history.csv", HISTORY)
+        drawn = run_page.write_run_report(
             tmp_path, typed, {"train": found, "validation": found, "test": found}, split="test", scored=found,
-            probabilities=shares, cut=cut, protocol="global", labels=names, metrics=told,
+            probabilities=shares, threshold=threshold, protocol="global", labels=names, metrics=raised,
             sends_texts=run is not None and run.sends_texts,
         )  # fmt: skip
         if run is not None:
             assert drawn is not None
-            run.media(drawn.pictures, drawn.page, drawn.card)
+            run.media(drawn.pictures, drawn.page, drawn.facts)
         return tmp_path / "report.html"
 
     return write
@@ -136,7 +137,7 @@ class Page(HTMLParser):
 
 
 def test_curves_have_the_average_precision_of_scikit_learn_and_of_metrics(settings: Any) -> None:
-    found = card(settings(), 80, list("abcd"))
+    found = facts(settings(), 80, list("abcd"))
     found.probabilities = found.probabilities.round(1)  # many rows alike
     averages = []
     for label in range(3):
@@ -146,23 +147,23 @@ def test_curves_have_the_average_precision_of_scikit_learn_and_of_metrics(settin
         assert curve.average == pytest.approx(average_precision_score(truth, found.probabilities[:, label]), abs=1e-12)
         averages.append(curve.average)
     shares = torch.from_numpy(found.probabilities).float()
-    told = metrics.rankings(shares, torch.from_numpy(found.truth))["map"]
-    assert np.mean(averages) == pytest.approx(told, abs=1e-6)
+    raised = metrics.rankings(shares, torch.from_numpy(found.truth))["map"]
+    assert np.mean(averages) == pytest.approx(raised, abs=1e-6)
     assert found.curve(3) is None
 
 
 def test_the_point_of_the_threshold_lies_on_the_curve_and_decisions_are_those_of_the_metrics(settings: Any) -> None:
-    found = card(settings(), 80, list("abcd"))
+    found = facts(settings(), 80, list("abcd"))
     for label in range(3):
-        curve, told = found.curve(label), found.of_label(label)
+        curve, raised = found.curve(label), found.of_label(label)
         assert curve is not None
-        distance = np.hypot(curve.recall - told["recall"], curve.precision - told["precision"])
+        distance = np.hypot(curve.recall - raised["recall"], curve.precision - raised["precision"])
         assert distance.min() < 1e-12
-        assert told["f1"] == pytest.approx(f1_score(found.truth[:, label], found.decisions[:, label]))
+        assert raised["f1"] == pytest.approx(f1_score(found.truth[:, label], found.decisions[:, label]))
 
 
 def test_bins_hold_every_probability_once(settings: Any) -> None:
-    found = card(settings(), 80, list("abcd"))
+    found = facts(settings(), 80, list("abcd"))
     found.probabilities[0] = [0, 1, 1 / 15, 0.5]
     count, mean, positive = found.bins()
     assert count.sum() == found.probabilities.size and len(count) == 15
@@ -173,7 +174,7 @@ def test_bins_hold_every_probability_once(settings: Any) -> None:
 
 
 def test_the_texts_most_wrong_come_first_with_the_labels_concerned(settings: Any) -> None:
-    found = card(settings(), 3, ["joy", "anger"])
+    found = facts(settings(), 3, ["joy", "anger"])
     found.rows.targets = np.array([[1, 0], [1, 0], [0, 0]], dtype=np.float32)
     found.probabilities = np.array([[0.9, 0.2], [0.0, 1.0], [0.4, 0.3]])
     found.thresholds = np.array([0.5, 0.5])
@@ -185,10 +186,10 @@ def test_the_texts_most_wrong_come_first_with_the_labels_concerned(settings: Any
 
 
 def test_the_best_epoch_is_the_first_of_the_best(settings: Any) -> None:
-    best = card(settings(), 5, ["joy"]).best()
+    best = facts(settings(), 5, ["joy"]).best()
     assert best is not None and best["epoch"] == 2
-    assert card(settings(), 5, ["joy"], lines=[]).best() is None
-    lowest = card(settings("callbacks.monitor=val/loss"), 5, ["joy"]).best()
+    assert facts(settings(), 5, ["joy"], lines=[]).best() is None
+    lowest = facts(settings("callbacks.monitor=val/loss"), 5, ["joy"]).best()
     assert lowest is not None and lowest["epoch"] == 1
 
 
@@ -196,7 +197,7 @@ def test_the_best_epoch_is_the_first_of_the_best(settings: Any) -> None:
 
 
 def test_a_run_writes_its_report_with_the_numbers_of_its_metrics(finished: Path) -> None:
-    told = json.loads((finished / "metrics.json").read_text())
+    raised = json.loads((finished / "metrics.json").read_text())
     page = Page(finished / "report.html")
     for split in ("validation", "test"):
         for protocol, name, look in (
@@ -207,10 +208,12 @@ def test_a_run_writes_its_report_with_the_numbers_of_its_metrics(finished: Path)
         ):
             cells, found = page.row(f"{split}, {name}")
             assert found == look
-            assert cells[1:4] == [f"{told[split][protocol][name]:.3f}" for name in ("f1_macro", "f1_micro", "jaccard")]
+            assert cells[1:4] == [
+                f"{raised[split][protocol][name]:.3f}" for name in ("f1_macro", "f1_micro", "jaccard")
+            ]
         cells, _ = page.row(split)
-        assert cells[1:] == [*(f"{told[split][name]:.4f}" for name in ("map", "lrap", "loss", "ece", "brier")), "raw"]
-    values = told["test"]["global"]["labels"]["joy"]
+        assert cells[1:] == [*(f"{raised[split][name]:.4f}" for name in ("map", "lrap", "loss", "ece", "brier")), "raw"]
+    values = raised["test"]["global"]["labels"]["joy"]
     cells, _ = page.row("joy")
     assert cells[1:5] == [str(values["support"]), *(f"{values[name]:.3f}" for name in ("precision", "recall", "f1"))]
     assert "Run: tiny, ia3, on sample" in page.text and "model=tiny" in page.text and "1 of 1" in page.text
@@ -235,8 +238,8 @@ def test_the_page_needs_no_network_and_shows_texts_and_names_as_they_are(write: 
 
 @pytest.mark.parametrize("count,labels", [(2, 1), (2, 28), (40, 7)])
 def test_pictures_are_drawn_for_any_number_of_labels_and_rows(settings: Any, count: int, labels: int) -> None:
-    found = card(settings(), count, [*ODD_NAMES, *(f"label {i}" for i in range(labels))][:labels], lines=HISTORY[:1])
-    for name, figure in run_charts.pictures(found).items():
+    found = facts(settings(), count, [*ODD_NAMES, *(f"label {i}" for i in range(labels))][:labels], lines=HISTORY[:1])
+    for name, figure in run_charts.run_pictures(found).items():
         assert charts.png(figure).startswith(b"\x89PNG"), name
     found.thresholds[:] = 1.0  # nothing is predicted
     assert charts.png(run_charts.co_occurrence(found)).startswith(b"\x89PNG")
@@ -269,7 +272,7 @@ def test_without_a_labelled_test_split_validation_is_drawn(run: Any, tmp_path: P
 def test_an_error_in_drawing_is_told_and_leaves_nothing(
     write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(_: RunCard) -> None:
+    def fail(_: RunFacts) -> None:
         raise ZeroDivisionError("no such ink")
 
     monkeypatch.setattr(run_charts, "reliability", fail)
@@ -288,7 +291,7 @@ def test_loggers_get_pictures_and_the_page_without_its_texts(write: Any, tmp_pat
     sent: list[tuple[dict[str, Path], str]] = []
 
     class Noting(Run):
-        def media(self, pictures: dict[str, Path], page: str, card: Any) -> None:
+        def media(self, pictures: dict[str, Path], page: str, facts: Any) -> None:
             sent.append((pictures, page))
 
     write(run=Noting(False))
@@ -314,11 +317,11 @@ def test_an_evaluation_has_a_report_of_its_own(finished: Path, tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     arguments = [f"run={finished}", "data.max_rows=60", "data=sample", "hydra.run.dir=scored"]
     assert run_in_process("evaluate", *arguments, pictures=True) == 0
-    told = json.loads((tmp_path / "scored" / "metrics.json").read_text())["test"]
+    raised = json.loads((tmp_path / "scored" / "metrics.json").read_text())["test"]
     page = Page(tmp_path / "scored" / "report.html")
     assert [link for link in page.links if not link.startswith(("data:", "#"))] == []
     cells, look = page.row("test, global ●")
-    assert look == "main" and cells[1] == f"{told['global']['f1_macro']:.3f}"
+    assert look == "main" and cells[1] == f"{raised['global']['f1_macro']:.3f}"
     assert "scored on sample (test)" in page.text and "Learning curves" not in page.text
     assert "emotion_lightning.evaluate" in page.text and "Most wrong" in page.text
     drawn = {file.stem for file in (tmp_path / "scored" / "pictures").iterdir()}
@@ -393,8 +396,8 @@ def test_contents_lead_to_every_heading(write: Callable[..., Path]) -> None:
 
 
 def test_pictures_show_values_where_they_are_pointed_at(settings: Any) -> None:
-    found = card(settings(), 80, list("abcd"))
-    drawn = {name: charts.picture(figure) for name, figure in run_charts.pictures(found).items()}
+    found = facts(settings(), 80, list("abcd"))
+    drawn = {name: charts.picture(figure) for name, figure in run_charts.run_pictures(found).items()}
     for name in PICTURES:
         assert drawn[name].spots, name
         for spot in drawn[name].spots:
@@ -432,8 +435,8 @@ def test_letters_that_no_font_has_are_numbers_that_the_page_explains(
     labels = ["joy", "怒り", "기쁨", "fear"]
     page = Page(write(names=labels))
     assert "no. 2 怒り" in page.text and "no. 3 기쁨" in page.text and "no. 1" not in page.text
-    told = [record.getMessage() for record in caplog.records if "No installed font" in record.getMessage()]
-    assert len(told) == 1 and "of 2 labels (怒り, 기쁨)" in told[0]
+    raised = [record.getMessage() for record in caplog.records if "No installed font" in record.getMessage()]
+    assert len(raised) == 1 and "of 2 labels (怒り, 기쁨)" in raised[0]
     assert chart_names.shown("怒り") == "怒り"
     with chart_names.drawn(labels):
         assert [charts.short(label) for label in labels] == ["joy", "no. 2", "no. 3", "fear"]

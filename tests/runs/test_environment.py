@@ -21,11 +21,11 @@ from emotion_lightning.runs import environment, slurm
 
 def test_a_run_folder_tells_what_it_was_made_with(finished: Path) -> None:
     (start,) = json.loads((finished / "environment.json").read_text())["starts"]
-    card = json.loads((finished / "model" / "emotion_lightning.json").read_text())
+    metadata = json.loads((finished / "model" / "emotion_lightning.json").read_text())
     assert any(argument == "trainer.max_epochs=1" for argument in start["command"])
     assert start["versions"]["torch"] == importlib.metadata.version("torch")
-    assert start["versions"] == card["versions"]
-    assert start["data_hashes"] == card["data_hashes"] and len(start["data_hashes"]["train"]) == 64
+    assert start["versions"] == metadata["versions"]
+    assert start["data_hashes"] == metadata["data_hashes"] and len(start["data_hashes"]["train"]) == 64
     assert start["hardware"]["cores"] >= 1 and start["hardware"]["memory_bytes"] > 2**28
     assert set(start) >= {"time", "folder", "git", "python", "system", "variables"}
 

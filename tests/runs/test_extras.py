@@ -44,10 +44,10 @@ def test_from_a_wheel_the_packages_are_named(extra: str, tmp_path: Path, monkeyp
     (metadata / "METADATA").write_text("\n".join(lines) + "\n")
     code = f"from emotion_lightning.runs import extras; print(extras.install({extra!r}))"
     environment = {"PYTHONPATH": str(tmp_path)}
-    told = subprocess.run(
+    raised = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
-    pip, install, *packages = shlex.split(told.stdout)
+    pip, install, *packages = shlex.split(raised.stdout)
     assert (pip, install) == ("pip", "install")
     assert packages == PROJECT["optional-dependencies"][extra]
     pytest.importorskip({"slurm": "submitit", "tune": "optuna", "mlflow": "mlflow"}.get(extra, extra))

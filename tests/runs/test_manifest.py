@@ -39,34 +39,34 @@ def test_the_list_is_that_of_sha256sum(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "a b.json").write_text("{}")
     (tmp_path / ".part").write_text("hidden")
-    manifest.write(tmp_path)
+    manifest.write_hashes(tmp_path)
     assert (tmp_path / manifest.NAME).read_text() == f"{hashlib.sha256(b'{}').hexdigest()}  base/a b.json\n"
-    manifest.check(tmp_path, "*")
+    manifest.check_hashes(tmp_path, "*")
     flip(tmp_path / "base" / "a b.json")
-    manifest.check(tmp_path, "*.safetensors")
+    manifest.check_hashes(tmp_path, "*.safetensors")
     with pytest.raises(UserError, match=r"base/a b\.json is not as it was written"):
-        manifest.check(tmp_path, "*.json")
+        manifest.check_hashes(tmp_path, "*.json")
 
 
 @pytest.mark.parametrize("line", ["", "abc  file", f"{'0' * 64}  ../file", f"{'0' * 64}  /file", f"{'0' * 64}file"])
 def test_a_damaged_list_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / manifest.NAME).write_text(f"{'0' * 64}  whole\n{line}\n")
     with pytest.raises(UserError, match="SHA256SUMS, line 2 is damaged"):
-        manifest.check(tmp_path, "*")
+        manifest.check_hashes(tmp_path, "*")
 
 
 def test_the_check_can_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / manifest.NAME).write_text(f"{'0' * 64}  file\n")
     (tmp_path / "file").touch()
     monkeypatch.setenv(manifest.SKIP, "1")
-    manifest.check(tmp_path, "*")
+    manifest.check_hashes(tmp_path, "*")
 
 
 def test_the_bundled_network_is_as_it_was_written() -> None:
     for folder in (backbone.BUNDLED, backbone.BUNDLED_RUN / run_folder.MODEL):
-        listed = manifest.read(folder / manifest.NAME)
+        listed = manifest.read_hashes(folder / manifest.NAME)
         assert listed.keys() == {file.name for file in folder.iterdir()} - {manifest.NAME}
-        manifest.check(folder, "*")
+        manifest.check_hashes(folder, "*")
 
 
 @pytest.mark.parametrize(
@@ -118,13 +118,13 @@ def one_more_line(file: Path) -> None:
 
 
 def test_a_finished_run_lists_the_files_in_its_root(finished: Path) -> None:
-    listed = manifest.read(finished / manifest.NAME)
+    listed = manifest.read_hashes(finished / manifest.NAME)
     assert {
         "settings.yaml", "environment.json", "history.csv", "metrics.json", "report.html", "outcomes/test.parquet",
         "outcomes/validation.parquet", "predictions/test.csv", "predictions/validation.csv",
     } <= listed.keys()  # fmt: skip
     assert not [name for name in listed if name.startswith(("model/", "base/", "checkpoints/", "train.log", "wandb"))]
-    manifest.check(finished, "*")
+    manifest.check_hashes(finished, "*")
 
 
 COMPARED = ["compare", "runs=[run,other]", "split=validation"]
@@ -181,9 +181,9 @@ def test_an_older_run_whose_root_has_no_list_is_read_with_one_line(
 def test_what_is_written_again_is_listed_again(run: Any, finished: Path, tmp_path: Path) -> None:
     for split in ("validation", "test"):
         assert run("evaluate", f"run={finished}", f"split={split}", "hydra.run.dir=out") == 0
-        listed = manifest.read(tmp_path / "out" / manifest.NAME)
+        listed = manifest.read_hashes(tmp_path / "out" / manifest.NAME)
         assert {"metrics.json", f"predictions/{split}.csv", f"outcomes/{split}.parquet"} <= listed.keys()
-        manifest.check(tmp_path / "out", "*")
+        manifest.check_hashes(tmp_path / "out", "*")
 
 
 def test_scores_that_were_not_written_mark_no_run_as_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,20 +199,20 @@ def test_scores_that_were_not_written_mark_no_run_as_finished(tmp_path: Path, mo
     with pytest.raises(UserError, match="full"):
         manifest.finish_run(tmp_path, {"validation": {}})
     (tmp_path / "settings.yaml").write_text("options: {a: b}\n")
-    manifest.check_run(tmp_path, "*")  # of a run that goes on
+    manifest.check_run_hashes(tmp_path, "*")  # of a run that goes on
     monkeypatch.undo()
     manifest.finish_run(tmp_path, {"validation": {}})
-    manifest.check(tmp_path, "*")
+    manifest.check_hashes(tmp_path, "*")
 
 
 def test_a_changed_checkpoint_is_noticed(tmp_path: Path) -> None:
     content = {"state_dict": {"weight": torch.zeros(4096)}, "pytorch-lightning_version": "2.6.6"}
     torch.save(content, tmp_path / "last.ckpt")
-    assert checkpoint_io.load(tmp_path / "last.ckpt").keys() == content.keys()
+    assert checkpoint_io.load_checkpoint(tmp_path / "last.ckpt").keys() == content.keys()
     flip(tmp_path / "last.ckpt")
     torch.load(tmp_path / "last.ckpt", weights_only=True)  # fails where torch has learned to look at its checksums
     with pytest.raises(UserError, match="is not a whole checkpoint"):
-        checkpoint_io.load(tmp_path / "last.ckpt")
+        checkpoint_io.load_checkpoint(tmp_path / "last.ckpt")
 
 
 def test_weights_of_whole_numbers_are_refused(tmp_path: Path) -> None:

@@ -83,9 +83,9 @@ def test_a_line_feed_in_the_name_of_a_file_begins_no_line(
     (place / "runs" / "x\nERROR h" / "y" / "metrics.json").unlink()
     assert run("compare", "runs=runs", "hydra.run.dir=compared") == 2
     log = (place / "out\nWARN e" / "inspect.log").read_text()
-    told = capfd.readouterr().err + log
-    assert "in\\tc\\nERROR d.csv" in told and "gone\\nERROR f.csv" in told and "x\\nERROR h" in told
-    assert not [line for line in told.splitlines() if line.startswith(("INFO b", "ERROR", "WARN"))]
+    raised = capfd.readouterr().err + log
+    assert "in\\tc\\nERROR d.csv" in raised and "gone\\nERROR f.csv" in raised and "x\\nERROR h" in raised
+    assert not [line for line in raised.splitlines() if line.startswith(("INFO b", "ERROR", "WARN"))]
 
 
 def test_names_that_are_white_space_change_no_other_text(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,10 +154,10 @@ def test_utf8_is_read_where_python_took_it_for_ascii() -> None:
 
 def test_a_list_of_runs_may_name_a_path_with_a_comma(tmp_path: Path) -> None:
     names = ["a", "b, c", "d's, e", "f"]
-    written = run_folder.as_list(names)
-    assert written == """[a,'b, c',"d's, e",f]""" and run_folder.listed(written) == names
-    assert run_folder.several("[ 'b,c' , \"x\",y z]") == ["b,c", "x", "y z"]
-    assert run_folder.listed("[it's,[b]") == ["it's", "[b"]
+    written = run_folder.format_list(names)
+    assert written == """[a,'b, c',"d's, e",f]""" and run_folder.parse_list(written) == names
+    assert run_folder.expand_runs("[ 'b,c' , \"x\",y z]") == ["b,c", "x", "y z"]
+    assert run_folder.parse_list("[it's,[b]") == ["it's", "[b"]
 
 
 # --------------------------------------------------------------------------------------------- files that stay behind

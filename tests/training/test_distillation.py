@@ -34,9 +34,9 @@ def second(run: Any, tmp_path: Path) -> Path:
 
 def learned(settings: Any, *overrides: str) -> Any:
     chosen = settings(*QUICK, *overrides)
-    corpus = sources.split(sources.read(chosen.data), chosen.data)
+    corpus = sources.split_corpus(sources.read_corpus(chosen.data), chosen.data)
     rows = corpus.splits["train"]
-    found = distillation.targets(rows, corpus.labels, chosen.distill, accelerator=chosen.trainer.accelerator)
+    found = distillation.teacher_targets(rows, corpus.labels, chosen.distill, accelerator=chosen.trainer.accelerator)
     return SimpleNamespace(rows=rows, labels=corpus.labels, targets=found)
 
 
@@ -187,12 +187,12 @@ def test_labels_go_by_name(run: Any, finished: Path, settings: Any, tmp_path: Pa
     text = (tmp_path / "a.csv").read_text().replace("calm", "fear")
     (tmp_path / "a.csv").write_text(text)
     chosen = settings(*few, f"distill.runs={finished}", "distill.weight=1")
-    corpus = sources.split(sources.read(chosen.data), chosen.data)
+    corpus = sources.split_corpus(sources.read_corpus(chosen.data), chosen.data)
     rows = corpus.splits["train"]
-    found = distillation.targets(rows, corpus.labels, chosen.distill, accelerator=config.Accelerator.auto)
+    found = distillation.teacher_targets(rows, corpus.labels, chosen.distill, accelerator=config.Accelerator.auto)
     teacher = predictor.load(finished)
     answers = teacher.probabilities(rows.texts).numpy()
-    order = [teacher.card.labels.index(name) for name in corpus.labels]
+    order = [teacher.metadata.labels.index(name) for name in corpus.labels]
     np.testing.assert_allclose(found, answers[:, order], atol=1e-6)
 
 
@@ -206,7 +206,7 @@ def written(file: Path, texts: list[str], shares: Any, labels: list[str]) -> str
 
 def test_answers_of_a_file_go_by_text_and_label(run: Any, settings: Any, tmp_path: Path) -> None:
     without = settings(*QUICK)
-    corpus = sources.split(sources.read(without.data), without.data)
+    corpus = sources.split_corpus(sources.read_corpus(without.data), without.data)
     texts = corpus.splits["train"].texts
     shares = np.random.default_rng(0).random((len(texts), len(corpus.labels))).round(4)
     order = np.random.default_rng(1).permutation(len(texts))
@@ -221,11 +221,11 @@ def test_answers_of_a_file_go_by_text_and_label(run: Any, settings: Any, tmp_pat
 
 def test_predictions_with_their_texts_are_answers(run: Any, settings: Any, finished: Path, tmp_path: Path) -> None:
     chosen = settings(*QUICK)
-    texts = sources.split(sources.read(chosen.data), chosen.data).splits["train"].texts
+    texts = sources.split_corpus(sources.read_corpus(chosen.data), chosen.data).splits["train"].texts
     (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     assert run("predict", f"run={finished}", "input=texts.jsonl", "output=told.csv", "predict.text=true") == 0
-    told = learned(settings, f"distill.answers={tmp_path / 'told.csv'}").targets
-    np.testing.assert_allclose(told, learned(settings, f"distill.runs={finished}").targets, atol=1e-5)
+    raised = learned(settings, f"distill.answers={tmp_path / 'told.csv'}").targets
+    np.testing.assert_allclose(raised, learned(settings, f"distill.runs={finished}").targets, atol=1e-5)
 
 
 BROKEN: dict[str, tuple[Any, str]] = {
@@ -241,7 +241,7 @@ BROKEN: dict[str, tuple[Any, str]] = {
 def test_a_file_that_does_not_answer_is_refused(run: Any, settings: Any, tmp_path: Path, capfd: Any, kind: str) -> None:
     spoil, message = BROKEN[kind]
     chosen = settings(*QUICK)
-    corpus = sources.split(sources.read(chosen.data), chosen.data)
+    corpus = sources.split_corpus(sources.read_corpus(chosen.data), chosen.data)
     texts = corpus.splits["train"].texts
     texts, shares, names = spoil(texts, [[0.5] * len(corpus.labels)] * len(texts), corpus.labels)
     written(tmp_path / "answers.csv", texts, shares, names)

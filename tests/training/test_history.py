@@ -32,9 +32,9 @@ def test_history_has_a_row_for_each_epoch_with_the_numbers_that_were_logged(whol
     assert [(row["epoch"], row["step"]) for row in rows] == [(1, 3), (2, 6)]
     lines = re.findall(r"epoch \d/2  step \d  (.*)", (whole / "train.log").read_text())
     for row, line in zip(rows, lines, strict=True):
-        told = dict(re.findall(r"(\S+) (\d\.\d{4})", line))
-        assert {"train/loss", "val/loss", "val/f1_macro"} <= set(told) <= set(row)
-        assert told == {name: f"{row[name]:.4f}" for name in told}
+        raised = dict(re.findall(r"(\S+) (\d\.\d{4})", line))
+        assert {"train/loss", "val/loss", "val/f1_macro"} <= set(raised) <= set(row)
+        assert raised == {name: f"{row[name]:.4f}" for name in raised}
     assert {"val/map", "val/lrap"} <= set(rows[0])
     scores = json.loads((whole / "metrics.json").read_text())["validation"]
     assert scores["global"]["f1_macro"] == pytest.approx(max(row["val/f1_macro"] for row in rows))
@@ -57,6 +57,6 @@ def test_a_resumed_run_has_the_whole_history_once(
 
 def test_a_history_comes_back_as_it_was_written(tmp_path: Path) -> None:
     rows = [{"epoch": 1, "step": 2, "val/loss": 1 / 3}, {"epoch": 2, "step": 4, "train/loss": 1e-9, "val/loss": 0.1}]
-    history.write(tmp_path / "history.csv", rows)
+    history.write_history(tmp_path / "history.csv", rows)
     assert run_folder.read_history(tmp_path / "history.csv") == rows
     assert run_folder.read_history(tmp_path / "none.csv") == []

@@ -120,7 +120,7 @@ def sends_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sends_all") / "out"
     asked = ["trainer=debug", "logger.log_texts=true", "logger.log_model=true", f"hydra.run.dir={folder}"]
     with pytest.MonkeyPatch.context() as quick:
-        quick.setattr("emotion_lightning.reports.charts.run.pictures", lambda card: {"one": Figure()})
+        quick.setattr("emotion_lightning.reports.charts.run.run_pictures", lambda facts: {"one": Figure()})
         assert run_in_process("train", *ASKED, *asked, pictures=True) == 0
     return folder
 
@@ -292,4 +292,4 @@ def test_a_missing_package_is_named_with_what_installs_it(
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=rf"logger={option} needs .*: pip install -e .*\[{option}\]"):
-        loggers.check(settings(f"logger={option}").logger)
+        loggers.check_logger(settings(f"logger={option}").logger)

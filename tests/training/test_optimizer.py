@@ -25,7 +25,7 @@ def groups_of(network, **options):
 
 def build(settings, *overrides, steps=STEPS, network=None):
     chosen = settings(*overrides)
-    return optimizer.build(chosen.optimizer, chosen.peft, network or Network(), head=["score"], steps=steps)
+    return optimizer.build_optimizer(chosen.optimizer, chosen.peft, network or Network(), head=["score"], steps=steps)
 
 
 def rates(groups):
@@ -210,7 +210,9 @@ def test_the_update_in_one_kernel_is_that_of_the_plain_loop(settings):
     chosen = settings()
     for fused, network in zip((True, False), networks, strict=True):
         torch.manual_seed(0)
-        adamw, _ = optimizer.build(chosen.optimizer, chosen.peft, network, head=["score"], steps=STEPS, fused=fused)
+        adamw, _ = optimizer.build_optimizer(
+            chosen.optimizer, chosen.peft, network, head=["score"], steps=STEPS, fused=fused
+        )
         for _ in range(5):
             for parameter in network.parameters():
                 parameter.grad = torch.randn_like(parameter)

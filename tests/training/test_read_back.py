@@ -35,12 +35,12 @@ def test_a_folder_that_gives_other_probabilities_is_told(finished: Path, tmp_pat
     logits = load(finished, accelerator="cpu").outputs(TEXTS)[0]
     folder = shutil.copytree(finished / "model", tmp_path / "run" / "model")
     shutil.copytree(finished / "base", tmp_path / "run" / "base")
-    read_back.check(folder, TEXTS, logits, accelerator=CPU)
+    read_back.check_read_back(folder, TEXTS, logits, accelerator=CPU)
     change(folder, score=1.5)
     with pytest.raises(UserError, match=r"gives other probabilities .*by up to 0\.\d"):
-        read_back.check(folder, TEXTS, logits, accelerator=CPU)
+        read_back.check_read_back(folder, TEXTS, logits, accelerator=CPU)
     with pytest.raises(UserError, match="gives other probabilities"):  # of a comparison with NaN
-        read_back.check(folder, TEXTS, logits * float("nan"), accelerator=CPU)
+        read_back.check_read_back(folder, TEXTS, logits * float("nan"), accelerator=CPU)
 
 
 def test_a_run_whose_folder_lost_something_is_not_finished(

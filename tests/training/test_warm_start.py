@@ -73,7 +73,7 @@ def test_a_resumed_run_goes_on_from_its_checkpoint_and_not_from_the_start(
     with monkeypatch.context() as patch:
         patch.setattr(finalize, "finish", killed)
         assert run("train", *small, "hydra.run.dir=parts") == 1
-    monkeypatch.setattr(warm_start, "apply", killed)
+    monkeypatch.setattr(warm_start, "start_from_run", killed)
     assert run("train", "resume=parts") == 0
     assert weights(tmp_path / "whole")["base_model.model.score.weight"].equal(
         weights(tmp_path / "parts")["base_model.model.score.weight"]

@@ -157,7 +157,7 @@ def test_the_libraries_are_as_a_fresh_process_has_them(both: Both) -> None:
     fresh, forked = both(LOADED)
     assert fresh.returncode == 0, fresh.stderr
     lines = [done.stdout.splitlines() for done in (fresh, forked)]
-    environments = [json.loads(told.pop(2)) for told in lines]
+    environments = [json.loads(raised.pop(2)) for raised in lines]
     assert environments[0] == environments[1]
     assert lines[0] == lines[1]
 
@@ -197,9 +197,9 @@ def test_a_command_is_signalled_waited_for_and_killed(tmp_path: Path) -> None:
             process.send_signal(number)
             assert process.wait(PATIENCE) == process.poll() == process.returncode == code
     began = time.monotonic()
-    with pytest.raises(subprocess.TimeoutExpired) as told:
+    with pytest.raises(subprocess.TimeoutExpired) as raised:
         warm.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=1.5)
-    assert told.value.stdout == "ready\n" and time.monotonic() - began < 300
+    assert raised.value.stdout == "ready\n" and time.monotonic() - began < 300
 
 
 # ------------------------------------------------------------------------------------------------------ when things die

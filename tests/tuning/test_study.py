@@ -99,20 +99,20 @@ def rows(folder: Path) -> list[dict[str, str]]:
 def test_a_wrong_space_is_refused_before_the_first_trial(parameters: dict[str, Any], message: str) -> None:
     schema.register()
     with pytest.raises(UserError, match=re.escape(message)):
-        search_space.read(config.Space(parameters), ["seed=1"], load=lambda line: settings_of("train", line))
+        search_space.read_space(config.Space(parameters), ["seed=1"], load=lambda line: settings_of("train", line))
 
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in (schema.conf_folder() / "space").glob("*.yaml")))
 def test_every_space_of_conf_is_possible(settings: Any, name: str) -> None:
     space = settings(f"space={name}", command="tune").space
-    found = search_space.read(space, [], load=lambda line: settings_of("train", line))
+    found = search_space.read_space(space, [], load=lambda line: settings_of("train", line))
     assert {parameter.name for parameter in found.parameters} == set(space.parameters)
 
 
 def test_a_setting_is_searched_only_where_the_chosen_option_has_it() -> None:
     schema.register()
     space = config.Space({"peft.r": [4, 8], "peft": ["ia3", "lora"], "data.clean": [[], ["urls"]]})
-    found = search_space.read(space, [], load=lambda line: settings_of("train", line))
+    found = search_space.read_space(space, [], load=lambda line: settings_of("train", line))
     values = {"peft": "ia3", "peft.r": 8, "data.clean": "['urls']"}
     assert found.suggest(optuna.trial.FixedTrial(values)) == {"peft": "ia3", "data.clean": ["urls"]}
     chosen = found.suggest(optuna.trial.FixedTrial(values | {"peft": "lora"}))
@@ -165,10 +165,10 @@ def test_a_storage_that_is_not_there_is_told_without_its_password(
 def test_a_study_ends_with_its_best_settings_ready_to_be_used(tune: Any, capfd: Any, tmp_path: Path) -> None:
     assert tune(*FAST, "data.max_rows=7", "study.trials=12", optimizer__lr=LR, peft=["ia3", "lora"]) == 0
     folder = tmp_path / "out"
-    told = json.loads((folder / "study.json").read_text())
-    (best,) = told["best"]
+    raised = json.loads((folder / "study.json").read_text())
+    (best,) = raised["best"]
     table = rows(folder)
-    assert len(table) == told["trials"]["complete"] == 12
+    assert len(table) == raised["trials"]["complete"] == 12
     assert best["values"]["f1_macro"] == max(float(row["f1_macro"]) for row in table)
     assert best["command"] in capfd.readouterr().err
     line = settings_of("train", shlex.split(best["command"])[3:])
@@ -177,7 +177,7 @@ def test_a_study_ends_with_its_best_settings_ready_to_be_used(tune: Any, capfd: 
     assert (line.optimizer.lr, line.data.max_rows) == (best["parameters"]["optimizer.lr"], 7)
     # The first point that the stand-in rewards is a rate of 0.01: tpe comes nearer than chance does.
     assert 0.003 < line.optimizer.lr < 0.03
-    assert told["importance"]["f1_macro"]["optimizer.lr"] > 0.6
+    assert raised["importance"]["f1_macro"]["optimizer.lr"] > 0.6
     page = (folder / "report.html").read_text()
     assert best["command"].split("peft=")[0].strip() in page.replace("&#39;", "'")
     pictures = {file.stem for file in (folder / "pictures").glob("*.png")}
@@ -233,15 +233,15 @@ def test_failed_trials_are_recorded_and_made_up_for(tune: Any, tmp_path: Path) -
     notes = {row["seed"]: row["note"] for row in table}
     assert sum(row["state"] == "complete" for row in table) == 4
     assert all((row["state"] == "failed") == (int(row["seed"]) > 900) for row in table)
-    told = {
+    raised = {
         "901": "RuntimeError: the library fell over",
         "902": "data.path=gone.csv does not exist.",
         "903": "killed by SIGKILL, as the system does where memory ends",
         "904": "f1_macro is nan.",
     }
-    met = set(told) & set(notes)
+    met = set(raised) & set(notes)
     assert len(met) >= 3
-    assert {seed: notes[seed] for seed in met} == {seed: told[seed] for seed in met}
+    assert {seed: notes[seed] for seed in met} == {seed: raised[seed] for seed in met}
 
 
 def test_too_many_failures_in_a_row_stop_the_study(tune: Any, capfd: Any, tmp_path: Path) -> None:
@@ -437,9 +437,9 @@ def test_a_trial_of_two_processes_has_the_same_values_in_both(tmp_path: Path) ->
         assert done.returncode == 0, done.stderr[-3000:]
 
     python("emotion_lightning.tune", *line, "study.trials=2", "study.pruner=none", "hydra.run.dir=out")
-    told = json.loads((tmp_path / "out" / "study.json").read_text())
-    assert told["trials"] == {"complete": 2}
-    (best,) = told["best"]
+    raised = json.loads((tmp_path / "out" / "study.json").read_text())
+    assert raised["trials"] == {"complete": 2}
+    (best,) = raised["best"]
     python(*shlex.split(best["command"])[2:], "hydra.run.dir=again")
     metrics = json.loads((tmp_path / "again" / "metrics.json").read_text())
     assert metrics["validation"]["global"]["f1_macro"] == best["values"]["f1_macro"]
@@ -450,11 +450,11 @@ def test_a_page_says_at_its_top_when_trials_are_too_few(tmp_path: Path, count: i
     trials = [
         study_facts.Trial(i, "complete", {"optimizer.lr": 0.001 * (i + 1)}, [0.4 + 0.001 * i]) for i in range(count)
     ]
-    card = study_facts.StudyCard(
+    facts = study_facts.StudyFacts(
         "mine", [config.Objective.f1_macro], trials, [count - 1] if count else [],
         {config.Objective.f1_macro: {"optimizer.lr": 1.0} if count else {}}, ["optimizer.lr"],
     )  # fmt: skip
-    study_page._page(tmp_path, card, {count - 1: "python -m emotion_lightning.train"}, ["space=learning_rate"])
+    study_page._page(tmp_path, facts, {count - 1: "python -m emotion_lightning.train"}, ["space=learning_rate"])
     page = (tmp_path / "report.html").read_text()
     said = f"{count} complete trials of 1 parameter are too few to say what matters: about 30 are due"
     assert (said in page) == few

@@ -82,7 +82,7 @@ def _jsonl_rows(path: Path, problems: Problems, encoding: str | None) -> Iterato
 
 
 def _array_rows(path: Path, problems: Problems, encoding: str | None) -> Iterator[tuple[int, dict[str, Any]]]:
-    memory.check(
+    memory.check_memory(
         path, path.stat().st_size * _OBJECT_BYTES, "a JSON array is read whole: write an object in each line (jsonl)"
     )
     lines = [line for _, line in _lines(path, encoding)]

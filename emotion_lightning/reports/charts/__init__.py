@@ -119,8 +119,8 @@ def heat_map(axes: Axes, shares: np.ndarray, names: Sequence[str], *, most: floa
     axes.grid(visible=False)
     for row, column in np.argwhere(np.isfinite(shares)):
         value = shares[row, column]
-        told = f"Of the rows with {names[row]}, {value:.1f} % also have {names[column]}"
-        spot(axes, (column - 0.5, column + 0.5), (row - 0.5, row + 0.5), told)
+        tooltip = f"Of the rows with {names[row]}, {value:.1f} % also have {names[column]}"
+        spot(axes, (column - 0.5, column + 0.5), (row - 0.5, row + 0.5), tooltip)
         if value >= 0.5:
             colour = "white" if value > 0.6 * most else "#333333"
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=min(7.0, 32 * cell), color=colour)

@@ -6,35 +6,35 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from emotion_lightning.reports.charts import COLOURS, WIDTH, beside_line, heat_map, legend, names, one, short, spot
-from emotion_lightning.reports.data_facts import DataCard
+from emotion_lightning.reports.data_facts import DataFacts
 
 
-def pictures(card: DataCard) -> dict[str, Figure]:
+def data_pictures(facts: DataFacts) -> dict[str, Figure]:
     """Return all charts of a dataset by file name."""
-    drawn: dict[str, Callable[[DataCard], Figure]] = {
+    drawn: dict[str, Callable[[DataFacts], Figure]] = {
         "label_rates": label_rates,
         "labels_per_row": labels_per_row,
         "token_lengths": token_lengths,
         "co_occurrence": co_occurrence,
     }
-    with names.drawn(card.labels):
-        return {name: draw(card) for name, draw in drawn.items()}
+    with names.drawn(facts.labels):
+        return {name: draw(facts) for name, draw in drawn.items()}
 
 
-def label_rates(card: DataCard) -> Figure:
+def label_rates(facts: DataFacts) -> Figure:
     """Draw the rate of each label in each split, with the most frequent label of train first."""
-    order = np.argsort(-card.train.rates, kind="stable")
+    order = np.argsort(-facts.train.rates, kind="stable")
     places = np.arange(len(order))
-    height = 0.8 / len(card.labelled)
-    with one(WIDTH, 1.1 + 0.16 * len(order) * (1 + len(card.labelled) / 2)) as (figure, axes):
-        for i, split in enumerate(card.labelled):
-            offset = (i - (len(card.labelled) - 1) / 2) * height
+    height = 0.8 / len(facts.labelled)
+    with one(WIDTH, 1.1 + 0.16 * len(order) * (1 + len(facts.labelled) / 2)) as (figure, axes):
+        for i, split in enumerate(facts.labelled):
+            offset = (i - (len(facts.labelled) - 1) / 2) * height
             axes.barh(places + offset, 100 * split.rates[order], height, label=split.name, color=COLOURS[split.name])
-        axes.set_yticks(places, [short(card.labels[i]) for i in order])
-        most = max(100 * float(split.rates.max()) for split in card.labelled) * 1.05
+        axes.set_yticks(places, [short(facts.labels[i]) for i in order])
+        most = max(100 * float(split.rates.max()) for split in facts.labelled) * 1.05
         for place, i in zip(places, order, strict=True):
-            rates = ", ".join(f"{split.name} {100 * split.rates[i]:.2f} %" for split in card.labelled)
-            spot(axes, (0, most), (place - 0.5, place + 0.5), f"{card.labels[i]}: {rates} of the rows")
+            rates = ", ".join(f"{split.name} {100 * split.rates[i]:.2f} %" for split in facts.labelled)
+            spot(axes, (0, most), (place - 0.5, place + 0.5), f"{facts.labels[i]}: {rates} of the rows")
         axes.set_ylim(len(order) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("rows that have the label, %")
@@ -43,25 +43,25 @@ def label_rates(card: DataCard) -> Figure:
     return figure
 
 
-def labels_per_row(card: DataCard) -> Figure:
+def labels_per_row(facts: DataFacts) -> Figure:
     """Draw the distribution of the number of labels per row."""
-    most = max(len(split.cardinalities) for split in card.labelled if split.cardinalities is not None)
-    width = 0.8 / len(card.labelled)
+    most = max(len(split.cardinalities) for split in facts.labelled if split.cardinalities is not None)
+    width = 0.8 / len(facts.labelled)
     with one(WIDTH, 3.2) as (figure, axes):
-        for i, split in enumerate(card.labelled):
+        for i, split in enumerate(facts.labelled):
             assert split.cardinalities is not None
             shares = np.pad(split.cardinalities, (0, most - len(split.cardinalities))) / split.rows
-            offset = (i - (len(card.labelled) - 1) / 2) * width
+            offset = (i - (len(facts.labelled) - 1) / 2) * width
             name = f"{split.name} (mean {split.cardinality:.2f})"
             axes.bar(np.arange(most) + offset, 100 * shares, width, label=name, color=COLOURS[split.name])
         axes.set_xticks(range(most))
         for labels in range(most):
-            told = ", ".join(
+            message = ", ".join(
                 f"{split.name} {100 * split.cardinalities[labels] / split.rows:.2f} %"
-                for split in card.labelled
+                for split in facts.labelled
                 if split.cardinalities is not None and labels < len(split.cardinalities)
             )
-            spot(axes, (labels - 0.5, labels + 0.5), axes.get_ylim(), f"{labels} labels in a row: {told}")
+            spot(axes, (labels - 0.5, labels + 0.5), axes.get_ylim(), f"{labels} labels in a row: {message}")
         axes.grid(axis="x", visible=False)
         axes.set_xlabel("labels in a row")
         axes.set_ylabel("rows, %")
@@ -70,15 +70,15 @@ def labels_per_row(card: DataCard) -> Figure:
     return figure
 
 
-def token_lengths(card: DataCard) -> Figure:
+def token_lengths(facts: DataFacts) -> Figure:
     """Draw the distribution of text lengths in tokens, and the limit data.max_tokens."""
     # The last bar contains all longer texts; otherwise a few very long ones would squeeze the others into one bar.
-    most = max(int(split.lengths.max()) for split in card.splits)
-    end = max(card.max_tokens, card.suggested_tokens) + 8
+    most = max(int(split.lengths.max()) for split in facts.splits)
+    end = max(facts.max_tokens, facts.suggested_tokens) + 8
     width = -(-min(most + 1, end) // 50)
     edges = np.arange(0, min(most + 1, end) + width, width)
     with one(WIDTH, 3.2) as (figure, axes):
-        for split in card.splits:
+        for split in facts.splits:
             axes.hist(
                 np.minimum(split.lengths, edges[-1] - 0.5),
                 bins=edges.tolist(),
@@ -89,9 +89,9 @@ def token_lengths(card: DataCard) -> Figure:
                 label=split.name,
             )
         axes.set_xlim(0, edges[-1])
-        if card.max_tokens <= edges[-1]:
-            axes.axvline(card.max_tokens, color="#444444", linestyle="--", linewidth=1)
-            beside_line(axes, card.max_tokens, f"data.max_tokens={card.max_tokens}")
+        if facts.max_tokens <= edges[-1]:
+            axes.axvline(facts.max_tokens, color="#444444", linestyle="--", linewidth=1)
+            beside_line(axes, facts.max_tokens, f"data.max_tokens={facts.max_tokens}")
         axes.set_xlabel("tokens in a text" + (" (the last bar: and more)" if most >= edges[-1] else ""))
         axes.set_ylabel("texts, %")
         axes.set_title("Length of the texts")
@@ -99,15 +99,15 @@ def token_lengths(card: DataCard) -> Figure:
     return figure
 
 
-def co_occurrence(card: DataCard) -> Figure:
+def co_occurrence(facts: DataFacts) -> Figure:
     """Draw for each pair of labels the percentage of train rows with the first label that also have the second."""
-    shares = 100 * card.given()
+    shares = 100 * facts.given()
     np.fill_diagonal(shares, np.nan)  # the diagonal is always 100 % and would dominate the colour scale
-    count = len(card.labels)
+    count = len(facts.labels)
     side = max(4.0, 2.4 + 0.34 * count)
     with one(side, side - 0.2) as (figure, axes):
         most = float(np.nanmax(shares)) if np.isfinite(shares).any() else 1.0
-        image = heat_map(axes, shares, card.labels, most=most, cell=0.34)
+        image = heat_map(axes, shares, facts.labels, most=most, cell=0.34)
         axes.set_xlabel("also has, %")
         axes.set_ylabel("rows with")
         axes.set_title("Labels that go together (train)")

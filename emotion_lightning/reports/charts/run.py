@@ -28,7 +28,7 @@ from emotion_lightning.reports.charts import (
     spot,
     styled,
 )
-from emotion_lightning.reports.run_facts import RunCard
+from emotion_lightning.reports.run_facts import RunFacts
 
 _DARK, _GREY = "#222222", "#767676"
 _SCORES = {"val/f1_micro": "micro F1", "val/f1_macro": "macro F1", "val/jaccard": "Jaccard", "val/map": "mAP"}
@@ -36,45 +36,45 @@ _BESIDE = 12
 """Largest number of labels for two heat maps side by side; with more they would be too small to read."""
 
 
-def pictures(card: RunCard) -> dict[str, Figure]:
+def run_pictures(facts: RunFacts) -> dict[str, Figure]:
     """Return all charts of a run by file name."""
-    drawn: dict[str, Callable[[RunCard], Figure]] = {
+    drawn: dict[str, Callable[[RunFacts], Figure]] = {
         "label_scores": label_scores,
         "precision_recall": precision_recall,
         "reliability": reliability,
         "probabilities": probabilities,
         "co_occurrence": co_occurrence,
     }
-    if card.history:
+    if facts.history:
         drawn = {"learning_curves": learning_curves} | drawn
-    with names.drawn(card.labels):
-        return {name: draw(card) for name, draw in drawn.items()}
+    with names.drawn(facts.labels):
+        return {name: draw(facts) for name, draw in drawn.items()}
 
 
-def learning_curves(card: RunCard) -> Figure:
+def learning_curves(facts: RunFacts) -> Figure:
     """Draw the losses and the validation scores by epoch."""
     with styled():
         figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
         losses, scores = figure.subplots(1, 2)
-        _lines(losses, card, {"train/loss": ("train", BLUE), "val/loss": ("validation", ORANGE)})
+        _lines(losses, facts, {"train/loss": ("train", BLUE), "val/loss": ("validation", ORANGE)})
         losses.set_title("Loss")
         colours = (BLUE, VERMILLION, GREEN, PURPLE)
         named = {name: (title, colour) for (name, title), colour in zip(_SCORES.items(), colours, strict=True)}
-        _lines(scores, card, named)
+        _lines(scores, facts, named)
         scores.set_title("Scores on validation")
     return figure
 
 
-def _lines(axes: Axes, card: RunCard, named: dict[str, tuple[str, str]]) -> None:
+def _lines(axes: Axes, facts: RunFacts, named: dict[str, tuple[str, str]]) -> None:
     """Draw one line for each metric of the history, with its name beside the end of the line."""
-    marker = "o" if len(card.history) <= 30 else ""
+    marker = "o" if len(facts.history) <= 30 else ""
     ends = []
     for name, (title, colour) in named.items():
-        points = [(row["epoch"], row[name]) for row in card.history if name in row]
+        points = [(row["epoch"], row[name]) for row in facts.history if name in row]
         if points:
             axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=3.5, linewidth=1.6)
             ends.append((points[-1][1], f"{title} {points[-1][1]:.3f}", colour))
-    first, last = card.history[0]["epoch"], card.history[-1]["epoch"]
+    first, last = facts.history[0]["epoch"], facts.history[-1]["epoch"]
     room = max(0.5, 0.04 * (last - first))
     axes.set_xlim(first - room, last + room)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
@@ -93,12 +93,12 @@ def _lines(axes: Axes, card: RunCard, named: dict[str, tuple[str, str]]) -> None
             text, (1.03, height), xycoords="axes fraction", xytext=(6, 0), textcoords="offset points", va="center",
             fontsize=8,
         )  # fmt: skip
-    for row in card.history:
+    for row in facts.history:
         values = [f"{title} {row[name]:.4f}" for name, (title, _) in named.items() if name in row]
         if values:
             span = (row["epoch"] - 0.5, row["epoch"] + 0.5)
             spot(axes, span, axes.get_ylim(), f"Epoch {row['epoch']:g}: {', '.join(values)}")
-    best = card.best()
+    best = facts.best()
     if best is not None:
         axes.axvline(best["epoch"], color=_GREY, linestyle="--", linewidth=1, zorder=1)
         beside_line(axes, best["epoch"], f"best: {best['epoch']:.0f}", height=0.94)
@@ -127,10 +127,10 @@ def _highest(group: list[float], gap: float) -> float:
     return _lowest(group, gap) + gap * (len(group) - 1)
 
 
-def label_scores(card: RunCard) -> Figure:
+def label_scores(facts: RunFacts) -> Figure:
     """Draw F1, precision, recall and threshold of each label, with the most frequent label first."""
-    order = card.by_support()
-    found = [card.of_label(label) for label in order]
+    order = facts.by_support()
+    found = [facts.of_label(label) for label in order]
     places = np.arange(len(order))
     with one(WIDTH, 1.1 + 0.24 * len(order)) as (figure, axes):
         marks: list[Any] = [axes.barh(places, [values["f1"] for values in found], 0.62, color=SKY, label="F1")]
@@ -143,7 +143,7 @@ def label_scores(card: RunCard) -> Figure:
             numbers = [values[name] for values in found]
             marks += axes.plot(numbers, places, linestyle="", label=name, **({"markersize": 5} | look))
         ticks = [
-            f"{short(card.labels[label])}  {values['support']:,}" for label, values in zip(order, found, strict=True)
+            f"{short(facts.labels[label])}  {values['support']:,}" for label, values in zip(order, found, strict=True)
         ]
         axes.set_yticks(places, ticks)
         axes.set_ylim(len(order) - 0.4, -0.6)
@@ -154,17 +154,17 @@ def label_scores(card: RunCard) -> Figure:
                 for name, title in (("f1", "F1"), ("precision", "precision"), ("recall", "recall"),
                                     ("threshold", "threshold"))
             )  # fmt: skip
-            told = f"{card.labels[label]}: {shares}, in {values['support']:,} rows"
-            spot(axes, (-0.015, 1.015), (place - 0.5, place + 0.5), told)
+            message = f"{facts.labels[label]}: {shares}, in {values['support']:,} rows"
+            spot(axes, (-0.015, 1.015), (place - 0.5, place + 0.5), message)
         axes.grid(axis="y", visible=False)
-        axes.set_title(f"Scores by label ({card.split})")
+        axes.set_title(f"Scores by label ({facts.split})")
         legend(figure, handles=marks, ncols=4)
     return figure
 
 
-def precision_recall(card: RunCard) -> Figure:
+def precision_recall(facts: RunFacts) -> Figure:
     """Draw precision over recall, one small chart per label, with the most frequent label first."""
-    count = len(card.labels)
+    count = len(facts.labels)
     columns = min(4, count)
     lines = -(-count // columns)
     # Positions are computed here in inches: Matplotlib's layout of 28 charts takes longer than drawing them.
@@ -174,11 +174,11 @@ def precision_recall(card: RunCard) -> Figure:
     height = bottom + top + lines * tall + (lines - 1) * above
     with styled():
         figure = Figure(figsize=(WIDTH, height))
-        for place, label in enumerate(card.by_support()):
+        for place, label in enumerate(facts.by_support()):
             line, column = divmod(place, columns)
             from_left, from_bottom = left + column * (wide + between), height - top - line * (tall + above) - tall
             axes = figure.add_axes((from_left / WIDTH, from_bottom / height, wide / WIDTH, tall / height))
-            _precision_recall(axes, card, label, letters=56 // columns)
+            _precision_recall(axes, facts, label, letters=56 // columns)
             below = place + columns >= count
             axes.set_xticks([0, 0.5, 1], ["0", ".5", "1"] if below else [])
             axes.set_yticks([0, 0.5, 1], ["0", ".5", "1"] if column == 0 else [])
@@ -188,7 +188,12 @@ def precision_recall(card: RunCard) -> Figure:
             if place == 0:
                 axes.set_ylabel("precision", fontsize=8, labelpad=1)
         figure.text(
-            0.1 / WIDTH, 1 - 0.08 / height, f"Precision and recall ({card.split})", va="top", weight="bold", fontsize=11
+            0.1 / WIDTH,
+            1 - 0.08 / height,
+            f"Precision and recall ({facts.split})",
+            va="top",
+            weight="bold",
+            fontsize=11,
         )
         marks = [
             Line2D([], [], color=ORANGE, marker="o", linestyle="", markeredgecolor=_DARK, label="at the threshold"),
@@ -198,20 +203,22 @@ def precision_recall(card: RunCard) -> Figure:
     return figure
 
 
-def _precision_recall(axes: Axes, card: RunCard, label: int, *, letters: int) -> None:
+def _precision_recall(axes: Axes, facts: RunFacts, label: int, *, letters: int) -> None:
     axes.set_xlim(-0.02, 1.04)
     axes.set_ylim(-0.02, 1.04)
-    axes.set_title(short(card.labels[label], letters), fontsize=8, pad=3)
-    curve = card.curve(label)
+    axes.set_title(short(facts.labels[label], letters), fontsize=8, pad=3)
+    curve = facts.curve(label)
     if curve is None:
         axes.text(0.5, 0.5, "no row has it", ha="center", va="center", color=_GREY, fontsize=8)
         return
     axes.set_title(f"AP {curve.average:.2f}", fontsize=8, loc="right", weight="normal", pad=3)
     for point in _spread(len(curve.recall), 20):
         left = curve.recall[point[0] - 1] if point[0] else 0.0
-        told = f"{card.labels[label]}: recall {curve.recall[point[-1]]:.2f}, precision {curve.precision[point[-1]]:.2f}"
-        spot(axes, (left, curve.recall[point[-1]]), (0, 1), told)
-    axes.axhline(float(card.truth[:, label].mean()), color=_GREY, linestyle=":", linewidth=1)
+        message = (
+            f"{facts.labels[label]}: recall {curve.recall[point[-1]]:.2f}, precision {curve.precision[point[-1]]:.2f}"
+        )
+        spot(axes, (left, curve.recall[point[-1]]), (0, 1), message)
+    axes.axhline(float(facts.truth[:, label].mean()), color=_GREY, linestyle=":", linewidth=1)
     axes.step(
         np.append(0, curve.recall),
         np.append(curve.precision[0], curve.precision),
@@ -219,8 +226,8 @@ def _precision_recall(axes: Axes, card: RunCard, label: int, *, letters: int) ->
         color=BLUE,
         linewidth=1.3,
     )
-    if card.decisions[:, label].any():
-        chosen = card.of_label(label)
+    if facts.decisions[:, label].any():
+        chosen = facts.of_label(label)
         axes.plot(
             chosen["recall"], chosen["precision"], "o", color=ORANGE, markeredgecolor=_DARK, markeredgewidth=0.7,
             markersize=5, clip_on=False, zorder=3,
@@ -234,9 +241,9 @@ def _spread(count: int, parts: int) -> list[np.ndarray]:
     return np.array_split(np.arange(count), min(count, parts))
 
 
-def reliability(card: RunCard) -> Figure:
+def reliability(facts: RunFacts) -> Figure:
     """Draw a reliability diagram: of the rows with a predicted probability of 30 %, do 30 % have the label?"""
-    count, mean, positive = card.bins()
+    count, mean, positive = facts.bins()
     some = count > 0
     middles, width = (np.arange(BINS) + 0.5) / BINS, 1 / BINS
     with styled():
@@ -250,18 +257,18 @@ def reliability(card: RunCard) -> Figure:
         above.set_xlim(0, 1)
         above.set_ylim(0, 1)
         for place in np.flatnonzero(some):
-            told = (
+            message = (
                 f"Probability {mean[place]:.3f} on average: {positive[place]:.3f} have the label, of {count[place]:,}"
             )
             for axes, most in ((above, 1.0), (below, 2.0 * count.max())):
-                spot(axes, (place / BINS, (place + 1) / BINS), (0.5 if axes is below else 0.0, most), told)
+                spot(axes, (place / BINS, (place + 1) / BINS), (0.5 if axes is below else 0.0, most), message)
         above.set_ylabel("share that has the label")
-        scores = card.scores
+        scores = facts.scores
         above.set_title(
-            f"Reliability ({card.split}): ECE {scores['ece']:.3f}, Brier {scores['brier']:.3f}, "
+            f"Reliability ({facts.split}): ECE {scores['ece']:.3f}, Brier {scores['brier']:.3f}, "
             f"{scores['probabilities']} probabilities"
         )
-        below.bar(middles[some], count[some], width * 0.94, color=COLOURS[card.split])
+        below.bar(middles[some], count[some], width * 0.94, color=COLOURS[facts.split])
         below.set_yscale("log")
         below.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")  # Matplotlib's default uses its math markup
         below.yaxis.set_minor_formatter(NullFormatter())
@@ -279,12 +286,12 @@ def _interval(share: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return middle - half, middle + half
 
 
-def probabilities(card: RunCard) -> Figure:
+def probabilities(facts: RunFacts) -> Figure:
     """Draw the probabilities of rows with and without each label, with the most frequent label first."""
-    order = card.by_support()
+    order = facts.by_support()
     with one(WIDTH, 1.3 + 0.36 * len(order)) as (figure, axes):
         for have, name, offset, colour in ((True, "have the label", -0.18, BLUE), (False, "do not", 0.18, ORANGE)):
-            groups = [card.probabilities[card.truth[:, label] == have, label] for label in order]
+            groups = [facts.probabilities[facts.truth[:, label] == have, label] for label in order]
             places = np.array([place + offset for place, group in enumerate(groups) if len(group)])
             spread = np.array([np.quantile(group, [0.05, 0.25, 0.5, 0.75, 0.95]) for group in groups if len(group)])
             if len(places):
@@ -292,37 +299,37 @@ def probabilities(card: RunCard) -> Figure:
                 axes.hlines(places, least, most, color=colour, linewidth=1)
                 axes.barh(places, upper - lower, 0.28, left=lower, color=colour, label=name)
                 axes.plot(middle, places, "o", color=colour, markerfacecolor="white", markersize=5)
-        cuts = card.thresholds[order]
+        cuts = facts.thresholds[order]
         places = np.arange(len(order))
         axes.vlines(cuts, places - 0.42, places + 0.42, color=_DARK, linewidth=1.6, label="threshold")
-        axes.set_yticks(places, [short(card.labels[label]) for label in order])
+        axes.set_yticks(places, [short(facts.labels[label]) for label in order])
         axes.set_ylim(len(order) - 0.4, -0.6)
         axes.set_xlim(-0.015, 1.015)
         for place, label in enumerate(order):
-            told = f"{card.labels[label]}: threshold {card.thresholds[label]:.3f}"
+            message = f"{facts.labels[label]}: threshold {facts.thresholds[label]:.3f}"
             for have, name in ((True, "with it"), (False, "without it")):
-                group = card.probabilities[card.truth[:, label] == have, label]
+                group = facts.probabilities[facts.truth[:, label] == have, label]
                 if len(group):
                     lower, middle, upper = np.quantile(group, [0.25, 0.5, 0.75])
-                    told += f"; rows {name}: median {middle:.3f}, middle half {lower:.3f} to {upper:.3f}"
-            spot(axes, (-0.015, 1.015), (place - 0.5, place + 0.5), told)
+                    message += f"; rows {name}: median {middle:.3f}, middle half {lower:.3f} to {upper:.3f}"
+            spot(axes, (-0.015, 1.015), (place - 0.5, place + 0.5), message)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(
             "probability (bar: the middle half of the rows, dot: the median, line: all but 5 % at either end)"
         )
-        axes.set_title(f"Probabilities ({card.split})")
+        axes.set_title(f"Probabilities ({facts.split})")
         legend(figure)
     return figure
 
 
-def co_occurrence(card: RunCard) -> Figure:
+def co_occurrence(facts: RunFacts) -> Figure:
     """Draw for each pair of labels the percentage of rows with the first that have the second: gold and predicted."""
-    parts = [100 * shares for shares in card.given()]
+    parts = [100 * shares for shares in facts.given()]
     for shares in parts:
         np.fill_diagonal(shares, np.nan)  # the diagonal is always 100 % and would dominate the colour scale
     finite = np.concatenate([shares[np.isfinite(shares)] for shares in parts])
     most = float(max(finite.max(initial=0), 1))
-    count = len(card.labels)
+    count = len(facts.labels)
     beside = count <= _BESIDE
     cell = (WIDTH / 2 - 1.2) / count if beside else (WIDTH - 2.2) / count
     side = max(1.5, count * min(cell, 0.34)) + 1.3
@@ -332,7 +339,7 @@ def co_occurrence(card: RunCard) -> Figure:
         axes: Any = figure.subplots(*((1, 2) if beside else (2, 1)))
         for place, shares, title in zip(axes, parts, ("gold", "predicted"), strict=True):
             place.set_facecolor("#eeeeee")
-            image = heat_map(place, shares, card.labels, most=most, cell=min(cell, 0.34))
+            image = heat_map(place, shares, facts.labels, most=most, cell=min(cell, 0.34))
             place.set_title(f"Labels that go together: {title}" if place is axes[0] else title.capitalize())
         figure.colorbar(image, ax=list(axes), shrink=0.6 if beside else 0.3, pad=0.01, aspect=30, label="%")
     return figure

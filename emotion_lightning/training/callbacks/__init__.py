@@ -12,9 +12,13 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor, TQDMProgr
 from emotion_lightning import config
 from emotion_lightning.runs import run_folder
 from emotion_lightning.training.callbacks import epoch_log, finite_loss
-from emotion_lightning.training.callbacks.checkpoints import KeptCheckpoint, LastCheckpoint, PatientStopping
+from emotion_lightning.training.callbacks.checkpoints import (
+    LastCheckpoint,
+    RelocatableCheckpoint,
+    ResumableEarlyStopping,
+)
 from emotion_lightning.training.callbacks.clock import Clock
-from emotion_lightning.training.callbacks.ema import Average
+from emotion_lightning.training.callbacks.ema import WeightAverage
 from emotion_lightning.training.callbacks.history import History
 from emotion_lightning.training.callbacks.signals import StopOnSignal
 from emotion_lightning.training.callbacks.skipped_steps import SkippedSteps
@@ -22,7 +26,7 @@ from emotion_lightning.training.callbacks.skipped_steps import SkippedSteps
 log = logging.getLogger(__name__)
 
 
-def build(
+def build_callbacks(
     settings: config.Selection,
     trainer: config.Trainer,
     folder: Path,
@@ -51,7 +55,7 @@ def build(
         epoch_log.EpochLines(settings.monitor, history),
     ]
     if settings.ema_decay is not None:
-        callbacks.append(Average(settings.ema_decay))
+        callbacks.append(WeightAverage(settings.ema_decay))
     callbacks.append(StopOnSignal(checkpoints / "last.ckpt"))
     if shows_bar(trainer):
         callbacks.append(TQDMProgressBar(refresh_rate=5))
@@ -59,7 +63,7 @@ def build(
         callbacks.append(LearningRateMonitor(logging_interval="step"))
     if settings.patience is not None:
         callbacks.append(
-            PatientStopping(
+            ResumableEarlyStopping(
                 settings.monitor,
                 mode=config.MONITORS[settings.monitor],
                 patience=settings.patience,
@@ -69,7 +73,7 @@ def build(
             )
         )
     callbacks.append(
-        KeptCheckpoint(
+        RelocatableCheckpoint(
             checkpoints,
             filename="best",
             monitor=settings.monitor,
@@ -79,7 +83,7 @@ def build(
             enable_version_counter=False,
         )
     )
-    callbacks.append(KeptCheckpoint(checkpoints, filename="last", save_top_k=1, enable_version_counter=False))
+    callbacks.append(RelocatableCheckpoint(checkpoints, filename="last", save_top_k=1, enable_version_counter=False))
     if trainer.checkpoint_every:
         callbacks.append(_last(checkpoints, every_n_train_steps=trainer.checkpoint_every))
     if trainer.checkpoint_minutes is not None:
@@ -92,5 +96,5 @@ def shows_bar(trainer: config.Trainer) -> bool:
     return trainer.progress_bar and sys.stderr.isatty()
 
 
-def _last(checkpoints: Path, **when: Any) -> KeptCheckpoint:
+def _last(checkpoints: Path, **when: Any) -> RelocatableCheckpoint:
     return LastCheckpoint(checkpoints, filename="last", save_top_k=1, enable_version_counter=False, **when)

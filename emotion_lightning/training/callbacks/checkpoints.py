@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from emotion_lightning.training import checkpoint_io
 
 
-class PatientStopping(EarlyStopping):
+class ResumableEarlyStopping(EarlyStopping):
     """Early stopping that also holds when a stopped run is resumed; Lightning would train one more epoch."""
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
@@ -27,7 +27,7 @@ def at_whole_step(trainer: Any, batch_index: int) -> bool:
     return accumulated and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
 
 
-class KeptCheckpoint(ModelCheckpoint):
+class RelocatableCheckpoint(ModelCheckpoint):
     """A checkpoint callback that remembers the best epoch even if the run folder was moved or renamed.
 
     Lightning resets the best score if the folder has changed, and then takes the next epoch for the best.
@@ -48,11 +48,11 @@ class KeptCheckpoint(ModelCheckpoint):
         kept = {here(path): score for path, score in state_dict["best_k_models"].items()}
         # A callback without a monitor keeps last.ckpt, which is the file that is being loaded now.
         if self.monitor is not None and moved["best_model_path"]:
-            checkpoint_io.load(Path(moved["best_model_path"]))
+            checkpoint_io.load_checkpoint(Path(moved["best_model_path"]))
         super().load_state_dict(state_dict | moved | {"best_k_models": kept, "dirpath": self.dirpath})
 
 
-class LastCheckpoint(KeptCheckpoint):
+class LastCheckpoint(RelocatableCheckpoint):
     """Saves last.ckpt during an epoch."""
 
     @property

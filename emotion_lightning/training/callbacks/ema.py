@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 
-class Average(Callback):
+class WeightAverage(Callback):
     """Exponential moving average of the trained parameters. Validation and checkpoints use the average.
 
     This is Polyak averaging (Polyak and Juditsky, 1992) with a decay. It covers the trained parameters only, because

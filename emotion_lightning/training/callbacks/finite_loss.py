@@ -36,5 +36,5 @@ class FiniteLoss(Callback):
         raise UserError(
             f"The loss is {float(loss)} at step {trainer.global_step + 1} (epoch {trainer.current_epoch + 1}), at "
             f"learning rates {rates}, on the training rows {', '.join(ids)}"
-            + nonfinite.told(module.cause_in(self._batch))
+            + nonfinite.describe(module.cause_in(self._batch))
         )

@@ -47,7 +47,7 @@ class History(Callback):
         scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         self.rows.append(row | scores)
         if trainer.is_global_zero:
-            write(self.file, self.rows)
+            write_history(self.file, self.rows)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows, and the training losses of the current epoch."""
@@ -59,7 +59,7 @@ class History(Callback):
         self._losses = [torch.tensor(loss) for loss in state_dict["losses"]]
 
 
-def write(file: Path, rows: list[Row]) -> None:
+def write_history(file: Path, rows: list[Row]) -> None:
     """Write rows as CSV; the file is replaced atomically."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     with atomic_write(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as opened:

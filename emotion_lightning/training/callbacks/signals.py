@@ -80,7 +80,7 @@ class StopOnSignal(Callback):
         number = self._received or signal.SIGTERM
         warning = number == slurm.preemption_signal()
         if trainer.is_global_zero:
-            name, go_on = signal.Signals(number).name, run_folder.resume(self.last.parent.parent)
+            name, go_on = signal.Signals(number).name, run_folder.resume_command(self.last.parent.parent)
             log.warning("Stopped by %s at step %d; go on with %s", name, trainer.global_step, go_on)
             if warning and slurm.in_submitit():
                 self._before[number](number, None)  # submitit's handler requeues the job and exits

@@ -60,16 +60,16 @@ class SkippedSteps(Callback):
 
     def _look(self, scale: float) -> None:
         lately = sum(self._recent)
-        told = (
+        message = (
             f"{lately} of the last {len(self._recent)} optimizer steps were skipped: their gradients were not finite "
             f"in float16, at a loss scale of {scale:.3g} by now. Set model.dtype=bfloat16 where the device has it, "
             "else float32, or lower optimizer.lr."
         )
         if lately == WINDOW:
-            raise UserError(told)
+            raise UserError(message)
         if lately >= MANY and not self._told:
             self._told = True
-            log.warning(told)
+            log.warning(message)
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
         """Log how many steps were skipped in total."""

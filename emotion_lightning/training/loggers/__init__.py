@@ -30,7 +30,7 @@ def check_tracker(settings: config.Logger) -> None:
         mlflow_logger.check_server(mlflow_logger.tracking_uri(settings))
 
 
-def check(settings: config.Logger) -> None:
+def check_logger(settings: config.Logger) -> None:
     """Raise UserError if the logger cannot work as configured; called before any other work."""
     if isinstance(settings, config.WandB):
         wandb_logger.is_offline(settings)
@@ -39,7 +39,7 @@ def check(settings: config.Logger) -> None:
 
 
 @contextmanager
-def run(settings: config.Logger, folder: Path, *, resolved: dict[str, Any], multirun: bool) -> Iterator[Run]:
+def open_logger(settings: config.Logger, folder: Path, *, resolved: dict[str, Any], multirun: bool) -> Iterator[Run]:
     """Open a logger and close it when training ends, also after an error.
 
     Args:

@@ -8,7 +8,7 @@ import numpy as np
 
 from emotion_lightning import config
 from emotion_lightning.cli import multirun as jobs
-from emotion_lightning.reports.run_facts import RunCard
+from emotion_lightning.reports.run_facts import RunFacts
 from emotion_lightning.runs.plain_text import printable
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Run:
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
         """Log a table, if the logger supports it."""
 
-    def media(self, pictures: dict[str, Path], page: str, card: RunCard) -> None:
+    def media(self, pictures: dict[str, Path], page: str, facts: RunFacts) -> None:
         """Log pictures, the report as HTML and charts of the run, if the logger supports them."""
 
     @property
@@ -44,20 +44,20 @@ class Run:
         """Log the model folder, if the settings ask for it."""
 
 
-def confusion(card: RunCard) -> tuple[list[str], list[list[Any]]]:
+def confusion(facts: RunFacts) -> tuple[list[str], list[list[Any]]]:
     """Return columns and rows of a table with the confusion counts of each label."""
-    truth, decided = card.truth, card.decisions
+    truth, decided = facts.truth, facts.decisions
     cells = [truth & decided, ~truth & decided, truth & ~decided, ~truth & ~decided]
     counts = np.stack([cell.sum(axis=0) for cell in cells], axis=1)
     columns = ["emotion", "true_positive", "false_positive", "false_negative", "true_negative"]
-    return columns, [[label, *row] for label, row in zip(card.labels, counts.tolist(), strict=True)]
+    return columns, [[label, *row] for label, row in zip(facts.labels, counts.tolist(), strict=True)]
 
 
-def mistakes(card: RunCard) -> tuple[list[str], list[list[Any]]]:
+def mistakes(facts: RunFacts) -> tuple[list[str], list[list[Any]]]:
     """Return columns and rows of a table with the texts that have the largest loss."""
     rows: list[list[Any]] = [
         [wrong.identifier, wrong.text, ", ".join(wrong.gold), ", ".join(wrong.predicted), wrong.loss]
-        for wrong in card.mistakes()
+        for wrong in facts.mistakes()
     ]
     return ["row", "text", "gold", "predicted", "loss"], rows
 
@@ -71,7 +71,7 @@ def thinned(curve: np.ndarray, points: int = 100) -> list[float]:
 
 def group_and_name(settings: config.WandB | config.MLflow, folder: Path, *, multirun: bool) -> tuple[str | None, str]:
     """Return the group and name of a run in W&B or MLflow; a multirun job is named by the settings it varies."""
-    found = jobs.name(folder)
+    found = jobs.wandb_names(folder)
     group = found[0] if found else folder.parent.name if multirun else None
     name = found[1] if found else f"{folder.parent.name}/{folder.name}"
     # Names of folders may contain characters that cannot be printed.

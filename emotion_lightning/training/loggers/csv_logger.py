@@ -30,4 +30,4 @@ def csv_logger(folder: Path) -> Any:
 def last_step(folder: Path) -> int | None:
     """Return the step of last.ckpt, from which a resumed run trains and logs again; None for a new run."""
     last = folder / run_folder.CHECKPOINTS / "last.ckpt"
-    return int(checkpoint_io.load(last)["global_step"]) if last.is_file() else None
+    return int(checkpoint_io.load_checkpoint(last)["global_step"]) if last.is_file() else None

@@ -12,7 +12,7 @@ from typing import Any
 from emotion_lightning import config
 from emotion_lightning.config import redaction
 from emotion_lightning.errors import UserError
-from emotion_lightning.reports.run_facts import RunCard
+from emotion_lightning.reports.run_facts import RunFacts
 from emotion_lightning.training.loggers import base
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ def check_server(uri: str) -> None:
         socket.create_connection((place.hostname or "", port), timeout=10).close()
     except (OSError, ValueError) as error:
         raise UserError(
-            f"logger.tracking_uri={redaction.text(uri)} does not answer ({error}); start it with `mlflow "
+            f"logger.tracking_uri={redaction.hide_secrets(uri)} does not answer ({error}); start it with `mlflow "
             "server`, or keep runs in a file with logger.tracking_uri=sqlite:///mlflow.db."
         ) from error
 
@@ -67,11 +67,11 @@ class _MLflowRun(base.Run):
         columned = {column: [row[i] for row in rows] for i, column in enumerate(columns)}
         self._client.log_dict(self._id, columned, f"{name}.json")
 
-    def media(self, pictures: dict[str, Path], page: str, card: RunCard) -> None:
+    def media(self, pictures: dict[str, Path], page: str, facts: RunFacts) -> None:
         for file in pictures.values():
             self._client.log_artifact(self._id, str(file), "pictures")
         self._client.log_text(self._id, page, "report.html")
-        self.table("confusion", *base.confusion(card))
+        self.table("confusion", *base.confusion(facts))
 
     def model(self, folder: Path) -> None:
         if self._log_model:
@@ -104,17 +104,17 @@ def mlflow_run(
     uri = tracking_uri(settings)
     group, name = base.group_and_name(settings, folder, multirun=multirun)
     named = MLFlowLogger(
-        experiment_name=redaction.text(settings.experiment),
-        run_name=redaction.text(name),
+        experiment_name=redaction.hide_secrets(settings.experiment),
+        run_name=redaction.hide_secrets(name),
         tracking_uri=uri,
-        tags={"group": redaction.text(group)} if group else None,
+        tags={"group": redaction.hide_secrets(group)} if group else None,
         run_id=run_id,
     )
     try:
         client = named.experiment
     except mlflow.exceptions.MlflowException as error:
-        where = redaction.text(uri)
-        raise UserError(f"logger.tracking_uri={where} cannot be used: {redaction.text(str(error))}") from error
+        where = redaction.hide_secrets(uri)
+        raise UserError(f"logger.tracking_uri={where} cannot be used: {redaction.hide_secrets(str(error))}") from error
     if run_id is None:
         # Only for a new run: MLflow does not allow parameters to be changed later.
         named.log_hyperparams(resolved)
@@ -122,7 +122,7 @@ def mlflow_run(
         client.update_run(run_id, status="RUNNING")
     id_file.parent.mkdir(parents=True, exist_ok=True)
     id_file.write_text(str(named.run_id))
-    log.info("MLflow keeps this run in %s, experiment %s.", redaction.text(uri), settings.experiment)
+    log.info("MLflow keeps this run in %s, experiment %s.", redaction.hide_secrets(uri), settings.experiment)
     status = "FAILED"
     try:
         yield _MLflowRun(named, log_model=settings.log_model)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning.reports.run_facts import RunCard
+from emotion_lightning.reports.run_facts import RunFacts
 from emotion_lightning.runs.plain_text import markdown_cell
 from emotion_lightning.training.loggers import base
 
@@ -25,15 +25,15 @@ class _TensorBoardRun(base.Run):
         lines += ["| " + " | ".join(cells) + " |" for cells in shown]
         self.lightning_logger.experiment.add_text(name, "\n".join(lines))
 
-    def media(self, pictures: dict[str, Path], page: str, card: RunCard) -> None:
+    def media(self, pictures: dict[str, Path], page: str, facts: RunFacts) -> None:
         from matplotlib.image import imread
 
         writer = self.lightning_logger.experiment
         for name, file in pictures.items():
             writer.add_image(f"pictures/{name}", imread(file), dataformats="HWC")
-        for i, label in enumerate(card.labels):
-            writer.add_pr_curve(f"precision_recall/{label}", card.truth[:, i], card.probabilities[:, i])
-        self.table("confusion", *base.confusion(card))
+        for i, label in enumerate(facts.labels):
+            writer.add_pr_curve(f"precision_recall/{label}", facts.truth[:, i], facts.probabilities[:, i])
+        self.table("confusion", *base.confusion(facts))
 
 
 def tensorboard_run(folder: Path, *, resolved: dict[str, Any], step: int | None) -> Iterator[base.Run]:

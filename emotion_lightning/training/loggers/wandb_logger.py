@@ -12,7 +12,7 @@ from typing import Any
 from emotion_lightning import config
 from emotion_lightning.config import redaction
 from emotion_lightning.errors import Stopped, UserError
-from emotion_lightning.reports.run_facts import RunCard
+from emotion_lightning.reports.run_facts import RunFacts
 from emotion_lightning.runs import slurm
 from emotion_lightning.training.loggers import base
 from emotion_lightning.training.loggers.base import Run
@@ -33,24 +33,24 @@ class _WandbRun(Run):
 
         self.lightning_logger.experiment.log({name: wandb.Table(columns=columns, data=rows)})
 
-    def media(self, pictures: dict[str, Path], page: str, card: RunCard) -> None:
+    def media(self, pictures: dict[str, Path], page: str, facts: RunFacts) -> None:
         import wandb
 
         images = {f"pictures/{name}": wandb.Image(str(file)) for name, file in pictures.items()}
         # inject=False: do not load W&B's style sheet from the network.
         html = wandb.Html(page, inject=False, data_is_not_path=True)
-        curves = {card.labels[i]: curve for i in card.by_support() if (curve := card.curve(i)) is not None}
+        curves = {facts.labels[i]: curve for i in facts.by_support() if (curve := facts.curve(i)) is not None}
         drawn = wandb.plot.line_series(
             xs=[base.thinned(curve.recall) for curve in curves.values()],
             ys=[base.thinned(curve.precision) for curve in curves.values()],
             keys=list(curves),
-            title=f"Precision and recall ({card.split})",
+            title=f"Precision and recall ({facts.split})",
             xname="recall",
         )
         self.lightning_logger.experiment.log({"report": html, "precision_recall": drawn, **images})
-        self.table("confusion", *base.confusion(card))
+        self.table("confusion", *base.confusion(facts))
         if self.sends_texts:
-            self.table("mistakes", *base.mistakes(card))
+            self.table("mistakes", *base.mistakes(facts))
 
     @property
     def sends_texts(self) -> bool:
@@ -84,9 +84,9 @@ def wandb_run(settings: config.WandB, folder: Path, *, resolved: dict[str, Any],
         experiment = wandb.init(
             project=settings.project,
             entity=settings.entity,
-            group=group and redaction.text(group),
+            group=group and redaction.hide_secrets(group),
             job_type=said["job_type"],
-            name=redaction.text(name),
+            name=redaction.hide_secrets(name),
             tags=said["tags"] or None,
             notes=said["notes"],
             dir=folder,

@@ -43,10 +43,10 @@ TEXTS = [*LINES, "two\nlines", "a Windows\r\nline", 'all at once: "a",\n;\t|\n\n
 
 def check(path: Path) -> list[str]:
     """Texts of a file that is read as predict reads it: checked whole, then row by row."""
-    wanted = config.Columns(
+    wanted = config.InputColumns(
         text=None, id_column=None, encoding=None, empty_texts=config.EmptyTexts.keep, batch_size=32, batch_tokens=None
     )
-    return [text for _, text in tables.texts(files.source(path), wanted)]
+    return [text for _, text in tables.read_texts(files.source(path), wanted)]
 
 
 def names_of(path: Path) -> list[str]:

@@ -15,17 +15,17 @@ from emotion_lightning.data import labels
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation.calibration import Scaling, from_plain
 from emotion_lightning.evaluation.thresholds import PROTOCOLS
-from emotion_lightning.evaluation.thresholds import protocol as protocol_of
+from emotion_lightning.evaluation.thresholds import chosen_protocol as protocol_of
 from emotion_lightning.models import ngrams, safe_loading
 from emotion_lightning.runs import bounded_files, environment, manifest, run_folder
 
-CARD = "emotion_lightning.json"
+METADATA = "emotion_lightning.json"
 LABELS = 100_000
 """Maximum number of labels in the metadata: to check a million labels would take too long."""
 
 
 @dataclass
-class Card:
+class Metadata:
     """Metadata of a model folder, in addition to what PEFT and transformers store.
 
     Attributes:
@@ -73,7 +73,7 @@ class Card:
         loss: dict[str, Any],
         data_hashes: dict[str, str],
         ngrams: dict[str, list[int]] | None = None,
-    ) -> "Card":
+    ) -> "Metadata":
         """The metadata of what was trained with these settings.
 
         Args:
@@ -91,7 +91,9 @@ class Card:
         return cls(
             labels=labels,
             protocol=protocol_of(settings.thresholds),
-            thresholds={name: dict(zip(labels, cut.tolist(), strict=True)) for name, cut in thresholds.items()},
+            thresholds={
+                name: dict(zip(labels, threshold.tolist(), strict=True)) for name, threshold in thresholds.items()
+            },
             base=base,
             max_tokens=settings.data.max_tokens,
             data={"option": schema.schema_of(settings.data), **data},
@@ -128,7 +130,7 @@ class Card:
             and str(self.base["architecture"]).startswith("gemma")
         )
 
-    def cuts(self, protocol: str | None = None) -> Tensor:
+    def threshold_tensor(self, protocol: str | None = None) -> Tensor:
         """Thresholds of a protocol (default: the model's own), [label], float64."""
         chosen = self.thresholds[protocol or self.protocol]
         return torch.tensor([chosen[name] for name in self.labels], dtype=torch.float64)
@@ -151,54 +153,54 @@ class Card:
         return [config.CleaningStep(step) for step in self.clean]
 
 
-def read_card(folder: Path) -> Card:
+def read_metadata(folder: Path) -> Metadata:
     """Read and check the metadata of a model folder.
 
     Raises:
         UserError: the metadata is missing or damaged, or the folder is not safe to open.
     """
-    file = folder / CARD
+    file = folder / METADATA
     bounded_files.check_folder(folder)
     content = bounded_files.read_json_object(file)
     if isinstance(named := content.get("labels"), list) and len(named) > LABELS:
         raise UserError(f"{file} is damaged: it names {len(named):,} labels, where {LABELS:,} are the most.")
-    safe_loading.check(folder)
-    manifest.check(folder, "*.json")
+    safe_loading.check_model_folder(folder)
+    manifest.check_hashes(folder, "*.json")
     try:
-        card = _spelled(Card(**content))
-        labels.check(card.labels, str(file))
-        _check_numbers(card)
-        if card.is_baseline:
-            _check_ngrams(card)
+        metadata = _spelled(Metadata(**content))
+        labels.check_names(metadata.labels, str(file))
+        _check_numbers(metadata)
+        if metadata.is_baseline:
+            _check_ngrams(metadata)
         else:
-            config.Quantization(card.base["quantization"])
-            config.Dtype(card.base["dtype"])
-            config.Attention(card.base["attention"])
-            config.AttentionKernel(card.base["attn_implementation"])
-            card.pooling()
-        card.cleaning()
-        card.scaling()
-        card.threshold_settings()
+            config.Quantization(metadata.base["quantization"])
+            config.Dtype(metadata.base["dtype"])
+            config.Attention(metadata.base["attention"])
+            config.AttentionKernel(metadata.base["attn_implementation"])
+            metadata.pooling()
+        metadata.cleaning()
+        metadata.scaling()
+        metadata.threshold_settings()
         required = {
-            "max_tokens": type(card.max_tokens) is int and 0 < card.max_tokens <= 1_000_000,
-            "data": f"data/{card.data['option']}" in config.SCHEMAS,
-            "loss": f"loss/{card.loss['option']}" in config.SCHEMAS,
-            "format": not card.format or config.ExportFormat(card.format),
-            "base": card.is_baseline
-            or all(type(card.base[name]) is bool for name in ("local", "adapter", "pretrained", "stock"))
-            and all(_is_texts(card.base[name]) for name in ("head", "kept"))
-            and isinstance(card.base["revision"], str | None),
+            "max_tokens": type(metadata.max_tokens) is int and 0 < metadata.max_tokens <= 1_000_000,
+            "data": f"data/{metadata.data['option']}" in config.SCHEMAS,
+            "loss": f"loss/{metadata.loss['option']}" in config.SCHEMAS,
+            "format": not metadata.format or config.ExportFormat(metadata.format),
+            "base": metadata.is_baseline
+            or all(type(metadata.base[name]) is bool for name in ("local", "adapter", "pretrained", "stock"))
+            and all(_is_texts(metadata.base[name]) for name in ("head", "kept"))
+            and isinstance(metadata.base["revision"], str | None),
         }
         wrong = [name for name, right in required.items() if not right]
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise UserError(f"{file} is damaged or of another version ({error}).") from error
     if wrong:
         raise UserError(f"{file} is damaged: {', '.join(wrong)}.")
-    _check_paths(card, file)
-    return card
+    _check_paths(metadata, file)
+    return metadata
 
 
-def _spelled(card: Card) -> Card:
+def _spelled(metadata: Metadata) -> Metadata:
     """Normalise the label names of the metadata, which older versions stored as they are in the data.
 
     Names that become equal are found by the checks that follow.
@@ -208,10 +210,10 @@ def _spelled(card: Card) -> Card:
         return {labels.normalised(label): value for label, value in values.items()}
 
     return dataclasses.replace(
-        card,
-        labels=[labels.normalised(label) for label in card.labels],
-        thresholds={protocol: by_label(cuts) for protocol, cuts in card.thresholds.items()},
-        calibration=by_label(card.calibration),
+        metadata,
+        labels=[labels.normalised(label) for label in metadata.labels],
+        thresholds={protocol: by_label(cuts) for protocol, cuts in metadata.thresholds.items()},
+        calibration=by_label(metadata.calibration),
     )
 
 
@@ -219,52 +221,52 @@ def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(part, str) for part in value)
 
 
-def _check_numbers(card: Card) -> None:
+def _check_numbers(metadata: Metadata) -> None:
     """Raise ValueError if thresholds or calibration do not match the labels or are out of range."""
-    if unknown := sorted(card.thresholds.keys() - set(PROTOCOLS)):
+    if unknown := sorted(metadata.thresholds.keys() - set(PROTOCOLS)):
         raise ValueError(f"{unknown[0]} is no protocol of thresholds")
-    if card.protocol not in card.thresholds:
-        raise ValueError(f"it has no thresholds of its protocol {card.protocol}")
-    by_label: dict[str, dict[str, Any]] = dict(card.thresholds)
-    if card.calibration:
-        by_label["calibration"] = card.calibration
+    if metadata.protocol not in metadata.thresholds:
+        raise ValueError(f"it has no thresholds of its protocol {metadata.protocol}")
+    by_label: dict[str, dict[str, Any]] = dict(metadata.thresholds)
+    if metadata.calibration:
+        by_label["calibration"] = metadata.calibration
     for name, values in by_label.items():
-        if values.keys() != set(card.labels):
-            raise ValueError(f"{name} is of {len(values)} labels, not of these {len(card.labels)}")
-    for protocol, cuts in card.thresholds.items():
-        for label, cut in cuts.items():
-            if type(cut) not in (int, float) or not 0 <= cut <= 1:
-                raise ValueError(f"the {protocol} threshold of {label} is {cut!r}, not a number of 0 to 1")
-    for label, parts in card.calibration.items():
+        if values.keys() != set(metadata.labels):
+            raise ValueError(f"{name} is of {len(values)} labels, not of these {len(metadata.labels)}")
+    for protocol, cuts in metadata.thresholds.items():
+        for label, threshold in cuts.items():
+            if type(threshold) not in (int, float) or not 0 <= threshold <= 1:
+                raise ValueError(f"the {protocol} threshold of {label} is {threshold!r}, not a number of 0 to 1")
+    for label, parts in metadata.calibration.items():
         for part in parts.values():
             if type(part) not in (int, float) or not math.isfinite(part):
                 raise ValueError(f"the calibration of {label} holds {part!r}, not a number")
 
 
-def _check_ngrams(card: Card) -> None:
+def _check_ngrams(metadata: Metadata) -> None:
     """Raise ValueError if a baseline has a base or format too, or if its n-gram lengths are impossible."""
-    if card.base or card.format:
+    if metadata.base or metadata.format:
         raise ValueError("a baseline has neither base nor format")
-    for name, lengths in card.ngrams.items():
+    for name, lengths in metadata.ngrams.items():
         pair = isinstance(lengths, list) and len(lengths) == 2 and all(type(length) is int for length in lengths)
         if name not in ngrams.KINDS or not pair or not 1 <= lengths[0] <= lengths[1] <= ngrams.LONGEST:
             raise ValueError(f"its n-grams {name}={lengths} are of no baseline")
 
 
-def _check_paths(card: Card, file: Path) -> None:
+def _check_paths(metadata: Metadata, file: Path) -> None:
     """Raise UserError for paths that leave the folder.
 
     Absolute paths are allowed in a run, which stores those of the machine that trained it, but not in an export.
     """
-    path = card.base.get("path")
-    if not card.is_baseline and not card.base["local"] and not safe_loading.is_hub_id(path):
+    path = metadata.base.get("path")
+    if not metadata.is_baseline and not metadata.base["local"] and not safe_loading.is_hub_id(path):
         raise UserError(f"{file} is damaged: its base {path!r} is no id of the hub.")
-    named = [path] if card.base.get("local") else []
-    for value in [*named, *(card.data[name] for name in run_folder.PATHS if card.data.get(name))]:
+    named = [path] if metadata.base.get("local") else []
+    for value in [*named, *(metadata.data[name] for name in run_folder.PATHS if metadata.data.get(name))]:
         if not isinstance(value, str):
             raise UserError(f"{file} is damaged: {value!r} is no path.")
         given = Path(value)
-        if ".." in given.parts or (card.format and given.is_absolute()):
+        if ".." in given.parts or (metadata.format and given.is_absolute()):
             raise UserError(f"{file} names {value}, which lies outside its folder; it is not opened.")
 
 
@@ -280,12 +282,14 @@ def find_model_folder(run: str, *, name: str = "run") -> Path:
     """
     folder = Path(run).expanduser()
     for candidate in (folder / run_folder.MODEL, folder):
-        if (candidate / CARD).is_file():
+        if (candidate / METADATA).is_file():
             # Callers look for files beside the folder in its .parent, but the parent of "." is "." again.
             return candidate.resolve() if candidate.name in ("", "..") else candidate
     if not folder.is_dir():
         raise UserError(f"{name}={run} is not a folder.")
     unfinished = (folder / run_folder.SETTINGS).exists() and not (folder / run_folder.METRICS).exists()
     if unfinished:
-        raise UserError(f"{name}={run} has not finished training; go on with {run_folder.resume(folder)}.")
-    raise UserError(f"{name}={run} has no trained model: it holds neither {run_folder.MODEL}/{CARD} nor {CARD}.")
+        raise UserError(f"{name}={run} has not finished training; go on with {run_folder.resume_command(folder)}.")
+    raise UserError(
+        f"{name}={run} has no trained model: it holds neither {run_folder.MODEL}/{METADATA} nor {METADATA}."
+    )
