@@ -96,8 +96,8 @@ def hold_slot(*, gpus: int, cpus: int | None, tasks: int) -> Iterator[None]:
     if os.environ.get("SUBMITIT_EXECUTOR") != "local":
         yield
         return
-    # A process group of its own no longer receives the terminal's Ctrl-C. `stop_jobs` of the multirun sends SIGINT instead,
-    # and the job now accepts it.
+    # A process group of its own no longer receives the terminal's Ctrl-C. `stop_jobs` of the multirun sends SIGINT
+    # instead, and the job now accepts it.
     os.setpgid(0, 0)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGINT)
     devices = _devices() if gpus else []

@@ -194,7 +194,7 @@ def read_jobs(folder: Path) -> Multirun:
 
 
 def _check(multirun: Multirun) -> None:
-    """Raise UserError if jobs.json holds what `write_jobs` never writes; `read_jobs` catches the TypeErrors that this raises."""
+    """Raise UserError if jobs.json holds what `write_jobs` never writes; `read_jobs` catches its TypeErrors."""
     file = multirun.folder / JOBS
     texts = [*multirun.arguments, *multirun.hydra, multirun.command, multirun.metric]
     texts += [text for job in multirun.jobs for text in (job.folder, job.protocol, *job.differs, *job.differs.values())]

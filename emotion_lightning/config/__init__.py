@@ -1,7 +1,8 @@
 """Dataclasses that define all settings: name, type and meaning.
 
 The values are in conf/, not here. The first line of each option file in conf/ names its schema from this package, so
-that Hydra checks names and types when it composes the settings. `schema.load_settings` converts the result to these dataclasses.
+that Hydra checks names and types when it composes the settings. `schema.load_settings` converts the result to
+these dataclasses.
 A setting has the same name everywhere, such as `optimizer.lr`: on the command line, in YAML, in sweeps, in W&B and in
 the settings.yaml of a run.
 """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Bounds:
-    """The range of a number, as the annotation of a field; `schema.load_settings` raises UserError for a value outside it."""
+    """The range of a number, as the annotation of a field; `schema.load_settings` checks it."""
 
     above: float | None = None
     at_least: float | None = None

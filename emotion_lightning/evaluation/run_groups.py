@@ -26,8 +26,8 @@ _IMMATERIAL = re.compile(
     r"|trainer\.(checkpoint_.+|progress_bar)"
 )
 """Settings that may differ within a group: those that the group averages over, and those that change no result.
-data.splits is among them because runs that repeat a split name the file of an earlier run; `read_runs` checks that the rows
-are the same."""
+data.splits is among them because runs that repeat a split name the file of an earlier run; `read_runs` checks that the
+rows are the same."""
 
 
 @dataclass

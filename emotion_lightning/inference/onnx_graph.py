@@ -148,8 +148,8 @@ class Graph:
         outputs = [(value.name, value.shape[-1]) for value in self._session.get_outputs()]
         if inputs != {"input_ids", "attention_mask"} or outputs != [("logits", labels)]:
             raise UserError(
-                f"{file} does not belong to its metadata: it gives {outputs} of {sorted(inputs)}; expected are {labels} logits "
-                "of input_ids and attention_mask."
+                f"{file} does not belong to its metadata: it gives {outputs} of {sorted(inputs)}, not {labels} "
+                "logits of input_ids and attention_mask."
             )
 
     def logits(self, batch: Batch) -> Tensor:

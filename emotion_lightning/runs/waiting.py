@@ -1,7 +1,7 @@
 """Show a status line on the terminal while a command has not printed anything yet.
 
-A command loads libraries for seconds before its first message. The package calls `begin_status` before it imports anything
-else, so this module imports only modules that load fast.
+A command loads libraries for seconds before its first message. The package calls `begin_status` before it imports
+anything else, so this module imports only modules that load fast.
 
 The line is written to standard error. The next status replaces it, and it is erased before anything else is printed.
 It is not shown if standard error is not a terminal, and only the first of several processes shows it.
