@@ -3,7 +3,7 @@
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,16 @@ def settings() -> Callable[..., Any]:
             return schema.load_settings(compose(command, list(overrides)), command)
 
     return load
+
+
+@pytest.fixture(autouse=True)
+def _environment_is_put_back() -> Iterator[None]:
+    """Libraries set variables, and one that is set while they are imported makes `warm` start a fresh process."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
 
 
 def run_in_process(command: str, *arguments: str, pictures: bool = False) -> int:
