@@ -100,6 +100,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def pytest_collection_finish() -> None:
+    """Tests free networks by full collections, which need not look through the libraries that test modules import."""
+    from emotion_lightning.runs import environment
+
+    environment.skip_libraries_in_collections()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests marked `gpu` skip themselves where there is none."""
     if not any(item.get_closest_marker("gpu") for item in items):

@@ -4,6 +4,7 @@ A secret is detected by its position (the password of a URL, a query parameter s
 or by its value: the value of an environment variable with a name such as HF_TOKEN is redacted everywhere.
 """
 
+import functools
 import html
 import json
 import logging
@@ -52,9 +53,9 @@ def hide_secrets(said: str, *, is_value: bool = False) -> str:
         is_value: whether the text is the value of a setting. If such a value is a URL, the URL extends to the end of
             the text, including spaces.
 
-    >>> text("postgresql://me:hunter2@host/studies")
+    >>> hide_secrets("postgresql://me:hunter2@host/studies")
     'postgresql://me:<redacted>@host/studies'
-    >>> text("https://a-token@host/x.csv?sig=abc&page=2 is not there")
+    >>> hide_secrets("https://a-token@host/x.csv?sig=abc&page=2 is not there")
     'https://<redacted>@host/x.csv?sig=<redacted>&page=2 is not there'
     """
     kept = values_of_environment(said)
@@ -164,6 +165,7 @@ def _secrets() -> list[str]:
     return sorted(found, key=len, reverse=True)
 
 
+@functools.cache
 def is_secret_variable(name: str) -> bool:
     """Whether an environment variable holds a secret, judging by its name.
 

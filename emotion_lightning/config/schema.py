@@ -12,6 +12,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from emotion_lightning import config
+from emotion_lightning.config import composition
 from emotion_lightning.config.checks import (
     check_data,
     check_export,
@@ -39,7 +40,8 @@ def conf_folder() -> Path:
 
 
 def register() -> None:
-    """Register the schemas in Hydra's ConfigStore."""
+    """Register the schemas in Hydra's ConfigStore, and make Hydra compose the same options once."""
+    composition.remember_options(conf_folder())
     store = ConfigStore.instance()
     for name, node in config.SCHEMAS.items():
         group, _, option = f"schema/{name}".rpartition("/")

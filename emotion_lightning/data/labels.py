@@ -44,7 +44,7 @@ def given_labels(together: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     Args:
         together: number of rows that have both labels, [label, label].
 
-    >>> given(np.array([[4, 1], [1, 2]]))
+    >>> given_labels(np.array([[4, 1], [1, 2]]))
     array([[1.  , 0.25],
            [0.5 , 1.  ]])
     """

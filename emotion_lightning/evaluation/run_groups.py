@@ -217,7 +217,7 @@ def group_runs(runs: Sequence[FinishedRun]) -> dict[str, list[FinishedRun]]:
 def group_names(groups: Sequence[dict[str, Any]]) -> list[str]:
     """Name each group by the settings that differ between groups; a setting that follows from an option is left out.
 
-    >>> names([{"model": "tiny", "peft": "ia3", "peft.lr": 1.0}, {"model": "tiny", "peft": "head", "peft.lr": 0.1}])
+    >>> group_names([{"model": "tiny", "peft": "ia3", "peft.lr": 1.0}, {"model": "tiny", "peft": "head"}])
     ['peft=ia3', 'peft=head']
     """
     short = [_name(settings, groups, full=False) for settings in groups]

@@ -139,7 +139,7 @@ def show_export(found: dict[str, Any]) -> None:
 def _bytes(count: int) -> str:
     """Format a number of bytes in kB, MB or GB; adapters take kilobytes, base models gigabytes.
 
-    >>> [_size(count) for count in (0, 30_408, 23_700_000, 5_012_000_000)]
+    >>> [_bytes(count) for count in (0, 30_408, 23_700_000, 5_012_000_000)]
     ['0.0 kB', '30.4 kB', '23.7 MB', '5.0 GB']
     """
     unit, name = next(((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB")) if count >= unit), (1e3, "kB"))

@@ -71,7 +71,7 @@ def parse_list(run: str) -> list[str]:
 
     An item that contains a comma must be quoted.
 
-    >>> listed("[outputs/a, 'b, c',\"d's\"]")
+    >>> parse_list("[outputs/a, 'b, c',\"d's\"]")
     ['outputs/a', 'b, c', "d's"]
     """
     if Path(run).expanduser().exists() or not (run.startswith("[") and run.endswith("]")):
@@ -171,7 +171,7 @@ def without_paths(tree: Any) -> Any:
 
     Paths of this machine are useless elsewhere, and may reveal the user's name.
 
-    >>> without_places({"path": "/home/me/data/my.csv", "name": "user/data", "text": "a/b"})
+    >>> without_paths({"path": "/home/me/data/my.csv", "name": "user/data", "text": "a/b"})
     {'path': 'my.csv', 'name': 'user/data', 'text': 'a/b'}
     """
     if isinstance(tree, dict):
