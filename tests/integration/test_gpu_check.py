@@ -64,7 +64,7 @@ def test_a_part_that_fails_is_told_and_the_rest_is_skipped_when_time_is_up(
 
 
 @pytest.mark.parametrize(
-    ("argument", "told"),
+    ("argument", "raised"),
     [("--parts=env,trian", "--parts has trian; there are env, train"), ("--steps=5", "--steps must be at least 6")],
 )
 def test_a_wrong_argument_is_refused(argument: str, raised: str, capsys: pytest.CaptureFixture[str]) -> None:

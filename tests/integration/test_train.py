@@ -194,7 +194,7 @@ def test_predict_checks_the_last_row_before_it_loads_a_model(
 
 
 @pytest.mark.parametrize(
-    ("choice", "code", "told"), [("keep", 0, "without a text kept: 2"), ("refuse", 2, "row 2, column text: no text")]
+    ("choice", "code", "raised"), [("keep", 0, "without a text kept: 2"), ("refuse", 2, "row 2, column text: no text")]
 )
 def test_predict_keeps_or_refuses_rows_without_a_text(
     finished: Path, run: Any, tmp_path: Path, capfd: Any, choice: str, code: int, raised: str

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import SMALL
 
-from emotion_lightning.training.callbacks import Average
+from emotion_lightning.training.callbacks import WeightAverage
 
 
 class Module:
@@ -23,7 +23,7 @@ class Module:
 
 
 def test_the_average_is_that_of_a_plain_loop() -> None:
-    average, module = Average(0.9), Module()
+    average, module = WeightAverage(0.9), Module()
     trainer = SimpleNamespace(global_step=0, state=SimpleNamespace(fn="fit"))
     average.on_train_start(trainer, module)
     plain = torch.zeros(3, dtype=torch.float64)
@@ -39,7 +39,7 @@ def test_the_average_is_that_of_a_plain_loop() -> None:
 
 
 def test_validation_sees_the_average_and_training_goes_on_with_its_own() -> None:
-    average, module = Average(0.5), Module()
+    average, module = WeightAverage(0.5), Module()
     trainer = SimpleNamespace(global_step=0, state=SimpleNamespace(fn="fit"))
     average.on_train_start(trainer, module)
     with torch.no_grad():
