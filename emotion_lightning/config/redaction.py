@@ -153,14 +153,10 @@ class _Records:
 def _secrets() -> list[str]:
     """Values of secret environment variables in all their spellings, the longest first."""
     found: set[str] = set()
-    for name, value in os.environ.items():
-        value = value.strip()
+    for name in filter(is_secret_variable, os.environ):
+        value = os.environ[name].strip()
         # The path of an existing file, such as a key file, is not a secret.
-        if (
-            len(value) >= _SHORTEST
-            and is_secret_variable(name)
-            and not (os.path.isabs(value) and os.path.exists(value))
-        ):
+        if len(value) >= _SHORTEST and not (os.path.isabs(value) and os.path.exists(value)):
             found.update(_spelled(value))
     return sorted(found, key=len, reverse=True)
 

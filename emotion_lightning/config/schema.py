@@ -1,6 +1,7 @@
 """Convert a composed configuration to typed settings, and report unknown, ill-typed and out-of-range settings."""
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ def conf_folder() -> Path:
     return package / "conf"
 
 
+@functools.cache
 def register() -> None:
     """Register the schemas in Hydra's ConfigStore, and make Hydra compose the same options once."""
     composition.remember_options(conf_folder())

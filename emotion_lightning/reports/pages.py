@@ -1,6 +1,7 @@
 """Render Markdown and self-contained HTML pages from templates."""
 
 import base64
+import functools
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -103,6 +104,7 @@ def by_number(numbers: dict[str, str]) -> list[Section]:
     return [Section("Labels by number", note, columns=["number", "label"], rows=rows)] if rows else []
 
 
+@functools.cache
 def _environment(*, escape: bool) -> Any:
     import jinja2
 
