@@ -5,6 +5,7 @@ that these pages cannot become outdated. MkDocs calls `on_files`.
 """
 
 import dataclasses
+import re
 import typing
 from collections.abc import Iterable, Iterator
 from enum import Enum
@@ -86,7 +87,7 @@ def commands_page() -> str:
     with _settings_of_conf():
         for command, node in config.COMMANDS.items():
             summary, _, examples = command_help.USAGE[command].partition("\n")
-            parts += [f"## {command}\n", f"{summary}\n", f"```\n{_dedented(examples)}\n```\n"]
+            parts += [f"## {command}\n", f"{summary}\n", f"```sh\n{_examples(examples)}\n```\n"]
             if links := [f"[`{name}`](settings.md#{name})" for name in _nodes(node)]:
                 parts.append(f"Groups: {', '.join(links)}.\n")
             own = [field.name for field in dataclasses.fields(node) if field.name not in _nodes(node)]
@@ -231,6 +232,7 @@ def _hints(node: type) -> dict[str, Any]:
     return typing.get_type_hints(node, include_extras=True)
 
 
-def _dedented(text: str) -> str:
-    return "\n".join(line.strip() for line in text.strip().splitlines() if line.strip())
-
+def _examples(text: str) -> str:
+    """Example calls without their indent, with what follows a call as a comment."""
+    lines = (line.strip() for line in text.splitlines())
+    return "\n".join(re.sub(r" {2,}", "  # ", line) for line in lines if line)
