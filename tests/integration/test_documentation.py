@@ -4,6 +4,7 @@
 """
 
 import csv
+import doctest
 import importlib.util
 import os
 import re
@@ -187,6 +188,7 @@ def test_the_page_of_settings_has_every_group(hooks: Any) -> None:
 
 
 def test_an_entry_has_type_range_values_and_meaning(hooks: Any) -> None:
+    assert doctest.testmod(hooks).failed == 0
     hint = hooks._hints(config.AdamW)["lr"]
     same = hooks.Setting(hint, "Turns &amp; into &.", {"a": "`1`", "b": "`1`"})
     assert hooks._entry("optimizer.lr", same, anchor="optimizer.lr", of_all=True) == (
