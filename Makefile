@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-all test-slow test-sweeps check check-lowest check-newest bench bench-gpu format
+.PHONY: train test test-all test-slow test-sweeps check check-lowest check-newest docs bench bench-gpu format
 
 train: .venv/installed
 	$(BIN)/python -m emotion_lightning.train
@@ -39,6 +39,11 @@ check-newest:
 	$(PYTHON) -m venv --clear .venv-newest
 	.venv-newest/bin/python -m pip install --quiet --editable .
 	.venv-newest/bin/python tests/helpers/commands_work.py
+
+# The documentation site, in site/. A broken link, a page that is in no menu, or a wrong docstring is an error. The
+# variable silences the announcement that mkdocs-material is maintained until May 2027.
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

@@ -12,7 +12,7 @@ import yaml
 from emotion_lightning import config, terminal
 from emotion_lightning.config import schema
 
-_USAGE = {
+USAGE = {
     "train": """Fine-tune an emotion classifier, choose epoch and thresholds on validation, report on test.
 
   python -m emotion_lightning.train                                   the bundled model and texts
@@ -83,7 +83,7 @@ def show_help(command: str, cfg: Any, chosen: dict[str, str]) -> None:
         cfg: the composed configuration.
         chosen: the chosen option of each group.
     """
-    terminal.say(_USAGE[command])
+    terminal.say(USAGE[command])
     if chosen:
         terminal.say("\nOptions (* is chosen)")
         for group, option in chosen.items():
