@@ -2,25 +2,26 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-all test-slow test-sweeps check check-lowest check-newest docs bench bench-gpu format
+.PHONY: train test test-all test-exhaustive check check-lowest check-newest docs bench bench-gpu format
 
 train: .venv/installed
 	$(BIN)/python -m emotion_lightning.train
 
+# Two processes for each core would be slower: each test computes.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+
+# After each change: what needs no further program, server or kill.
 test: .venv/installed
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+	$(PYTEST) --ignore tests/integration
 
-# What CI runs.
-test-all: test test-sweeps
+# What CI runs: these, those of tests/integration, the slow ones, and the examples in docstrings.
+test-all: .venv/installed
+	$(PYTEST) -m 'not exhaustive' -rs --durations 20
+	$(BIN)/python -m pytest --doctest-modules emotion_lightning
 
-test-slow: .venv/installed
-	$(BIN)/python -m pytest -m slow
-
-# Those of them that start other programs or export large parts, which CI runs too.
-test-sweeps: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow -rs --durations 20 tests/integration tests/tuning tests/config \
-		tests/training/test_loggers.py tests/inference/test_exporter.py \
-		-k 'not (snippet and (8 or unquantised or full or encoder)) and not (card_on_the_hub and (merged or onnx))'
+# The combinations that test-all leaves out.
+test-exhaustive: .venv/installed
+	$(PYTEST) -m exhaustive
 
 check: .venv/installed
 	$(BIN)/ruff format --check .

@@ -149,7 +149,8 @@ def test_an_adapter_is_started_from(run: Any, finished: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------------- ONNX
 
 
-@pytest.mark.parametrize("form", ["onnx", pytest.param("onnx_int8", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["onnx", pytest.param("onnx_int8", marks=pytest.mark.exhaustive)])
 def test_a_graph_answers_as_the_network_in_batches_of_any_size(
     run: Any, finished: Path, encoder: Path, form: str
 ) -> None:
@@ -171,7 +172,8 @@ def test_a_graph_answers_as_the_network_in_batches_of_any_size(
         assert run("predict", f"run={output}", "text=We won!", "accelerator=cpu") == 0
 
 
-@pytest.mark.parametrize("form", ["onnx", pytest.param("onnx_int8", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["onnx", pytest.param("onnx_int8", marks=pytest.mark.exhaustive)])
 def test_a_graph_too_large_for_one_file_has_its_weights_beside_it(
     run: Any, finished: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:

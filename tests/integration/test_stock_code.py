@@ -137,7 +137,16 @@ EIGHT_BITS = 0.02
 """How far answers differ where the activations are rounded to 8 bits too, from those of other batches."""
 
 
-@pytest.fixture(scope="module", params=RUNS)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(
+            kind,
+            marks=pytest.mark.slow if kind in ("in 4 bits", "an encoder with an adapter") else pytest.mark.exhaustive,
+        )
+        for kind in RUNS
+    ],
+)
 def run_of_a_kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     folder = tmp_path_factory.mktemp("runs") / "run"
     rates = [] if "full" in request.param or "encoder" in request.param else RATES
@@ -145,7 +154,6 @@ def run_of_a_kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     return request.param, folder
 
 
-@pytest.mark.slow
 def test_every_snippet_of_a_run_and_of_its_exports_runs(run_of_a_kind: tuple[str, Path], tmp_path: Path) -> None:
     kind, run = run_of_a_kind
     close = EIGHT_BITS if kind == "in 8 bits" else tolerance()
@@ -169,8 +177,14 @@ def test_the_code_finds_the_base_after_the_run_has_moved(default: Path, tmp_path
     check(default, Path(moved) / "model", tmp_path, close=tolerance())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("form", ["adapter", "merged", "onnx"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param("adapter", marks=pytest.mark.slow),
+        pytest.param("merged", marks=pytest.mark.exhaustive),
+        pytest.param("onnx", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_the_code_of_a_card_on_the_hub_gives_the_run_s_answers(
     default: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:

@@ -47,12 +47,12 @@ KINDS: dict[str, list[str]] = {
 
 
 def kills() -> Iterator[Any]:
-    """Every moment with the kind that saves most often; with the others, by default, those where they do otherwise."""
-    tell_apart = {"within the second", "before the best is saved", "at the end"}
-    for kind in KINDS:
-        for moment in MOMENTS:
-            first = kind == "saving each step" or moment in tell_apart
-            yield pytest.param(kind, moment, id=f"{kind}-{moment}", marks=[] if first else pytest.mark.slow)
+    """Every moment with one kind of saving, and each kind with at least two moments; the rest is exhaustive."""
+    kinds = list(KINDS)
+    for i, kind in enumerate(kinds):
+        for j, moment in enumerate(MOMENTS):
+            marks = [] if j % len(kinds) == i else pytest.mark.exhaustive
+            yield pytest.param(kind, moment, id=f"{kind}-{moment}", marks=marks)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(
 )
 @pytest.mark.parametrize(
     "saving",
-    ["trainer.checkpoint_every=1", pytest.param("trainer.checkpoint_minutes=1e-6", marks=pytest.mark.slow)],
+    ["trainer.checkpoint_every=1", pytest.param("trainer.checkpoint_minutes=1e-6", marks=pytest.mark.exhaustive)],
 )
 def test_a_killed_run_with_accumulated_gradients_and_workers_ends_alike(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Any, kill: Kill, saving: str

@@ -125,10 +125,10 @@ def moved(network: nn.Module) -> None:
 
 
 def combinations() -> list[Any]:
-    """Each family with each method in one form of weights, so that every pair of values occurs; the rest is slow."""
+    """Each family with each method in one form of weights, so that every pair of values occurs; the rest is exhaustive."""
     forms = ("nf4", "int8", "none")
     return [
-        pytest.param(family, method, form, marks=[] if (i + j) % len(forms) == k else pytest.mark.slow)
+        pytest.param(family, method, form, marks=[] if (i + j) % len(forms) == k else pytest.mark.exhaustive)
         for i, family in enumerate(FAMILIES)
         for j, method in enumerate(METHODS)
         for k, form in enumerate(forms)
@@ -206,7 +206,7 @@ KERNELS = {
 
 def _marks(family: str, kernel: str) -> list[Any]:
     """flex_attention compiles for seconds: one family of models stands for the others."""
-    return [pytest.mark.slow] if kernel == "flex_attention" and family != "gemma" else []
+    return [pytest.mark.slow if family == "gemma" else pytest.mark.exhaustive] if kernel == "flex_attention" else []
 
 
 WAYS = [
