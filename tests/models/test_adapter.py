@@ -125,7 +125,7 @@ def moved(network: nn.Module) -> None:
 
 
 def combinations() -> list[Any]:
-    """Each family with each method in one form of weights, so that every pair of values occurs; the rest is exhaustive."""
+    """Each family with each method in one form of weights: every pair of values occurs. The rest is exhaustive."""
     forms = ("nf4", "int8", "none")
     return [
         pytest.param(family, method, form, marks=[] if (i + j) % len(forms) == k else pytest.mark.exhaustive)
