@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from emotion_lightning import config
 from emotion_lightning.cli import help, override_grammar
@@ -43,8 +44,12 @@ def test_every_option_composes(settings: Any, option: str) -> None:
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_composes(settings: Any, experiment: str) -> None:
-    settings(f"experiment={experiment}")
+def test_every_experiment_composes_and_its_values_win(settings: Any, experiment: str) -> None:
+    asked = OmegaConf.load(CONF / "experiment" / f"{experiment}.yaml")
+    del asked["defaults"]
+    found = OmegaConf.create(schema.plain(settings(f"experiment={experiment}")))
+    assert asked
+    assert OmegaConf.merge(found, asked) == found
 
 
 def test_every_method_names_roles_that_every_model_has(settings: Any) -> None:
@@ -306,7 +311,8 @@ def test_commands_work_from_any_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sweep", sorted(file.stem for file in (CONF / "sweep").glob("*.yaml")))
 def test_every_sweep_preset_composes(sweep: str) -> None:
     schema.register()
-    check_jobs("train", ["-m", f"sweep={sweep}"], typed=set())
+    plan = check_jobs("train", ["-m", f"sweep={sweep}"], typed=set())
+    assert plan is not None and len(plan.jobs) == len({str(job.settings) for job in plan.jobs}) > 1
 
 
 @pytest.mark.parametrize("file", sorted((CONF / "wandb_sweep").glob("*.yaml")), ids=lambda file: file.stem)

@@ -124,9 +124,10 @@ def test_a_name_of_joiners_alone_is_empty() -> None:
 
 
 def test_many_labels_are_checked_at_once() -> None:
-    labels.check_names(
-        [f"label {i}" for i in range(30_000)], "file"
-    )  # took minutes while each was looked for in a list
+    names = [f"label {i}" for i in range(30_000)]  # took minutes while each was looked for in a list
+    labels.check_names(names, "file")
+    with pytest.raises(UserError, match="label 7"):
+        labels.check_names([*names, "label 7"], "file")
 
 
 def test_a_card_of_a_million_labels_is_refused_in_seconds(run: Any, finished: Path, tmp_path: Path, capfd: Any) -> None:

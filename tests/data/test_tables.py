@@ -262,7 +262,11 @@ def test_ten_problems_stand_in_one_message_with_a_count_of_the_rest(bad: int, re
 
 
 def test_without_problems_nothing_is_raised() -> None:
-    Problems().raise_any()
+    problems = Problems()
+    problems.raise_any()
+    problems.add(Path("a.csv"), "wrong")
+    with pytest.raises(UserError, match="a.csv: wrong"):
+        problems.raise_any()
 
 
 def test_rows_are_taken_in_the_order_asked_for() -> None:

@@ -456,6 +456,7 @@ def test_code_that_a_base_came_with_is_not_carried_on(tmp_path: Path, finished: 
     tokenizer.init_kwargs["auto_map"] = {"AutoTokenizer": "evil.T"}
     model_folder.save_model(tmp_path, network, tokenizer=tokenizer, metadata=metadata, method="full", scores="")
     safe_loading.check_model_folder(tmp_path)
+    assert not any("auto_map" in file.read_text() for file in tmp_path.glob("*.json"))
 
 
 @pytest.mark.parametrize("path", ["../x", "a/../b", "/etc", "a/b/c", "", ".hidden/x", 3, "~/x"])

@@ -58,6 +58,8 @@ def test_a_damaged_list_is_named(tmp_path: Path, line: str) -> None:
 def test_the_check_can_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / manifest.NAME).write_text(f"{'0' * 64}  file\n")
     (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file"):
+        manifest.check_hashes(tmp_path, "*")
     monkeypatch.setenv(manifest.SKIP, "1")
     manifest.check_hashes(tmp_path, "*")
 
