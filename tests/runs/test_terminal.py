@@ -26,13 +26,16 @@ EVIL = "joy\x1b[2J\x07\r\x9b1m\u202e"
 
 
 @pytest.fixture
-def closed_pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.TextIOWrapper]:
-    """Standard output as after `… | head -1`."""
+def closed_pipe() -> Iterator[io.TextIOWrapper]:
+    """Standard output as after `… | head -1`, once a test has set it: pytest sets its own after this fixture."""
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w") as stream:
-        monkeypatch.setattr(sys, "stdout", stream)
         yield stream
+
+
+def goes_nowhere(stream: io.TextIOWrapper) -> bool:
+    return os.path.samestat(os.fstat(stream.fileno()), os.stat(os.devnull))
 
 
 def raw(text: str) -> list[str]:
@@ -104,16 +107,21 @@ def test_a_terminal_that_lacks_a_character_shows_its_number(monkeypatch: pytest.
     assert b"caf\\xe9" in stream.buffer.getvalue()  # type: ignore[attr-defined]
 
 
-def test_work_goes_on_where_its_reader_has_left(closed_pipe: io.TextIOWrapper) -> None:
+def test_work_goes_on_where_its_reader_has_left(closed_pipe: io.TextIOWrapper, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", closed_pipe)
     terminal.say("a" * 100_000)
     terminal.say("b")
     console.show_study(Section("trials", columns=["a"], rows=[["b"]]))
-    assert os.path.samestat(os.fstat(closed_pipe.fileno()), os.stat(os.devnull))  # libraries may go on printing, too
+    assert goes_nowhere(closed_pipe)  # libraries may go on printing, too
 
 
-def test_rich_tables_go_on_where_their_reader_has_left(closed_pipe: io.TextIOWrapper) -> None:
+def test_rich_tables_go_on_where_their_reader_has_left(
+    closed_pipe: io.TextIOWrapper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", closed_pipe)
     console.show_study(Section("trials", columns=["a"], rows=[["b"]]))
     terminal.console(80).print("still here")
+    assert goes_nowhere(closed_pipe)
 
 
 # -------------------------------------------------------------------------------------------------- the command line
