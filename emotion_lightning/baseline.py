@@ -92,7 +92,7 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
         labels=corpus.labels,
         thresholds=scores.thresholds,
         scaling=scores.scaling,
-        base={},
+        base=None,
         loss={"option": "bce", "label_counts": train.sum(axis=0).tolist(), "rows": len(train)},
         data_hashes=corpus.hashes,
         ngrams=model.lengths,

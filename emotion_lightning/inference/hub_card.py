@@ -104,7 +104,7 @@ def card_files(facts: ModelCardFacts) -> dict[str, Path | bytes]:
     """Return README.md and, for Gemma, the NOTICE that its licence requires, by file name."""
     found: dict[str, Path | bytes] = {"README.md": card_text(facts).encode()}
     if facts.metadata.is_gemma:
-        base = facts.base or facts.metadata.base["path"]
+        base = facts.base or facts.metadata.base.path
         found["NOTICE"] = (
             f"{_GEMMA_NOTICE}\n\nThis is a Model Derivative of {base}, modified by fine-tuning.\n".encode()
         )
@@ -121,7 +121,7 @@ def card_text(facts: ModelCardFacts) -> str:
             "facts": facts,
             "metadata": metadata,
             "data": data,
-            "base": facts.base or metadata.base["path"],
+            "base": facts.base or metadata.base.path,
             "gemma": _GEMMA_NOTICE if metadata.is_gemma else None,
             "method": _method(facts),
             "protocol": _PROTOCOLS[metadata.protocol],
@@ -200,7 +200,7 @@ def _method(facts: ModelCardFacts) -> str:
     """Return the name of the method that trained the model."""
     if facts.settings is not None and "peft" in facts.settings["options"]:
         return str(facts.settings["options"]["peft"])
-    return "an adapter" if facts.metadata.base["adapter"] else "fine-tuning"
+    return "an adapter" if facts.metadata.base.adapter else "fine-tuning"
 
 
 def _settings(facts: ModelCardFacts) -> str | None:

@@ -68,9 +68,9 @@ def fetch_run(run: str, *, setting: str = "run") -> str:
 
 def _check_base(folder: Path) -> None:
     """Raise UserError if the base of an adapter is not available: otherwise that shows only much later."""
-    base = read_metadata(folder).base
-    if base["adapter"] and not base["local"]:
-        check_hub(base["path"], base["revision"])
+    base = read_metadata(folder).base_or_none
+    if base is not None and base.adapter and not base.local:
+        check_hub(base.path, base.revision)
 
 
 def pinned_run(run: str, *, setting: str) -> str:

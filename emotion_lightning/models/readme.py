@@ -11,19 +11,19 @@ from emotion_lightning.runs.plain_text import markdown_line
 
 def readme_text(metadata: Metadata, method: str, scores: str) -> str:
     """Content of a model folder's README.md, which the hub shows as the model card."""
-    base = metadata.base["path"]
-    name = Path(base).name if metadata.base["local"] else base
-    if not metadata.base["pretrained"]:
-        name = f"a {metadata.base['architecture']} with random weights"
+    base = metadata.base.path
+    name = Path(base).name if metadata.base.local else base
+    if not metadata.base.pretrained:
+        name = f"a {metadata.base.architecture} with random weights"
     if metadata.is_tiny:
         name = "the small network of emotion_lightning"
-    library = "onnx" if metadata.is_graph else "peft" if metadata.base["adapter"] else "transformers"
+    library = "onnx" if metadata.is_graph else "peft" if metadata.base.adapter else "transformers"
     lines = [
         "---",
         f"library_name: {library}",
         "pipeline_tag: text-classification",
         "tags: [emotion, multi-label]",
-        *([] if metadata.base["local"] else [f"base_model: {base}"]),
+        *([] if metadata.base.local else [f"base_model: {base}"]),
         "---",
         "",
         f"# Emotions in text: {method} on {name}",
@@ -50,7 +50,7 @@ def readme_text(metadata: Metadata, method: str, scores: str) -> str:
 
 def _without_project(metadata: Metadata) -> list[str]:
     """Lines that say how to use the folder without this project, or why that is impossible."""
-    if not metadata.base["stock"] and not metadata.is_graph:
+    if not metadata.base.stock and not metadata.is_graph:
         return _OWN_POOLING
     lines = [
         f"Without this project, with {stock_code.needs(metadata.base, graph=metadata.is_graph)}:",
@@ -59,7 +59,7 @@ def _without_project(metadata: Metadata) -> list[str]:
         "",
         *([] if metadata.is_graph else [stock_code.IN_FLOAT32, ""]),
     ]
-    if not metadata.is_graph and not metadata.base["adapter"]:
+    if not metadata.is_graph and not metadata.base.adapter:
         lines += [
             f"Or, for raw probabilities by name{f' (calibration is in `{METADATA}`)' if metadata.calibration else ''}:",
             "",
@@ -74,7 +74,7 @@ def stock_block(metadata: Metadata, *, folder: str) -> list[str]:
     return stock_code.block(
         metadata.base,
         folder=folder,
-        place=_place(metadata) if metadata.base["adapter"] else None,
+        place=_place(metadata) if metadata.base.adapter else None,
         labels=len(metadata.labels),
         max_tokens=metadata.max_tokens,
         graph=metadata.is_graph,
@@ -87,14 +87,14 @@ def _place(metadata: Metadata) -> str:
 
     It starts from the model folder if the base lies in or beside it, so that both can be moved together.
     """
-    if not metadata.base["local"]:
-        revision = metadata.base["revision"]
-        return json.dumps(metadata.base["path"]) + (f", revision={json.dumps(revision)}" if revision else "")
+    if not metadata.base.local:
+        revision = metadata.base.revision
+        return json.dumps(metadata.base.path) + (f", revision={json.dumps(revision)}" if revision else "")
     if metadata.format:
         return f'f"{{folder}}/{run_folder.BASE}"'
-    if metadata.is_tiny or not metadata.base["pretrained"]:
+    if metadata.is_tiny or not metadata.base.pretrained:
         return f'f"{{folder}}/../{run_folder.BASE}"'
-    return json.dumps(metadata.base["path"], ensure_ascii=False)
+    return json.dumps(metadata.base.path, ensure_ascii=False)
 
 
 _GEMMA_NOTICE = [

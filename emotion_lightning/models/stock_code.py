@@ -1,8 +1,9 @@
 """Python code that uses a model folder without this project, for its README and its model card on the hub."""
 
 import json
-from collections.abc import Mapping
-from typing import Any
+
+from emotion_lightning import config
+from emotion_lightning.models.metadata import Base
 
 TEXT = "I never thought they would come."
 """Example text in the code of a README."""
@@ -14,16 +15,18 @@ IN_FLOAT32 = (
 )
 
 
-def needs(base: Mapping[str, Any], *, graph: bool) -> str:
+def needs(base: Base, *, graph: bool) -> str:
     """Names of the packages that the code needs."""
     names = ["onnxruntime"] if graph else ["torch"]
-    names += ["peft"] if base["adapter"] else []
-    names += ["accelerate", "bitsandbytes"] if base["adapter"] and base["quantization"] != "none" else []
+    names += ["peft"] if base.adapter else []
+    names += (
+        ["accelerate", "bitsandbytes"] if base.adapter and base.quantization is not config.Quantization.none else []
+    )
     return f"{', '.join(names)} and transformers"
 
 
 def block(
-    base: Mapping[str, Any],
+    base: Base,
     *,
     folder: str,
     place: str | None,
@@ -81,9 +84,9 @@ def pipeline(folder: str, *, max_tokens: int) -> list[str]:
     ]
 
 
-def _imports(base: Mapping[str, Any], *, folder: str, graph: bool) -> list[str]:
+def _imports(base: Base, *, folder: str, graph: bool) -> list[str]:
     classes = ["AutoTokenizer"] if graph else ["AutoModelForSequenceClassification", "AutoTokenizer"]
-    if base["adapter"] and base["quantization"] != "none":
+    if base.adapter and base.quantization is not config.Quantization.none:
         classes.append("BitsAndBytesConfig")
     return [
         "import json",
@@ -91,12 +94,12 @@ def _imports(base: Mapping[str, Any], *, folder: str, graph: bool) -> list[str]:
         "",
         *(["import numpy as np", "import onnxruntime"] if graph else ["import torch"]),
         *(["from huggingface_hub import snapshot_download"] if "snapshot_download" in folder else []),
-        *(["from peft import PeftModel"] if base["adapter"] else []),
+        *(["from peft import PeftModel"] if base.adapter else []),
         f"from transformers import {', '.join(classes)}",
     ]
 
 
-def _network(base: Mapping[str, Any], *, place: str | None, labels: int) -> list[str]:
+def _network(base: Base, *, place: str | None, labels: int) -> list[str]:
     if place is None:
         return [
             "# float32, in which the small parts of the network are the run's own numbers",
@@ -115,15 +118,15 @@ def _network(base: Mapping[str, Any], *, place: str | None, labels: int) -> list
     ]
 
 
-def _quantization(base: Mapping[str, Any]) -> str | None:
+def _quantization(base: Base) -> str | None:
     """Python expression of the base's quantization config; None without quantization."""
-    kept = json.dumps(base["kept"])
+    kept = json.dumps(base.kept)
     return {
         "nf4": 'BitsAndBytesConfig(\n        load_in_4bit=True, bnb_4bit_quant_type="nf4", '
         f"bnb_4bit_use_double_quant=True,\n        llm_int8_skip_modules={kept},\n    )",
         "int8": f"BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules={kept})",
         "none": None,
-    }[base["quantization"]]
+    }[base.quantization]
 
 
 _LOGITS = [

@@ -12,7 +12,7 @@ from emotion_lightning.config import schema
 from emotion_lightning.data.module import EmotionData
 from emotion_lightning.evaluation import calibration, scoring, thresholds
 from emotion_lightning.models import adapter, backbone, model_folder, pooling
-from emotion_lightning.models.metadata import Metadata
+from emotion_lightning.models.metadata import Base, Metadata
 from emotion_lightning.reports import console, run_page
 from emotion_lightning.runs import manifest, run_folder, waiting
 from emotion_lightning.training import checkpoint_io, read_back
@@ -137,23 +137,23 @@ def _metadata(
         labels=emotions.labels,
         thresholds=by_protocol,
         scaling=scaling,
-        base={
-            "path": str(Path(path).expanduser().resolve()) if local else path,
-            "local": local,
-            "adapter": not isinstance(settings.peft, config.Full),
-            "pretrained": settings.model.pretrained,
-            "tiny": own and settings.model.pretrained,
-            "architecture": network.config.model_type,
-            "revision": settings.model.revision,
-            "quantization": settings.model.quantization.value,
-            "dtype": settings.model.dtype.value,
-            "head": backbone.head_modules(settings.model),
-            "kept": backbone.kept_modules(settings.model),
-            "attention": settings.model.attention.value,
-            "attn_implementation": settings.model.attn_implementation.value,
-            "pooling": settings.model.pooling.value,
-            "stock": pooling.is_stock(network, settings.model.attention, settings.model.pooling),
-        },
+        base=Base(
+            path=str(Path(path).expanduser().resolve()) if local else path,
+            local=local,
+            adapter=not isinstance(settings.peft, config.Full),
+            pretrained=settings.model.pretrained,
+            tiny=own and settings.model.pretrained,
+            architecture=network.config.model_type,
+            revision=settings.model.revision,
+            quantization=settings.model.quantization,
+            dtype=settings.model.dtype,
+            head=backbone.head_modules(settings.model),
+            kept=backbone.kept_modules(settings.model),
+            attention=settings.model.attention,
+            attn_implementation=settings.model.attn_implementation,
+            pooling=settings.model.pooling,
+            stock=pooling.is_stock(network, settings.model.attention, settings.model.pooling),
+        ),
         loss={
             "option": schema.schema_of(settings.loss),
             **schema.plain(settings.loss),

@@ -447,7 +447,7 @@ def test_code_that_a_base_came_with_is_not_carried_on(tmp_path: Path, finished: 
     metadata = read_metadata(finished / "model")
     network = backbone.load_network(
         str(finished / "base"), revision=None, quantization=backbone.config.Quantization.none, dtype=torch.float32,
-        head=metadata.base["head"], kept=metadata.base["kept"], attention=backbone.config.Attention.causal,
+        head=metadata.base.head, kept=metadata.base.kept, attention=backbone.config.Attention.causal,
         attn_implementation=backbone.config.AttentionKernel.auto, labels=metadata.labels, pad_token_id=0,
         device=torch.device("cpu"),
     )  # fmt: skip
