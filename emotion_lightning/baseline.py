@@ -51,7 +51,6 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
     from emotion_lightning.reports import console
     from emotion_lightning.runs import environment, manifest
 
-    assert isinstance(settings.data, config.Batches)  # schema.load raises for data=same, the only other class
     waiting.show_status("Reading the data")
     corpus = sources.split_corpus(sources.read_corpus(settings.data), settings.data)
     train = corpus.labelled("train")

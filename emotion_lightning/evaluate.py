@@ -42,9 +42,9 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
     runs = ensemble.find_members(settings.run)
     metadata = ensemble.combined_metadata(runs)
     first = find_model_folder(runs[0])
-    own = isinstance(settings.data, config.SameData)
-    data = run_data.data_settings(metadata, first.parent) if own else settings.data
-    assert isinstance(data, config.Batches)
+    given = settings.data
+    data = given if isinstance(given, config.Batches) else run_data.data_settings(metadata, first.parent)
+    own = data is not given
     if data.clean and set(data.clean) != set(metadata.cleaning()):
         raise UserError(
             f"data.clean={[step.value for step in data.clean]} is not what the run was trained with, {metadata.clean}; "

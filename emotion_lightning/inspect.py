@@ -32,7 +32,6 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
 
     quiet.quiet_libraries()
     backbone.check_access(settings.model)
-    assert isinstance(settings.data, config.Batches)  # schema.load raises for data=same, the only other class
     waiting.show_status("Reading the data")
     # The data card reports leaks. With drop_leaks they are removed before, so the split logs them.
     corpus = sources.split_corpus(sources.read_corpus(settings.data), settings.data, tell=settings.data.drop_leaks)

@@ -64,7 +64,6 @@ def train(settings: config.Train, folder: Path) -> float | None:
         # Store the commit, so that a repetition of the run starts from the same weights.
         settings = dataclasses.replace(settings, init_from=pinned_run(settings.init_from, setting="init_from"))
     loggers.check_logger(settings.logger)
-    assert isinstance(settings.data, config.Batches)  # schema.load raises for data=same, the only other class
     waiting.show_status("Reading the data")
     corpus = sources.split_corpus(sources.read_corpus(settings.data), settings.data)
     seed_everything(settings.seed, workers=True, verbose=False)

@@ -17,7 +17,7 @@ from emotion_lightning.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def read_corpus(settings: config.Data) -> Corpus:
+def read_corpus(settings: config.Batches) -> Corpus:
     """Read the splits of a dataset; a single file is returned as the split `whole`, which `split_corpus` divides.
 
     Raises:
@@ -40,7 +40,6 @@ def read_corpus(settings: config.Data) -> Corpus:
             corpus = _hub(settings)
         case _:
             raise TypeError(f"no source for {type(settings).__name__}")
-    assert isinstance(settings, config.Batches)
     if settings.max_rows is not None:
         corpus.splits = {
             name: rows.take(range(min(settings.max_rows, len(rows)))) for name, rows in corpus.splits.items()

@@ -168,7 +168,6 @@ class Metadata:
             data_hashes: SHA-256 of each file that was read.
             ngrams: of a baseline.
         """
-        assert isinstance(settings.data, config.Batches)
         data = run_folder.absolute(redaction.settings(schema.plain(settings.data)))
         return cls(
             labels=labels,

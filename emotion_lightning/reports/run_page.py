@@ -194,7 +194,6 @@ def _command(arguments: list[str]) -> str:
 
 def _chosen(settings: config.Train, options: dict[str, str]) -> str:
     """Return one line with the options and the most important settings."""
-    assert isinstance(settings.data, config.Batches)
     rates = {
         name: getattr(settings.peft if getattr(settings.optimizer, name) is None else settings.optimizer, name)
         for name in ("lr", "head_lr")
