@@ -18,6 +18,7 @@ from emotion_lightning.cli.compose import chosen_options
 from emotion_lightning.config import schema
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs import run_folder, waiting
+from emotion_lightning.runs.metrics_file import RunMetrics
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -89,8 +90,9 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
     )
     scores["loss"] = float(run_loss(metadata, ours)(logits[:, ours], targets))
     waiting.show_status("Drawing the report")
+    content: RunMetrics = {split: scores, "run": str(settings.run)}  # type: ignore[misc]  # the name of the split
     scored = run_facts.RunFacts(
-        settings=None, metrics={split: scores}, history=[], labels=shared, split=split,
+        settings=None, metrics=content, history=[], labels=shared, split=split,
         rows=replace(rows, targets=rows.targets[:, theirs]), probabilities=probabilities[:, ours].double().numpy(),
         thresholds=decides[ours].numpy(), protocol=metadata.protocol, train_rows=0,
     )  # fmt: skip
@@ -100,7 +102,7 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC · {', '.join(runs)}",
         line=override_grammar.shell_line("evaluate", sys.argv[1:]),
     )  # fmt: skip
-    manifest.finish_run(folder, {split: scores, "run": str(settings.run)})
+    manifest.finish_run(folder, content)
     console.show_scores(split, scores, protocol=metadata.protocol)
     log.info("Results: %s", folder)
     app.say_report(folder)

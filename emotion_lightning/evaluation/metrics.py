@@ -5,7 +5,7 @@ The F1 of a label that is neither in gold nor predicted is 0 and counts in the m
 in SemEval-2018's own script.
 """
 
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torchmetrics.functional.classification import (
 from torchmetrics.utilities import dim_zero_cat
 
 from emotion_lightning.evaluation import calibration, thresholds
+from emotion_lightning.runs.metrics_file import ProtocolScores, SplitScores
 
 
 class Outcomes(Metric):
@@ -66,6 +67,13 @@ class Outcomes(Metric):
         return numbers, logits[first], targets
 
 
+class Rankings(TypedDict):
+    """Metrics that need no thresholds."""
+
+    map: float
+    lrap: float
+
+
 class Jaccard(Metric):
     """SemEval-2018 E-c's accuracy: mean over rows of |gold and predicted| / |gold or predicted|; both empty is 1.
 
@@ -99,7 +107,7 @@ def score(
     labels: list[str],
     *,
     calibrated: bool = False,
-) -> dict[str, Any]:
+) -> SplitScores:
     """All metrics of a split in metrics.json, except its loss.
 
     In addition to the protocols there is `oracle`, with thresholds fitted on the same rows. It shows what perfect
@@ -119,14 +127,14 @@ def score(
         "probabilities": "calibrated" if calibrated else "raw",
         **rankings(probabilities, truth),
         **calibration.calibration_metrics(probabilities, targets),
-        **{
+        **{  # type: ignore[typeddict-item]  # the names of the protocols
             protocol: decisions_report(thresholds.decide(probabilities, threshold), truth, threshold, labels)
             for protocol, threshold in by_protocol.items()
         },
     }
 
 
-def rankings(probabilities: Tensor, truth: Tensor) -> dict[str, float]:
+def rankings(probabilities: Tensor, truth: Tensor) -> Rankings:
     """Mean average precision over the labels that have positives, and label ranking average precision."""
     supported = truth.any(0)
     # Label by label, because torchmetrics' multilabel function fails with a single label.
@@ -150,8 +158,8 @@ def _ranking_precision(probabilities: Tensor, truth: Tensor) -> float:
     return float(torch.where(gold > 0, total / gold.clamp(min=1), 1.0).mean())
 
 
-def decisions_report(decisions: Tensor, truth: Tensor, threshold: Tensor, labels: list[str]) -> dict[str, Any]:
-    """Metrics of decisions, bool, [row, label]; the thresholds `cut`, [label], are only reported."""
+def decisions_report(decisions: Tensor, truth: Tensor, threshold: Tensor, labels: list[str]) -> ProtocolScores:
+    """Metrics of decisions, bool, [row, label]; the thresholds, [label], are only reported."""
     count = truth.shape[1]
     # torchmetrics counts; the ratios are computed here because torchmetrics uses float32 for them.
     found, wrong, _, missed, support = (

@@ -29,6 +29,7 @@ from emotion_lightning.models.metadata import Metadata
 from emotion_lightning.reports import console
 from emotion_lightning.runs import bounded_files, manifest, run_folder
 from emotion_lightning.runs.files import write_json
+from emotion_lightning.runs.metrics_file import Score, of_split, read_metrics
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ _HALF_TOLERANCE = 0.1
 """The same if one of them uses 16-bit weights. Smaller differences are reported; larger ones are not rounding."""
 _PROBES = 64
 """Number of texts for checks that would take too long on a whole split."""
-SCORES = ("f1_macro", "f1_micro", "jaccard")
+SCORES: tuple[Score, ...] = ("f1_macro", "f1_micro", "jaccard")
 
 
 @dataclasses.dataclass
@@ -417,10 +418,10 @@ def _save_metadata(job: _Job, tokenizer: Any = None) -> None:
     readme = source / "README.md"
     old = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
     if not stands_alone and (run / run_folder.METRICS).is_file():
-        manifest.check_run_hashes(run, run_folder.METRICS, run_folder.SETTINGS)
-        content = bounded_files.read_json(run / run_folder.METRICS)
+        manifest.check_run_hashes(run, run_folder.SETTINGS)
+        content = read_metrics(run)
         split = "test" if "test" in content else "validation"
-        scores = console.scores_markdown(split, content[split])
+        scores = console.scores_markdown(split, of_split(content, split))
         method = str(run_folder.read_settings(run)["options"].get("peft", "fine-tuned"))
     else:
         scores = "\n".join(line for line in old.splitlines() if line.startswith("|"))

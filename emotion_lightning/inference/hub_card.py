@@ -15,7 +15,8 @@ from emotion_lightning.models import stock_code
 from emotion_lightning.models.metadata import Metadata
 from emotion_lightning.models.readme import stock_block
 from emotion_lightning.reports import console, pages
-from emotion_lightning.runs import bounded_files, manifest, run_folder
+from emotion_lightning.runs import manifest, run_folder
+from emotion_lightning.runs.metrics_file import RunMetrics, Score, SplitScores, of_protocol, of_split, read_metrics
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class ModelCardFacts:
     form: Form
     base: str | None
     licence: str | None
-    scores: dict[str, Any] | None
+    scores: RunMetrics | None
     settings: dict[str, Any] | None
     checked: bool = False
 
@@ -65,9 +66,9 @@ class ModelCardFacts:
         return next((name for name in ("test", "validation") if name in (self.scores or {})), None)
 
     @property
-    def of_split(self) -> dict[str, Any] | None:
+    def of_split(self) -> SplitScores | None:
         """The scores of that split."""
-        return None if self.scores is None or self.split is None else self.scores[self.split]
+        return None if self.scores is None or self.split is None else of_split(self.scores, self.split)
 
 
 @dataclass
@@ -87,10 +88,10 @@ class _Data:
     licence: str
 
 
-def scores_and_settings(run: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+def scores_and_settings(run: Path) -> tuple[RunMetrics | None, dict[str, Any] | None]:
     """Return the scores and settings of a run folder; None for each that is missing."""
-    manifest.check_run_hashes(run, run_folder.METRICS, run_folder.SETTINGS)
-    scores = bounded_files.read_json(run / run_folder.METRICS) if (run / run_folder.METRICS).is_file() else None
+    manifest.check_run_hashes(run, run_folder.SETTINGS)
+    scores = read_metrics(run) if (run / run_folder.METRICS).is_file() else None
     try:
         settings = run_folder.read_settings(run)
     except UserError:
@@ -114,7 +115,7 @@ def card_files(facts: ModelCardFacts) -> dict[str, Path | bytes]:
 def card_text(facts: ModelCardFacts) -> str:
     """Return the model card in Markdown, with the hub's YAML metadata at the top."""
     metadata, data, scores, here = facts.metadata, _data(facts.metadata), facts.of_split, facts.repository
-    by_label = scores[metadata.protocol]["labels"] if scores else {}
+    by_label = of_protocol(scores, metadata.protocol)["labels"] if scores else {}
     body = pages.render_markdown(
         "model_card",
         {
@@ -129,7 +130,7 @@ def card_text(facts: ModelCardFacts) -> str:
             "by_label": by_label,
             "poor": [name for name, found in by_label.items() if found["f1"] < _POORLY_LEARNED],
             "table": console.scores_markdown(facts.split, scores) if facts.split and scores else None,
-            "cost": (facts.scores or {}).get("cost"),
+            "cost": facts.scores.get("cost") if facts.scores else None,
             "settings": _settings(facts),
             "code": "\n".join(stock_block(metadata, folder=f"snapshot_download({json.dumps(here)})")),
             "needs": stock_code.needs(metadata.base, graph=metadata.is_graph),
@@ -150,7 +151,7 @@ def _metadata(facts: ModelCardFacts, data: _Data) -> str:
         for protocol in sorted(_PROTOCOLS, key=lambda name: name != metadata.protocol):
             for kind, metric, title, args in _METRICS:
                 name = f"{title}, {_PROTOCOLS[protocol]}"
-                named.append((kind, name, scores[protocol][metric], args | {"thresholds": protocol}))
+                named.append((kind, name, of_protocol(scores, protocol)[metric], args | {"thresholds": protocol}))
         named.append(("mAP", "mean average precision, no thresholds", scores["map"], {"average": "macro"}))
     results = [
         EvalResult(
@@ -189,7 +190,7 @@ _PROTOCOLS = {
     "global": "one threshold, fitted on validation",
     "per_label": "a threshold for each label, fitted on validation",
 }
-_METRICS: list[tuple[str, str, str, dict[str, str]]] = [
+_METRICS: list[tuple[str, Score, str, dict[str, str]]] = [
     ("f1", "f1_macro", "macro F1", {"average": "macro"}),
     ("f1", "f1_micro", "micro F1", {"average": "micro"}),
     ("jaccard", "jaccard", "Jaccard (samples)", {"average": "samples"}),
