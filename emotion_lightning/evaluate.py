@@ -111,8 +111,7 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
 def _run_name(runs: list[str]) -> str:
     if len(runs) > 1:
         return f"the mean of {len(runs)} runs"
-    folder = Path(runs[0]).resolve()
-    folder = folder.parent if folder.name == run_folder.MODEL else folder
+    folder = run_folder.of_model(Path(runs[0]).resolve())
     return f"{folder.parent.name}/{folder.name}"
 
 

@@ -228,7 +228,7 @@ class Tune(Train):
     study: Study
 
 
-COMMANDS: dict[str, type] = {
+SCHEMAS: dict[str, type] = {
     "train": Train,
     "evaluate": Evaluate,
     "predict": Predict,
@@ -237,11 +237,6 @@ COMMANDS: dict[str, type] = {
     "baseline": Baseline,
     "compare": Compare,
     "tune": Tune,
-}
-"""The settings of each command."""
-
-SCHEMAS: dict[str, type] = {
-    **COMMANDS,
     "space/space": Space,
     "data/sample": Sample,
     "data/semeval2018": SemEval2018,
@@ -274,4 +269,7 @@ SCHEMAS: dict[str, type] = {
     "logger/csv": CSV,
     "logger/none": NoLogger,
 }
-"""The dataclass of each schema, by the name that the first line of an option file uses."""
+"""The dataclass of each command and option, by the name that the first line of its file in conf/ uses."""
+
+COMMANDS = tuple(name for name in SCHEMAS if "/" not in name)
+"""Names of the commands."""

@@ -72,12 +72,12 @@ def fields_of(settings: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def text_settings(command: str) -> set[str]:
     """Names of the settings whose value is a text or a path, which the command line does not parse."""
-    return {name for name, hint in fields_of(config.COMMANDS[command]) if hint is str or hint == (str | None)}
+    return {name for name, hint in fields_of(config.SCHEMAS[command]) if hint is str or hint == (str | None)}
 
 
 def groups(command: str) -> set[str]:
     """Names of the config groups of a command."""
-    hints = typing.get_type_hints(config.COMMANDS[command])
+    hints = typing.get_type_hints(config.SCHEMAS[command])
     return {
         name
         for name, hint in hints.items()
@@ -91,7 +91,7 @@ def groups(command: str) -> set[str]:
 
 def unknown_setting(command: str, name: str) -> UserError:
     """The error for a setting that does not exist, or that the chosen option does not have."""
-    known = {known for known, _ in fields_of(config.COMMANDS[command])}
+    known = {known for known, _ in fields_of(config.SCHEMAS[command])}
     if name in known:
         group, _, field = name.partition(".")
         owners = [
@@ -115,7 +115,7 @@ def load_settings(cfg: DictConfig, command: str = "train") -> Any:
         command: name of the command.
 
     Returns:
-        An instance of the command's dataclass in config.COMMANDS.
+        An instance of the command's dataclass in config.SCHEMAS.
 
     Raises:
         UserError: a setting is unknown, missing, out of range, or contradicts another one; the message names it.
@@ -157,7 +157,7 @@ def describe(hint: Any) -> str:
 
 def type_of(command: str, name: str) -> Any:
     """The declared type of a setting, or None if there is no such setting."""
-    return dict(fields_of(config.COMMANDS[command])).get(name)
+    return dict(fields_of(config.SCHEMAS[command])).get(name)
 
 
 def plain(settings: Any) -> Any:

@@ -205,7 +205,7 @@ def _check(folder: Path, split: str, protocol: str, *, reported: np.ndarray, fou
 
 def _material(tree: dict[str, Any]) -> dict[str, Any]:
     """Options and settings that affect results, by dotted name."""
-    settings = {**tree["options"], **dict(stored_settings.leaves({k: v for k, v in tree.items() if k != "options"}))}
+    settings = {**tree["options"], **dict(stored_settings.stored_values(tree))}
     return {name: value for name, value in settings.items() if not _IMMATERIAL.fullmatch(name)}
 
 
