@@ -20,7 +20,7 @@ from emotion_lightning.config import schema
 from emotion_lightning.data import sources
 from emotion_lightning.errors import UserError, first_line
 from emotion_lightning.evaluation import calibration, metrics, row_outcomes, thresholds
-from emotion_lightning.inference import onnx_graph, run_data
+from emotion_lightning.inference import hub_card, onnx_graph, run_data
 from emotion_lightning.inference.predictor import BATCH_SIZE, Predictor, open_folder
 from emotion_lightning.models import adapter, model_folder, safe_loading
 from emotion_lightning.models.device import compute_dtype, device_for
@@ -415,8 +415,8 @@ def _save_metadata(job: _Job, tokenizer: Any = None) -> None:
     tokenizer = tokenizer or model_folder.load_tokenizer(job.source)
     source, run = job.source, job.source.parent
     stands_alone = job.run_card.format or not (run / run_folder.SETTINGS).is_file()
-    readme = source / "README.md"
-    old = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
+    file = source / "README.md"
+    old = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
     if not stands_alone and (run / run_folder.METRICS).is_file():
         manifest.check_run_hashes(run, run_folder.SETTINGS)
         content = read_metrics(run)
@@ -427,4 +427,5 @@ def _save_metadata(job: _Job, tokenizer: Any = None) -> None:
         scores = "\n".join(line for line in old.splitlines() if line.startswith("|"))
         title = next((line for line in old.splitlines() if line.startswith("# Emotions in text: ")), "")
         method = title.removeprefix("# Emotions in text: ").partition(" ")[0] or "fine-tuned"
-    model_folder.save_metadata(job.folder, tokenizer=tokenizer, metadata=job.metadata, method=method, scores=scores)
+    readme = hub_card.folder_readme(job.metadata, method=method, scores=scores)
+    model_folder.save_metadata(job.folder, tokenizer=tokenizer, metadata=job.metadata, readme=readme)

@@ -1,4 +1,4 @@
-"""The model card (README.md) of an uploaded model, and the notices that its licence requires."""
+"""The README.md of a model folder, on this machine and on the hub, and the notices that its licence requires."""
 
 import json
 import logging
@@ -13,7 +13,6 @@ from emotion_lightning.config import redaction
 from emotion_lightning.errors import UserError
 from emotion_lightning.models import stock_code
 from emotion_lightning.models.metadata import Metadata
-from emotion_lightning.models.readme import stock_block
 from emotion_lightning.reports import console, pages
 from emotion_lightning.runs import manifest, run_folder
 from emotion_lightning.runs.metrics_file import RunMetrics, Score, SplitScores, of_protocol, of_split, read_metrics
@@ -34,6 +33,11 @@ class Form(StrEnum):
     adapter = "adapter"
     whole = "whole"
     graph = "graph"
+
+    @property
+    def library(self) -> str:
+        """The hub's name of the library that loads the folder."""
+        return {Form.adapter: "peft", Form.whole: "transformers", Form.graph: "onnx"}[self]
 
 
 @dataclass
@@ -101,6 +105,50 @@ def scores_and_settings(run: Path) -> tuple[RunMetrics | None, dict[str, Any] | 
     return scores, settings
 
 
+def folder_readme(metadata: Metadata, *, method: str, scores: str) -> str:
+    """Return the README.md of the model folder of a run or an export.
+
+    Args:
+        metadata: metadata of the model folder.
+        method: training method.
+        scores: Markdown table of the scores.
+    """
+    base = metadata.base
+    name = "the small network of emotion_lightning" if base.tiny else Path(base.path).name if base.local else base.path
+    form = Form.graph if metadata.is_graph else Form.adapter if base.adapter else Form.whole
+    front = [
+        f"library_name: {form.library}",
+        "pipeline_tag: text-classification",
+        "tags: [emotion, multi-label]",
+        *([] if base.local else [f"base_model: {base.path}"]),
+    ]
+    folder = '"."  # this folder: give its path elsewhere'
+    content = {"method": method, "base": name, "table": scores, **_code(metadata, form, "", folder, '"."')}
+    body = pages.render_markdown("model_card", content)
+    return "\n".join(["---", *front, "---", "", body])
+
+
+def _code(metadata: Metadata, form: Form, here: str, folder: str, model: str) -> dict[str, Any]:
+    """Return what both kinds of README need for their code.
+
+    Args:
+        metadata: metadata of the model folder.
+        form: what the folder contains.
+        here: user/name on the hub; empty for a folder on this machine.
+        folder: Python expression of the model folder.
+        model: Python expression of what a pipeline of transformers loads.
+    """
+    return {
+        "metadata": metadata,
+        "form": form,
+        "here": here,
+        "code": "\n".join(stock_code.block(metadata, folder=folder)),
+        "needs": stock_code.needs(metadata),
+        "in_float32": stock_code.IN_FLOAT32,
+        "pipeline": "\n".join(stock_code.pipeline(model, max_tokens=metadata.max_tokens)),
+    }
+
+
 def card_files(facts: ModelCardFacts) -> dict[str, Path | bytes]:
     """Return README.md and, for Gemma, the NOTICE that its licence requires, by file name."""
     found: dict[str, Path | bytes] = {"README.md": card_text(facts).encode()}
@@ -120,7 +168,6 @@ def card_text(facts: ModelCardFacts) -> str:
         "model_card",
         {
             "facts": facts,
-            "metadata": metadata,
             "data": data,
             "base": facts.base or metadata.base.path,
             "gemma": _GEMMA_NOTICE if metadata.is_gemma else None,
@@ -132,10 +179,7 @@ def card_text(facts: ModelCardFacts) -> str:
             "table": console.scores_markdown(facts.split, scores) if facts.split and scores else None,
             "cost": facts.scores.get("cost") if facts.scores else None,
             "settings": _settings(facts),
-            "code": "\n".join(stock_block(metadata, folder=f"snapshot_download({json.dumps(here)})")),
-            "needs": stock_code.needs(metadata.base, graph=metadata.is_graph),
-            "in_float32": stock_code.IN_FLOAT32,
-            "pipeline": "\n".join(stock_code.pipeline(json.dumps(here), max_tokens=metadata.max_tokens)),
+            **_code(metadata, facts.form, here, f"snapshot_download({json.dumps(here)})", json.dumps(here)),
         },
     )
     return f"---\n{_metadata(facts, data)}\n---\n\n{body}"
@@ -172,7 +216,7 @@ def _metadata(facts: ModelCardFacts, data: _Data) -> str:
         ModelCardData(
             language=data.language,
             license=facts.licence,
-            library_name={Form.adapter: "peft", Form.whole: "transformers", Form.graph: "onnx"}[facts.form],
+            library_name=facts.form.library,
             pipeline_tag="text-classification",
             tags=["emotion", "multi-label", "emotion-lightning"],
             base_model=facts.base,

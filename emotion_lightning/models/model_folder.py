@@ -15,14 +15,13 @@ from emotion_lightning.errors import UserError, first_line
 from emotion_lightning.models import adapter, backbone, ngrams, safe_loading
 from emotion_lightning.models.device import compute_dtype
 from emotion_lightning.models.metadata import METADATA, Metadata
-from emotion_lightning.models.readme import readme_text
 from emotion_lightning.runs import manifest, run_folder
 from emotion_lightning.runs.files import follow_umask, write_json
 
 log = logging.getLogger(__name__)
 
 
-def save_model(folder: Path, network: Any, *, tokenizer: Any, metadata: Metadata, method: str, scores: str) -> None:
+def save_model(folder: Path, network: Any, *, tokenizer: Any, metadata: Metadata, readme: str) -> None:
     """Write a model folder: adapter or whole network, tokenizer, metadata and README.
 
     Args:
@@ -30,8 +29,7 @@ def save_model(folder: Path, network: Any, *, tokenizer: Any, metadata: Metadata
         network: a PEFT model, of which only the adapter is saved, or a whole network.
         tokenizer: the network's tokenizer.
         metadata: metadata.
-        method: training method, for the README.
-        scores: Markdown text about scores, for the README.
+        readme: content of README.md.
     """
     from peft import PeftModel
 
@@ -45,7 +43,7 @@ def save_model(folder: Path, network: Any, *, tokenizer: Any, metadata: Metadata
         network.save_pretrained(folder, save_embedding_layers=False)
     else:
         save_whole(folder, network)
-    save_metadata(folder, tokenizer=tokenizer, metadata=metadata, method=method, scores=scores)
+    save_metadata(folder, tokenizer=tokenizer, metadata=metadata, readme=readme)
     manifest.write_hashes(folder)
     follow_umask(*(file for file in folder.iterdir() if file.is_file()))
 
@@ -65,11 +63,11 @@ def save_whole(folder: Path, network: Any) -> None:
     network.save_pretrained(folder)
 
 
-def save_metadata(folder: Path, *, tokenizer: Any, metadata: Metadata, method: str, scores: str) -> None:
+def save_metadata(folder: Path, *, tokenizer: Any, metadata: Metadata, readme: str) -> None:
     """Write the files beside the weights: tokenizer, metadata and README."""
     tokenizer.init_kwargs.pop("auto_map", None)
     tokenizer.save_pretrained(folder)
-    (folder / "README.md").write_text(redaction.hide_secrets(readme_text(metadata, method, scores)), encoding="utf-8")
+    (folder / "README.md").write_text(redaction.hide_secrets(readme), encoding="utf-8")
     write_json(folder / METADATA, metadata.plain())
 
 

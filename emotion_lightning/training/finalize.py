@@ -11,6 +11,7 @@ from emotion_lightning.cli import app
 from emotion_lightning.config import schema
 from emotion_lightning.data.module import EmotionData
 from emotion_lightning.evaluation import calibration, scoring, thresholds
+from emotion_lightning.inference import hub_card
 from emotion_lightning.models import adapter, backbone, model_folder, pooling
 from emotion_lightning.models.metadata import Base, Metadata
 from emotion_lightning.reports import console, run_page
@@ -79,13 +80,13 @@ def finish(
     }
     shown = "test" if "test" in content else "validation"
     shown_scores = scores.splits[shown]
+    metadata = _metadata(settings, folder, emotions, scores.thresholds, scores.scaling, network)
     model_folder.save_model(
         folder / run_folder.MODEL,
         network,
         tokenizer=emotions.tokenizer,
-        metadata=_metadata(settings, folder, emotions, scores.thresholds, scores.scaling, network),
-        method=method,
-        scores=console.scores_markdown(shown, shown_scores),
+        metadata=metadata,
+        readme=hub_card.folder_readme(metadata, method=method, scores=console.scores_markdown(shown, shown_scores)),
     )
     del network
     read_back.release_network(trainer, classifier)

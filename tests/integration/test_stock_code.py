@@ -21,7 +21,6 @@ from emotion_lightning.inference import upload
 from emotion_lightning.models import model_folder, stock_code
 from emotion_lightning.models.device import compute_dtype
 from emotion_lightning.models.metadata import METADATA, find_model_folder, read_metadata
-from emotion_lightning.models.readme import stock_block
 
 QUICK = ["trainer=debug", "data.max_rows=96", "predict.text=true", "logger=none"]
 # So that what was trained shows in the answers.
@@ -196,7 +195,7 @@ def test_the_code_of_a_card_on_the_hub_gives_the_run_s_answers(
 def test_the_code_names_the_revision_of_a_base_on_the_hub(finished: Path) -> None:
     metadata = read_metadata(finished / "model")
     metadata = metadata.with_base(local=False, pretrained=True, path="google/gemma-1.1-2b-it", revision="abc")
-    code = "\n".join(stock_block(metadata, folder='"."'))
+    code = "\n".join(stock_code.block(metadata, folder='"."'))
     assert '"google/gemma-1.1-2b-it", revision="abc",' in code
     compile(code.removeprefix("```python\n").removesuffix("```"), "code", "exec")
 

@@ -454,7 +454,7 @@ def test_code_that_a_base_came_with_is_not_carried_on(tmp_path: Path, finished: 
     network.config.auto_map = {"AutoConfig": "evil.C"}
     tokenizer = model_folder.load_tokenizer(finished / "model")
     tokenizer.init_kwargs["auto_map"] = {"AutoTokenizer": "evil.T"}
-    model_folder.save_model(tmp_path, network, tokenizer=tokenizer, metadata=metadata, method="full", scores="")
+    model_folder.save_model(tmp_path, network, tokenizer=tokenizer, metadata=metadata, readme="")
     safe_loading.check_model_folder(tmp_path)
 
 
