@@ -38,7 +38,7 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
     from emotion_lightning.inference import ensemble, predictor, run_data
     from emotion_lightning.models.metadata import find_model_folder
     from emotion_lightning.reports import console, run_facts, run_page
-    from emotion_lightning.runs import manifest
+    from emotion_lightning.runs import manifest, quiet
 
     runs = ensemble.find_members(settings.run)
     metadata = ensemble.combined_metadata(runs)
@@ -66,6 +66,7 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
 
     import torch
 
+    quiet.hide_progress_bars()
     model = predictor.open_runs(runs, metadata, accelerator=settings.accelerator)
     waiting.show_status(f"Labelling {len(rows):,} texts")
     logits, probabilities = model.outputs(rows.texts, batch_size=data.batch_size, batch_tokens=data.batch_tokens)

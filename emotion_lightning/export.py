@@ -60,7 +60,7 @@ def write_export(settings: config.Export, source: Path, output: Path) -> None:
     from emotion_lightning.reports import console
     from emotion_lightning.runs import quiet
 
-    quiet.quiet_libraries()
+    quiet.hide_progress_bars()
     metadata = read_metadata(source)
     if metadata.is_baseline:
         raise UserError(

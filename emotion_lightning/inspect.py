@@ -30,7 +30,7 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
     from emotion_lightning.reports.charts import names
     from emotion_lightning.runs import quiet
 
-    quiet.quiet_libraries()
+    quiet.hide_progress_bars()
     backbone.check_access(settings.model)
     waiting.show_status("Reading the data")
     # The data card reports leaks. With drop_leaks they are removed before, so the split logs them.

@@ -58,7 +58,7 @@ def train(settings: config.Train, folder: Path) -> float | None:
     from emotion_lightning.runs import environment, quiet
     from emotion_lightning.training import callbacks, checkpoint_io, distillation, finalize, loggers
 
-    quiet.quiet_libraries()
+    quiet.hide_progress_bars()
     backbone.check_access(settings.model)
     if settings.init_from is not None and not goes_on:
         # Store the commit, so that a repetition of the run starts from the same weights.

@@ -33,7 +33,7 @@ from emotion_lightning.cli.compose import (
 )
 from emotion_lightning.config import redaction, schema, stored_settings
 from emotion_lightning.errors import Stopped, UserError, first_line
-from emotion_lightning.runs import run_folder, slurm
+from emotion_lightning.runs import quiet, run_folder, slurm
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +112,7 @@ def _job(work: Work, cfg: DictConfig) -> Any:
 def _logged_job(work: Work, cfg: DictConfig) -> Any:
     """Run one job and log its error, or store it in `work.failed`."""
     logging.captureWarnings(True)
+    quiet.quiet_libraries()
     redaction.in_logs()  # again, because submitit runs a job in another process
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):

@@ -23,7 +23,7 @@ from emotion_lightning.inference.threads import CorePool
 from emotion_lightning.models import model_folder, ngrams, nonfinite, pooling
 from emotion_lightning.models.device import cast_products, compute_dtype, device_for, enough_memory
 from emotion_lightning.models.metadata import Metadata, find_model_folder, read_metadata
-from emotion_lightning.runs import manifest, quiet, waiting
+from emotion_lightning.runs import manifest, waiting
 
 BATCH_SIZE = 32
 
@@ -271,7 +271,6 @@ def load(run: str | Path | Sequence[str | Path] | None = None, *, accelerator: s
 
 def open_runs(runs: Sequence[str], metadata: Metadata, *, accelerator: str) -> Labeller:
     """Load runs whose common metadata, from `ensemble.combined_metadata`, is already known."""
-    quiet.quiet_libraries()
     waiting.show_status("Loading the network" if len(runs) == 1 else f"Loading {len(runs)} networks")
     members = [_load(run, accelerator) for run in runs]
     return members[0] if len(members) == 1 else Ensemble(members, metadata)

@@ -15,7 +15,7 @@ from emotion_lightning.inference import hub_card
 from emotion_lightning.models import model_folder
 from emotion_lightning.models.hub import MAY_WRITE, REPOSITORY_FILES, WEIGHTS, Unreachable, hub_access, hub_page
 from emotion_lightning.models.metadata import METADATA, Metadata, find_model_folder, read_metadata
-from emotion_lightning.runs import bounded_files, environment, manifest, quiet, run_folder
+from emotion_lightning.runs import bounded_files, environment, manifest, run_folder
 
 log = logging.getLogger(__name__)
 _WEIGHT_ENDINGS = tuple(kind.removeprefix("*") for kind in WEIGHTS)
@@ -100,7 +100,6 @@ def check_login(repository: str) -> None:
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.constants import is_offline_mode
 
-    quiet.quiet_requests()
     if is_offline_mode():
         raise UserError(f"push={repository} needs the hub, which HF_HUB_OFFLINE=1 forbids to ask; unset it.")
     if get_token() is None:
