@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
@@ -50,6 +51,15 @@ def option_files(group: str, command: str = "train") -> list[str]:
     """Names of the options in conf/ for a group of a command."""
     names = sorted(file.stem for file in (conf_folder() / group).glob("*.yaml"))
     return [name for name in names if command == "evaluate" or (group, name) != ("data", "same")]
+
+
+def option_values(*files: str) -> dict[str, Any]:
+    """The values in files of conf/, such as `data/hub`; later files win. Their defaults lists are not followed."""
+    values: dict[str, Any] = {}
+    for file in files:
+        values |= yaml.safe_load((conf_folder() / f"{file}.yaml").read_text(encoding="utf-8"))
+    values.pop("defaults", None)
+    return values
 
 
 def fields_of(settings: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
