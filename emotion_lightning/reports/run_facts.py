@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from emotion_lightning import config
 from emotion_lightning.data import labels
@@ -116,12 +117,9 @@ class RunFacts:
         if not truth.any():
             return None
         shares = self.probabilities[:, label]
-        order = np.argsort(-shares, kind="stable")
-        # No threshold separates rows with the same probability, so they form one point of the curve.
-        last = np.append(np.flatnonzero(np.diff(shares[order])), len(order) - 1)
-        found = np.cumsum(truth[order])[last]
-        recall, precision = found / truth.sum(), found / (last + 1)
-        return Curve(recall, precision, float(np.sum(np.diff(recall, prepend=0) * precision)))
+        precision, recall, _ = precision_recall_curve(truth, shares)
+        # scikit-learn begins with the lowest threshold and adds a point without a threshold at the end.
+        return Curve(recall[-2::-1], precision[-2::-1], float(average_precision_score(truth, shares)))
 
     def bins(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Group all probabilities into BINS bins of equal width.
