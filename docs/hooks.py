@@ -85,7 +85,7 @@ def commands_page() -> str:
         "| `--hydra-help` | lists Hydra's own flags |\n",
     ]
     with _settings_of_conf():
-        for command, node in config.COMMANDS.items():
+        for command, node in ((name, config.SCHEMAS[name]) for name in config.COMMANDS):
             summary, _, examples = command_help.USAGE[command].partition("\n")
             parts += [f"## {command}\n", f"{summary}\n", f"```sh\n{_examples(examples)}\n```\n"]
             if links := [f"[`{name}`](settings.md#{name})" for name in _nodes(node)]:

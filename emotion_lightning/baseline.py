@@ -8,13 +8,14 @@ import logging
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from emotion_lightning import config
 from emotion_lightning.cli import app
 from emotion_lightning.cli.compose import chosen_options
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs import run_folder, waiting
+from emotion_lightning.runs.metrics_file import Cost, SplitScores, of_protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +52,6 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
     from emotion_lightning.reports import console
     from emotion_lightning.runs import environment, manifest
 
-    assert isinstance(settings.data, config.Batches)  # schema.load raises for data=same, the only other class
     waiting.show_status("Reading the data")
     corpus = sources.split_corpus(sources.read_corpus(settings.data), settings.data)
     train = corpus.labelled("train")
@@ -92,14 +92,14 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
         labels=corpus.labels,
         thresholds=scores.thresholds,
         scaling=scores.scaling,
-        base={},
+        base=None,
         loss={"option": "bce", "label_counts": train.sum(axis=0).tolist(), "rows": len(train)},
         data_hashes=corpus.hashes,
         ngrams=model.lengths,
     )
     model_folder.save_ngrams(folder / run_folder.MODEL, model, metadata=metadata)
     floors = _floors(train, splits, labels=corpus.labels, thresholding=settings.thresholds)
-    cost = {
+    cost: Cost = {
         "trainable_parameters": model.parameters,
         "train_seconds": seconds,
         "samples_per_second": len(train) / seconds,
@@ -116,12 +116,12 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
     )
     log.info("Run folder: %s", folder)
     app.say_next_steps(folder)
-    return float(scores.splits["validation"][protocol]["f1_macro"])
+    return of_protocol(scores.splits["validation"], protocol)["f1_macro"]
 
 
 def _floors(
     train: "Targets", splits: "dict[str, Scored]", *, labels: list[str], thresholding: config.Thresholds
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, dict[str, SplitScores]]:
     """Scores of two classifiers that ignore the text, by classifier and split.
 
     `zeros` gives each label the probability 0, `prior` the label's rate in train. Thresholds are fitted as usual.

@@ -18,6 +18,7 @@ from emotion_lightning.cli.compose import chosen_options
 from emotion_lightning.config import schema
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs import run_folder, waiting
+from emotion_lightning.runs.metrics_file import RunMetrics
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -37,14 +38,14 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
     from emotion_lightning.inference import ensemble, predictor, run_data
     from emotion_lightning.models.metadata import find_model_folder
     from emotion_lightning.reports import console, run_facts, run_page
-    from emotion_lightning.runs import manifest
+    from emotion_lightning.runs import manifest, quiet
 
     runs = ensemble.find_members(settings.run)
     metadata = ensemble.combined_metadata(runs)
     first = find_model_folder(runs[0])
-    own = isinstance(settings.data, config.SameData)
-    data = run_data.data_settings(metadata, first.parent) if own else settings.data
-    assert isinstance(data, config.Batches)
+    given = settings.data
+    data = given if isinstance(given, config.Batches) else run_data.data_settings(metadata, first.parent)
+    own = data is not given
     if data.clean and set(data.clean) != set(metadata.cleaning()):
         raise UserError(
             f"data.clean={[step.value for step in data.clean]} is not what the run was trained with, {metadata.clean}; "
@@ -65,6 +66,7 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
 
     import torch
 
+    quiet.hide_progress_bars()
     model = predictor.open_runs(runs, metadata, accelerator=settings.accelerator)
     waiting.show_status(f"Labelling {len(rows):,} texts")
     logits, probabilities = model.outputs(rows.texts, batch_size=data.batch_size, batch_tokens=data.batch_tokens)
@@ -89,8 +91,9 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
     )
     scores["loss"] = float(run_loss(metadata, ours)(logits[:, ours], targets))
     waiting.show_status("Drawing the report")
+    content: RunMetrics = {split: scores, "run": str(settings.run)}  # type: ignore[misc]  # the name of the split
     scored = run_facts.RunFacts(
-        settings=None, metrics={split: scores}, history=[], labels=shared, split=split,
+        settings=None, metrics=content, history=[], labels=shared, split=split,
         rows=replace(rows, targets=rows.targets[:, theirs]), probabilities=probabilities[:, ours].double().numpy(),
         thresholds=decides[ours].numpy(), protocol=metadata.protocol, train_rows=0,
     )  # fmt: skip
@@ -100,7 +103,7 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC · {', '.join(runs)}",
         line=override_grammar.shell_line("evaluate", sys.argv[1:]),
     )  # fmt: skip
-    manifest.finish_run(folder, {split: scores, "run": str(settings.run)})
+    manifest.finish_run(folder, content)
     console.show_scores(split, scores, protocol=metadata.protocol)
     log.info("Results: %s", folder)
     app.say_report(folder)
@@ -109,8 +112,7 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
 def _run_name(runs: list[str]) -> str:
     if len(runs) > 1:
         return f"the mean of {len(runs)} runs"
-    folder = Path(runs[0]).resolve()
-    folder = folder.parent if folder.name == run_folder.MODEL else folder
+    folder = run_folder.of_model(Path(runs[0]).resolve())
     return f"{folder.parent.name}/{folder.name}"
 
 

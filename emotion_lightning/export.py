@@ -60,7 +60,7 @@ def write_export(settings: config.Export, source: Path, output: Path) -> None:
     from emotion_lightning.reports import console
     from emotion_lightning.runs import quiet
 
-    quiet.quiet_libraries()
+    quiet.hide_progress_bars()
     metadata = read_metadata(source)
     if metadata.is_baseline:
         raise UserError(
@@ -72,13 +72,13 @@ def write_export(settings: config.Export, source: Path, output: Path) -> None:
     waiting.show_status(f"Making the {settings.format.value} folder and comparing its answers with the run's")
     with new_folder(output) as part:
         found = exporter.export_model(part, source, metadata, settings)
-        stock = settings.format is not config.ExportFormat.merged or metadata.base["stock"]
+        stock = settings.format is not config.ExportFormat.merged or metadata.base.stock
     console.show_export(found)
     if not stock:
         log.warning(
             "Transformers' own class for this model pools or attends otherwise (model.pooling=%s): it opens the folder "
             "and gives other probabilities. Predict with this project, or take format=onnx, which holds the pooling.",
-            metadata.base["pooling"],
+            metadata.base.pooling,
         )
     log.info("Wrote %s", output)
 

@@ -30,9 +30,8 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
     from emotion_lightning.reports.charts import names
     from emotion_lightning.runs import quiet
 
-    quiet.quiet_libraries()
+    quiet.hide_progress_bars()
     backbone.check_access(settings.model)
-    assert isinstance(settings.data, config.Batches)  # schema.load raises for data=same, the only other class
     waiting.show_status("Reading the data")
     # The data card reports leaks. With drop_leaks they are removed before, so the split logs them.
     corpus = sources.split_corpus(sources.read_corpus(settings.data), settings.data, tell=settings.data.drop_leaks)

@@ -58,14 +58,13 @@ def train(settings: config.Train, folder: Path) -> float | None:
     from emotion_lightning.runs import environment, quiet
     from emotion_lightning.training import callbacks, checkpoint_io, distillation, finalize, loggers
 
-    quiet.quiet_libraries()
+    quiet.hide_progress_bars()
     environment.skip_libraries_in_collections()
     backbone.check_access(settings.model)
     if settings.init_from is not None and not goes_on:
         # Store the commit, so that a repetition of the run starts from the same weights.
         settings = dataclasses.replace(settings, init_from=pinned_run(settings.init_from, setting="init_from"))
     loggers.check_logger(settings.logger)
-    assert isinstance(settings.data, config.Batches)  # schema.load raises for data=same, the only other class
     waiting.show_status("Reading the data")
     corpus = sources.split_corpus(sources.read_corpus(settings.data), settings.data)
     seed_everything(settings.seed, workers=True, verbose=False)

@@ -92,7 +92,7 @@ def show_help(command: str, cfg: Any, chosen: dict[str, str]) -> None:
         for group in {"train": ("experiment", "sweep"), "tune": ("experiment",)}.get(command, ()):
             terminal.say(f"  {group + '=':12} {'  '.join(schema.option_files(group))}")
     terminal.say("\nSettings")
-    for name, node, value in _settings(config.COMMANDS[command], cfg):
+    for name, node, value in _settings(config.SCHEMAS[command], cfg):
         lead = f"  {name}={_plain(value)}"
         text = meanings(node)[name.rpartition(".")[2]]
         terminal.say(lead)

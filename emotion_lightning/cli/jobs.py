@@ -1,5 +1,6 @@
 """Check all jobs of a command line, run them with Hydra, and report those that fail."""
 
+import itertools
 import logging
 import os
 import signal
@@ -14,9 +15,10 @@ from typing import Any
 
 import hydra
 from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict, read_write
 
 from emotion_lightning import config
@@ -31,12 +33,15 @@ from emotion_lightning.cli.compose import (
 )
 from emotion_lightning.config import redaction, schema, stored_settings
 from emotion_lightning.errors import Stopped, UserError, first_line
-from emotion_lightning.runs import run_folder, slurm
+from emotion_lightning.runs import quiet, run_folder, slurm
 
 log = logging.getLogger(__name__)
 
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
+_PLANNED_JOBS = "hydra.sweeper._target_=hydra_plugins.emotion_lightning_jobs.PlannedJobs"
+_planned: list[list[str]] = []
+"""The overrides of each job that `launch_planned` starts."""
 RESUME = "sweep.resume="
 KEEP_RUNS = ("train", "baseline")
 """Commands whose multiruns are saved in jobs.json, so that they can be resumed."""
@@ -73,25 +78,41 @@ class Work:
 
 def run_hydra(work: Work, prepared: list[str]) -> None:
     """Let Hydra compose the settings and run each job."""
-    sys.argv[1:] = prepared
-    # On an error Hydra prints its own message and exits with code 1. With this variable it raises the error, and
+    main = hydra.main(config_path=str(schema.conf_folder()), config_name=work.command, version_base="1.3")
+    # On an error Hydra prints its own message and exits with code 1. With HYDRA_FULL_ERROR it raises the error, and
     # `app.run_command` prints a better message.
-    os.environ[FULL_ERROR] = "1"
-    try:
+    with _command_line(prepared, full_error=True):
         # A closure, because submitit pickles it by value for other processes.
-        main = hydra.main(config_path=str(schema.conf_folder()), config_name=work.command, version_base="1.3")
         main(lambda cfg: _job(work, cfg))()
+
+
+@contextmanager
+def _command_line(arguments: list[str], *, full_error: bool) -> Iterator[None]:
+    """Give the process this command line, and set or remove HYDRA_FULL_ERROR, while the block runs."""
+    before, variable = sys.argv[1:], os.environ.pop(FULL_ERROR, None)
+    sys.argv[1:] = arguments
+    if full_error:
+        os.environ[FULL_ERROR] = "1"
+    try:
+        yield
     finally:
-        sys.argv[1:] = work.arguments
+        sys.argv[1:] = before
         os.environ.pop(FULL_ERROR, None)
+        if variable is not None:
+            os.environ[FULL_ERROR] = variable
 
 
 def _job(work: Work, cfg: DictConfig) -> Any:
     """Run one job, and store its error in `work.failed`: Hydra would print its own message and skip the other jobs."""
     # The processes that a job starts (DDP) parse the command line again, so they need it as the user typed it.
-    sys.argv[1:] = work.arguments
-    os.environ.pop(FULL_ERROR, None)
+    with _command_line(work.arguments, full_error=False):
+        return _logged_job(work, cfg)
+
+
+def _logged_job(work: Work, cfg: DictConfig) -> Any:
+    """Run one job and log its error, or store it in `work.failed`."""
     logging.captureWarnings(True)
+    quiet.quiet_libraries()
     redaction.in_logs()  # again, because submitit runs a job in another process
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
@@ -115,7 +136,6 @@ def _job(work: Work, cfg: DictConfig) -> Any:
         work.failed.append((f"{number}{HydraConfig.get().job.override_dirname}", error))
         return None
     finally:
-        os.environ[FULL_ERROR] = "1"
         found = multirun.find_job(folder)
         if found and slurm.is_first_process():
             multirun.write_table(found[0])
@@ -219,7 +239,7 @@ def check_jobs(command: str, arguments: list[str], *, typed: set[str]) -> _Plan 
             return None  # another sweeper (Optuna …) chooses its values during the multirun
         presets = [f"{name}={value}" for name, value in (base.hydra.sweeper.params or {}).items()]
         swept = parser.parse_overrides(presets + overrides)
-        (lines,) = BasicSweeper.split_arguments(swept, max_batch_size=None)
+        lines = _product(swept)
         place, launcher = Path(str(base.hydra.sweep.dir)), str(base.hydra.launcher.get("_target_", ""))
         # Without a sweep, `base` is already the configuration of the only job.
         alone = not presets and len(fixed) == len(parsed)
@@ -248,6 +268,20 @@ def check_jobs(command: str, arguments: list[str], *, typed: set[str]) -> _Plan 
                 jobs.append(multirun.Job(number, folder, differs, tree, schema.schema_of(settings.thresholds)))
         metric = metrics.pop() if len(metrics) == 1 else "f1_macro"
         return _Plan(place, launcher, metric, lines, jobs)
+
+
+def _product(overrides: Sequence[Override]) -> list[list[str]]:
+    """The overrides of each job: the product of all swept values. The last of two overrides of one setting counts."""
+    values: dict[str, list[str]] = {}
+    for override in overrides:
+        name = override.get_key_element()
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            assert override.value_type is not None
+            raise HydraException(f"BasicSweeper does not support sweep type : {override.value_type.name}")
+        swept = override.is_sweep_override()
+        found = override.sweep_string_iterator() if swept else [override.get_value_element_as_str()]
+        values[name] = [f"{name}={value}" for value in found]
+    return [list(job) for job in itertools.product(*values.values())]
 
 
 _METRICS = {
@@ -279,8 +313,8 @@ def run_multirun(work: Work, prepared: list[str], jobs: list[list[str]], *, is_n
             multirun.write_jobs(record)
         slurm.remember(record.folder, work.arguments)
         try:
-            with _these_jobs(jobs):
-                run_hydra(work, prepared)
+            with _plan(jobs):
+                run_hydra(work, [*prepared, _PLANNED_JOBS])
         except Stopped:
             gpu_slots.stop_jobs()
             multirun.write_table(record)
@@ -304,38 +338,40 @@ def run_multirun(work: Work, prepared: list[str], jobs: list[list[str]], *, is_n
 
 
 @contextmanager
-def _these_jobs(jobs: list[list[str]]) -> Iterator[None]:
-    """Make Hydra's own sweeper run these jobs: all that were checked, or those left in a resumed multirun."""
-
-    def sweep(self: Any, arguments: Any) -> Any:
-        local = type(self.launcher).__name__ == "LocalLauncher"
-        with gpu_slots.hidden_from_terminal() if local else nullcontext():
-            results: list[Any] = []
-            for batch in self.split_overrides_to_chunks(jobs, self.max_batch_size):
-                results += self.launcher.launch(batch, initial_job_idx=len(results))
-        return results
-
-    def is_no_listing(record: logging.LogRecord) -> bool:
-        return not str(record.msg).startswith("\t#")  # a line with all settings of a job; the job logs its name
-
-    # Hydra imports its plugins a second time, so it does not use the class that this module imports.
-    sweeper: Any = Plugins.instance().class_name_to_class[f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"]
-    original = sweeper.sweep
-    launchers = [
-        logging.getLogger(name)
-        for name in (
-            "hydra._internal.core_plugins.basic_launcher",
-            "hydra_plugins.hydra_submitit_launcher.submitit_launcher",
-        )
-    ]
+def _plan(jobs: list[list[str]]) -> Iterator[None]:
+    """Let `launch_planned` start these jobs: all that were checked, or those left in a resumed multirun."""
+    _planned[:] = jobs
     try:
-        # Patched, because Hydra finds other sweepers only in a package named hydra_plugins.
-        sweeper.sweep = sweep
-        for launcher in launchers:
-            launcher.addFilter(is_no_listing)
         yield
     finally:
-        sweeper.sweep = original
+        _planned.clear()
+
+
+def launch_planned(launcher: Launcher, max_batch_size: int | None) -> list[Any]:
+    """Start the planned jobs with a launcher, in batches if their size is limited, and return their results."""
+    size = len(_planned) if max_batch_size in (None, -1) else max_batch_size
+    local = type(launcher).__name__ == "LocalLauncher"
+    results: list[Any] = []
+    with gpu_slots.hidden_from_terminal() if local else nullcontext(), _without_listing():
+        for first in range(0, len(_planned), size):
+            results += launcher.launch(_planned[first : first + size], initial_job_idx=first)
+    return results
+
+
+@contextmanager
+def _without_listing() -> Iterator[None]:
+    """Drop the line with all settings of a job that launchers log; the job logs its name."""
+
+    def is_no_listing(record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith("\t#")
+
+    names = ("hydra._internal.core_plugins.basic_launcher", "hydra_plugins.hydra_submitit_launcher.submitit_launcher")
+    launchers = [logging.getLogger(name) for name in names]
+    for launcher in launchers:
+        launcher.addFilter(is_no_listing)
+    try:
+        yield
+    finally:
         for launcher in launchers:
             launcher.removeFilter(is_no_listing)
 

@@ -68,6 +68,8 @@ def _of_system(error: BaseException) -> UserError | None:
 
 def _from_hydra(command: str, error: Exception, arguments: list[str]) -> UserError:
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    if "SameData is not a subclass" in str(error):
+        return UserError("data=same is for evaluate, where it means the data of the run; choose another data=.")
     first = first_line(error)
     merged = re.match(r"Error merging override \+*(?P<key>[^=\s]+)=", first)
     # For an item of a list Hydra gives no full key, only the override.

@@ -139,8 +139,6 @@ def check_data(settings: Any, command: str) -> None:
     data = settings.data
     if isinstance(data, config.Batches):
         _check_batches(data)
-    if isinstance(data, config.SameData) and command != "evaluate":
-        raise UserError("data=same is for evaluate, where it means the data of the run; choose another data=.")
     if isinstance(data, config.File):
         _check_file(data, scored=command == "evaluate")
     if isinstance(data, config.File | config.InputColumns) and data.encoding is not None:

@@ -5,7 +5,17 @@ from enum import StrEnum
 from typing import Annotated
 
 from emotion_lightning.config.bounds import Bounds
-from emotion_lightning.config.data import Data, File, GoEmotions, Hub, InputColumns, SameData, Sample, SemEval2018
+from emotion_lightning.config.data import (
+    Batches,
+    Data,
+    File,
+    GoEmotions,
+    Hub,
+    InputColumns,
+    SameData,
+    Sample,
+    SemEval2018,
+)
 from emotion_lightning.config.evaluation import (
     EvaluatedSplit,
     FixedThreshold,
@@ -58,7 +68,7 @@ class Train:
     score_test: bool
     """Score the test split once, at the end. tune and W&B sweeps turn this off, because test scores must not affect
     the search; score the selected run with evaluate run=FOLDER."""
-    data: Data
+    data: Batches
     model: Model
     peft: Peft
     loss: Loss
@@ -153,7 +163,7 @@ class Inspect:
     """Number of example texts per label in the data card."""
     tables: bool
     """Also print the tables and one example per label, which the data card contains in any case."""
-    data: Data
+    data: Batches
     model: Model
     loss: Loss
 
@@ -183,7 +193,7 @@ class Baseline:
     """Inverse strength of the L2 penalty, as in scikit-learn: a larger value fits train more closely."""
     class_weight: ClassWeight
     """balanced: rows with a label and rows without it have the same total weight; none: all rows weigh the same."""
-    data: Data
+    data: Batches
     thresholds: Thresholds
     predict: Predictions
 
@@ -218,7 +228,7 @@ class Tune(Train):
     study: Study
 
 
-COMMANDS: dict[str, type] = {
+SCHEMAS: dict[str, type] = {
     "train": Train,
     "evaluate": Evaluate,
     "predict": Predict,
@@ -227,11 +237,6 @@ COMMANDS: dict[str, type] = {
     "baseline": Baseline,
     "compare": Compare,
     "tune": Tune,
-}
-"""The settings of each command."""
-
-SCHEMAS: dict[str, type] = {
-    **COMMANDS,
     "space/space": Space,
     "data/sample": Sample,
     "data/semeval2018": SemEval2018,
@@ -264,4 +269,7 @@ SCHEMAS: dict[str, type] = {
     "logger/csv": CSV,
     "logger/none": NoLogger,
 }
-"""The dataclass of each schema, by the name that the first line of an option file uses."""
+"""The dataclass of each command and option, by the name that the first line of its file in conf/ uses."""
+
+COMMANDS = tuple(name for name in SCHEMAS if "/" not in name)
+"""Names of the commands."""

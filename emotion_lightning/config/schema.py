@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
@@ -56,6 +57,15 @@ def option_files(group: str, command: str = "train") -> list[str]:
     return [name for name in names if command == "evaluate" or (group, name) != ("data", "same")]
 
 
+def option_values(*files: str) -> dict[str, Any]:
+    """The values in files of conf/, such as `data/hub`; later files win. Their defaults lists are not followed."""
+    values: dict[str, Any] = {}
+    for file in files:
+        values |= yaml.safe_load((conf_folder() / f"{file}.yaml").read_text(encoding="utf-8"))
+    values.pop("defaults", None)
+    return values
+
+
 def fields_of(settings: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield dotted name and type of every setting, for all options of each group.
 
@@ -76,12 +86,12 @@ def fields_of(settings: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def text_settings(command: str) -> set[str]:
     """Names of the settings whose value is a text or a path, which the command line does not parse."""
-    return {name for name, hint in fields_of(config.COMMANDS[command]) if hint is str or hint == (str | None)}
+    return {name for name, hint in fields_of(config.SCHEMAS[command]) if hint is str or hint == (str | None)}
 
 
 def groups(command: str) -> set[str]:
     """Names of the config groups of a command."""
-    hints = typing.get_type_hints(config.COMMANDS[command])
+    hints = typing.get_type_hints(config.SCHEMAS[command])
     return {
         name
         for name, hint in hints.items()
@@ -95,7 +105,7 @@ def groups(command: str) -> set[str]:
 
 def unknown_setting(command: str, name: str) -> UserError:
     """The error for a setting that does not exist, or that the chosen option does not have."""
-    known = {known for known, _ in fields_of(config.COMMANDS[command])}
+    known = {known for known, _ in fields_of(config.SCHEMAS[command])}
     if name in known:
         group, _, field = name.partition(".")
         owners = [
@@ -119,7 +129,7 @@ def load_settings(cfg: DictConfig, command: str = "train") -> Any:
         command: name of the command.
 
     Returns:
-        An instance of the command's dataclass in config.COMMANDS.
+        An instance of the command's dataclass in config.SCHEMAS.
 
     Raises:
         UserError: a setting is unknown, missing, out of range, or contradicts another one; the message names it.
@@ -161,7 +171,7 @@ def describe(hint: Any) -> str:
 
 def type_of(command: str, name: str) -> Any:
     """The declared type of a setting, or None if there is no such setting."""
-    return dict(fields_of(config.COMMANDS[command])).get(name)
+    return dict(fields_of(config.SCHEMAS[command])).get(name)
 
 
 def plain(settings: Any) -> Any:

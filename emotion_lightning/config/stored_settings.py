@@ -53,7 +53,7 @@ def checked_settings(tree: Any, file: Path) -> dict[str, Any]:
         if not isinstance(option, str) or not re.fullmatch(r"\w[\w-]*", option):
             raise UserError(f"{file} sets {group}={option!r}, which is no name of an option; it is not opened.")
     gone = []
-    for name, value in leaves({name: value for name, value in tree.items() if name != "options"}):
+    for name, value in stored_values(tree):
         if name in REMOVED:
             gone.append(name)
             continue
@@ -102,6 +102,11 @@ def check_options(options: dict[str, Any], file: Path, command: str, folders: Se
             )
 
 
+def stored_values(tree: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield each setting of settings.yaml as dotted name and value, without the chosen options."""
+    return leaves({name: value for name, value in tree.items() if name != "options"})
+
+
 def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield each setting of a nested mapping as dotted name and value; OPEN_MAPPINGS are one value each."""
     for name, value in tree.items():
@@ -121,8 +126,8 @@ def _groups() -> set[str]:
 def _hints() -> dict[str, list[Any]]:
     """All types of each setting, over all commands and options."""
     found: dict[str, list[Any]] = defaultdict(list)
-    for command in config.COMMANDS.values():
-        for name, hint in schema.fields_of(command):
+    for command in config.COMMANDS:
+        for name, hint in schema.fields_of(config.SCHEMAS[command]):
             if hint not in found[name]:
                 found[name].append(hint)
     return dict(found)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from emotion_lightning import config
+from emotion_lightning.config import schema
 from emotion_lightning.data import labels, official, overlap, splitting, tables
 from emotion_lightning.data.columns import Columns, Survey, find_columns, normalised, survey, unlabelled
 from emotion_lightning.data.formats import arrow, delimited, files
@@ -17,7 +18,7 @@ from emotion_lightning.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def read_corpus(settings: config.Data) -> Corpus:
+def read_corpus(settings: config.Batches) -> Corpus:
     """Read the splits of a dataset; a single file is returned as the split `whole`, which `split_corpus` divides.
 
     Raises:
@@ -27,11 +28,12 @@ def read_corpus(settings: config.Data) -> Corpus:
         case config.Sample():
             corpus = official.sample()
         case config.SemEval2018(dir=None):
-            corpus = _hub(_semeval_on_hub(settings))
+            own = schema.option_values("shared/hub_semeval2018")
+            corpus = _hub(_on_hub(settings, own | {"name": own["name"][settings.language.value]}))
         case config.SemEval2018():
             corpus = official.semeval(settings)
         case config.GoEmotions(dir=None):
-            corpus = _hub(_goemotions_on_hub(settings))
+            corpus = _hub(_on_hub(settings, schema.option_values("shared/hub_goemotions")))
         case config.GoEmotions():
             corpus = official.goemotions(settings.dir)
         case config.File():
@@ -40,7 +42,6 @@ def read_corpus(settings: config.Data) -> Corpus:
             corpus = _hub(settings)
         case _:
             raise TypeError(f"no source for {type(settings).__name__}")
-    assert isinstance(settings, config.Batches)
     if settings.max_rows is not None:
         corpus.splits = {
             name: rows.take(range(min(settings.max_rows, len(rows)))) for name, rows in corpus.splits.items()
@@ -201,30 +202,17 @@ def _has_columns(
 # --------------------------------------------------------------------------------------------------------------- hub
 
 
-def _goemotions_on_hub(settings: config.GoEmotions) -> config.Hub:
-    return _on_hub(
-        settings, path="google-research-datasets/go_emotions", name="simplified", text="text", labels_column="labels",
-        id_column="id",
-    )  # fmt: skip
+def _on_hub(settings: config.Batches, own: dict[str, Any]) -> config.Hub:
+    """The settings of data=hub for an official dataset.
 
-
-def _semeval_on_hub(settings: config.SemEval2018) -> config.Hub:
-    languages = {"En": "english", "Ar": "arabic", "Es": "spanish"}
-    return _on_hub(
-        settings, path="SemEvalWorkshop/sem_eval_2018_task_1", name=f"subtask5.{languages[settings.language.value]}",
-        # The dataset is a loading script, which `datasets` no longer runs; the hub keeps a converted copy.
-        revision="refs/convert/parquet", text="Tweet", labels=list(official.SEMEVAL_LABELS), id_column="ID",
-    )  # fmt: skip
-
-
-def _on_hub(settings: config.Batches, **own: object) -> config.Hub:
-    shared = {field.name: getattr(settings, field.name) for field in dataclasses.fields(config.Batches)}
-    official = {
-        "name": None, "revision": None, "train": "train", "validation": "validation", "test": "test", "text": None,
-        "labels": None, "labels_column": None, "separator": None, "id_column": None,
-        "empty_texts": config.EmptyTexts.refuse, "validation_share": 0.1, "split_seed": 0, "splits": None,
-    }  # fmt: skip
-    return config.Hub(**{**shared, **official, **own})
+    Args:
+        settings: of the dataset; its batches, folds and so on count.
+        own: where it is on the hub and which columns it has.
+    """
+    batches, given = {field.name for field in dataclasses.fields(config.Batches)}, schema.plain(settings)
+    values = schema.option_values("shared/table", "data/hub") | own | {name: given[name] for name in batches}
+    hub: config.Hub = schema.from_plain(config.Hub, values)
+    return hub
 
 
 def _hub(settings: config.Hub) -> Corpus:

@@ -6,7 +6,7 @@ corrects the probabilities themselves.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -111,7 +111,14 @@ def _minimum(start: list[Tensor], loss: Any) -> list[Tensor]:
     return [parameter.detach() for parameter in parameters]
 
 
-def calibration_metrics(probabilities: Tensor, targets: Tensor) -> dict[str, float]:
+class CalibrationMetrics(TypedDict):
+    """Metrics of the calibration of a split."""
+
+    ece: float
+    brier: float
+
+
+def calibration_metrics(probabilities: Tensor, targets: Tensor) -> CalibrationMetrics:
     """Expected calibration error (`ece`) and Brier score (`brier`)."""
     return {
         "ece": expected_calibration_error(probabilities, targets),

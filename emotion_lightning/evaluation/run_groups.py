@@ -17,6 +17,7 @@ from emotion_lightning.data.labels import normalised
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation import bootstrap, row_outcomes, thresholds
 from emotion_lightning.runs import bounded_files, manifest, run_folder
+from emotion_lightning.runs.metrics_file import of_protocol, of_split, read_metrics
 
 log = logging.getLogger(__name__)
 
@@ -140,14 +141,14 @@ def read_runs(folders: Sequence[Path], *, split: str, protocol: str | None) -> l
 
 
 def _read(folder: Path, *, split: str, protocol: str | None, like: list[str] | None) -> FinishedRun:
-    manifest.check_run_hashes(folder, run_folder.SETTINGS, run_folder.METRICS)
+    manifest.check_run_hashes(folder, run_folder.SETTINGS)
+    content = read_metrics(folder)
     tree = run_folder.read_settings(folder)
-    content = bounded_files.read_json(folder / run_folder.METRICS)
     if split not in content:
         raise UserError(f"{folder} has no scores of {split}; choose another split=, or leave it out.")
     protocol = protocol or _own_protocol(folder, tree)
     try:
-        scores = content[split][protocol]
+        scores = of_protocol(of_split(content, split), protocol)
         by_label = {normalised(name): float(values["threshold"]) for name, values in scores["labels"].items()}
         reported = np.array([float(scores[metric.value]) for metric in bootstrap.METRICS])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -169,7 +170,15 @@ def _read(folder: Path, *, split: str, protocol: str | None, like: list[str] | N
     parts = bootstrap.summands(thresholds.decide(rows.probabilities, threshold).numpy(), truth)
     _check(folder, split, protocol, reported=reported, found=bootstrap.scores([parts])[0])
     return FinishedRun(
-        folder, _material(tree), tree.get("seed"), protocol, labels, rows.ids, truth, parts, content.get("cost", {})
+        folder,
+        _material(tree),
+        tree.get("seed"),
+        protocol,
+        labels,
+        rows.ids,
+        truth,
+        parts,
+        dict(content.get("cost", {})),
     )
 
 
@@ -196,7 +205,7 @@ def _check(folder: Path, split: str, protocol: str, *, reported: np.ndarray, fou
 
 def _material(tree: dict[str, Any]) -> dict[str, Any]:
     """Options and settings that affect results, by dotted name."""
-    settings = {**tree["options"], **dict(stored_settings.leaves({k: v for k, v in tree.items() if k != "options"}))}
+    settings = {**tree["options"], **dict(stored_settings.stored_values(tree))}
     return {name: value for name, value in settings.items() if not _IMMATERIAL.fullmatch(name)}
 
 

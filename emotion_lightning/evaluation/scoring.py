@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -12,6 +11,7 @@ from emotion_lightning import config
 from emotion_lightning.data.rows import Rows
 from emotion_lightning.evaluation import calibration, metrics, prediction_files, row_outcomes, thresholds
 from emotion_lightning.runs import run_folder
+from emotion_lightning.runs.metrics_file import SplitScores
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Scores:
         scaling: the calibration; None if probabilities are not calibrated.
     """
 
-    splits: dict[str, dict[str, Any]]
+    splits: dict[str, SplitScores]
     probabilities: dict[str, Tensor]
     thresholds: dict[str, Tensor]
     scaling: calibration.Scaling | None
@@ -72,7 +72,7 @@ def score(
     scaling = calibration.fit_calibration(thresholding, logits, targets)
     shares = {name: calibration.probabilities(split.logits, scaling) for name, split in splits.items()}
     by_protocol = thresholds.fit_thresholds(shares["validation"], targets, thresholding)
-    scores: dict[str, dict[str, Any]] = {}
+    scores: dict[str, SplitScores] = {}
     for name, split in splits.items():
         probabilities = shares[name]
         row_outcomes.write_outcomes(

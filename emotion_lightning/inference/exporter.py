@@ -20,7 +20,7 @@ from emotion_lightning.config import schema
 from emotion_lightning.data import sources
 from emotion_lightning.errors import UserError, first_line
 from emotion_lightning.evaluation import calibration, metrics, row_outcomes, thresholds
-from emotion_lightning.inference import onnx_graph, run_data
+from emotion_lightning.inference import hub_card, onnx_graph, run_data
 from emotion_lightning.inference.predictor import BATCH_SIZE, Predictor, open_folder
 from emotion_lightning.models import adapter, model_folder, safe_loading
 from emotion_lightning.models.device import compute_dtype, device_for
@@ -29,6 +29,7 @@ from emotion_lightning.models.metadata import Metadata
 from emotion_lightning.reports import console
 from emotion_lightning.runs import bounded_files, manifest, run_folder
 from emotion_lightning.runs.files import write_json
+from emotion_lightning.runs.metrics_file import Score, of_split, read_metrics
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ _HALF_TOLERANCE = 0.1
 """The same if one of them uses 16-bit weights. Smaller differences are reported; larger ones are not rounding."""
 _PROBES = 64
 """Number of texts for checks that would take too long on a whole split."""
-SCORES = ("f1_macro", "f1_micro", "jaccard")
+SCORES: tuple[Score, ...] = ("f1_macro", "f1_micro", "jaccard")
 
 
 @dataclasses.dataclass
@@ -143,7 +144,7 @@ def export_model(folder: Path, source: Path, metadata: Metadata, settings: confi
         RuntimeError: the exported model gives other probabilities than the network that it was made from.
     """
     adapter = settings.format is config.ExportFormat.adapter
-    if adapter and not metadata.base["adapter"]:
+    if adapter and not metadata.base.adapter:
         raise UserError(f"run={settings.run} has no adapter: it is a whole network. Take format=merged.")
     if settings.base is not None and not safe_loading.is_hub_id(settings.base):
         raise UserError(f"base={settings.base} is no id of the hub such as google/gemma-1.1-2b-it.")
@@ -151,9 +152,7 @@ def export_model(folder: Path, source: Path, metadata: Metadata, settings: confi
     _base(source, metadata)
     rows = _rows(source, metadata, needed=settings.refit)
     own = _own(source, metadata, rows, settings.accelerator)
-    new = dataclasses.replace(
-        metadata, format=settings.format.value, base=dict(metadata.base), data=_without_paths(metadata.data)
-    )
+    new = dataclasses.replace(metadata, format=settings.format.value, data=_without_paths(metadata.data))
     job = _Job(folder, source, metadata, new, settings, rows, own)
     content = {"format": settings.format.value, "rows": rows.name, "texts": len(rows.texts)}
     content |= _adapter(job) if adapter else _whole(job)
@@ -167,16 +166,16 @@ def export_model(folder: Path, source: Path, metadata: Metadata, settings: confi
 
 def _adapter(job: _Job) -> dict[str, Any]:
     """Copy the adapter, and its base model if that is not on the hub."""
-    base, metadata = _base(job.source, job.run_card), job.metadata
+    base = _base(job.source, job.run_card)
     if job.settings.base is not None:
-        metadata.base.update(path=job.settings.base, local=False)
+        job.metadata = job.metadata.with_base(path=job.settings.base, local=False)
     elif Path(base).is_dir():
         log.info("Takes along a copy of the base in %s.", base)
         _copy_network(Path(base), job.folder / run_folder.BASE)
-        metadata.base.update(path=run_folder.BASE, local=True, revision=None)
+        job.metadata = job.metadata.with_base(path=run_folder.BASE, local=True, revision=None)
     shutil.copy(safe_loading.load_weights(job.source, "adapter_model.safetensors"), job.folder)
     method = bounded_files.read_json(safe_loading.load_weights(job.source, "adapter_config.json"))
-    method |= {"base_model_name_or_path": metadata.base["path"], "revision": metadata.base["revision"]}
+    method |= {"base_model_name_or_path": job.metadata.base.path, "revision": job.metadata.base.revision}
     write_json(job.folder / "adapter_config.json", method)
     _save_metadata(job)
     if job.settings.base is not None:
@@ -201,22 +200,21 @@ def _copy_network(source: Path, target: Path) -> None:
 
 def _whole(job: _Job) -> dict[str, Any]:
     """Write the merged network, in Transformers' format or as an ONNX graph."""
-    metadata, rows, cpu = job.metadata, job.rows, config.Accelerator.cpu
-    graph = metadata.is_graph
+    rows, cpu, graph = job.rows, config.Accelerator.cpu, job.metadata.is_graph
     device = device_for(cpu if graph else job.settings.accelerator)
     merged, tokenizer, moved = _merged(job, device)
     dtype = job.settings.dtype if job.settings.dtype is not config.Dtype.auto else config.Dtype.float32
-    metadata.base.update(
-        adapter=False, quantization=config.Quantization.none.value, dtype=dtype.value, revision=None,
-        attn_implementation=config.AttentionKernel.auto.value, path=Path(metadata.base["path"]).name, local=True,
-        stock=metadata.base["stock"] and not graph,
+    job.metadata = metadata = job.metadata.with_base(
+        adapter=False, quantization=config.Quantization.none, dtype=dtype, revision=None,
+        attn_implementation=config.AttentionKernel.auto, path=Path(job.metadata.base.path).name, local=True,
+        stock=job.metadata.base.stock and not graph,
     )  # fmt: skip
     tokenizer.model_max_length = metadata.max_tokens  # truncation=True then truncates as the run did
     found: dict[str, Any] = {} if moved is None else {"merged_from_unmerged": moved}
     forms = [job.own]
     if graph:
         in_torch = _answer("torch, float32", Predictor(merged, tokenizer, metadata=metadata, device=device), rows)
-        onnx_graph.write_graph(merged, job.folder, way=metadata.pooling())
+        onnx_graph.write_graph(merged, job.folder, way=metadata.base.pooling)
         del merged
         _save_metadata(job, tokenizer)
         found["onnx_from_torch"] = _same_in_any_batch(job.read_again(cpu), in_torch, rows)
@@ -226,7 +224,7 @@ def _whole(job: _Job) -> dict[str, Any]:
             forms.append(_answer("onnx, int8", job.read_again(cpu), rows, _size(job.folder)))
     else:
         probes = [rows.texts[i] for i in rows.probes()]
-        exact = dataclasses.replace(metadata, base=metadata.base | {"dtype": config.Dtype.float32.value})
+        exact = metadata.with_base(dtype=config.Dtype.float32)
         before = Predictor(merged, tokenizer, metadata=exact, device=device).probabilities(probes)
         model_folder.save_whole(job.folder, merged.to(compute_dtype(dtype, device)))
         del merged
@@ -261,9 +259,9 @@ def _merged(job: _Job, device: torch.device) -> tuple[Any, Any, float | None]:
         )  # fmt: skip
     if getattr(network, "is_quantized", False):
         raise UserError(f"The base {path} is quantised itself: what was trained cannot be merged into it.")
-    if not metadata.base["adapter"]:
+    if not metadata.base.adapter:
         return network.eval(), tokenizer, None
-    exact = dataclasses.replace(metadata, base=metadata.base | {"dtype": config.Dtype.float32.value})
+    exact = metadata.with_base(dtype=config.Dtype.float32)
     texts = [job.rows.texts[i] for i in job.rows.probes()]
 
     def answers(of: Any) -> Tensor:
@@ -283,11 +281,11 @@ def _base(source: Path, metadata: Metadata) -> str:
         UserError: it cannot be found.
     """
     model_folder.check_weights(source, metadata)
-    if not metadata.base["adapter"]:
+    if not metadata.base.adapter:
         return str(source)
     path = model_folder.base_path(source, metadata)
     if not Path(path).is_dir():
-        check_hub(path, metadata.base["revision"])
+        check_hub(path, metadata.base.revision)
     return path
 
 
@@ -335,7 +333,7 @@ def _sample(metadata: Metadata) -> config.Sample:
 def _own(source: Path, metadata: Metadata, rows: CheckedRows, accelerator: config.Accelerator) -> Answers:
     """Return the run's outputs for the rows: the stored probabilities, else computed again."""
     size = _size(source)
-    if metadata.base["adapter"]:
+    if metadata.base.adapter:
         base = Path(model_folder.base_path(source, metadata))
         size += _size(base) if base.is_dir() and source not in base.parents else 0
     if rows.answers is not None:
@@ -417,16 +415,17 @@ def _save_metadata(job: _Job, tokenizer: Any = None) -> None:
     tokenizer = tokenizer or model_folder.load_tokenizer(job.source)
     source, run = job.source, job.source.parent
     stands_alone = job.run_card.format or not (run / run_folder.SETTINGS).is_file()
-    readme = source / "README.md"
-    old = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
+    file = source / "README.md"
+    old = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
     if not stands_alone and (run / run_folder.METRICS).is_file():
-        manifest.check_run_hashes(run, run_folder.METRICS, run_folder.SETTINGS)
-        content = bounded_files.read_json(run / run_folder.METRICS)
+        manifest.check_run_hashes(run, run_folder.SETTINGS)
+        content = read_metrics(run)
         split = "test" if "test" in content else "validation"
-        scores = console.scores_markdown(split, content[split])
+        scores = console.scores_markdown(split, of_split(content, split))
         method = str(run_folder.read_settings(run)["options"].get("peft", "fine-tuned"))
     else:
         scores = "\n".join(line for line in old.splitlines() if line.startswith("|"))
         title = next((line for line in old.splitlines() if line.startswith("# Emotions in text: ")), "")
         method = title.removeprefix("# Emotions in text: ").partition(" ")[0] or "fine-tuned"
-    model_folder.save_metadata(job.folder, tokenizer=tokenizer, metadata=job.metadata, method=method, scores=scores)
+    readme = hub_card.folder_readme(job.metadata, method=method, scores=scores)
+    model_folder.save_metadata(job.folder, tokenizer=tokenizer, metadata=job.metadata, readme=readme)

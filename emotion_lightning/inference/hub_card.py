@@ -1,4 +1,4 @@
-"""The model card (README.md) of an uploaded model, and the notices that its licence requires."""
+"""The README.md of a model folder, on this machine and on the hub, and the notices that its licence requires."""
 
 import json
 import logging
@@ -13,9 +13,9 @@ from emotion_lightning.config import redaction
 from emotion_lightning.errors import UserError
 from emotion_lightning.models import stock_code
 from emotion_lightning.models.metadata import Metadata
-from emotion_lightning.models.readme import stock_block
 from emotion_lightning.reports import console, pages
-from emotion_lightning.runs import bounded_files, manifest, run_folder
+from emotion_lightning.runs import manifest, run_folder
+from emotion_lightning.runs.metrics_file import RunMetrics, Score, SplitScores, of_protocol, of_split, read_metrics
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,11 @@ class Form(StrEnum):
     adapter = "adapter"
     whole = "whole"
     graph = "graph"
+
+    @property
+    def library(self) -> str:
+        """The hub's name of the library that loads the folder."""
+        return {Form.adapter: "peft", Form.whole: "transformers", Form.graph: "onnx"}[self]
 
 
 @dataclass
@@ -55,7 +60,7 @@ class ModelCardFacts:
     form: Form
     base: str | None
     licence: str | None
-    scores: dict[str, Any] | None
+    scores: RunMetrics | None
     settings: dict[str, Any] | None
     checked: bool = False
 
@@ -65,9 +70,9 @@ class ModelCardFacts:
         return next((name for name in ("test", "validation") if name in (self.scores or {})), None)
 
     @property
-    def of_split(self) -> dict[str, Any] | None:
+    def of_split(self) -> SplitScores | None:
         """The scores of that split."""
-        return None if self.scores is None or self.split is None else self.scores[self.split]
+        return None if self.scores is None or self.split is None else of_split(self.scores, self.split)
 
 
 @dataclass
@@ -87,10 +92,10 @@ class _Data:
     licence: str
 
 
-def scores_and_settings(run: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+def scores_and_settings(run: Path) -> tuple[RunMetrics | None, dict[str, Any] | None]:
     """Return the scores and settings of a run folder; None for each that is missing."""
-    manifest.check_run_hashes(run, run_folder.METRICS, run_folder.SETTINGS)
-    scores = bounded_files.read_json(run / run_folder.METRICS) if (run / run_folder.METRICS).is_file() else None
+    manifest.check_run_hashes(run, run_folder.SETTINGS)
+    scores = read_metrics(run) if (run / run_folder.METRICS).is_file() else None
     try:
         settings = run_folder.read_settings(run)
     except UserError:
@@ -100,11 +105,55 @@ def scores_and_settings(run: Path) -> tuple[dict[str, Any] | None, dict[str, Any
     return scores, settings
 
 
+def folder_readme(metadata: Metadata, *, method: str, scores: str) -> str:
+    """Return the README.md of the model folder of a run or an export.
+
+    Args:
+        metadata: metadata of the model folder.
+        method: training method.
+        scores: Markdown table of the scores.
+    """
+    base = metadata.base
+    name = "the small network of emotion_lightning" if base.tiny else Path(base.path).name if base.local else base.path
+    form = Form.graph if metadata.is_graph else Form.adapter if base.adapter else Form.whole
+    front = [
+        f"library_name: {form.library}",
+        "pipeline_tag: text-classification",
+        "tags: [emotion, multi-label]",
+        *([] if base.local else [f"base_model: {base.path}"]),
+    ]
+    folder = '"."  # this folder: give its path elsewhere'
+    content = {"method": method, "base": name, "table": scores, **_code(metadata, form, "", folder, '"."')}
+    body = pages.render_markdown("model_card", content)
+    return "\n".join(["---", *front, "---", "", body])
+
+
+def _code(metadata: Metadata, form: Form, here: str, folder: str, model: str) -> dict[str, Any]:
+    """Return what both kinds of README need for their code.
+
+    Args:
+        metadata: metadata of the model folder.
+        form: what the folder contains.
+        here: user/name on the hub; empty for a folder on this machine.
+        folder: Python expression of the model folder.
+        model: Python expression of what a pipeline of transformers loads.
+    """
+    return {
+        "metadata": metadata,
+        "form": form,
+        "here": here,
+        "code": "\n".join(stock_code.block(metadata, folder=folder)),
+        "needs": stock_code.needs(metadata),
+        "in_float32": stock_code.IN_FLOAT32,
+        "pipeline": "\n".join(stock_code.pipeline(model, max_tokens=metadata.max_tokens)),
+    }
+
+
 def card_files(facts: ModelCardFacts) -> dict[str, Path | bytes]:
     """Return README.md and, for Gemma, the NOTICE that its licence requires, by file name."""
     found: dict[str, Path | bytes] = {"README.md": card_text(facts).encode()}
     if facts.metadata.is_gemma:
-        base = facts.base or facts.metadata.base["path"]
+        base = facts.base or facts.metadata.base.path
         found["NOTICE"] = (
             f"{_GEMMA_NOTICE}\n\nThis is a Model Derivative of {base}, modified by fine-tuning.\n".encode()
         )
@@ -114,14 +163,13 @@ def card_files(facts: ModelCardFacts) -> dict[str, Path | bytes]:
 def card_text(facts: ModelCardFacts) -> str:
     """Return the model card in Markdown, with the hub's YAML metadata at the top."""
     metadata, data, scores, here = facts.metadata, _data(facts.metadata), facts.of_split, facts.repository
-    by_label = scores[metadata.protocol]["labels"] if scores else {}
+    by_label = of_protocol(scores, metadata.protocol)["labels"] if scores else {}
     body = pages.render_markdown(
         "model_card",
         {
             "facts": facts,
-            "metadata": metadata,
             "data": data,
-            "base": facts.base or metadata.base["path"],
+            "base": facts.base or metadata.base.path,
             "gemma": _GEMMA_NOTICE if metadata.is_gemma else None,
             "method": _method(facts),
             "protocol": _PROTOCOLS[metadata.protocol],
@@ -129,12 +177,9 @@ def card_text(facts: ModelCardFacts) -> str:
             "by_label": by_label,
             "poor": [name for name, found in by_label.items() if found["f1"] < _POORLY_LEARNED],
             "table": console.scores_markdown(facts.split, scores) if facts.split and scores else None,
-            "cost": (facts.scores or {}).get("cost"),
+            "cost": facts.scores.get("cost") if facts.scores else None,
             "settings": _settings(facts),
-            "code": "\n".join(stock_block(metadata, folder=f"snapshot_download({json.dumps(here)})")),
-            "needs": stock_code.needs(metadata.base, graph=metadata.is_graph),
-            "in_float32": stock_code.IN_FLOAT32,
-            "pipeline": "\n".join(stock_code.pipeline(json.dumps(here), max_tokens=metadata.max_tokens)),
+            **_code(metadata, facts.form, here, f"snapshot_download({json.dumps(here)})", json.dumps(here)),
         },
     )
     return f"---\n{_metadata(facts, data)}\n---\n\n{body}"
@@ -150,7 +195,7 @@ def _metadata(facts: ModelCardFacts, data: _Data) -> str:
         for protocol in sorted(_PROTOCOLS, key=lambda name: name != metadata.protocol):
             for kind, metric, title, args in _METRICS:
                 name = f"{title}, {_PROTOCOLS[protocol]}"
-                named.append((kind, name, scores[protocol][metric], args | {"thresholds": protocol}))
+                named.append((kind, name, of_protocol(scores, protocol)[metric], args | {"thresholds": protocol}))
         named.append(("mAP", "mean average precision, no thresholds", scores["map"], {"average": "macro"}))
     results = [
         EvalResult(
@@ -171,7 +216,7 @@ def _metadata(facts: ModelCardFacts, data: _Data) -> str:
         ModelCardData(
             language=data.language,
             license=facts.licence,
-            library_name={Form.adapter: "peft", Form.whole: "transformers", Form.graph: "onnx"}[facts.form],
+            library_name=facts.form.library,
             pipeline_tag="text-classification",
             tags=["emotion", "multi-label", "emotion-lightning"],
             base_model=facts.base,
@@ -189,7 +234,7 @@ _PROTOCOLS = {
     "global": "one threshold, fitted on validation",
     "per_label": "a threshold for each label, fitted on validation",
 }
-_METRICS: list[tuple[str, str, str, dict[str, str]]] = [
+_METRICS: list[tuple[str, Score, str, dict[str, str]]] = [
     ("f1", "f1_macro", "macro F1", {"average": "macro"}),
     ("f1", "f1_micro", "micro F1", {"average": "micro"}),
     ("jaccard", "jaccard", "Jaccard (samples)", {"average": "samples"}),
@@ -200,7 +245,7 @@ def _method(facts: ModelCardFacts) -> str:
     """Return the name of the method that trained the model."""
     if facts.settings is not None and "peft" in facts.settings["options"]:
         return str(facts.settings["options"]["peft"])
-    return "an adapter" if facts.metadata.base["adapter"] else "fine-tuning"
+    return "an adapter" if facts.metadata.base.adapter else "fine-tuning"
 
 
 def _settings(facts: ModelCardFacts) -> str | None:

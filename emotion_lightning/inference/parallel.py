@@ -15,7 +15,7 @@ import torch
 
 from emotion_lightning.errors import UserError
 from emotion_lightning.inference import predictor
-from emotion_lightning.runs import slurm
+from emotion_lightning.runs import quiet, slurm
 
 _AHEAD = 2
 """Pieces of texts in the queue per process: enough to keep it busy, few enough to keep memory use constant."""
@@ -113,6 +113,8 @@ def _start(numbers: Any, runs: Sequence[str], accelerator: str, devices: int) ->
     if not torch.cuda.is_available():
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // devices))
     _loaded = (runs, accelerator)
+    quiet.quiet_libraries()
+    quiet.hide_progress_bars()
 
 
 @functools.cache

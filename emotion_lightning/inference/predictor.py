@@ -23,7 +23,7 @@ from emotion_lightning.inference.threads import CorePool
 from emotion_lightning.models import model_folder, ngrams, nonfinite, pooling
 from emotion_lightning.models.device import cast_products, compute_dtype, device_for, enough_memory
 from emotion_lightning.models.metadata import Metadata, find_model_folder, read_metadata
-from emotion_lightning.runs import manifest, quiet, waiting
+from emotion_lightning.runs import manifest, waiting
 
 BATCH_SIZE = 32
 
@@ -167,7 +167,7 @@ class Predictor(Labeller):
 
     def _forward(self, batch: Batch) -> Tensor:
         moved = {name: value.to(self.device) for name, value in batch.items()}
-        return pooling.logits(self.network, moved, pooling=self.metadata.pooling())
+        return pooling.logits(self.network, moved, pooling=self.metadata.base.pooling)
 
     def _not_finite(self, logits: Tensor, batches: list[Any], answers: Callable[[list[int]], Tensor]) -> str:
         """Return the error message for logits that are not finite; computes one such batch again to find the module."""
@@ -177,16 +177,14 @@ class Predictor(Labeller):
         known = f" ({cause.text})" if cause else ""
         if cause is not None and cause.dtype is torch.float16:
             # dtype=auto chooses float16 only on a GPU without bfloat16.
-            elsewhere = (
-                "use accelerator=cpu, or " if config.Dtype(self.metadata.base["dtype"]) is config.Dtype.auto else ""
-            )
+            elsewhere = "use accelerator=cpu, or " if self.metadata.base.dtype is config.Dtype.auto else ""
             mend = f"{elsewhere}repeat the run with train from_run=FOLDER model.dtype=float32"
             return f"The network's outputs are not finite{known}; {mend}."
         return f"The network's outputs are not finite{known}: its weights are damaged. Take a whole copy of the run."
 
     def _precision(self) -> AbstractContextManager[Any]:
         # The same autocast as in training, so that a run's results are reproduced.
-        dtype = compute_dtype(config.Dtype(self.metadata.base["dtype"]), self.device)
+        dtype = compute_dtype(self.metadata.base.dtype, self.device)
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not torch.float32)
 
 
@@ -273,7 +271,6 @@ def load(run: str | Path | Sequence[str | Path] | None = None, *, accelerator: s
 
 def open_runs(runs: Sequence[str], metadata: Metadata, *, accelerator: str) -> Labeller:
     """Load runs whose common metadata, from `ensemble.combined_metadata`, is already known."""
-    quiet.quiet_libraries()
     waiting.show_status("Loading the network" if len(runs) == 1 else f"Loading {len(runs)} networks")
     members = [_load(run, accelerator) for run in runs]
     return members[0] if len(members) == 1 else Ensemble(members, metadata)
@@ -297,5 +294,5 @@ def open_folder(folder: Path, metadata: Metadata, *, accelerator: config.Acceler
         return GraphPredictor(graph, model_folder.load_tokenizer(folder), metadata=metadata, device=torch.device("cpu"))
     device = device_for(accelerator)
     network, tokenizer = model_folder.load_model(folder, metadata=metadata, device=device)
-    cast_products(network, compute_dtype(config.Dtype(metadata.base["dtype"]), device))
+    cast_products(network, compute_dtype(metadata.base.dtype, device))
     return Predictor(network, tokenizer, metadata=metadata, device=device)

@@ -15,7 +15,7 @@ from emotion_lightning.inference import hub_card
 from emotion_lightning.models import model_folder
 from emotion_lightning.models.hub import MAY_WRITE, REPOSITORY_FILES, WEIGHTS, Unreachable, hub_access, hub_page
 from emotion_lightning.models.metadata import METADATA, Metadata, find_model_folder, read_metadata
-from emotion_lightning.runs import bounded_files, environment, manifest, quiet, run_folder
+from emotion_lightning.runs import bounded_files, environment, manifest, run_folder
 
 log = logging.getLogger(__name__)
 _WEIGHT_ENDINGS = tuple(kind.removeprefix("*") for kind in WEIGHTS)
@@ -100,7 +100,6 @@ def check_login(repository: str) -> None:
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.constants import is_offline_mode
 
-    quiet.quiet_requests()
     if is_offline_mode():
         raise UserError(f"push={repository} needs the hub, which HF_HUB_OFFLINE=1 forbids to ask; unset it.")
     if get_token() is None:
@@ -119,7 +118,7 @@ def _check_whole(source: Path, metadata: Metadata, run: Path) -> None:
     if (run / run_folder.SETTINGS).exists() and not (run / run_folder.METRICS).exists():
         raise UserError(f"{run} has not finished training; go on with {run_folder.resume_command(run)}, then push it.")
     weights = sorted(file for kind in WEIGHTS for file in source.glob(kind))
-    needed = ["tokenizer.json", *(["adapter_config.json"] if metadata.base["adapter"] else [])]
+    needed = ["tokenizer.json", *(["adapter_config.json"] if metadata.base.adapter else [])]
     if missing := [name for name in needed if not (source / name).is_file()] + ([] if weights else ["its weights"]):
         raise UserError(f"{source} is damaged: {missing[0]} is missing.")
     for file in weights:
@@ -134,20 +133,20 @@ def _check_whole(source: Path, metadata: Metadata, run: Path) -> None:
 def _files(source: Path, metadata: Metadata) -> tuple[Metadata, dict[str, Path | bytes]]:
     """Return the metadata and the files to upload, by path in the repository, without paths of this machine."""
     files: dict[str, Path | bytes] = {file.name: file for kind in REPOSITORY_FILES for file in source.glob(kind)}
-    base = dict(metadata.base)
-    if base["adapter"] and base["local"]:
+    base = metadata.base
+    if base.adapter and base.local:
         place = Path(model_folder.base_path(source, metadata))
         kinds = ("config.json", "*.safetensors", "*.safetensors.index.json")
         files |= {f"{run_folder.BASE}/{file.name}": file for kind in kinds for file in place.glob(kind)}
         log.info("The base model goes along, a copy of %s: it has no id on the hub.", place)
-        base |= {"path": run_folder.BASE, "revision": None}
-    elif base["local"]:
-        base["path"] = Path(base["path"]).name
+        base = dataclasses.replace(base, path=run_folder.BASE, revision=None)
+    elif base.local:
+        base = dataclasses.replace(base, path=Path(base.path).name)
     metadata = dataclasses.replace(
         metadata,
         # With a format, the base model is looked for in this folder only.
-        format=config.ExportFormat.adapter.value if base["adapter"] else metadata.format,
-        base=base,
+        format=config.ExportFormat.adapter.value if base.adapter else metadata.format,
+        base_or_none=base,
         data=run_folder.without_paths(metadata.data),
         data_hashes=run_folder.without_paths(metadata.data_hashes),
     )
@@ -159,9 +158,9 @@ def _files(source: Path, metadata: Metadata) -> tuple[Metadata, dict[str, Path |
             else:
                 content = run_folder.without_paths(content)
             if path == "adapter_config.json":
-                content["base_model_name_or_path"] = base["path"]
+                content["base_model_name_or_path"] = base.path
             files[path] = json.dumps(content, indent=2, ensure_ascii=False).encode()
-    files[METADATA] = json.dumps(metadata.__dict__, indent=2, ensure_ascii=False).encode()
+    files[METADATA] = json.dumps(metadata.plain(), indent=2, ensure_ascii=False).encode()
     return metadata, files
 
 
@@ -246,14 +245,14 @@ def _base_id(metadata: Metadata, run: Path) -> str | None:
     """Return the hub id of the base model, from the metadata or, for a merged network, from its run; else None."""
     own = run / run_folder.MODEL
     for base in (metadata.base, *([read_metadata(own).base] if (own / METADATA).is_file() else [])):
-        if base["pretrained"] and not base["local"]:
-            return str(base["path"])
+        if base.pretrained and not base.local:
+            return base.path
     return None
 
 
 def _licence(metadata: Metadata, base: str | None) -> str | None:
     """Return the hub's name of the base model's licence, which also covers the trained model; None if it is unknown."""
-    if not metadata.base["pretrained"]:
+    if not metadata.base.pretrained:
         return hub_card.OWN_LICENCE
     if metadata.is_gemma:
         return hub_card.GEMMA_LICENCE

@@ -10,7 +10,7 @@ from pathlib import Path
 from emotion_lightning.config import hub_name, redaction
 from emotion_lightning.errors import LOG_IN, UserError, first_line, no_access
 from emotion_lightning.models.metadata import METADATA, read_metadata
-from emotion_lightning.runs import manifest, quiet
+from emotion_lightning.runs import manifest
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,6 @@ def fetch_run(run: str, *, setting: str = "run") -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.constants import is_offline_mode
 
-    quiet.quiet_requests()
     is_commit = re.fullmatch("[0-9a-f]{40}", name.revision or "")
     if (is_commit or is_offline_mode()) and (cached := _cached(name)):
         return cached
@@ -68,9 +67,9 @@ def fetch_run(run: str, *, setting: str = "run") -> str:
 
 def _check_base(folder: Path) -> None:
     """Raise UserError if the base of an adapter is not available: otherwise that shows only much later."""
-    base = read_metadata(folder).base
-    if base["adapter"] and not base["local"]:
-        check_hub(base["path"], base["revision"])
+    base = read_metadata(folder).base_or_none
+    if base is not None and base.adapter and not base.local:
+        check_hub(base.path, base.revision)
 
 
 def pinned_run(run: str, *, setting: str) -> str:

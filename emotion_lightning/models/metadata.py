@@ -24,6 +24,88 @@ LABELS = 100_000
 """Maximum number of labels in the metadata: to check a million labels would take too long."""
 
 
+@dataclass(frozen=True)
+class Base:
+    """The network that was trained: where its base is, and how it is loaded.
+
+    Attributes:
+        path: folder or hub id of the base; in an export that contains its base, `base`.
+        local: whether `path` is a folder.
+        adapter: whether the model folder holds an adapter on the base; otherwise it holds the whole network.
+        pretrained: whether the base was trained before; otherwise its weights are random.
+        tiny: whether the base is the network that is bundled with the package.
+        architecture: `model_type` of the network's config.json.
+        revision: branch, tag or commit of the base on the hub; None means main.
+        quantization: of the weights.
+        dtype: of the computations.
+        head: names of the modules that are trained in full; the last one is the output layer.
+        kept: name patterns of modules that are never quantised.
+        attention: causal or bidirectional.
+        attn_implementation: attention kernel.
+        pooling: how token vectors become one vector for each text.
+        stock: whether transformers' own class gives the same logits.
+        other: entries that another version has written; they are written again as they are.
+    """
+
+    path: str
+    local: bool
+    adapter: bool
+    pretrained: bool
+    tiny: bool
+    architecture: str
+    revision: str | None
+    quantization: config.Quantization
+    dtype: config.Dtype
+    head: list[str]
+    kept: list[str]
+    attention: config.Attention
+    attn_implementation: config.AttentionKernel
+    pooling: config.Pooling
+    stock: bool
+    other: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_plain(cls, content: dict[str, Any]) -> "Base":
+        """Read what `plain` returns.
+
+        Raises:
+            KeyError, TypeError or ValueError: an entry is missing or has an unknown value.
+        """
+        return cls(
+            quantization=config.Quantization(content["quantization"]),
+            dtype=config.Dtype(content["dtype"]),
+            attention=config.Attention(content["attention"]),
+            attn_implementation=config.AttentionKernel(content["attn_implementation"]),
+            pooling=config.Pooling(content["pooling"]),
+            local=content["local"],
+            adapter=content["adapter"],
+            pretrained=content["pretrained"],
+            stock=content["stock"],
+            head=content["head"],
+            kept=content["kept"],
+            revision=content["revision"],
+            path=content.get("path"),  # type: ignore[arg-type]  # its own check names the file
+            tiny=bool(content.get("tiny")),
+            architecture=str(content.get("architecture", "")),
+            other={name: value for name, value in content.items() if name not in _BASE_ENTRIES},
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """Return the form that is stored as JSON."""
+        return {name: getattr(self, name) for name in _BASE_ENTRIES} | self.other
+
+    def is_valid(self) -> bool:
+        """Whether the entries without a fixed list of values have the right types; the path has a check of its own."""
+        return (
+            all(type(value) is bool for value in (self.local, self.adapter, self.pretrained, self.stock))
+            and all(map(_is_texts, (self.head, self.kept)))
+            and isinstance(self.revision, str | None)
+        )
+
+
+_BASE_ENTRIES = tuple(entry.name for entry in dataclasses.fields(Base) if entry.name != "other")
+
+
 @dataclass
 class Metadata:
     """Metadata of a model folder, in addition to what PEFT and transformers store.
@@ -32,7 +114,7 @@ class Metadata:
         labels: names, in the order of the logits.
         protocol: name of the thresholds that decide predictions.
         thresholds: maps each protocol to its thresholds by label.
-        base: path or hub id, revision, quantization, dtype, head modules and other properties of the network.
+        base_or_none: properties of the network; None in a baseline, which has no network. `base` in the file.
         max_tokens: texts are truncated to this many tokens.
         data: data settings of the run, with the name of their schema under `option`.
         loss: loss settings in the same form, with the label counts that its weights are computed from.
@@ -49,7 +131,7 @@ class Metadata:
     labels: list[str]
     protocol: str
     thresholds: dict[str, dict[str, float]]
-    base: dict[str, Any]
+    base_or_none: Base | None
     max_tokens: int
     data: dict[str, Any]
     loss: dict[str, Any]
@@ -69,7 +151,7 @@ class Metadata:
         labels: list[str],
         thresholds: dict[str, Tensor],
         scaling: Scaling | None,
-        base: dict[str, Any],
+        base: Base | None,
         loss: dict[str, Any],
         data_hashes: dict[str, str],
         ngrams: dict[str, list[int]] | None = None,
@@ -81,12 +163,11 @@ class Metadata:
             labels: names, in the order of the logits.
             thresholds: of every protocol, [label].
             scaling: calibration of the logits; None without one.
-            base: of a network; empty for a baseline.
+            base: of a network; None for a baseline.
             loss: the loss with its label counts, as the attribute describes it.
             data_hashes: SHA-256 of each file that was read.
             ngrams: of a baseline.
         """
-        assert isinstance(settings.data, config.Batches)
         data = run_folder.absolute(redaction.settings(schema.plain(settings.data)))
         return cls(
             labels=labels,
@@ -94,7 +175,7 @@ class Metadata:
             thresholds={
                 name: dict(zip(labels, threshold.tolist(), strict=True)) for name, threshold in thresholds.items()
             },
-            base=base,
+            base_or_none=base,
             max_tokens=settings.data.max_tokens,
             data={"option": schema.schema_of(settings.data), **data},
             loss=loss,
@@ -105,6 +186,38 @@ class Metadata:
             calibration={} if scaling is None else scaling.plain(labels),
             ngrams=ngrams or {},
         )
+
+    @classmethod
+    def from_plain(cls, content: dict[str, Any]) -> "Metadata":
+        """Read what `plain` returns, without checks but those of the base.
+
+        Raises:
+            KeyError, TypeError or ValueError: an entry is missing, unknown, or has an unknown value.
+        """
+        base = content["base"]
+        metadata = cls(base_or_none=None, **{name: value for name, value in content.items() if name != "base"})
+        if not metadata.is_baseline:
+            metadata.base_or_none = Base.from_plain(base)
+        elif base or metadata.format:
+            raise ValueError("a baseline has neither base nor format")
+        return metadata
+
+    def plain(self) -> dict[str, Any]:
+        """Return the content of the file."""
+        base = {} if self.base_or_none is None else self.base_or_none.plain()
+        values = {"base" if name == "base_or_none" else name: value for name, value in self.__dict__.items()}
+        return values | {"base": base}
+
+    @property
+    def base(self) -> Base:
+        """Properties of the network. A baseline has none."""
+        if self.base_or_none is None:
+            raise ValueError("a baseline has no network")
+        return self.base_or_none
+
+    def with_base(self, **changes: Any) -> "Metadata":
+        """Return a copy with changes to its base."""
+        return dataclasses.replace(self, base_or_none=dataclasses.replace(self.base, **changes))
 
     @property
     def is_graph(self) -> bool:
@@ -119,16 +232,13 @@ class Metadata:
     @property
     def is_tiny(self) -> bool:
         """Whether the base is the network bundled with the package."""
-        return bool(self.base.get("tiny"))
+        return self.base_or_none is not None and self.base_or_none.tiny
 
     @property
     def is_gemma(self) -> bool:
         """Whether the model is derived from Gemma's weights, so that Gemma's terms of use apply."""
-        return (
-            bool(self.base.get("pretrained"))
-            and not self.is_tiny
-            and str(self.base["architecture"]).startswith("gemma")
-        )
+        base = self.base_or_none
+        return base is not None and base.pretrained and not base.tiny and base.architecture.startswith("gemma")
 
     def threshold_tensor(self, protocol: str | None = None) -> Tensor:
         """Thresholds of a protocol (default: the model's own), [label], float64."""
@@ -143,10 +253,6 @@ class Metadata:
         """Settings that the thresholds were fitted with."""
         values = dict(self.fitting)
         return schema.from_plain(config.SCHEMAS[f"thresholds/{values.pop('option')}"], values)
-
-    def pooling(self) -> config.Pooling:
-        """How token vectors become one vector for each text."""
-        return config.Pooling(self.base["pooling"])
 
     def cleaning(self) -> list[config.CleaningStep]:
         """Cleaning steps that are applied to texts."""
@@ -167,17 +273,11 @@ def read_metadata(folder: Path) -> Metadata:
     safe_loading.check_model_folder(folder)
     manifest.check_hashes(folder, "*.json")
     try:
-        metadata = _spelled(Metadata(**content))
+        metadata = _spelled(Metadata.from_plain(content))
         labels.check_names(metadata.labels, str(file))
         _check_numbers(metadata)
         if metadata.is_baseline:
             _check_ngrams(metadata)
-        else:
-            config.Quantization(metadata.base["quantization"])
-            config.Dtype(metadata.base["dtype"])
-            config.Attention(metadata.base["attention"])
-            config.AttentionKernel(metadata.base["attn_implementation"])
-            metadata.pooling()
         metadata.cleaning()
         metadata.scaling()
         metadata.threshold_settings()
@@ -186,10 +286,7 @@ def read_metadata(folder: Path) -> Metadata:
             "data": f"data/{metadata.data['option']}" in config.SCHEMAS,
             "loss": f"loss/{metadata.loss['option']}" in config.SCHEMAS,
             "format": not metadata.format or config.ExportFormat(metadata.format),
-            "base": metadata.is_baseline
-            or all(type(metadata.base[name]) is bool for name in ("local", "adapter", "pretrained", "stock"))
-            and all(_is_texts(metadata.base[name]) for name in ("head", "kept"))
-            and isinstance(metadata.base["revision"], str | None),
+            "base": metadata.base_or_none is None or metadata.base_or_none.is_valid(),
         }
         wrong = [name for name, right in required.items() if not right]
     except (TypeError, KeyError, ValueError, AttributeError) as error:
@@ -244,9 +341,7 @@ def _check_numbers(metadata: Metadata) -> None:
 
 
 def _check_ngrams(metadata: Metadata) -> None:
-    """Raise ValueError if a baseline has a base or format too, or if its n-gram lengths are impossible."""
-    if metadata.base or metadata.format:
-        raise ValueError("a baseline has neither base nor format")
+    """Raise ValueError if the n-gram lengths of a baseline are impossible."""
     for name, lengths in metadata.ngrams.items():
         pair = isinstance(lengths, list) and len(lengths) == 2 and all(type(length) is int for length in lengths)
         if name not in ngrams.KINDS or not pair or not 1 <= lengths[0] <= lengths[1] <= ngrams.LONGEST:
@@ -258,10 +353,10 @@ def _check_paths(metadata: Metadata, file: Path) -> None:
 
     Absolute paths are allowed in a run, which stores those of the machine that trained it, but not in an export.
     """
-    path = metadata.base.get("path")
-    if not metadata.is_baseline and not metadata.base["local"] and not safe_loading.is_hub_id(path):
-        raise UserError(f"{file} is damaged: its base {path!r} is no id of the hub.")
-    named = [path] if metadata.base.get("local") else []
+    base = metadata.base_or_none
+    if base is not None and not base.local and not safe_loading.is_hub_id(base.path):
+        raise UserError(f"{file} is damaged: its base {base.path!r} is no id of the hub.")
+    named = [base.path] if base is not None and base.local else []
     for value in [*named, *(metadata.data[name] for name in run_folder.PATHS if metadata.data.get(name))]:
         if not isinstance(value, str):
             raise UserError(f"{file} is damaged: {value!r} is no path.")

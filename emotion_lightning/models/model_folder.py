@@ -15,14 +15,13 @@ from emotion_lightning.errors import UserError, first_line
 from emotion_lightning.models import adapter, backbone, ngrams, safe_loading
 from emotion_lightning.models.device import compute_dtype
 from emotion_lightning.models.metadata import METADATA, Metadata
-from emotion_lightning.models.readme import readme_text
 from emotion_lightning.runs import manifest, run_folder
 from emotion_lightning.runs.files import follow_umask, write_json
 
 log = logging.getLogger(__name__)
 
 
-def save_model(folder: Path, network: Any, *, tokenizer: Any, metadata: Metadata, method: str, scores: str) -> None:
+def save_model(folder: Path, network: Any, *, tokenizer: Any, metadata: Metadata, readme: str) -> None:
     """Write a model folder: adapter or whole network, tokenizer, metadata and README.
 
     Args:
@@ -30,22 +29,21 @@ def save_model(folder: Path, network: Any, *, tokenizer: Any, metadata: Metadata
         network: a PEFT model, of which only the adapter is saved, or a whole network.
         tokenizer: the network's tokenizer.
         metadata: metadata.
-        method: training method, for the README.
-        scores: Markdown text about scores, for the README.
+        readme: content of README.md.
     """
     from peft import PeftModel
 
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(network, PeftModel):
-        base = Path(metadata.base["path"])
+        base = Path(metadata.base.path)
         network.peft_config["default"].base_model_name_or_path = redaction.hide_secrets(
-            str(base.resolve()) if base.is_dir() else metadata.base["path"]
+            str(base.resolve()) if base.is_dir() else metadata.base.path
         )
-        network.peft_config["default"].revision = metadata.base["revision"]
+        network.peft_config["default"].revision = metadata.base.revision
         network.save_pretrained(folder, save_embedding_layers=False)
     else:
         save_whole(folder, network)
-    save_metadata(folder, tokenizer=tokenizer, metadata=metadata, method=method, scores=scores)
+    save_metadata(folder, tokenizer=tokenizer, metadata=metadata, readme=readme)
     manifest.write_hashes(folder)
     follow_umask(*(file for file in folder.iterdir() if file.is_file()))
 
@@ -54,7 +52,7 @@ def save_ngrams(folder: Path, classifier: ngrams.NgramClassifier, *, metadata: M
     """Write the model folder of a baseline: its classifier and metadata."""
     folder.mkdir(parents=True, exist_ok=True)
     classifier.save(folder)
-    write_json(folder / METADATA, metadata.__dict__)
+    write_json(folder / METADATA, metadata.plain())
     manifest.write_hashes(folder)
 
 
@@ -65,12 +63,12 @@ def save_whole(folder: Path, network: Any) -> None:
     network.save_pretrained(folder)
 
 
-def save_metadata(folder: Path, *, tokenizer: Any, metadata: Metadata, method: str, scores: str) -> None:
+def save_metadata(folder: Path, *, tokenizer: Any, metadata: Metadata, readme: str) -> None:
     """Write the files beside the weights: tokenizer, metadata and README."""
     tokenizer.init_kwargs.pop("auto_map", None)
     tokenizer.save_pretrained(folder)
-    (folder / "README.md").write_text(redaction.hide_secrets(readme_text(metadata, method, scores)), encoding="utf-8")
-    write_json(folder / METADATA, metadata.__dict__)
+    (folder / "README.md").write_text(redaction.hide_secrets(readme), encoding="utf-8")
+    write_json(folder / METADATA, metadata.plain())
 
 
 def load_model(folder: Path, *, metadata: Metadata, device: torch.device) -> tuple[Any, Any]:
@@ -97,15 +95,15 @@ def damaged_as_user_error(folder: Path) -> Iterator[None]:
 
 
 def _load_model(folder: Path, *, metadata: Metadata, device: torch.device) -> tuple[Any, Any]:
-    whole = not metadata.base["adapter"]
+    whole = not metadata.base.adapter
     if metadata.is_graph:
         raise UserError(f"{folder} holds a graph for onnxruntime and no weights; take another export, or the run.")
     tokenizer = load_tokenizer(folder)
-    compute = compute_dtype(config.Dtype(metadata.base["dtype"]), device)
+    compute = compute_dtype(metadata.base.dtype, device)
     check_weights(folder, metadata)
     path = str(folder) if whole else base_path(folder, metadata)
     network = load_base(
-        path, metadata=metadata, quantization=config.Quantization(metadata.base["quantization"]), compute=compute,
+        path, metadata=metadata, quantization=metadata.base.quantization, compute=compute,
         dtype=torch.float32 if whole and not metadata.format else compute,
         pad_token_id=tokenizer.pad_token_id, device=device,
     )  # fmt: skip
@@ -117,7 +115,7 @@ def _load_model(folder: Path, *, metadata: Metadata, device: torch.device) -> tu
 
 def check_weights(folder: Path, metadata: Metadata) -> None:
     """Raise UserError if the weights are missing, are not safetensors, or have a head for other labels."""
-    if metadata.base["adapter"]:
+    if metadata.base.adapter:
         safe_loading.load_weights(folder, "adapter_config.json")
         first = safe_loading.load_weights(folder, "adapter_model.safetensors")
     else:
@@ -128,7 +126,7 @@ def check_weights(folder: Path, metadata: Metadata) -> None:
     for file in files:
         with damaged_as_user_error(folder), safe_open(file, framework="pt") as stored:
             safe_loading.check_dtypes(file, stored)
-            heads = [name for name in stored.keys() if metadata.base["head"][-1] in name.split(".")]  # noqa: SIM118
+            heads = [name for name in stored.keys() if metadata.base.head[-1] in name.split(".")]  # noqa: SIM118
             sizes |= {stored.get_slice(name).get_shape()[0] for name in heads if name.endswith("weight")}
     if len(metadata.labels) not in sizes:
         raise UserError(
@@ -169,15 +167,15 @@ def load_base(
         pad_token_id: padding token of the tokenizer.
         device: device of the network.
     """
-    kernel = config.AttentionKernel(metadata.base["attn_implementation"])
+    kernel = metadata.base.attn_implementation
     return backbone.load_network(
         path,
-        revision=None if Path(path).is_dir() else metadata.base["revision"],
+        revision=None if Path(path).is_dir() else metadata.base.revision,
         quantization=quantization,
         dtype=dtype,
-        head=metadata.base["head"],
-        kept=metadata.base["kept"],
-        attention=config.Attention(metadata.base["attention"]),
+        head=metadata.base.head,
+        kept=metadata.base.kept,
+        attention=metadata.base.attention,
         attn_implementation=backbone.attention_kernel(kernel, device, compute, max_tokens=metadata.max_tokens),
         labels=metadata.labels,
         pad_token_id=pad_token_id,
@@ -219,24 +217,24 @@ def base_path(folder: Path, metadata: Metadata) -> str:
     Raises:
         UserError: the base is missing, damaged, or a link to another place.
     """
-    if metadata.format and metadata.base["local"]:
+    if metadata.format and metadata.base.local:
         safe_loading.load_weights(folder / run_folder.BASE, "config.json")
         safe_loading.check_model_folder(folder / run_folder.BASE)
         safe_loading.whole_network(folder / run_folder.BASE)
         return str(folder / run_folder.BASE)
-    saved = Path(metadata.base["path"])
+    saved = Path(metadata.base.path)
     beside = [folder.parent / run_folder.BASE, folder / run_folder.BASE, folder.parent / saved.name]
     # For a run's own base, the stored path comes last: it may hold the base of another run by now.
-    places = [saved, *beside] if metadata.base["pretrained"] and not metadata.is_tiny else [*beside, saved]
+    places = [saved, *beside] if metadata.base.pretrained and not metadata.is_tiny else [*beside, saved]
     for place in places:
         if (place / "config.json").is_file():
             if place != saved:
                 safe_loading.check_location(folder, place)
             safe_loading.check_base(place)
             return str(place)
-    if metadata.base["local"]:
+    if metadata.base.local:
         raise UserError(
             f"The base model of {folder} is neither at {saved} nor beside it ({folder.parent / run_folder.BASE}); copy "
             "it there."
         )
-    return metadata.base["path"]
+    return metadata.base.path

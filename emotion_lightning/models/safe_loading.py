@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from emotion_lightning import terminal
 from emotion_lightning.errors import UserError, first_line
-from emotion_lightning.runs import bounded_files, quiet
+from emotion_lightning.runs import bounded_files
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _CODE = ("_target_", "auto_map", "custom_pipelines")
@@ -220,7 +220,6 @@ def _check_adapter(file: Path, content: dict[str, Any]) -> None:
     method = content.get("peft_type")
     if method not in _METHODS or content.get("task_type") != "SEQ_CLS":
         raise UserError(f"{file} is of no method of this project: {method} for {content.get('task_type')}.")
-    quiet.quiet_libraries()  # before PEFT imports bitsandbytes, which prints on import
     import peft
 
     defaults = peft.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(method)]()

@@ -1,8 +1,10 @@
 """Python code that uses a model folder without this project, for its README and its model card on the hub."""
 
 import json
-from collections.abc import Mapping
-from typing import Any
+
+from emotion_lightning import config
+from emotion_lightning.models.metadata import Base, Metadata
+from emotion_lightning.runs import run_folder
 
 TEXT = "I never thought they would come."
 """Example text in the code of a README."""
@@ -14,35 +16,25 @@ IN_FLOAT32 = (
 )
 
 
-def needs(base: Mapping[str, Any], *, graph: bool) -> str:
+def needs(metadata: Metadata) -> str:
     """Names of the packages that the code needs."""
+    base, graph = metadata.base, metadata.is_graph
     names = ["onnxruntime"] if graph else ["torch"]
-    names += ["peft"] if base["adapter"] else []
-    names += ["accelerate", "bitsandbytes"] if base["adapter"] and base["quantization"] != "none" else []
+    names += ["peft"] if base.adapter else []
+    names += (
+        ["accelerate", "bitsandbytes"] if base.adapter and base.quantization is not config.Quantization.none else []
+    )
     return f"{', '.join(names)} and transformers"
 
 
-def block(
-    base: Mapping[str, Any],
-    *,
-    folder: str,
-    place: str | None,
-    labels: int,
-    max_tokens: int,
-    graph: bool,
-    calibrated: bool,
-) -> list[str]:
+def block(metadata: Metadata, *, folder: str) -> list[str]:
     """Markdown lines with the code, which computes `probabilities`, [text, label], and prints the predicted labels.
 
     Args:
-        base: `base` of the metadata.
+        metadata: metadata of the model folder.
         folder: Python expression of the model folder.
-        place: first arguments of from_pretrained for the base of an adapter, as Python; None without an adapter.
-        labels: number of labels.
-        max_tokens: texts are truncated to this many tokens.
-        graph: whether the folder holds a graph for onnxruntime.
-        calibrated: whether the metadata holds a calibration.
     """
+    base, graph = metadata.base, metadata.is_graph
     return [
         "```python",
         *_imports(base, folder=folder, graph=graph),
@@ -50,14 +42,14 @@ def block(
         f"folder = {folder}",
         'card = json.loads(Path(folder, "emotion_lightning.json").read_text(encoding="utf-8"))',
         'tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right")',
-        *([] if graph else _network(base, place=place, labels=labels)),
+        *([] if graph else _network(metadata)),
         f"texts = [{json.dumps(TEXT)}]",
         "tokens = tokenizer(",
-        f"    texts, padding=True, truncation=True, max_length={max_tokens},"
+        f"    texts, padding=True, truncation=True, max_length={metadata.max_tokens},"
         f' return_tensors="{"np" if graph else "pt"}"',
         ")",
         *(_GRAPH if graph else _LOGITS),
-        *(_CALIBRATION[graph] if calibrated else []),
+        *(_CALIBRATION[graph] if metadata.calibration else []),
         f"probabilities = {'1 / (1 + np.exp(-logits))' if graph else 'logits.sigmoid()'}",
         'cuts = card["thresholds"][card["protocol"]]',
         "for text, row in zip(texts, probabilities.tolist()):",
@@ -81,9 +73,9 @@ def pipeline(folder: str, *, max_tokens: int) -> list[str]:
     ]
 
 
-def _imports(base: Mapping[str, Any], *, folder: str, graph: bool) -> list[str]:
+def _imports(base: Base, *, folder: str, graph: bool) -> list[str]:
     classes = ["AutoTokenizer"] if graph else ["AutoModelForSequenceClassification", "AutoTokenizer"]
-    if base["adapter"] and base["quantization"] != "none":
+    if base.adapter and base.quantization is not config.Quantization.none:
         classes.append("BitsAndBytesConfig")
     return [
         "import json",
@@ -91,22 +83,22 @@ def _imports(base: Mapping[str, Any], *, folder: str, graph: bool) -> list[str]:
         "",
         *(["import numpy as np", "import onnxruntime"] if graph else ["import torch"]),
         *(["from huggingface_hub import snapshot_download"] if "snapshot_download" in folder else []),
-        *(["from peft import PeftModel"] if base["adapter"] else []),
+        *(["from peft import PeftModel"] if base.adapter else []),
         f"from transformers import {', '.join(classes)}",
     ]
 
 
-def _network(base: Mapping[str, Any], *, place: str | None, labels: int) -> list[str]:
-    if place is None:
+def _network(metadata: Metadata) -> list[str]:
+    if not metadata.base.adapter:
         return [
             "# float32, in which the small parts of the network are the run's own numbers",
             "model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()",
         ]
-    quantization = _quantization(base)
+    quantization = _quantization(metadata.base)
     return [
         "base = AutoModelForSequenceClassification.from_pretrained(",
-        f"    {place},",
-        f"    num_labels={labels},",
+        f"    {_place(metadata)},",
+        f"    num_labels={len(metadata.labels)},",
         "    pad_token_id=tokenizer.pad_token_id,",
         "    dtype=torch.float32,  # as what was trained; PEFT's layers stop at a mixture with bfloat16",
         *([f"    quantization_config={quantization},"] if quantization else []),
@@ -115,15 +107,30 @@ def _network(base: Mapping[str, Any], *, place: str | None, labels: int) -> list
     ]
 
 
-def _quantization(base: Mapping[str, Any]) -> str | None:
+def _place(metadata: Metadata) -> str:
+    """First arguments of from_pretrained for the base of an adapter, as Python.
+
+    They start from the model folder if the base lies in or beside it, so that both can be moved together.
+    """
+    base = metadata.base
+    if not base.local:
+        return json.dumps(base.path) + (f", revision={json.dumps(base.revision)}" if base.revision else "")
+    if metadata.format:
+        return f'f"{{folder}}/{run_folder.BASE}"'
+    if base.tiny or not base.pretrained:
+        return f'f"{{folder}}/../{run_folder.BASE}"'
+    return json.dumps(base.path, ensure_ascii=False)
+
+
+def _quantization(base: Base) -> str | None:
     """Python expression of the base's quantization config; None without quantization."""
-    kept = json.dumps(base["kept"])
+    kept = json.dumps(base.kept)
     return {
         "nf4": 'BitsAndBytesConfig(\n        load_in_4bit=True, bnb_4bit_quant_type="nf4", '
         f"bnb_4bit_use_double_quant=True,\n        llm_int8_skip_modules={kept},\n    )",
         "int8": f"BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules={kept})",
         "none": None,
-    }[base["quantization"]]
+    }[base.quantization]
 
 
 _LOGITS = [

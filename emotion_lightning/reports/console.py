@@ -7,9 +7,10 @@ from rich.table import Table
 
 from emotion_lightning import terminal
 from emotion_lightning.reports.pages import Section
+from emotion_lightning.runs.metrics_file import Score, SplitScores, of_protocol
 from emotion_lightning.runs.plain_text import printable
 
-PROTOCOL_METRICS = {
+PROTOCOL_METRICS: dict[Score, str] = {
     "f1_macro": "macro F1",
     "f1_micro": "micro F1",
     "jaccard": "Jaccard",
@@ -21,7 +22,7 @@ PROTOCOL_METRICS = {
 
 
 def show_scores(
-    split: str, scores: dict[str, Any], *, protocol: str, floors: dict[str, dict[str, Any]] | None = None
+    split: str, scores: SplitScores, *, protocol: str, floors: dict[str, SplitScores] | None = None
 ) -> None:
     """Print the scores of a split.
 
@@ -38,25 +39,28 @@ def show_scores(
     emotions.add_column("emotion")
     for name in ("support", "precision", "recall", "F1", "threshold"):
         emotions.add_column(name, justify="right")
-    for label, values in scores[protocol]["labels"].items():
-        shares = [f"{values[name]:.3f}" for name in ("precision", "recall", "f1", "threshold")]
-        emotions.add_row(escape(label), f"{values['support']:,}", *shares)
+    main = of_protocol(scores, protocol)
+    for label, values in main["labels"].items():
+        ratios = [f"{values[name]:.3f}" for name in ("precision", "recall", "f1", "threshold")]
+        emotions.add_row(escape(label), f"{values['support']:,}", *ratios)
     console.print(emotions)
     protocols = Table()
     protocols.add_column("thresholds")
     for title in PROTOCOL_METRICS.values():
         protocols.add_column(title, justify="right")
     for name in (protocol, *(other for other in ("fixed", "global", "per_label") if other != protocol)):
-        protocols.add_row(name, *[f"{scores[name][metric]:.3f}" for metric in PROTOCOL_METRICS])
-    perfect = [f"{scores[ORACLE][metric]:.3f}" for metric in PROTOCOL_METRICS]
+        protocols.add_row(name, *[f"{of_protocol(scores, name)[metric]:.3f}" for metric in PROTOCOL_METRICS])
+    perfect = [f"{of_protocol(scores, ORACLE)[metric]:.3f}" for metric in PROTOCOL_METRICS]
     protocols.add_row(ORACLE, *perfect, style="dim")
     for name, floor in (floors or {}).items():
-        protocols.add_row(name, *[f"{floor[protocol][metric]:.3f}" for metric in PROTOCOL_METRICS], style="dim")
+        protocols.add_row(
+            name, *[f"{of_protocol(floor, protocol)[metric]:.3f}" for metric in PROTOCOL_METRICS], style="dim"
+        )
     console.print(protocols)
     console.print(
         f"mAP {scores['map']:.3f}   LRAP {scores['lrap']:.3f}   loss {scores['loss']:.4f}   "
         f"ECE {scores['ece']:.3f}   Brier {scores['brier']:.3f} ({scores['probabilities']} probabilities)   "
-        f"gold labels/text {scores[protocol]['gold_cardinality']:.3f}"
+        f"gold labels/text {main['gold_cardinality']:.3f}"
     )
     console.print(f"{ORACLE}: the best thresholds for these very rows; what is to be gained, not a result", style="dim")
     if floors:
@@ -66,11 +70,11 @@ def show_scores(
         )
 
 
-def scores_markdown(split: str, scores: dict[str, Any]) -> str:
+def scores_markdown(split: str, scores: SplitScores) -> str:
     """Return the scores of a split with each threshold protocol as a Markdown table."""
     lines = [f"| {split} | " + " | ".join(PROTOCOL_METRICS.values()) + " |", "|---|" + "---|" * len(PROTOCOL_METRICS)]
     for name in ("fixed", "global", "per_label"):
-        cells = [f"{scores[name][metric]:.3f}" for metric in PROTOCOL_METRICS]
+        cells = [f"{of_protocol(scores, name)[metric]:.3f}" for metric in PROTOCOL_METRICS]
         lines.append(f"| {name} thresholds | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

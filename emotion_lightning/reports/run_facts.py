@@ -1,16 +1,17 @@
 """Facts about a finished run: scores, history, precision-recall curves, calibration and largest mistakes."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
+from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from emotion_lightning import config
 from emotion_lightning.data import labels
 from emotion_lightning.data.rows import Rows
 from emotion_lightning.evaluation import thresholds
 from emotion_lightning.evaluation.calibration import BINS
+from emotion_lightning.runs.metrics_file import LabelScores, RunMetrics, SplitScores, of_protocol, of_split
 
 
 @dataclass
@@ -66,7 +67,7 @@ class RunFacts:
     """
 
     settings: config.Train | None
-    metrics: dict[str, Any]
+    metrics: RunMetrics
     history: list[dict[str, float]]
     labels: list[str]
     split: str
@@ -78,10 +79,9 @@ class RunFacts:
     test_rows: int = 0
 
     @property
-    def scores(self) -> dict[str, Any]:
+    def scores(self) -> SplitScores:
         """The metrics of the split."""
-        found: dict[str, Any] = self.metrics[self.split]
-        return found
+        return of_split(self.metrics, self.split)
 
     @property
     def truth(self) -> np.ndarray:
@@ -95,10 +95,9 @@ class RunFacts:
         shares, cuts = torch.from_numpy(self.probabilities), torch.from_numpy(self.thresholds)
         return np.asarray(thresholds.decide(shares, cuts))
 
-    def of_label(self, label: int) -> dict[str, Any]:
+    def of_label(self, label: int) -> LabelScores:
         """Return precision, recall, F1, support and threshold of a label with `protocol`."""
-        found: dict[str, Any] = self.scores[self.protocol]["labels"][self.labels[label]]
-        return found
+        return of_protocol(self.scores, self.protocol)["labels"][self.labels[label]]
 
     def by_support(self) -> list[int]:
         """Return the positions of the labels, the most frequent first."""
@@ -118,12 +117,9 @@ class RunFacts:
         if not truth.any():
             return None
         shares = self.probabilities[:, label]
-        order = np.argsort(-shares, kind="stable")
-        # No threshold separates rows with the same probability, so they form one point of the curve.
-        last = np.append(np.flatnonzero(np.diff(shares[order])), len(order) - 1)
-        found = np.cumsum(truth[order])[last]
-        recall, precision = found / truth.sum(), found / (last + 1)
-        return Curve(recall, precision, float(np.sum(np.diff(recall, prepend=0) * precision)))
+        precision, recall, _ = precision_recall_curve(truth, shares)
+        # scikit-learn begins with the lowest threshold and adds a point without a threshold at the end.
+        return Curve(recall[-2::-1], precision[-2::-1], float(average_precision_score(truth, shares)))
 
     def bins(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Group all probabilities into BINS bins of equal width.

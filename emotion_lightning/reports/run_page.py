@@ -18,6 +18,7 @@ from emotion_lightning.reports.console import PROTOCOL_METRICS
 from emotion_lightning.reports.pages import Section
 from emotion_lightning.reports.run_facts import RunFacts
 from emotion_lightning.runs import bounded_files, run_folder
+from emotion_lightning.runs.metrics_file import RunMetrics, of_protocol, of_split
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ def write_run_report(
     threshold: Tensor,
     protocol: str,
     labels: list[str],
-    metrics: dict[str, Any],
+    metrics: RunMetrics,
     sends_texts: bool,
 ) -> Report | None:
     """Write report.html and pictures/.
@@ -194,7 +195,6 @@ def _command(arguments: list[str]) -> str:
 
 def _chosen(settings: config.Train, options: dict[str, str]) -> str:
     """Return one line with the options and the most important settings."""
-    assert isinstance(settings.data, config.Batches)
     rates = {
         name: getattr(settings.peft if getattr(settings.optimizer, name) is None else settings.optimizer, name)
         for name in ("lr", "head_lr")
@@ -214,7 +214,7 @@ def _chosen(settings: config.Train, options: dict[str, str]) -> str:
 
 
 def _facts(facts: RunFacts) -> list[tuple[str, str]]:
-    main = facts.scores[facts.protocol]
+    main = of_protocol(facts.scores, facts.protocol)
     scores = [
         (f"{PROTOCOL_METRICS[name]}, {facts.split}", f"{main[name]:.3f}")
         for name in ("f1_macro", "f1_micro", "jaccard")
@@ -222,7 +222,7 @@ def _facts(facts: RunFacts) -> list[tuple[str, str]]:
     if facts.settings is None:
         return [*scores, ("rows", f"{facts.scores['rows']:,}"), ("labels", f"{len(facts.labels)}")]
     cost = facts.metrics["cost"]
-    rows = [facts.train_rows, *[facts.metrics[split]["rows"] for split in SPLITS if split in facts.metrics]]
+    rows = [facts.train_rows, *[of_split(facts.metrics, split)["rows"] for split in SPLITS if split in facts.metrics]]
     best = facts.best()
     return [
         *scores,
@@ -255,7 +255,7 @@ def _protocols(facts: RunFacts) -> Section:
     for split in SPLITS:
         if split not in facts.metrics:
             continue
-        scores = facts.metrics[split]
+        scores = of_split(facts.metrics, split)
         for protocol in (*PROTOCOLS, ORACLE):
             name = f"{split}, {protocol}"
             if protocol == ORACLE:
@@ -264,13 +264,13 @@ def _protocols(facts: RunFacts) -> Section:
             if protocol == facts.protocol:
                 table.looks[len(table.rows)] = "main"
                 name += " ●"
-            table.rows.append([name, *[f"{scores[protocol][metric]:.3f}" for metric in PROTOCOL_METRICS]])
+            table.rows.append([name, *[f"{of_protocol(scores, protocol)[metric]:.3f}" for metric in PROTOCOL_METRICS]])
     table.note = (
         f"● decides the prediction files. Global and per_label thresholds are fitted on {_fitted_on(facts)}, the "
         "oracle's on the very rows that they are scored on: what perfect ones would bring, and no result. Gold "
         "labels/text: "
         + ", ".join(
-            f"{split} {facts.metrics[split][facts.protocol]['gold_cardinality']:.3f}"
+            f"{split} {of_protocol(of_split(facts.metrics, split), facts.protocol)['gold_cardinality']:.3f}"
             for split in SPLITS
             if split in facts.metrics
         )
@@ -296,10 +296,11 @@ def _why_no_test(facts: RunFacts) -> str:
 
 def _other_scores(facts: RunFacts) -> Section:
     names = {"map": "mAP", "lrap": "LRAP", "loss": "loss", "ece": "ECE", "brier": "Brier"}
+    splits: dict[str, dict[str, Any]] = {
+        split: dict(of_split(facts.metrics, split)) for split in SPLITS if split in facts.metrics
+    }
     rows = [
-        [split, *[f"{facts.metrics[split][name]:.4f}" for name in names], facts.metrics[split]["probabilities"]]
-        for split in SPLITS
-        if split in facts.metrics
+        [split, *[f"{scores[name]:.4f}" for name in names], scores["probabilities"]] for split, scores in splits.items()
     ]
     note = "What needs no thresholds. Raw probabilities of a weighted loss are too high on purpose."
     return Section("Rankings and calibration", note, columns=["split", *names.values(), "probabilities"], rows=rows)

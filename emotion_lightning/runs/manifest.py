@@ -121,7 +121,7 @@ def check_run_hashes(folder: Path, *patterns: str) -> None:
 def log_unlisted(folder: Path) -> None:
     """Log, once for each run, that a folder has no SHA256SUMS."""
     if not (folder / NAME).exists():
-        _log_unlisted((folder.parent if folder.name == run_folder.MODEL else folder).resolve())
+        _log_unlisted(run_folder.of_model(folder).resolve())
 
 
 @functools.cache

@@ -1,4 +1,7 @@
-"""Silence messages of libraries that are of no use to the user."""
+"""Silence messages of libraries that are of no use to the user.
+
+This changes the logging and the warnings of the whole process, so only commands do it, never `emotion_lightning.load`.
+"""
 
 import logging
 import warnings
@@ -27,8 +30,12 @@ class _Drop(logging.Filter):
 
 
 def quiet_libraries() -> None:
-    """Silence the listed messages, and messages below WARNING of Lightning; other warnings are still shown."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+    """Silence the listed messages, and messages below WARNING of Lightning and of the hub client's HTTP library.
+
+    Other warnings are still shown. No library is imported.
+    """
+    noisy = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero", "httpx", "httpx2")
+    for name in noisy:
         logging.getLogger(name).setLevel(logging.WARNING)
     # Matplotlib logs that it builds its font list, and warns about each font with only one weight, such as many
     # Chinese fonts.
@@ -37,12 +44,9 @@ def quiet_libraries() -> None:
     for message in _WARNED:
         warnings.filterwarnings("ignore", message=message)
 
+
+def hide_progress_bars() -> None:
+    """Hide the progress bars of transformers, such as the one of loading weights."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-
-
-def quiet_requests() -> None:
-    """Silence the HTTP library of the hub client, which logs every request."""
-    for name in ("httpx", "httpx2"):
-        logging.getLogger(name).setLevel(logging.WARNING)

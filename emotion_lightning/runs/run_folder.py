@@ -118,6 +118,11 @@ def newest_unfinished(outputs: Path) -> Path:
     return max(unfinished, key=lambda run: (run / CHECKPOINTS / "last.ckpt").stat().st_mtime)
 
 
+def of_model(folder: Path) -> Path:
+    """The run folder of a model folder; another folder is returned as it is."""
+    return folder.parent if folder.name == MODEL else folder
+
+
 def write_settings(folder: Path, settings: Any, options: dict[str, str]) -> dict[str, Any]:
     """Write settings.yaml: all settings, with secrets redacted, and the chosen options.
 
@@ -225,7 +230,7 @@ def as_overrides(tree: dict[str, Any], changed: Sequence[str] = ()) -> dict[str,
     options = {group: option for group, option in tree["options"].items() if group not in changed}
     kept = {
         name: value
-        for name, value in stored_settings.leaves({name: value for name, value in tree.items() if name != "options"})
+        for name, value in stored_settings.stored_values(tree)
         if name.partition(".")[0] not in changed and name not in ("resume", "from_run")
     }
     return {**options, **kept}

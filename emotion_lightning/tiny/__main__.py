@@ -229,12 +229,11 @@ def classifier(run: Path) -> None:
         json.dumps(adapter | {"base_model_name_or_path": run_folder.BASE}, indent=2) + "\n", encoding="utf-8"
     )
     metadata = dataclasses.replace(
-        metadata,
-        base=metadata.base | {"path": run_folder.BASE},
+        metadata.with_base(path=run_folder.BASE),
         data=run_folder.without_paths(metadata.data),
         data_hashes=run_folder.without_paths(metadata.data_hashes),
     )
-    write_json(here / METADATA, metadata.__dict__)
+    write_json(here / METADATA, metadata.plain())
     manifest.write_hashes(here)
 
 

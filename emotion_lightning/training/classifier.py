@@ -108,9 +108,17 @@ class EmotionClassifier(lightning.LightningModule):
         threshold = thresholds.fit_thresholds(probabilities, targets, self.threshold_settings)[protocol]
         scores = metrics.decisions_report(
             thresholds.decide(probabilities, threshold), targets.bool(), threshold, self.labels
-        ) | metrics.rankings(probabilities, targets.bool())
-        logged = {f"val/{name}": scores[name] for name in ("f1_micro", "jaccard", "map", "lrap")}
-        self.log_dict({"val/loss": self.split_loss(logits, targets), **logged})
+        )
+        rankings = metrics.rankings(probabilities, targets.bool())
+        self.log_dict(
+            {
+                "val/loss": self.split_loss(logits, targets),
+                "val/f1_micro": scores["f1_micro"],
+                "val/jaccard": scores["jaccard"],
+                "val/map": rankings["map"],
+                "val/lrap": rankings["lrap"],
+            }
+        )
         self.log("val/f1_macro", scores["f1_macro"], prog_bar=True)
 
     def on_test_epoch_end(self) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -11,10 +11,12 @@ from emotion_lightning.cli import app
 from emotion_lightning.config import schema
 from emotion_lightning.data.module import EmotionData
 from emotion_lightning.evaluation import calibration, scoring, thresholds
+from emotion_lightning.inference import hub_card
 from emotion_lightning.models import adapter, backbone, model_folder, pooling
-from emotion_lightning.models.metadata import Metadata
+from emotion_lightning.models.metadata import Base, Metadata
 from emotion_lightning.reports import console, run_page
 from emotion_lightning.runs import manifest, run_folder, waiting
+from emotion_lightning.runs.metrics_file import RunMetrics, SplitScores, of_protocol
 from emotion_lightning.training import checkpoint_io, read_back
 from emotion_lightning.training.callbacks import Clock
 from emotion_lightning.training.classifier import EmotionClassifier, check_finite
@@ -71,18 +73,20 @@ def finish(
         predict=settings.predict,
         loss=classifier.split_loss,
     )
-    content: dict[str, Any] = dict(scores.splits)
     network: Any = classifier.network
-    content["cost"] = clock.cost(adapter.trained_parameters(network))
-
+    content: RunMetrics = {
+        **scores.splits,  # type: ignore[typeddict-item]  # the names of the splits
+        "cost": clock.cost(adapter.trained_parameters(network)),
+    }
     shown = "test" if "test" in content else "validation"
+    shown_scores = scores.splits[shown]
+    metadata = _metadata(settings, folder, emotions, scores.thresholds, scores.scaling, network)
     model_folder.save_model(
         folder / run_folder.MODEL,
         network,
         tokenizer=emotions.tokenizer,
-        metadata=_metadata(settings, folder, emotions, scores.thresholds, scores.scaling, network),
-        method=method,
-        scores=console.scores_markdown(shown, content[shown]),
+        metadata=metadata,
+        readme=hub_card.folder_readme(metadata, method=method, scores=console.scores_markdown(shown, shown_scores)),
     )
     del network
     read_back.release_network(trainer, classifier)
@@ -94,7 +98,7 @@ def finish(
     waiting.end_status()
     run.model(folder / run_folder.MODEL)
     run.summary(_summary(content, protocol))
-    run.table("labels", *_label_table(content[shown], protocol))
+    run.table("labels", *_label_table(shown_scores, protocol))
     waiting.show_status("Drawing the report")
     drawn = run_page.write_run_report(
         folder, settings, emotions.rows, split=shown, scored=splits[shown].rows,
@@ -106,10 +110,10 @@ def finish(
         run.media(drawn.pictures, drawn.page, drawn.facts)
     manifest.finish_run(folder, content)
     waiting.end_status()
-    console.show_scores(shown, content[shown], protocol=protocol)
+    console.show_scores(shown, shown_scores, protocol=protocol)
     log.info("Run folder: %s", folder)
     app.say_next_steps(folder)
-    return float(content["validation"][protocol]["f1_macro"])
+    return of_protocol(content["validation"], protocol)["f1_macro"]
 
 
 def _gather(
@@ -137,23 +141,23 @@ def _metadata(
         labels=emotions.labels,
         thresholds=by_protocol,
         scaling=scaling,
-        base={
-            "path": str(Path(path).expanduser().resolve()) if local else path,
-            "local": local,
-            "adapter": not isinstance(settings.peft, config.Full),
-            "pretrained": settings.model.pretrained,
-            "tiny": own and settings.model.pretrained,
-            "architecture": network.config.model_type,
-            "revision": settings.model.revision,
-            "quantization": settings.model.quantization.value,
-            "dtype": settings.model.dtype.value,
-            "head": backbone.head_modules(settings.model),
-            "kept": backbone.kept_modules(settings.model),
-            "attention": settings.model.attention.value,
-            "attn_implementation": settings.model.attn_implementation.value,
-            "pooling": settings.model.pooling.value,
-            "stock": pooling.is_stock(network, settings.model.attention, settings.model.pooling),
-        },
+        base=Base(
+            path=str(Path(path).expanduser().resolve()) if local else path,
+            local=local,
+            adapter=not isinstance(settings.peft, config.Full),
+            pretrained=settings.model.pretrained,
+            tiny=own and settings.model.pretrained,
+            architecture=network.config.model_type,
+            revision=settings.model.revision,
+            quantization=settings.model.quantization,
+            dtype=settings.model.dtype,
+            head=backbone.head_modules(settings.model),
+            kept=backbone.kept_modules(settings.model),
+            attention=settings.model.attention,
+            attn_implementation=settings.model.attn_implementation,
+            pooling=settings.model.pooling,
+            stock=pooling.is_stock(network, settings.model.attention, settings.model.pooling),
+        ),
         loss={
             "option": schema.schema_of(settings.loss),
             **schema.plain(settings.loss),
@@ -164,11 +168,12 @@ def _metadata(
     )
 
 
-def _summary(content: dict[str, Any], protocol: str) -> dict[str, Any]:
+def _summary(content: RunMetrics, protocol: str) -> dict[str, Any]:
     """Flatten the final metrics: test/f1_macro uses the chosen protocol, test/fixed/f1_macro the protocol `fixed`."""
     flat: dict[str, Any] = {f"cost/{name}": value for name, value in content["cost"].items()}
-    for split in ("validation", "test"):
-        for name, value in content.get(split, {}).items():
+    splits: dict[str, Any] = {name: content[name] for name in ("validation", "test") if name in content}
+    for split, scores in splits.items():
+        for name, value in scores.items():
             if not isinstance(value, dict):
                 flat[f"{split}/{name}"] = value
                 continue
@@ -182,7 +187,9 @@ def _summary(content: dict[str, Any], protocol: str) -> dict[str, Any]:
     return flat
 
 
-def _label_table(scores: dict[str, Any], protocol: str) -> tuple[list[str], list[list[Any]]]:
-    names = ["support", "precision", "recall", "f1", "threshold"]
-    rows = [[label, *[values[name] for name in names]] for label, values in scores[protocol]["labels"].items()]
+def _label_table(scores: SplitScores, protocol: str) -> tuple[list[str], list[list[Any]]]:
+    names: tuple[Literal["support", "precision", "recall", "f1", "threshold"], ...]
+    names = ("support", "precision", "recall", "f1", "threshold")
+    by_label = of_protocol(scores, protocol)["labels"]
+    rows = [[label, *[values[name] for name in names]] for label, values in by_label.items()]
     return ["emotion", *names], rows

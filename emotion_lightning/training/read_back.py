@@ -51,8 +51,8 @@ def check_read_back(folder: Path, texts: list[str], logits: Tensor, *, accelerat
     labeller = predictor.open_folder(folder, metadata, accelerator=accelerator)
     again, _ = labeller.outputs(texts[:TEXTS])
     difference = float((again.sigmoid() - logits[:TEXTS].sigmoid()).abs().max())
-    half = compute_dtype(config.Dtype(metadata.base["dtype"]), labeller.device) is not torch.float32
-    rough = half or config.Quantization(metadata.base["quantization"]) is config.Quantization.int8
+    half = compute_dtype(metadata.base.dtype, labeller.device) is not torch.float32
+    rough = half or metadata.base.quantization is config.Quantization.int8
     if not difference <= (_ROUGH if rough else _EXACT):
         raise UserError(
             f"The model in {folder}, read back, gives other probabilities than the network that was trained (by up to "

@@ -42,7 +42,7 @@ def start_from_run(network: Any, run: str, *, settings: config.Train, labels: li
         raise UserError(
             f"init_from={run} holds a graph for onnxruntime and no weights; take another export, or the run."
         )
-    if full == metadata.base["adapter"]:
+    if full == metadata.base.adapter:
         mend = (
             f"model.path={folder} puts an adapter on its weights"
             if not full
@@ -96,19 +96,19 @@ def _copy_head(own: Tensor, value: Tensor, *, here: list[str], there: list[str])
 
 def _check_base(metadata: Metadata, folder: Path, run: str, settings: config.Train, base_folder: Path) -> None:
     theirs = Path(model_folder.base_path(folder, metadata))
-    if settings.model.pretrained != metadata.base["pretrained"]:
+    if settings.model.pretrained != metadata.base.pretrained:
         same = False
     elif backbone.has_own_base(settings.model):
         head = settings.model.head[-1]
         same = _fingerprint(base_folder, head) == _fingerprint(theirs, head)
     else:
         here = Path(settings.model.path).expanduser()
-        same = here.resolve() == theirs.resolve() if here.exists() else settings.model.path == metadata.base["path"]
+        same = here.resolve() == theirs.resolve() if here.exists() else settings.model.path == metadata.base.path
         if not same and metadata.format and here.is_dir() and theirs.is_dir():  # an export has a copy of its base model
             same = _fingerprint(here, settings.model.head[-1]) == _fingerprint(theirs, settings.model.head[-1])
     if not same:
         raise UserError(
-            f"init_from={run} is an adapter on {metadata.base['path']}, this run's base is another; give the same "
+            f"init_from={run} is an adapter on {metadata.base.path}, this run's base is another; give the same "
             "model.path"
             + ("" if settings.model.pretrained else " (random weights: the same seed and model.architecture)")
             + "."

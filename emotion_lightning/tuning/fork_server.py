@@ -266,86 +266,116 @@ def _end_with_parent() -> Callable[[], None] | None:
 
 def main() -> None:
     """Import the modules named in sys.argv and fork for each request; a forked process then runs its command."""
-    runpy._run_module_as_main(_serve(sys.argv[1:]))  # type: ignore[attr-defined] # what `python -m` calls
+    module = _Forks(sys.argv[1:]).serve()
+    runpy._run_module_as_main(module)  # type: ignore[attr-defined] # what `python -m` calls
 
 
-def _serve(libraries: Sequence[str]) -> str:
-    """Handle requests forever. Returns only in a forked process, with the name of the module to run."""
-    control = socket.socket(fileno=os.dup(0))
-    with open(os.devnull) as nothing:
-        os.dup2(nothing.fileno(), 0)
-    # Ignore these signals: the server ends when its owner does, and a command would get such a signal twice.
-    handlers: dict[int, Any] = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGTERM)}
-    finds_in_folder = sys.path[:1] == [os.getcwd()]
-    set_by_libraries = _load(libraries)
-    is_fit = _has_no_threads()
-    handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
-    woken, wake = os.pipe()
-    os.set_blocking(wake, False)
-    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-    commands: dict[int, socket.socket | None] = {}
-    """Commands that are not reaped yet: the socket for their exit code by pid; None if the owner has closed it."""
-    reported: set[int] = set()
-    gc.collect()
-    gc.freeze()  # otherwise a garbage collection in a forked process would copy the memory of all loaded modules
-    while True:
-        reports = {report: pid for pid, report in commands.items() if report is not None}
-        waited: list[Any] = [control, woken, *reports]
-        ready, _, _ = select.select(waited, [], [])
-        if woken in ready:
-            os.read(woken, 1024)
-            for pid, report in list(commands.items()):
-                if report is None:
-                    if os.waitpid(pid, os.WNOHANG)[0]:
-                        del commands[pid]
-                elif pid not in reported and (ended := os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)):
-                    reported.add(pid)
-                    code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
-                    with contextlib.suppress(OSError):
-                        report.sendall(b"ended %d\n" % code)
-        for report in ready:
-            if report in reports:
-                # The owner closed its socket: it has read the exit code or will not. Reap the process only now, so that
-                # its pid was not reused before.
-                pid = reports[report]
-                report.close()
-                if pid in reported:
-                    reported.remove(pid)
-                    os.waitpid(pid, 0)
-                    del commands[pid]
-                else:
-                    os.kill(pid, signal.SIGTERM)
-                    commands[pid] = None
-        if control in ready:
-            message, streams, _, _ = socket.recv_fds(control, 16, 4)
-            for stream in streams:
-                os.set_inheritable(stream, False)  # recv_fds (Python 3.11) takes flags and ignores them
-            if not message:
-                # Running commands now get SIGTERM from the kernel (prctl). A second one could interrupt their end.
-                os._exit(0)  # skip the libraries' atexit handlers: nothing was started
-            report = socket.socket(fileno=streams[0])
-            with report.makefile("rb") as opened:
-                request = json.loads(opened.readline() or "null")
-            owner = os.getpid()
-            try:
-                pid = -1 if request is None else os.fork()
-            except OSError:
-                pid = -1
-            if pid == 0:
-                signal.set_wakeup_fd(-1)
-                for number, handler in handlers.items():
-                    signal.signal(number, handler)
-                for other in [control, *(other for other in commands.values() if other is not None)]:
-                    other.close()
-                os.close(woken)
-                os.close(wake)
-                return _become(request, report, streams[1:], owner, set_by_libraries, is_fit, finds_in_folder)
-            for stream in streams[1:]:
-                os.close(stream)
-            if pid < 0:
-                report.close()
-            else:
-                commands[pid] = report
+class _Forks:
+    """The process that forks: it imports the libraries, starts the commands and reports their ends.
+
+    Args:
+        libraries: names of the modules to import.
+    """
+
+    def __init__(self, libraries: Sequence[str]) -> None:
+        self.control = socket.socket(fileno=os.dup(0))
+        with open(os.devnull) as nothing:
+            os.dup2(nothing.fileno(), 0)
+        # Ignore these signals: the server ends when its owner does, and a command would get such a signal twice.
+        self.handlers: dict[int, Any] = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGTERM)}
+        self.finds_in_folder = sys.path[:1] == [os.getcwd()]
+        self.set_by_libraries = _load(libraries)
+        self.is_fit = _has_no_threads()
+        self.handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
+        self.woken, self.wake = os.pipe()
+        os.set_blocking(self.wake, False)
+        signal.set_wakeup_fd(self.wake, warn_on_full_buffer=False)
+        self.commands: dict[int, socket.socket | None] = {}
+        """Commands that are not reaped yet: the socket for their exit code by pid; None if the owner has closed it."""
+        self.reported: set[int] = set()
+        """Commands whose exit code was sent."""
+        gc.collect()
+        gc.freeze()  # otherwise a garbage collection in a forked process would copy the memory of all loaded modules
+
+    def serve(self) -> str:
+        """Handle requests forever. Returns only in a forked process, with the name of the module to run."""
+        while True:
+            reports = {report: pid for pid, report in self.commands.items() if report is not None}
+            waited: list[Any] = [self.control, self.woken, *reports]
+            ready, _, _ = select.select(waited, [], [])
+            if self.woken in ready:
+                os.read(self.woken, 1024)
+                self._report_ended()
+            for report in ready:
+                if report in reports:
+                    self._forget(reports[report], report)
+            if self.control in ready and (module := self._answer()) is not None:
+                return module
+
+    def _report_ended(self) -> None:
+        """Send the exit code of each command that has ended; reap those whose owner does not wait for it."""
+        for pid, report in list(self.commands.items()):
+            if report is None:
+                if os.waitpid(pid, os.WNOHANG)[0]:
+                    del self.commands[pid]
+            elif pid not in self.reported and (ended := os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)):
+                self.reported.add(pid)
+                code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+                with contextlib.suppress(OSError):
+                    report.sendall(b"ended %d\n" % code)
+
+    def _forget(self, pid: int, report: socket.socket) -> None:
+        """Reap a command whose owner has closed its socket, since it has read the exit code; end it if it still runs.
+
+        Only now, so that its pid was not reused before.
+        """
+        report.close()
+        if pid in self.reported:
+            self.reported.remove(pid)
+            os.waitpid(pid, 0)
+            del self.commands[pid]
+        else:
+            os.kill(pid, signal.SIGTERM)
+            self.commands[pid] = None
+
+    def _answer(self) -> str | None:
+        """Read a request and fork; returns None here, and in the forked process the name of the module to run."""
+        message, streams, _, _ = socket.recv_fds(self.control, 16, 4)
+        for stream in streams:
+            os.set_inheritable(stream, False)  # recv_fds (Python 3.11) takes flags and ignores them
+        if not message:
+            # Running commands now get SIGTERM from the kernel (prctl). A second one could interrupt their end.
+            os._exit(0)  # skip the libraries' atexit handlers: nothing was started
+        report = socket.socket(fileno=streams[0])
+        with report.makefile("rb") as opened:
+            request = json.loads(opened.readline() or "null")
+        owner = os.getpid()
+        try:
+            pid = -1 if request is None else os.fork()
+        except OSError:
+            pid = -1
+        if pid == 0:
+            self._leave()
+            return _become(
+                request, report, streams[1:], owner, self.set_by_libraries, self.is_fit, self.finds_in_folder
+            )
+        for stream in streams[1:]:
+            os.close(stream)
+        if pid < 0:
+            report.close()
+        else:
+            self.commands[pid] = report
+        return None
+
+    def _leave(self) -> None:
+        """In a forked process, undo what only the server needs."""
+        signal.set_wakeup_fd(-1)
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        for other in [self.control, *(other for other in self.commands.values() if other is not None)]:
+            other.close()
+        os.close(self.woken)
+        os.close(self.wake)
 
 
 def _load(libraries: Sequence[str]) -> dict[str, tuple[str | None, str]]:

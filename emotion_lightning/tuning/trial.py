@@ -16,7 +16,8 @@ from pathlib import Path
 
 from emotion_lightning import config
 from emotion_lightning.errors import UserError
-from emotion_lightning.runs import bounded_files, manifest, run_folder
+from emotion_lightning.runs import run_folder
+from emotion_lightning.runs.metrics_file import of_protocol, read_metrics
 from emotion_lightning.tuning import fork_server
 
 TRAIN = "emotion_lightning.train"
@@ -119,15 +120,12 @@ def measure(folder: Path, protocol: str) -> dict[config.Objective, float]:
     Raises:
         UserError: a value is not a finite number; this fails the trial only.
     """
-    manifest.check_run_hashes(folder, run_folder.METRICS)
-    metrics = bounded_files.read_json(folder / run_folder.METRICS)
+    metrics = read_metrics(folder)
     scores = metrics["validation"]
+    values = {**of_protocol(scores, protocol), **scores, **metrics["cost"]}
     found = {}
     for objective in config.Objective:
-        source = (
-            metrics["cost"] if objective in config.COSTS else scores if objective.value in scores else scores[protocol]
-        )
-        value = source[objective.value]
+        value = values[objective.value]
         if not isinstance(value, int | float) or not math.isfinite(value):
             raise UserError(f"{objective.value} is {value}.")
         found[objective] = float(value)

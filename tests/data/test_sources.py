@@ -638,11 +638,6 @@ def test_an_error_without_words_is_reported_too(hub_folder: Path, monkeypatch: p
         read("hub", path="someone/some-emotions")
 
 
-def test_the_data_of_a_run_are_no_source_for_training(settings: Callable[..., Any]) -> None:
-    with pytest.raises(UserError, match="data=same is for evaluate"):
-        settings("data=same")
-
-
 @pytest.mark.parametrize(("rows", "names"), [(100, 60), (200, 100), (40, 300), (30, 11)])
 def test_a_split_has_the_sizes_asked_for_also_with_many_labels(tmp_path: Path, rows: int, names: int) -> None:
     random = np.random.default_rng(0)

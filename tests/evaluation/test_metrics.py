@@ -136,17 +136,6 @@ def test_report_holds_what_the_contract_names():
     assert scores["fixed"]["labels"]["a"]["threshold"] == 0.25
 
 
-@pytest.mark.parametrize("batch", [1, 3, 10])
-def test_jaccard_over_batches_equals_one_call(batch):
-    probabilities, targets = random_rows(10, 4)
-    metric = metrics.Jaccard()
-    for part, truth in zip((probabilities > 0.5).split(batch), targets.split(batch), strict=True):
-        metric.update(part, truth)
-    expected = REFERENCES["jaccard"](targets.numpy(), (probabilities > 0.5).numpy())
-    assert float(metric.compute()) == pytest.approx(expected, abs=1e-12)
-    assert float(metrics.Jaccard()(probabilities > 0.5, targets)) == pytest.approx(expected, abs=1e-12)
-
-
 def gathered(*batches, targets=True):
     """What Outcomes makes of batches of row numbers; logits and targets are functions of the row."""
     outcomes = metrics.Outcomes()

@@ -70,7 +70,7 @@ def test_an_adapter_answers_without_its_run(run: Any, finished: Path, tmp_path: 
 def test_an_adapter_names_a_base_of_the_hub_instead_of_a_copy(run: Any, finished: Path) -> None:
     export(run, finished, "adapter", "base=somebody/gemma")
     metadata = read_metadata(Path("out"))
-    assert metadata.base["path"] == "somebody/gemma" and not metadata.base["local"] and not Path("out/base").exists()
+    assert metadata.base.path == "somebody/gemma" and not metadata.base.local and not Path("out/base").exists()
     assert bounded_files.read_json(Path("out/adapter_config.json"))["base_model_name_or_path"] == "somebody/gemma"
 
 
@@ -366,5 +366,5 @@ def test_stock_is_what_transformers_computes(finished: Path, encoder: Path) -> N
         metadata = read_metadata(folder / "model")
         network, _ = model_folder.load_model(folder / "model", metadata=metadata, device=torch.device("cpu"))
         batch = {"input_ids": torch.tensor([[2, 9, 8, 7]]), "attention_mask": torch.ones(1, 4, dtype=torch.long)}
-        ours = pooling.logits(network, batch, pooling=metadata.pooling())
-        assert torch.allclose(ours, network(**batch).logits, atol=1e-4) == stock == metadata.base["stock"]
+        ours = pooling.logits(network, batch, pooling=metadata.base.pooling)
+        assert torch.allclose(ours, network(**batch).logits, atol=1e-4) == stock == metadata.base.stock

@@ -1,5 +1,7 @@
 """Texts come back labelled in their order, however they are put into batches."""
 
+import logging
+import warnings
 from pathlib import Path
 
 import pytest
@@ -51,3 +53,14 @@ def test_what_fails_beside_is_told(finished: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(run, "tokenize", broken)
     with pytest.raises(UserError, match="no tokens"):
         run.predict(["so happy"])
+
+
+def test_loading_leaves_the_logging_and_the_warnings_of_the_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "httpx", "matplotlib.font_manager")]
+    for logger in loggers:
+        monkeypatch.setattr(logger, "level", logging.DEBUG)
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        load(accelerator="cpu")
+        assert not any(message and "sync_dist" in message.pattern for _, message, *_ in warnings.filters)
+    assert [logger.level for logger in loggers] == [logging.DEBUG] * 3

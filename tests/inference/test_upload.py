@@ -223,10 +223,10 @@ def test_a_model_of_gemma_goes_with_its_notice(finished: Path) -> None:
     from emotion_lightning.models.metadata import read_metadata
 
     metadata = read_metadata(finished / "model")
-    metadata.base |= {"pretrained": True, "local": False, "path": "google/gemma-1.1-2b-it", "revision": None}
+    metadata = metadata.with_base(pretrained=True, local=False, path="google/gemma-1.1-2b-it", revision=None)
     metadata.data |= {"option": "semeval2018", "language": "Es"}
     facts = hub_card.ModelCardFacts(
-        NAME, metadata, hub_card.Form.adapter, metadata.base["path"], hub_card.GEMMA_LICENCE, None, None
+        NAME, metadata, hub_card.Form.adapter, metadata.base.path, hub_card.GEMMA_LICENCE, None, None
     )
     files = hub_card.card_files(facts)
     readme, notice = (bytes(files[name]).decode() for name in ("README.md", "NOTICE"))

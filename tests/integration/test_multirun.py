@@ -167,7 +167,7 @@ def test_other_settings_folders_and_commands_are_refused(whole: Path, run: Any, 
         ("-m", "sweep.resume="): "is no folder",
         ("-m", "sweep.resume=auto"): "found no unfinished multirun",
         ("-m", "sweep.resum=x"): "did you mean sweep.resume?",
-        ("-m", *ASKED, "seed=1,2", f"hydra.sweep.dir={whole}"): "holds a multirun already. Go on with it by -m sweep",
+        ("-m", *ASKED, "seed=1,2", f"hydra.sweep.dir={whole}"): "already holds a multirun. Resume it with -m sweep",
     }.items():  # fmt: skip
         assert run("train", *arguments) == 2, arguments
         assert message in capfd.readouterr().err, arguments

@@ -21,7 +21,6 @@ from emotion_lightning.inference import upload
 from emotion_lightning.models import model_folder, stock_code
 from emotion_lightning.models.device import compute_dtype
 from emotion_lightning.models.metadata import METADATA, find_model_folder, read_metadata
-from emotion_lightning.models.readme import stock_block
 
 QUICK = ["trainer=debug", "data.max_rows=96", "predict.text=true", "logger=none"]
 # So that what was trained shows in the answers.
@@ -160,14 +159,14 @@ def test_every_snippet_of_a_run_and_of_its_exports_runs(run_of_a_kind: tuple[str
     check(run, run / "model", tmp_path, close=close)
     metadata = read_metadata(run / "model")
     for form in ("adapter", "merged", "onnx", "onnx_int8"):
-        if form == "adapter" and not metadata.base["adapter"]:
+        if form == "adapter" and not metadata.base.adapter:
             continue
         if form == "onnx_int8" and kind != "in full":
             continue  # the same code as onnx
         output = tmp_path / form
         assert run_in_process("export", f"run={run}", f"output={output}", f"format={form}") == 0
         # A merged network is not in 4 or 8 bits any more, and a graph's weights may be in 8 of their own.
-        same = form == "adapter" or (metadata.base["quantization"] == "none" and form != "onnx_int8")
+        same = form == "adapter" or (metadata.base.quantization == "none" and form != "onnx_int8")
         check(run, output, tmp_path, close=close if form != "onnx_int8" else EIGHT_BITS, same_weights=same)
 
 
@@ -209,8 +208,8 @@ def test_the_code_of_a_card_on_the_hub_gives_the_run_s_answers(
 
 def test_the_code_names_the_revision_of_a_base_on_the_hub(finished: Path) -> None:
     metadata = read_metadata(finished / "model")
-    metadata.base |= {"local": False, "pretrained": True, "path": "google/gemma-1.1-2b-it", "revision": "abc"}
-    code = "\n".join(stock_block(metadata, folder='"."'))
+    metadata = metadata.with_base(local=False, pretrained=True, path="google/gemma-1.1-2b-it", revision="abc")
+    code = "\n".join(stock_code.block(metadata, folder='"."'))
     assert '"google/gemma-1.1-2b-it", revision="abc",' in code
     compile(code.removeprefix("```python\n").removesuffix("```"), "code", "exec")
 

@@ -447,14 +447,14 @@ def test_code_that_a_base_came_with_is_not_carried_on(tmp_path: Path, finished: 
     metadata = read_metadata(finished / "model")
     network = backbone.load_network(
         str(finished / "base"), revision=None, quantization=backbone.config.Quantization.none, dtype=torch.float32,
-        head=metadata.base["head"], kept=metadata.base["kept"], attention=backbone.config.Attention.causal,
+        head=metadata.base.head, kept=metadata.base.kept, attention=backbone.config.Attention.causal,
         attn_implementation=backbone.config.AttentionKernel.auto, labels=metadata.labels, pad_token_id=0,
         device=torch.device("cpu"),
     )  # fmt: skip
     network.config.auto_map = {"AutoConfig": "evil.C"}
     tokenizer = model_folder.load_tokenizer(finished / "model")
     tokenizer.init_kwargs["auto_map"] = {"AutoTokenizer": "evil.T"}
-    model_folder.save_model(tmp_path, network, tokenizer=tokenizer, metadata=metadata, method="full", scores="")
+    model_folder.save_model(tmp_path, network, tokenizer=tokenizer, metadata=metadata, readme="")
     safe_loading.check_model_folder(tmp_path)
     assert not any("auto_map" in file.read_text() for file in tmp_path.glob("*.json"))
 

@@ -13,7 +13,7 @@ import torch
 from conftest import SMALL, run_in_process
 from helpers.browser import driven, laid_out
 from helpers.tables import write_csv
-from sklearn.metrics import average_precision_score, f1_score
+from sklearn.metrics import f1_score
 
 from emotion_lightning.data.rows import Rows
 from emotion_lightning.errors import UserError
@@ -136,15 +136,13 @@ class Page(HTMLParser):
 # ------------------------------------------------------------------------------------------------------------- numbers
 
 
-def test_curves_have_the_average_precision_of_scikit_learn_and_of_metrics(settings: Any) -> None:
+def test_curves_have_the_average_precision_of_metrics(settings: Any) -> None:
     found = facts(settings(), 80, list("abcd"))
     found.probabilities = found.probabilities.round(1)  # many rows alike
     averages = []
     for label in range(3):
         curve = found.curve(label)
         assert curve is not None
-        truth = found.truth[:, label]
-        assert curve.average == pytest.approx(average_precision_score(truth, found.probabilities[:, label]), abs=1e-12)
         averages.append(curve.average)
     shares = torch.from_numpy(found.probabilities).float()
     raised = metrics.rankings(shares, torch.from_numpy(found.truth))["map"]

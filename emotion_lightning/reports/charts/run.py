@@ -1,7 +1,7 @@
 """Charts of a finished run. Each function returns one figure; the caller decides where to save it."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -134,7 +134,7 @@ def label_scores(facts: RunFacts) -> Figure:
     places = np.arange(len(order))
     with one(WIDTH, 1.1 + 0.24 * len(order)) as (figure, axes):
         marks: list[Any] = [axes.barh(places, [values["f1"] for values in found], 0.62, color=SKY, label="F1")]
-        looks: dict[str, dict[str, Any]] = {
+        looks: dict[Literal["precision", "recall", "threshold"], dict[str, Any]] = {
             "precision": {"marker": ">", "color": VERMILLION},
             "recall": {"marker": "<", "color": BLUE},
             "threshold": {"marker": "|", "color": _DARK, "markersize": 11, "markeredgewidth": 1.6},
@@ -150,10 +150,9 @@ def label_scores(facts: RunFacts) -> Figure:
         axes.set_xlim(-0.015, 1.015)
         for place, label, values in zip(places, order, found, strict=True):
             shares = ", ".join(
-                f"{title} {values[name]:.3f}"
-                for name, title in (("f1", "F1"), ("precision", "precision"), ("recall", "recall"),
-                                    ("threshold", "threshold"))
-            )  # fmt: skip
+                f"{'F1' if name == 'f1' else name} {values[name]:.3f}"
+                for name in ("f1", "precision", "recall", "threshold")
+            )
             message = f"{facts.labels[label]}: {shares}, in {values['support']:,} rows"
             spot(axes, (-0.015, 1.015), (place - 0.5, place + 0.5), message)
         axes.grid(axis="y", visible=False)

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from emotion_lightning.runs import environment
+from emotion_lightning.runs.metrics_file import Cost
 
 
 class Clock(Callback):
@@ -60,7 +61,7 @@ class Clock(Callback):
         """Restore the counts."""
         self.seconds, self.rows, self.tokens = state_dict["seconds"], state_dict["rows"], state_dict["tokens"]
 
-    def cost(self, trained_parameters: int) -> dict[str, Any]:
+    def cost(self, trained_parameters: int) -> Cost:
         """Return the `cost` section of metrics.json; see `peak_memory` for the memory it reports."""
         seconds = max(self.seconds, 1e-9)
         return {

@@ -1,0 +1,103 @@
+"""metrics.json of a run folder: the types of its content, and how it is read."""
+
+from pathlib import Path
+from typing import Literal, NotRequired, TypedDict, cast
+
+from emotion_lightning.runs import bounded_files, manifest, run_folder
+
+Score = Literal[
+    "f1_micro",
+    "f1_macro",
+    "f1_macro_supported",
+    "jaccard",
+    "f1_samples",
+    "subset_accuracy",
+    "label_accuracy",
+    "predicted_cardinality",
+    "gold_cardinality",
+]
+
+
+class LabelScores(TypedDict):
+    """Scores of one label."""
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+    threshold: float
+
+
+class ProtocolScores(TypedDict):
+    """Scores of decisions with the thresholds of one protocol."""
+
+    f1_micro: float
+    f1_macro: float
+    f1_macro_supported: float
+    jaccard: float
+    f1_samples: float
+    subset_accuracy: float
+    label_accuracy: float
+    predicted_cardinality: float
+    gold_cardinality: float
+    labels: dict[str, LabelScores]
+
+
+SplitScores = TypedDict(
+    "SplitScores",
+    {
+        "rows": int,
+        "probabilities": Literal["raw", "calibrated"],
+        "map": float,
+        "lrap": float,
+        "ece": float,
+        "brier": float,
+        "loss": NotRequired[float],
+        "fixed": ProtocolScores,
+        "global": ProtocolScores,
+        "per_label": ProtocolScores,
+        "oracle": ProtocolScores,
+    },
+)
+"""Scores of a split: what needs no thresholds, and the scores of each threshold protocol."""
+
+
+class Cost(TypedDict):
+    """Cost of a training. A baseline has no tokens."""
+
+    trainable_parameters: int
+    train_seconds: float
+    samples_per_second: float
+    tokens_per_second: NotRequired[float]
+    peak_memory_bytes: int
+
+
+class RunMetrics(TypedDict, total=False):
+    """Content of metrics.json. `evaluate` writes one split, which may be train, and the run; baselines have floors."""
+
+    train: SplitScores
+    validation: SplitScores
+    test: SplitScores
+    cost: Cost
+    floors: dict[str, dict[str, SplitScores]]
+    run: str
+
+
+def of_split(metrics: RunMetrics, split: str) -> SplitScores:
+    """The scores of a split."""
+    return metrics[split]  # type: ignore[literal-required]
+
+
+def of_protocol(scores: SplitScores, protocol: str) -> ProtocolScores:
+    """The scores of a split with the thresholds of a protocol, or of the oracle."""
+    return scores[protocol]  # type: ignore[literal-required]
+
+
+def read_metrics(folder: Path) -> RunMetrics:
+    """Read metrics.json of a run folder and compare it with its checksum. Its content is not checked.
+
+    Raises:
+        UserError: the file is missing, is no JSON, or has another checksum.
+    """
+    manifest.check_run_hashes(folder, run_folder.METRICS)
+    return cast(RunMetrics, bounded_files.read_json(folder / run_folder.METRICS))
