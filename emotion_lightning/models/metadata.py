@@ -71,24 +71,11 @@ class Base:
         Raises:
             KeyError, TypeError or ValueError: an entry is missing or has an unknown value.
         """
-        return cls(
-            quantization=config.Quantization(content["quantization"]),
-            dtype=config.Dtype(content["dtype"]),
-            attention=config.Attention(content["attention"]),
-            attn_implementation=config.AttentionKernel(content["attn_implementation"]),
-            pooling=config.Pooling(content["pooling"]),
-            local=content["local"],
-            adapter=content["adapter"],
-            pretrained=content["pretrained"],
-            stock=content["stock"],
-            head=content["head"],
-            kept=content["kept"],
-            revision=content["revision"],
-            path=content.get("path"),  # type: ignore[arg-type]  # its own check names the file
-            tiny=bool(content.get("tiny")),
-            architecture=str(content.get("architecture", "")),
-            other={name: value for name, value in content.items() if name not in _BASE_ENTRIES},
-        )
+        values = {
+            name: content.get(name, _OPTIONAL[name]) if name in _OPTIONAL else content[name] for name in _BASE_ENTRIES
+        }
+        other = {name: value for name, value in content.items() if name not in _BASE_ENTRIES}
+        return dataclasses.replace(schema.from_plain(cls, values), other=other)
 
     def plain(self) -> dict[str, Any]:
         """Return the form that is stored as JSON."""
@@ -104,6 +91,8 @@ class Base:
 
 
 _BASE_ENTRIES = tuple(entry.name for entry in dataclasses.fields(Base) if entry.name != "other")
+_OPTIONAL = {"path": None, "tiny": False, "architecture": ""}
+"""Entries that may be missing. The path has a check of its own."""
 
 
 @dataclass
@@ -232,13 +221,13 @@ class Metadata:
     @property
     def is_tiny(self) -> bool:
         """Whether the base is the network bundled with the package."""
-        return self.base_or_none is not None and self.base_or_none.tiny
+        return self.base_or_none is not None and bool(self.base_or_none.tiny)
 
     @property
     def is_gemma(self) -> bool:
         """Whether the model is derived from Gemma's weights, so that Gemma's terms of use apply."""
         base = self.base_or_none
-        return base is not None and base.pretrained and not base.tiny and base.architecture.startswith("gemma")
+        return base is not None and base.pretrained and not base.tiny and str(base.architecture).startswith("gemma")
 
     def threshold_tensor(self, protocol: str | None = None) -> Tensor:
         """Thresholds of a protocol (default: the model's own), [label], float64."""
