@@ -98,7 +98,13 @@ def test_a_merged_folder_answers_in_a_stock_pipeline(run: Any, finished: Path, c
     assert nothing_of_this_machine(Path("out"), finished)
 
 
-@pytest.mark.parametrize("method", ["lora", "dora", "vera", "ln_tuning", "head", "ia3_all", "full"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "ia3_all",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("lora", "dora", "vera", "ln_tuning", "head", "full")),
+    ],
+)
 def test_every_method_can_be_merged(run: Any, tmp_path: Path, method: str) -> None:
     form = "none" if method == "full" else "nf4"
     rates = ["optimizer.lr=0.05", "optimizer.head_lr=0.05"]  # so that what was trained shows
