@@ -130,9 +130,7 @@ def test_many_labels_are_checked_at_once() -> None:
 
 
 @pytest.mark.slow
-def test_metadata_of_a_hundred_thousand_labels_are_refused(
-    run: Any, finished: Path, tmp_path: Path, capfd: Any
-) -> None:
+def test_metadata_of_too_many_labels_are_refused(run: Any, finished: Path, tmp_path: Path, capfd: Any) -> None:
     folder = Path(shutil.copytree(finished, tmp_path / "run"))
     file = folder / "model" / "emotion_lightning.json"
     metadata = json.loads(file.read_text())
