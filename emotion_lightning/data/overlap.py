@@ -46,6 +46,18 @@ def text_keys(texts: Sequence[str], *, clean: Sequence[config.CleaningStep] = ()
     return np.fromiter((hash(" ".join(cleaned(text).casefold().split())) for text in texts), np.int64, len(texts))
 
 
+def groups_of(texts: Sequence[str], *, clean: Sequence[config.CleaningStep] = ()) -> np.ndarray:
+    """Number of the group of equal texts that each text belongs to, [text].
+
+    Groups are numbered in the order of their first text. Texts are equal as in `text_keys`.
+
+    >>> groups_of(["a", "b", "A "]).tolist()
+    [0, 1, 0]
+    """
+    _, first, where = np.unique(text_keys(texts, clean=clean), return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[where]
+
+
 def find_overlap(corpus: Corpus, *, clean: Sequence[config.CleaningStep]) -> list[Overlap]:
     """Compute the overlap of each pair of splits."""
     found = {name: text_keys(rows.texts, clean=clean) for name, rows in corpus.splits.items()}

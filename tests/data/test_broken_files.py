@@ -457,7 +457,14 @@ def test_no_damage_ends_in_another_error_than_one_for_the_user(tmp_path: Path, e
     assert len(sources.read_corpus(data_settings(path=file)).splits["whole"]) == 40
     chance = random.Random(ending)
     wanted = config.InputColumns(
-        text=None, id_column=None, encoding=None, empty_texts=config.EmptyTexts.keep, batch_size=32, batch_tokens=None
+        text=None,
+        id_column=None,
+        encoding=None,
+        header=None,
+        columns=None,
+        empty_texts=config.EmptyTexts.keep,
+        batch_size=32,
+        batch_tokens=None,
     )
     refused = 0
     for _ in range(150):
