@@ -211,10 +211,9 @@ def _check_file(data: config.File, *, scored: bool) -> None:
         raise UserError(
             f"data.splits={data.splits} has nothing to split: data.train and data.validation are given. Leave one out."
         )
-    if data.split_column not in (None, "none") and (data.path is None or data.splits is not None):
-        other = "data.train" if data.path is None else "data.splits"
+    if data.split_column not in (None, "none") and data.path is None:
         raise UserError(
-            f"data.split_column={data.split_column} and {other} both say how rows are split; leave one out."
+            f"data.split_column={data.split_column} and data.train both say how rows are split; leave one out."
         )
     if data.path is not None and data.validation_share + data.test_share >= 1:
         raise UserError(

@@ -57,10 +57,11 @@ def read_tables(settings: config.Table, sources: dict[str, list[Source]], *, kno
         first = next(iter(found))
     source = found[first][0].source
     seen = {name: _together(one) for name, one in found.items() if one}
+    every = _merged(seen.values())
+    if decisions.split_column is not None:  # one file: a label that only some of its splits have is a label of it
+        seen[first] = dataclasses.replace(seen[first], lists=every.lists)
     try:
-        columns = find_columns(
-            source, settings, seen[first], every=_merged(seen.values()), known=known, used={decisions.split_column}
-        )
+        columns = find_columns(source, settings, seen[first], every=every, known=known, used={decisions.split_column})
         labels.check_names(columns.labels, str(source.path), id_column=columns.id)
         labels.log_respelled(columns.labels)
     except UserError as error:

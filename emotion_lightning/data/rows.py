@@ -128,6 +128,10 @@ class Corpus:
     new_splits: dict[str, Rows] = field(default_factory=dict)
     decisions: Decisions = field(default_factory=Decisions)
 
+    def plain_decisions(self) -> dict[str, Any]:
+        """What was decided about the files, as the content of data.json."""
+        return self.decisions.plain(self.labels, {name: len(rows) for name, rows in self.splits.items()})
+
     def labelled(self, split: str) -> Targets:
         """Targets of train or validation.
 

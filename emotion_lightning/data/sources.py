@@ -12,6 +12,7 @@ from emotion_lightning.data import labels, official, overlap, reading, splitting
 from emotion_lightning.data.formats import arrow, delimited, files
 from emotion_lightning.data.rows import SPLITS, WHOLE, Chunk, Corpus, Problems, Source
 from emotion_lightning.errors import UserError
+from emotion_lightning.runs.files import write_json
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,18 @@ def split_corpus(corpus: Corpus, settings: config.Batches, *, tell: bool = True)
         overlap.log_overlap(found, dropped=settings.drop_leaks)
         _log_one_sided(corpus)
     return corpus
+
+
+def settled(settings: config.Batches, corpus: Corpus) -> Any:
+    """Data settings with the column of splits that was found, so that the rows are divided in the same way again."""
+    if isinstance(settings, config.File) and corpus.decisions.split_column is not None:
+        return dataclasses.replace(settings, split_column=corpus.decisions.split_column)
+    return settings
+
+
+def write_decisions(file: Path, corpus: Corpus) -> None:
+    """Write data.json: how the data was read."""
+    write_json(file, corpus.plain_decisions())
 
 
 def _log_one_sided(corpus: Corpus) -> None:

@@ -173,22 +173,22 @@ class _Gathered:
         groups = groups_of(self.texts)
         have = f"{len(again):,} row{'s have' if len(again) > 1 else ' has'}"
         row = self._numbers[again[0]]
+        place = f"{self.path}, row {row}, column {self.columns.id}"
         if all(groups[position] == groups[first[self.ids[position]]] for position in again):
-            place = f"{self.path}, row {row}, column {self.columns.id}"
             message = (
-                f"{place}: {have} the id and the text of an earlier row, {self.ids[again[0]][:60]} for example, as rows of "
-                "several annotators do. data.aggregate=majority makes one row of each text, with the labels that more "
-                "than half of its rows have."
+                f"{place}: {have} the id and the text of an earlier row, {self.ids[again[0]][:60]} for example, as "
+                "rows of several annotators do. data.aggregate=majority makes one row of each text, with the labels "
+                "that more than half of its rows have."
             )
         else:
             shown = "; ".join(
-                f"{self.ids[position][:60]} stands in row {self._numbers[first[self.ids[position]]]} and in row "
-                f"{self._numbers[position]}"
+                f"{self.ids[position][:60]} stands in row {self._numbers[first[self.ids[position]]]} and in "
+                f"row {self._numbers[position]}"
                 for position in again[:3]
             )
             message = (
-                f"{self.path}, column {self.columns.id}: {have} the id of an earlier row ({shown}). Name another column "
-                "as data.id_column, or count rows with data.id_column=row."
+                f"{place}: {have} the id of an earlier row ({shown}). Name another column as "
+                "data.id_column, or count rows with data.id_column=row."
             )
         self.problems.note(self.path, message, row=row)
 

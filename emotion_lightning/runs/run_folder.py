@@ -30,6 +30,7 @@ REPORT = "report.html"
 PICTURES = "pictures"
 SPLITS = "splits.csv"
 ENVIRONMENT = "environment.json"
+DATA = "data.json"
 
 PATHS = {"dir", "path", "train", "validation", "test", "splits"}
 """Data settings whose value is a path."""

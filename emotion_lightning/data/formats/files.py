@@ -14,7 +14,7 @@ from typing import Any
 
 from emotion_lightning import config
 from emotion_lightning.data.formats import arrow, delimited, headers, lines
-from emotion_lightning.data.formats.encoding import open_text
+from emotion_lightning.data.formats.encoding import open_text, refuse_other_kinds
 from emotion_lightning.data.rows import Problems, Source
 from emotion_lightning.errors import UserError
 
@@ -55,6 +55,8 @@ def kind(path: Path) -> str:
     suffix = (suffixes[:-1] if zipped else suffixes)[-1:]
     found = _KINDS.get(suffix[0]) if suffix else None
     if found is None or (zipped and found in ("parquet", "arrow")):
+        if path.is_file():
+            refuse_other_kinds(path)
         raise UserError(f"{path}: its format is not known; name it {', '.join(_KINDS)}, the text ones also with .gz.")
     return found
 
@@ -64,13 +66,29 @@ def check_exists(path: Path) -> None:
     if path.is_dir():
         if arrow.is_saved(path):
             return
-        raise UserError(f"{path} is a folder; give a file in it.")
+        raise UserError(f"{path} is a folder; give a file in it.{_splits_in(path)}")
     if not path.exists():
         beside = sorted(other.name for other in path.parent.glob("*" + path.suffix)) if path.parent.is_dir() else []
         hint = f" Its folder has {', '.join(beside[:5])}." if beside else ""
         raise UserError(f"{path} does not exist.{hint}")
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty.")
+
+
+def _splits_in(folder: Path) -> str:
+    """The settings that read the splits in a folder, as a sentence; empty if no files are named like splits."""
+    files = sorted(file for file in folder.iterdir() if file.is_file() and set(file.suffixes) & set(_KINDS))
+    words = {file: set(re.split(r"[^a-z]+", file.name.lower())) for file in files}
+    usual = {
+        "train": {"train", "training"},
+        "validation": {"validation", "valid", "val", "dev"},
+        "test": {"test", "testing"},
+    }
+    found = {split: next((file for file in files if words[file] & names), None) for split, names in usual.items()}
+    if found["train"] is None:
+        return f" It has {', '.join(file.name for file in files[:5])}." if files else ""
+    named = " ".join(f"data.{split}={file}" for split, file in found.items() if file is not None)
+    return f" For its splits: {named}"
 
 
 def sha256(path: Path) -> str:

@@ -76,7 +76,9 @@ def _guessed(first: Sequence[str], columns: Sequence[Sequence[str]]) -> list[str
         different = set(filled)
         if names[position] == "text" or not filled:
             continue
-        if "label" not in names and 1 < len(different) <= len(filled) / 2:
+        if different <= {"0", "1"}:
+            names[position] = f"label_{position + 1}"
+        elif "label" not in names and 1 < len(different) <= len(filled) / 2:
             names[position] = "label"
         elif "id" not in names and len(different) == len(cells) and not any(" " in cell for cell in filled):
             names[position] = "id"
