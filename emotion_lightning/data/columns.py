@@ -160,6 +160,11 @@ def _recognised(table: _Table) -> Columns:
     if not binaries:
         kinds.check_unread(path, seen, others)
         flagged = f" {_why_flags(flags)}" if flags else ""
+        if empty := [name for name in others if seen.is_blank(name)]:
+            flagged += (
+                f" {files.listed(empty)} {'is' if len(empty) == 1 else 'are'} empty in every row: a file without "
+                "labels can be a test split (data.test=) or be labelled by predict."
+            )
         named = f"data.labels=[{','.join(flags or ['…'])}]"
         raise UserError(
             f"{path} has no column of zeros and ones to take as a label; its columns are {files.listed(seen.names)}"
@@ -239,6 +244,13 @@ def _what_they_hold(seen: Survey, names: list[str]) -> str:
 
 def _list_column(table: _Table, column: str) -> Columns:
     path, seen, settings = table.source.path, table.seen, table.settings
+    answers = kinds.answers(seen, table.others)
+    if len(answers) > 1:
+        raise UserError(
+            f"{path}: {files.listed(answers)} hold what each annotator answered for the text and the label in column "
+            f"{column}, so that column does not say which labels a text has. Such files are not read; write a row for "
+            "each text and a column of zeros and ones for each label, such as the answer of most annotators."
+        )
     class_names = [labels.normalised(name) for name in table.source.class_names.get(column, [])]
     given = settings.labels or class_names or None
     if column not in seen.lists:

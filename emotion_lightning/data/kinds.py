@@ -11,10 +11,11 @@ from emotion_lightning.errors import UserError
 
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _ANNOTATOR = re.compile(r"(annotator|rater|coder|worker|labell?er|judge)(_?(id|name|no|nr))?s?")
+_ANSWERS = re.compile(r"(annotator|rater|coder|worker|labell?er|judge)_?\d+")
 _ADMINISTRATIVE = re.compile(
     r"(is|has|was|n|num|nr)_.+"
     r"|.+_(id|ids|count|flag|index|idx|num|number|time|timestamp|at|date|hash)"
-    r"|(annotat(or|ion)|rater|coder|worker|labell?er|judge|reviewer|user|author)s?(_.+)?"
+    r"|(annotat(or|ion)|rater|coder|worker|labell?er|judge|reviewer|user|author)s?(_.+|\d+)?"
     r"|(split|fold|set|subset|partition|train|training|valid|validation|val|dev|test)"
     r"|(index|idx|row|nr|number|id|key|count|length|words|tokens|chars|flag|gold|seed|batch|round|page|line|day|month|year)"
     r"|(verified|retweet|retweeted|favorited|favourited|truncated|protected|deleted|edited|reviewed|duplicate|checked)"
@@ -51,6 +52,15 @@ def is_annotator(name: str) -> bool:
     return bool(_ANNOTATOR.fullmatch(_plain(name)))
 
 
+def answers(seen: Survey, names: Sequence[str]) -> list[str]:
+    """The columns that hold what each of several annotators answered: zeros, ones and empty cells."""
+    return [
+        name
+        for name in names
+        if _ANSWERS.fullmatch(_plain(name)) and 0 < seen.binary[name] == seen.rows - seen.blank[name]
+    ]
+
+
 def _plain(name: str) -> str:
     return re.sub(r"[\s.-]+", "_", _CAMEL.sub("_", name)).lower()
 
@@ -63,7 +73,7 @@ def check_kinds(path: Path, seen: Survey, names: Sequence[str]) -> None:
         seen: survey of the file.
         names: the label columns.
     """
-    for find in (_numbers, _words, _blanks):
+    for find in (_numbers, _words, _blanks, _others):
         found = find(seen, names)
         if found is not None:
             what, setting = found
@@ -139,6 +149,19 @@ def _words(seen: Survey, names: Sequence[str]) -> tuple[str, str] | None:
     if not yes or said - set(yes) - set(no):
         return None
     return _word_settings(seen, wrong, yes, no)
+
+
+def _others(seen: Survey, names: Sequence[str]) -> tuple[str, str] | None:
+    """Words of which it is not known whether they mean 0 or 1."""
+    wrong = {name: [value for value in seen.values.get(name, {}) if seen.cells.value(value) is None] for name in names}
+    cells = sum(seen.values[name][value][0] for name, values in wrong.items() for value in values)
+    if cells < _MANY:
+        return None
+    return (
+        f"{cells:,} cells of {files.listed([name for name in wrong if wrong[name]])} are neither 0 nor 1 "
+        f"({_examples(seen, wrong)}), which may be words for 1 and 0",
+        "data.true_values=[…] data.false_values=[…]",
+    )
 
 
 def _one_value(seen: Survey, names: Sequence[str]) -> tuple[str, str] | None:

@@ -229,6 +229,30 @@ def test_rows_of_annotators_that_are_wanted_one_by_one_are_told(
     assert "each text stands in several rows (30 rows of 10 texts)" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["annotator_{}", "Annotator-{}", "rater{}"])
+def test_columns_of_answers_are_not_taken_for_other_columns(tmp_path: Path, name: str) -> None:
+    """BRIGHTER's individual labels have a row for each text and emotion: all emotions of all texts were labels."""
+    names = [name.format(number) for number in (1, 2, 10)]
+    rows = table(",".join(["text_id,text,emotion", *names]), text_id=lambda i: i, text=lambda i: f"t {i // 4}",
+                 **dict.fromkeys(names, [0, 1, "", 1, 0]))  # fmt: skip
+    assert "hold what each annotator answered" in refusal(tmp_path, rows)
+
+
+def test_a_file_without_labels_is_told_what_it_can_be(tmp_path: Path) -> None:
+    message = refusal(tmp_path, table("text,joy,anger", joy="", anger=""))
+    assert "joy, anger are empty in every row: a file without labels can be a test split" in message
+
+
+@pytest.mark.parametrize("word", ["NONE", "n/a"])
+def test_many_cells_of_an_unknown_word_become_one_sentence(tmp_path: Path, word: str) -> None:
+    train = write_csv(tmp_path / "train.csv", table("text,joy,anger", joy=[0, 1], anger=[1, 0]))
+    test = write_csv(tmp_path / "b.csv", table("text,joy,anger", joy=word, anger=word))
+    with pytest.raises(UserError) as raised:
+        sources.read_corpus(data_settings(train=train, test=test))
+    assert f"b.csv: 80 cells of joy, anger are neither 0 nor 1 ('{word}' in row 1, column anger" in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
+
+
 def test_ids_beside_different_texts_are_not_joined(tmp_path: Path) -> None:
     rows = table("id,text,joy", id=lambda i: i % 5, joy=[0, 1])
     assert "has the id" not in refusal(tmp_path, rows) and "35 rows have the id of an earlier row" in refusal(
@@ -293,6 +317,8 @@ HEADLESS: list[tuple[str, str, dict[str, Any], str]] = [
     ),
     ("a.csv", "t,joy,anger", {"joy": [1, 0], "anger": [0, 1]}, "[text,label_2,label_3]"),
     ("a.tsv", "t,ids", {"ids": ["8, 1", "2", "3, 5, 1"]}, "[text,label]"),
+    ("a.tsv", "t,ids", {"ids": ["1", "2", "3, 5, 1"]}, "[text,label]"),
+    ("a.tsv", "key,t,file", {"key": [1620, 1620, 7], "file": "fi/1965/59037/7041403.xml.gz"}, "[label,text,column_3]"),
 ]  # fmt: skip
 
 
@@ -318,6 +344,7 @@ def test_a_text_that_is_called_text_makes_no_header(tmp_path: Path) -> None:
         ("text,joy,anger", {"joy": ["joy", ""], "anger": ["", "anger"]}),
         ("0,1,text", {"0": [1, 0], "1": [0, 1]}),
         ("text,2023,2024", {"2023": ["yes", "no"], "2024": ["no", "yes"]}),
+        (",text,0,1", {"": lambda i: i, "0": [1, 0], "1": [0, 1]}),
         ("text,emotion", {"text": ["text", "emotion", "other"]}),
     ],
 )

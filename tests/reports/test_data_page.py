@@ -99,7 +99,9 @@ def test_the_card_tells_how_the_data_was_read(tokenizer: Any) -> None:
     found.decisions.text, found.decisions.split, found.decisions.notes = "body", "column part", ["A note."]
     facts = build(found, tokenizer)
     assert "A note." in facts.findings() and facts.plain()["read"]["splits"]["from"] == "column part"
-    assert "| text column | body |" in data_page.markdown(facts) and "How the data was read" in data_page.markdown(facts)
+    assert "| text column | body |" in data_page.markdown(facts) and "How the data was read" in data_page.markdown(
+        facts
+    )
 
 
 def test_a_heat_map_of_many_labels_has_no_numbers(tokenizer: Any) -> None:

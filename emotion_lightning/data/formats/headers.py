@@ -49,9 +49,10 @@ def looks_like_data(first: Sequence[str], columns: Sequence[Sequence[str]], *, u
         columns: the cells below it, by column.
         usual: usual names of columns, in lower case.
     """
-    if [cell.strip() for cell in first if cell.strip().isdecimal()] == [
-        str(number) for number, cell in enumerate(first) if cell.strip().isdecimal()
-    ] and any(cell.strip().isdecimal() for cell in first):
+    named = [cell.strip() for cell in first if cell.strip()]
+    numbers = [cell for cell in named if cell.isdecimal()]
+    counted = numbers == [str(number) for number in range(len(numbers))]
+    if counted and (len(numbers) > 1 or (numbers and numbers == named)):
         return False
     return any(_is_value(cell.strip(), cells, usual=usual) for cell, cells in zip(first, columns, strict=True))
 
@@ -66,11 +67,11 @@ def _is_value(name: str, cells: Sequence[str], *, usual: Container[str]) -> bool
 
 
 def _guessed(first: Sequence[str], columns: Sequence[Sequence[str]]) -> list[str]:
-    """Likely names of the columns, for an example: text is the longest, a column of few values holds the labels."""
+    """Likely names of the columns, for an example: text has most words, a column of few values holds the labels."""
     whole = [[name, *cells] for name, cells in zip(first, columns, strict=True)]
-    lengths = [sum(map(len, cells)) for cells in whole]
+    words = [sum(cell.count(" ") for cell in cells) for cells in whole]
     names = [f"column_{number}" for number in range(1, len(first) + 1)]
-    names[lengths.index(max(lengths))] = "text"
+    names[words.index(max(words))] = "text"
     for position, cells in enumerate(whole):
         filled = [cell for cell in cells if cell.strip()]
         different = set(filled)
