@@ -147,6 +147,8 @@ def _recognised(table: _Table) -> Columns:
     ]
     binaries = [name for name in zeros_and_ones if name not in flags]
     column = _usual_list(seen, others)
+    if column is not None:
+        _refuse_answers(table, column)
     if column is not None and not (binaries and _says_the_same(seen, column, binaries)):
         if binaries:
             raise UserError(
@@ -242,15 +244,20 @@ def _what_they_hold(seen: Survey, names: list[str]) -> str:
     return f" ({', '.join(held)} …)" if held else ""
 
 
-def _list_column(table: _Table, column: str) -> Columns:
-    path, seen, settings = table.source.path, table.seen, table.settings
-    answers = kinds.answers(seen, table.others)
+def _refuse_answers(table: _Table, column: str) -> None:
+    """Raise UserError if each row is about one label of a text, with a column for the answer of each annotator."""
+    answers = kinds.answers(table.seen, table.others)
     if len(answers) > 1:
         raise UserError(
-            f"{path}: {files.listed(answers)} hold what each annotator answered for the text and the label in column "
-            f"{column}, so that column does not say which labels a text has. Such files are not read; write a row for "
-            "each text and a column of zeros and ones for each label, such as the answer of most annotators."
+            f"{table.source.path}: {files.listed(answers)} hold what each annotator answered for the text and the label "
+            f"in column {column}, so that column does not say which labels a text has. Such files are not read; write a "
+            "row for each text and a column of zeros and ones for each label, such as the answer of most annotators."
         )
+
+
+def _list_column(table: _Table, column: str) -> Columns:
+    path, seen, settings = table.source.path, table.seen, table.settings
+    _refuse_answers(table, column)
     class_names = [labels.normalised(name) for name in table.source.class_names.get(column, [])]
     given = settings.labels or class_names or None
     if column not in seen.lists:

@@ -53,11 +53,11 @@ def is_annotator(name: str) -> bool:
 
 
 def answers(seen: Survey, names: Sequence[str]) -> list[str]:
-    """The columns that hold what each of several annotators answered: zeros, ones and empty cells."""
+    """The columns that hold what each of several annotators answered: zeros and ones, or intensities."""
     return [
         name
         for name in names
-        if _ANSWERS.fullmatch(_plain(name)) and 0 < seen.binary[name] == seen.rows - seen.blank[name]
+        if _ANSWERS.fullmatch(_plain(name)) and seen.binary[name] and all(map(_amount, seen.values.get(name, {"": 0})))
     ]
 
 

@@ -229,12 +229,14 @@ def test_rows_of_annotators_that_are_wanted_one_by_one_are_told(
     assert "each text stands in several rows (30 rows of 10 texts)" in caplog.text
 
 
+@pytest.mark.parametrize("answers", [[0, 1, "", 1, 0], [0, 0, 3, 1], [0, 1]])
 @pytest.mark.parametrize("name", ["annotator_{}", "Annotator-{}", "rater{}"])
-def test_columns_of_answers_are_not_taken_for_other_columns(tmp_path: Path, name: str) -> None:
+def test_columns_of_answers_are_not_taken_for_other_columns(tmp_path: Path, name: str, answers: list[Any]) -> None:
     """BRIGHTER's individual labels have a row for each text and emotion: all emotions of all texts were labels."""
     names = [name.format(number) for number in (1, 2, 10)]
-    rows = table(",".join(["text_id,text,emotion", *names]), text_id=lambda i: i, text=lambda i: f"t {i // 4}",
-                 **dict.fromkeys(names, [0, 1, "", 1, 0]))  # fmt: skip
+    columns = ",".join(["text_id,text,emotion,majority_vote", *names])
+    rows = table(columns, text_id=lambda i: i, text=lambda i: f"t {i // 4}",
+                 majority_vote=[0, 1, 1], **dict.fromkeys(names, answers))  # fmt: skip
     assert "hold what each annotator answered" in refusal(tmp_path, rows)
 
 
