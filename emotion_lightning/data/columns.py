@@ -249,9 +249,10 @@ def _refuse_answers(table: _Table, column: str) -> None:
     answers = kinds.answers(table.seen, table.others)
     if len(answers) > 1:
         raise UserError(
-            f"{table.source.path}: {files.listed(answers)} hold what each annotator answered for the text and the label "
-            f"in column {column}, so that column does not say which labels a text has. Such files are not read; write a "
-            "row for each text and a column of zeros and ones for each label, such as the answer of most annotators."
+            f"{table.source.path}: {files.listed(answers)} hold what each annotator answered for the text and the "
+            f"label in column {column}, so that column does not say which labels a text has. Such files are not read; "
+            "write a row for each text and a column of zeros and ones for each label, such as the answer of most "
+            "annotators."
         )
 
 
