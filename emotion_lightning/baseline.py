@@ -4,6 +4,7 @@ python -m emotion_lightning.baseline data=file data.path=my.csv
 python -m emotion_lightning.baseline -m class_weight=none,balanced data=goemotions data.dir=FOLDER
 """
 
+import dataclasses
 import logging
 import sys
 import time
@@ -54,10 +55,13 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
 
     waiting.show_status("Reading the data")
     corpus = sources.split_corpus(sources.read_corpus(settings.data), settings.data)
+    settings = dataclasses.replace(settings, data=sources.settled(settings.data, corpus))
+    assert isinstance(settings.data, config.Batches)
     train = corpus.labelled("train")
     corpus.labelled("validation")
     run_folder.write_settings(folder, settings, chosen_options())
     environment.record(folder, arguments=sys.argv, data_hashes=corpus.hashes)
+    sources.write_decisions(folder / run_folder.DATA, corpus)
     if corpus.new_splits:
         splitting.write_splits(folder / run_folder.SPLITS, corpus)
 

@@ -58,7 +58,7 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
             "scored on test, or on other data."
         )
     waiting.show_status("Reading the data")
-    corpus, chosen = run_data.read_split(data, split, own=own)
+    corpus, chosen = run_data.read_split(data, split, own=own, labels=metadata.labels)
     rows = corpus.splits[chosen]
     if rows.targets is None:
         raise UserError(f"The {split} split has no labels to score; use predict for it.")

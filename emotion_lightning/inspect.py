@@ -59,7 +59,7 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
         }
     )
     tables, examples = (data_page.sections(facts), facts.examples) if settings.tables else ([], {})
-    console.show_data(pages.main_facts(facts), facts.findings(), tables, examples)
+    console.show_data(facts.read, pages.main_facts(facts), facts.findings(), tables, examples)
     log.info("Tables, pictures and examples: %s", folder / "data_card.html")
     if not settings.tables:
         log.info("The tables on the terminal: the same line with tables=true")

@@ -62,7 +62,9 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
     runs = ensemble.find_members(settings.run)
     waiting.show_status("Reading the texts")
     rows = tables.read_texts(
-        files.source(source, settings.data.encoding), settings.data, usual=_columns_of_run(runs[0])
+        files.source(source, settings.data.encoding, header=settings.data.header, columns=settings.data.columns),
+        settings.data,
+        usual=_columns_of_run(runs[0]),
     )
 
     from rich.console import Console

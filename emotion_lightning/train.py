@@ -67,6 +67,8 @@ def train(settings: config.Train, folder: Path) -> float | None:
     loggers.check_logger(settings.logger)
     waiting.show_status("Reading the data")
     corpus = sources.split_corpus(sources.read_corpus(settings.data), settings.data)
+    settings = dataclasses.replace(settings, data=sources.settled(settings.data, corpus))
+    assert isinstance(settings.data, config.Batches)
     seed_everything(settings.seed, workers=True, verbose=False)
     device = device_for(settings.trainer.accelerator)
     if device.type == "cpu":
@@ -160,12 +162,13 @@ def _write_down(settings: config.Train, folder: Path, corpus: "Corpus") -> dict[
     """
     from lightning.pytorch.utilities import rank_zero_only
 
-    from emotion_lightning.data import splitting
+    from emotion_lightning.data import sources, splitting
     from emotion_lightning.runs import environment
 
     resolved = run_folder.write_settings(folder, settings, chosen_options())
     if getattr(rank_zero_only, "rank", 0) == 0:
         environment.record(folder, arguments=sys.argv, data_hashes=corpus.hashes)
+        sources.write_decisions(folder / run_folder.DATA, corpus)
     if not in_multirun():
         slurm.remember(folder, sys.argv[1:])
     if corpus.new_splits:

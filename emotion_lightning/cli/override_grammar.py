@@ -18,6 +18,9 @@ ARGUMENT = re.compile(r"(?P<sign>\+{0,2})(?P<name>[A-Za-z_][\w./@-]*)=(?P<value>
 _SWEEP_FUNCTION = re.compile(r"(choice|range|interval|glob|tag|sort|shuffle)\(.*\)", re.DOTALL)
 
 
+_COMMA = re.compile(r",(?![^\[\]]*\])")
+"""A comma outside brackets: [a.csv,b.csv] is one value."""
+
 _LONG_NUMBER = re.compile(r"[\d_]{300,}")
 """A number with 300 digits or more; a float holds at most 1.8e308, and Python parses at most 4,300 digits."""
 
@@ -117,7 +120,7 @@ def _quote_text(name: str, value: str, *, multirun: bool) -> str:
         return value  # null, or already quoted for Hydra
     if multirun and _SWEEP_FUNCTION.fullmatch(value):
         return value
-    parts = value.split(",")
+    parts = _COMMA.split(value)
     if multirun and len(parts) > 1 and all(parts) and not os.path.exists(value):
         return ",".join(quote_path(part) for part in parts)
     return quote_path(value)

@@ -23,15 +23,18 @@ from emotion_lightning.config.commands import (
     Tune,
 )
 from emotion_lightning.config.data import (
+    Aggregate,
     Batches,
     CleaningStep,
     Data,
     EmptyTexts,
     File,
     GoEmotions,
+    Header,
     Hub,
     InputColumns,
     Language,
+    MissingLabels,
     SameData,
     Sample,
     SemEval2018,

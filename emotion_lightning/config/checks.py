@@ -143,6 +143,10 @@ def check_data(settings: Any, command: str) -> None:
         _check_file(data, scored=command == "evaluate")
     if isinstance(data, config.File | config.InputColumns) and data.encoding is not None:
         _check_encoding(data.encoding)
+    if isinstance(data, config.File | config.InputColumns):
+        _check_header(data)
+    if isinstance(data, config.Table):
+        _check_label_words(data)
     if isinstance(data, config.InputColumns) and data.empty_texts is config.EmptyTexts.drop:
         raise UserError("data.empty_texts=drop would leave rows without a prediction; choose keep or refuse.")
 
@@ -172,6 +176,24 @@ def _check_encoding(name: str) -> None:
         raise UserError(f"data.encoding={name} is no text encoding that Python knows{nearest(name, usual)}") from None
 
 
+def _check_header(data: config.File | config.InputColumns) -> None:
+    if data.columns is None:
+        return
+    shown = f"data.columns=[{','.join(data.columns)}]"
+    if data.header is not config.Header.none:
+        raise UserError(f"{shown} names the columns of files without a header line; add data.header=none.")
+    if not data.columns or len(set(data.columns)) < len(data.columns):
+        raise UserError(f"{shown} must name each column of the file once.")
+
+
+def _check_label_words(data: config.Table) -> None:
+    shared = {word.casefold() for word in data.true_values or []} & {
+        word.casefold() for word in data.false_values or []
+    }
+    if shared:
+        raise UserError(f"data.true_values and data.false_values both contain {', '.join(sorted(shared))}.")
+
+
 def _check_file(data: config.File, *, scored: bool) -> None:
     given = [data.train, data.validation, data.test] if scored else [data.train]
     if (data.path is None) == all(path is None for path in given):
@@ -186,6 +208,10 @@ def _check_file(data: config.File, *, scored: bool) -> None:
     if data.splits is not None and data.path is None and data.validation is not None:
         raise UserError(
             f"data.splits={data.splits} has nothing to split: data.train and data.validation are given. Leave one out."
+        )
+    if data.split_column not in (None, "none") and data.path is None:
+        raise UserError(
+            f"data.split_column={data.split_column} and data.train both say how rows are split; leave one out."
         )
     if data.path is not None and data.validation_share + data.test_share >= 1:
         raise UserError(

@@ -30,6 +30,26 @@ class EmptyTexts(StrEnum):
     drop = "drop"
 
 
+class MissingLabels(StrEnum):
+    """How an empty cell of a label column is read."""
+
+    refuse = "refuse"
+    zero = "zero"
+
+
+class Aggregate(StrEnum):
+    """How the rows of several annotators become the labels of their text."""
+
+    majority = "majority"
+
+
+class Header(StrEnum):
+    """Which line of a table names its columns."""
+
+    first = "first"
+    none = "none"
+
+
 @dataclass
 class Batches(Data):
     """Settings that all data sources have."""
@@ -106,6 +126,21 @@ class Table(Batches):
     """Column with all labels of a row: a list, or a string of labels with `separator` between them."""
     separator: str | None
     """Separator of the labels in a `labels_column` string; null uses the first of | ; , that occurs in it."""
+    first_id: Annotated[int | None, Bounds(at_least=0)]
+    """Number of the first label of `labels`, where `labels_column` holds ids: 0 or 1. null: 0, if the ids of the data
+    show that they count from 0; otherwise the data is refused."""
+    true_values: list[str] | None
+    """Words in 0/1 columns that mean 1, such as [yes] or [x], in upper or lower case; null: 1 and true only."""
+    false_values: list[str] | None
+    """Words in 0/1 columns that mean 0, such as [no]; null: 0 and false only."""
+    missing: MissingLabels
+    """Empty cells in 0/1 columns: refuse raises an error that lists them, zero reads each as 0."""
+    present_from: Annotated[float | None, Bounds(above=0)]
+    """Smallest number in a label column that means that the label is present, for intensities, counts and shares, such
+    as 1 for 0 to 3, or 0.5 for shares of annotators. null: only 0 and 1 are allowed."""
+    aggregate: Aggregate | None
+    """How rows of several annotators, which have the same id (or the same text, if there are no ids), become one row:
+    majority keeps a label that more than half of them gave. null: such rows are refused."""
     id_column: str | None
     """Column that identifies a row in prediction files. null looks for usual names; `row` numbers the rows."""
     empty_texts: EmptyTexts
@@ -123,17 +158,26 @@ class File(Table):
     """Your own files: csv, tsv, jsonl, json, parquet, arrow, or a folder that `datasets` saved."""
 
     path: str | None
-    """A single file, which is split automatically (stratified by labels)."""
+    """A single file, or a list [a.csv,b.csv] of files that are read as one. A column of splits divides it
+    (`split_column`), or it is split automatically (stratified by labels; equal texts stay in one split)."""
     train: str | None
-    """Training file, if you have your own splits."""
+    """Training file, or a list of files, if you have your own splits."""
     validation: str | None
-    """Validation file; null uses a `validation_share` of the training rows."""
+    """Validation file, or a list of files; null uses a `validation_share` of the training rows."""
     test: str | None
-    """Test file; null: no test split."""
+    """Test file, or a list of files; null: no test split."""
     test_share: Annotated[float, Bounds(at_least=0, below=1)]
     """Fraction of the rows of `path` for the test split."""
     encoding: str | None
     """Encoding of csv, tsv, jsonl, json and txt files (cp1252, utf-16 …); null is UTF-8."""
+    header: Header | None
+    """Line of csv, tsv and txt files that names the columns: first, or none for a file that starts with data. null: the
+    first line, which is refused if it looks like data."""
+    columns: list[str] | None
+    """Names of the columns, in order, with header=none; null calls them column_1, column_2 and so on."""
+    split_column: str | None
+    """Column of `path` that says of each row whether it belongs to train, validation or test. null uses one with a
+    usual name (split, fold, set, partition …) and the usual values; none uses none."""
 
 
 @dataclass
@@ -170,6 +214,11 @@ class InputColumns:
     rows."""
     encoding: str | None
     """Encoding of csv, tsv, jsonl, json and txt files (cp1252, utf-16 …); null is UTF-8."""
+    header: Header | None
+    """Line of csv, tsv and txt files that names the columns: first, or none for a file that starts with data. null: the
+    first line, which is refused if it looks like data."""
+    columns: list[str] | None
+    """Names of the columns, in order, with header=none; null calls them column_1, column_2 and so on."""
     empty_texts: EmptyTexts
     """Rows without a text: refuse raises an error that lists them, keep predicts them like any other row."""
     batch_size: Annotated[int, Bounds(at_least=1)]

@@ -194,6 +194,9 @@ def from_plain(schema: type, values: dict[str, Any]) -> Any:
 
 
 def _typed(hint: Any, value: Any) -> Any:
+    if isinstance(hint, types.UnionType) and value is not None:
+        parts = [part for part in typing.get_args(hint) if part is not type(None)]
+        return _typed(parts[0], value) if len(parts) == 1 else value
     if isinstance(hint, type) and issubclass(hint, Enum):
         return hint(value)
     if typing.get_origin(hint) is list and isinstance(value, list):

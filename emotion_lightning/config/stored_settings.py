@@ -25,6 +25,18 @@ log = logging.getLogger(__name__)
 _NAME = re.compile(r"\w[\w.-]*")
 REMOVED = {"data.packing", "data.cache_dir", "data.cache_gb"}
 """Settings of earlier versions that never affected results; they are ignored in the settings of an old run."""
+ADDED: dict[str, Any] = {
+    "data.first_id": 0,
+    "data.true_values": None,
+    "data.false_values": None,
+    "data.missing": "refuse",
+    "data.present_from": None,
+    "data.aggregate": None,
+    "data.header": "first",
+    "data.columns": None,
+    "data.split_column": "none",
+}
+"""Settings that earlier versions did not have, each with the value that means what those versions did."""
 OPEN_MAPPINGS = ("model.roles", "model.architecture")
 """Settings whose value is a mapping with arbitrary keys."""
 
@@ -68,10 +80,21 @@ def checked_settings(tree: Any, file: Path) -> dict[str, Any]:
                 f"{' or '.join(sorted({schema.describe(hint) for hint in hints[name]}))} is due."
             )
 
+    if "data" in tree:
+        tree = {**tree, "data": with_added(tree["data"])}
     if gone:
         _log_removed(f"{file} sets {', '.join(sorted(gone))}, which this version no longer has; passed over.")
         tree = tree | {"data": {name: value for name, value in tree["data"].items() if f"data.{name}" not in REMOVED}}
     return tree
+
+
+def with_added(data: Any) -> Any:
+    """Add the settings of `ADDED` that a run's version did not have, so that its data is read as before."""
+    if not isinstance(data, dict) or "labels_column" not in data:
+        return data  # no settings of a table
+    own = () if "test_share" in data else ("header", "columns", "split_column")  # only files have these
+    added = {name.removeprefix("data."): value for name, value in ADDED.items()}
+    return {name: value for name, value in added.items() if name not in own} | data
 
 
 @functools.cache  # a run's settings are read several times

@@ -3,67 +3,24 @@
 import dataclasses
 import logging
 import re
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from emotion_lightning import config
-from emotion_lightning.data import labels
+from emotion_lightning.data import kinds, labels
 from emotion_lightning.data.formats import files
-from emotion_lightning.data.formats.cells import binary, is_blank, is_odd, shown, split_labels
-from emotion_lightning.data.rows import Chunk, Problems, Source
+from emotion_lightning.data.formats.cells import PLAIN, LabelCells, is_odd, number, shown, split_labels
+from emotion_lightning.data.rows import Source
+from emotion_lightning.data.survey import ACCEPT, DIFFERENT, Survey
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
 
-_NEARLY_ALL = 0.8
-LIST_COLUMNS = ("labels", "label", "emotions", "emotion")
-"""Usual names of a column that holds all labels of a row."""
-
 _SEPARATORS = "|;,"
 _ROW_NUMBERS = re.compile(r"Unnamed: \d+$|__index_level_\d+__$")
 """Names that pandas gives to a column of row numbers."""
-
-_DIFFERENT = 100_000
-"""A column with more different cells than this is not a column of labels."""
-
-_REMARKS = 3
-"""Maximum number of remarks that are logged; more would hide other messages."""
-
-_LONGEST = 20
-"""Longer cells are not tested for 0 or 1: to test long texts would take most of the time."""
-
-
-@dataclass
-class Survey:
-    """Result of the first pass over a source.
-
-    Attributes:
-        names: column names, in order.
-        rows: number of rows.
-        binary: number of cells that are 0 or 1, by column.
-        blank: number of empty cells, by column.
-        lists: for each column that may hold all labels of a row, its different cells (lists as tuples) and the first
-            row that has each of them.
-        first: the first cell of each column that is not empty, for messages.
-    """
-
-    names: list[str] = field(default_factory=list)
-    rows: int = 0
-    binary: Counter[str] = field(default_factory=Counter)
-    blank: Counter[str] = field(default_factory=Counter)
-    lists: dict[str, dict[Any, int]] = field(default_factory=dict)
-    first: dict[str, Any] = field(default_factory=dict)
-
-    def looks_binary(self, name: str) -> bool:
-        """Whether nearly all cells of a column are 0 or 1, so that any other cell is a mistake."""
-        return self.binary[name] >= _NEARLY_ALL * self.rows
-
-    def is_blank(self, name: str) -> bool:
-        """Whether a column is missing or empty in all rows."""
-        return name not in self.names or self.blank[name] == self.rows
 
 
 @dataclass
@@ -77,66 +34,14 @@ class Columns:
     separator: str
     multi_hot: bool = False
     """Whether the lists of `labels_column` hold a 0 or 1 for each label."""
-
-
-def survey(source: Source, problems: Problems, *, labels_column: str | None = None) -> Survey:
-    """Read a source for the first time and count what its columns hold.
-
-    Args:
-        source: source to read.
-        problems: collects rows of a wrong shape.
-        labels_column: the column that holds all labels of a row; None considers those with a usual name.
-    """
-    found = Survey()
-    candidates = {labels_column} if labels_column else set()
-    for chunk in source.chunks(problems):
-        # A jsonl row may lack a key that others have.
-        for name in chunk.columns:
-            if name not in found.binary:
-                found.names.append(name)
-                found.binary[name] = 0
-                found.blank[name] = found.rows
-                if name in candidates or (not labels_column and name.lower() in LIST_COLUMNS):
-                    found.lists[name] = {}
-        found.rows += len(chunk.rows)
-        for name in found.names:
-            _count(found, name, chunk)
-    for remark in problems.remarks[:_REMARKS]:
-        log.warning(remark)
-    problems.remarks.clear()
-    return found
-
-
-def _count(found: Survey, name: str, chunk: Chunk) -> None:
-    cells = chunk.column(name)
-    for cell, times in _different(cells):
-        if is_blank(cell) or cell == []:
-            found.blank[name] += times
-        else:
-            found.first.setdefault(name, cell)
-            if not (isinstance(cell, str) and len(cell) > _LONGEST) and binary(cell) is not None:
-                found.binary[name] += times
-    gathered = found.lists.get(name)
-    if gathered is not None:
-        for row, cell in zip(chunk.rows, cells, strict=True):
-            gathered.setdefault(_hashable(cell), row)
-        if len(gathered) > _DIFFERENT:
-            del found.lists[name]
-
-
-def _different(cells: list[Any]) -> Iterable[tuple[Any, int]]:
-    """Distinct cells and their counts; if a cell is a list or dict, every cell with a count of 1."""
-    try:
-        return Counter(cells).items()
-    except TypeError:
-        return [(cell, 1) for cell in cells]
-
-
-def _hashable(cell: Any) -> Any:
-    if isinstance(cell, list):
-        # Structures inside a list are reported later, with their row; here only the labels matter.
-        return tuple(part for part in cell if not isinstance(part, list | dict))
-    return None if isinstance(cell, dict) else cell
+    cells: LabelCells = PLAIN
+    """How cells of label columns are read as 0 or 1."""
+    first_id: int = 0
+    """Number of the first label in `labels_column`, where it holds ids."""
+    aside: list[str] = field(default_factory=list)
+    """Columns that are not used."""
+    by_id: bool = False
+    """Whether `labels_column` holds numbers of labels instead of names."""
 
 
 def normalised(settings: Any) -> Any:
@@ -148,8 +53,24 @@ def normalised(settings: Any) -> Any:
     return dataclasses.replace(settings, **changed)
 
 
-def find_columns(source: Source, settings: config.Table, seen: Survey) -> Columns:
+def find_columns(
+    source: Source,
+    settings: config.Table,
+    seen: Survey,
+    *,
+    every: Survey | None = None,
+    known: Set[str] = frozenset(),
+    used: Set[str | None] = frozenset(),
+) -> Columns:
     """Choose the columns by the settings and, where these leave a choice, by the survey of the first source.
+
+    Args:
+        source: the first source.
+        settings: table settings.
+        seen: survey of the first source.
+        every: survey of all sources together, which says whether a column is constant and from where ids count.
+        known: names of labels that a model has already; such a column is a label whatever it holds.
+        used: columns that are used for something else.
 
     Raises:
         UserError: a column of the settings does not exist, or no column of labels is found.
@@ -159,7 +80,38 @@ def find_columns(source: Source, settings: config.Table, seen: Survey) -> Column
         raise UserError("data.separator is empty; give what stands between labels, such as data.separator=,")
     text = files.text_column(path, names, settings.text)
     identifier = files.id_column(path, names, settings.id_column, text=text)
-    others = [name for name in names if name not in (text, identifier) and not _ROW_NUMBERS.match(name)]
+    taken = {text, identifier, *used}
+    others = [name for name in names if name not in taken and not _ROW_NUMBERS.match(name)]
+    table = _Table(source, settings, seen, every or seen, known, text, identifier, others)
+    found = _chosen(table)
+    chosen = [found.labels_column] if found.labels_column is not None else found.labels
+    aside = [name for name in others if name not in chosen]
+    if aside:
+        log.info("Columns of %s left aside: %s.", path, files.listed(aside))
+    return dataclasses.replace(found, cells=seen.cells, aside=aside)
+
+
+@dataclass
+class _Table:
+    """What is known of the first source when its label columns are chosen; see `find_columns`."""
+
+    source: Source
+    settings: config.Table
+    seen: Survey
+    every: Survey
+    known: Set[str]
+    text: str
+    identifier: str | None
+    others: list[str]
+    """Columns that hold neither texts nor ids."""
+
+    def columns(self, names: list[str]) -> Columns:
+        """These columns of zeros and ones as the labels."""
+        return Columns(self.text, self.identifier, names, None, "")
+
+
+def _chosen(table: _Table) -> Columns:
+    settings, path, names = table.settings, table.source.path, table.seen.names
     if settings.labels_column is not None:
         if settings.labels_column not in names:
             meant = files.near(settings.labels_column, names)
@@ -172,41 +124,119 @@ def find_columns(source: Source, settings: config.Table, seen: Survey) -> Column
                 f"data.labels_column={settings.labels_column} is one of data.labels={settings.labels}: for columns of "
                 "zeros and ones leave data.labels_column out."
             )
-        return _list_column(source, settings, seen, settings.labels_column, text, identifier)
-    if settings.labels is not None:
-        absent = [name for name in settings.labels if name not in names]
-        if not absent:
-            return Columns(text, identifier, list(settings.labels), None, "")
-        if len(absent) == len(settings.labels) and (column := _usual_list(seen, others)):
-            return _list_column(source, settings, seen, column, text, identifier)
-        raise UserError(
-            f"{path} has no column {', '.join(absent)} (data.labels); its columns are {files.listed(names)}."
-        )
-    binaries = [name for name in others if seen.looks_binary(name)]
-    aside = [name for name in others if name not in binaries]
+        return _list_column(table, settings.labels_column)
+    if settings.labels is None:
+        return _recognised(table)
+    absent = [name for name in settings.labels if name not in names]
+    if not absent:
+        kinds.check_kinds(path, table.seen, settings.labels)
+        return table.columns(list(settings.labels))
+    if len(absent) == len(settings.labels) and (column := _usual_list(table.seen, table.others)):
+        return _list_column(table, column)
+    raise UserError(f"{path} has no column {', '.join(absent)} (data.labels); its columns are {files.listed(names)}.")
+
+
+def _recognised(table: _Table) -> Columns:
+    """Choose the label columns where no setting names them."""
+    path, seen, others = table.source.path, table.seen, table.others
+    zeros_and_ones = [name for name in others if seen.looks_binary(name)]
+    flags = [
+        name
+        for name in zeros_and_ones
+        if name not in table.known and (kinds.is_administrative(name) or table.every.is_constant(name))
+    ]
+    binaries = [name for name in zeros_and_ones if name not in flags]
+    column = _usual_list(seen, others)
+    if column is not None:
+        _refuse_answers(table, column)
+    if column is not None and not (binaries and _says_the_same(seen, column, binaries)):
+        if binaries:
+            raise UserError(
+                f"{path} can be read in two ways: the column {column} holds labels such as "
+                f"{files.listed(_some_labels(seen, column)[:5])}, and {files.listed(binaries)} hold{_s(binaries)} 0 "
+                f"and 1. Choose one: data.labels_column={column} or data.labels=[{','.join(binaries)}]"
+            )
+        _log_flags(path, flags)
+        return _list_column(table, column)
+    aside = [name for name in others if name not in zeros_and_ones]
     if not binaries:
-        if column := _usual_list(seen, others):
-            return _list_column(source, settings, seen, column, text, identifier)
+        kinds.check_unread(path, seen, others)
+        flagged = f" {_why_flags(flags)}" if flags else ""
+        if empty := [name for name in others if seen.is_blank(name)]:
+            flagged += (
+                f" {files.listed(empty)} {'is' if len(empty) == 1 else 'are'} empty in every row: a file without "
+                "labels can be a test split (data.test=) or be labelled by predict."
+            )
+        named = f"data.labels=[{','.join(flags or ['…'])}]"
         raise UserError(
-            f"{path} has no column of zeros and ones to take as a label; its columns are {files.listed(names)}"
-            f"{_what_they_hold(seen, others)}. "
-            "Name label columns with data.labels=[…], or one column that lists them with data.labels_column=…"
+            f"{path} has no column of zeros and ones to take as a label; its columns are {files.listed(seen.names)}"
+            f"{_what_they_hold(seen, others)}.{flagged} "
+            f"Name label columns with {named}, or one column that lists them with data.labels_column=…"
         )
+    _log_flags(path, flags)
+    kinds.check_kinds(path, seen, [*binaries, *kinds.half_binary(seen, aside)])
     log.info("Labels in %s: %s.", path, files.listed(binaries))
-    if aside:
-        log.info("Columns of %s left aside: %s.", path, files.listed(aside))
     for name in aside:
-        if seen.binary[name] >= seen.rows / 4:
+        if seen.binary[name] >= seen.rows / 4 and not kinds.is_administrative(name):
             log.warning(
                 "%s, column %s: %.0f %% of the cells are 0 or 1, too few to take it for a label; name it in "
                 "data.labels to hear of the others.", path, name, 100 * seen.binary[name] / seen.rows,
             )  # fmt: skip
-    return Columns(text, identifier, binaries, None, "")
+    return table.columns(binaries)
 
 
 def _usual_list(seen: Survey, others: list[str]) -> str | None:
     """The first column with a usual name for all labels of a row, unless it holds zeros and ones; otherwise None."""
-    return next((name for name in others if name in seen.lists and not seen.looks_binary(name)), None)
+    # The columns of Prodigy's own format; another column called accept is not one of labels.
+    prodigy = {ACCEPT, "answer", "_task_hash"} <= set(seen.names)
+    return next(
+        (
+            name
+            for name in others
+            if name in seen.lists
+            and (prodigy or name != ACCEPT)
+            and not seen.looks_binary(name)
+            and not seen.is_blank(name)
+            and not _measures(seen, name)
+        ),
+        None,
+    )
+
+
+def _measures(seen: Survey, name: str) -> bool:
+    """Whether a column holds numbers that are no ids, such as the strength of an emotion."""
+    return any("." in str(cell) and (number(cell) or 0.0) % 1 for cell in seen.lists[name])
+
+
+def _says_the_same(seen: Survey, column: str, binaries: list[str]) -> bool:
+    """Whether a column lists what columns of zeros and ones say too, so that there is nothing to choose."""
+    found = {part.casefold() for part in _some_labels(seen, column)}
+    if all(part.isdecimal() for part in found):
+        return len(binaries) > 1 and all(int(part) <= len(binaries) for part in found)
+    return found <= {name.casefold() for name in binaries}
+
+
+def _some_labels(seen: Survey, column: str) -> list[str]:
+    """The labels in a column, in the order of the rows."""
+    cells = seen.lists[column]
+    separator = _separator(cells)
+    return list(dict.fromkeys(part for cell in cells for part in _parts(cell, separator)))
+
+
+def _s(names: list[str]) -> str:
+    return "s" if len(names) == 1 else ""
+
+
+def _why_flags(flags: list[str]) -> str:
+    return (
+        f"{files.listed(flags)} hold{_s(flags)} 0 and 1, but by name or because every row has the same value "
+        f"{'it is' if len(flags) == 1 else 'they are'} not taken as label{'' if len(flags) == 1 else 's'}."
+    )
+
+
+def _log_flags(path: Path, flags: list[str]) -> None:
+    if flags:
+        log.warning("%s: %s To use them, name all labels in data.labels.", path, _why_flags(flags))
 
 
 def _what_they_hold(seen: Survey, names: list[str]) -> str:
@@ -214,14 +244,26 @@ def _what_they_hold(seen: Survey, names: list[str]) -> str:
     return f" ({', '.join(held)} …)" if held else ""
 
 
-def _list_column(
-    source: Source, settings: config.Table, seen: Survey, column: str, text: str, identifier: str | None
-) -> Columns:
-    path = source.path
-    given = settings.labels or [labels.normalised(name) for name in source.class_names.get(column, [])] or None
+def _refuse_answers(table: _Table, column: str) -> None:
+    """Raise UserError if each row is about one label of a text, with a column for the answer of each annotator."""
+    answers = kinds.answers(table.seen, table.others)
+    if len(answers) > 1:
+        raise UserError(
+            f"{table.source.path}: {files.listed(answers)} hold what each annotator answered for the text and the "
+            f"label in column {column}, so that column does not say which labels a text has. Such files are not read; "
+            "write a row for each text and a column of zeros and ones for each label, such as the answer of most "
+            "annotators."
+        )
+
+
+def _list_column(table: _Table, column: str) -> Columns:
+    path, seen, settings = table.source.path, table.seen, table.settings
+    _refuse_answers(table, column)
+    class_names = [labels.normalised(name) for name in table.source.class_names.get(column, [])]
+    given = settings.labels or class_names or None
     if column not in seen.lists:
         raise UserError(
-            f"{path}, column {column}: more than {_DIFFERENT:,} different cells; that is no column of labels. Name the "
+            f"{path}, column {column}: more than {DIFFERENT:,} different cells; that is no column of labels. Name the "
             "one that is: data.labels_column=…"
         )
     cells = seen.lists[column]
@@ -230,10 +272,13 @@ def _list_column(
     found = {part for names in parts.values() for part in names}
     if not found:
         raise UserError(f"{path}, column {column}: no row has a label.")
+    columns = Columns(table.text, table.identifier, [], column, separator)
     if found <= {"0", "1"} and _of_one_length(parts.values()):
-        return _multi_hot(path, given, column, parts, Columns(text, identifier, [], column, separator))
+        return _multi_hot(path, given, column, parts, columns)
     if given is not None:
-        return Columns(text, identifier, list(given), column, separator)
+        by_id = all(part.isdecimal() for part in found) and not any(name.isdecimal() for name in given)
+        first_id = _first_id(table, column, given) if by_id and settings.labels else 0
+        return dataclasses.replace(columns, labels=list(given), first_id=first_id, by_id=by_id)
     for cell, names in parts.items():
         odd = next((name for name in names if is_odd(name) or _holds_others(name, found, separator)), None)
         if odd is not None:
@@ -244,7 +289,34 @@ def _list_column(
     names = sorted(found, key=int) if all(part.isdecimal() for part in found) else sorted(found)
     # This log shows at once if cells that contain a separator were read as single names.
     log.info("Labels in %s, column %s, separated by %r: %s.", path, column, separator, files.listed(names))
-    return Columns(text, identifier, names, column, separator)
+    return dataclasses.replace(columns, labels=names)
+
+
+def _first_id(table: _Table, column: str, names: list[str]) -> int:
+    """Number of the first label, where a column holds ids of labels.
+
+    Raises:
+        UserError: the ids do not show whether they count from 0, and no setting says it.
+    """
+    if table.settings.first_id is not None:
+        return table.settings.first_id
+    cells = table.every.lists.get(column, table.seen.lists[column])
+    ids = {int(part) for part in _some_labels(table.every, column) if part.isdecimal()}
+    if 0 in ids:
+        return 0
+    lowest = min(ids)
+    example = next((cell, row) for cell, row in cells.items() if str(lowest) in _parts(cell, _separator(cells)))
+    meanings = [
+        f"data.first_id={first} reads the {lowest} in row {example[1]} as {names[lowest - first]}"
+        for first in (1, 0)
+        if lowest - first < len(names) and max(ids) - first < len(names)
+    ]
+    if not meanings:
+        return 0  # ids beyond the names are reported with their rows
+    raise UserError(
+        f"{table.source.path}, column {column}: the ids are {lowest} to {max(ids)} and none is 0, so they may count "
+        f"from 1 or from 0. Say which it is: {', '.join(meanings)}."
+    )
 
 
 def _parts(cell: Any, separator: str) -> list[str]:

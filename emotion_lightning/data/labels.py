@@ -88,6 +88,30 @@ def log_respelled(names: Iterable[str]) -> None:
         log.warning("Label names are read as Unicode NFC with single spaces: %s%s.", shown, more)
 
 
+def names_alike(names: Iterable[str]) -> list[list[str]]:
+    """Groups of names that differ only in case or spaces.
+
+    >>> names_alike(["joy", "Joy", "anger", "no one", "noone"])
+    [['joy', 'Joy'], ['no one', 'noone']]
+    """
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault("".join(name.casefold().split()), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def alike_sentence(names: Iterable[str]) -> str | None:
+    """A sentence about label names that differ only in case or spaces; None if there are none."""
+    groups = names_alike(names)
+    if not groups:
+        return None
+    shown = "; ".join(" and ".join(group) for group in groups[:3]) + ("; …" if len(groups) > 3 else "")
+    return (
+        f"Labels differ only in case or spaces and are learned as different labels ({shown}): write them alike in the "
+        "file."
+    )
+
+
 def control_characters(name: str) -> list[str]:
     r"""Invisible characters of a name that can change how a terminal or web page shows the rest of it.
 

@@ -8,6 +8,7 @@ import numpy as np
 from emotion_lightning import config
 from emotion_lightning.data import labels, tables
 from emotion_lightning.data.columns import Columns
+from emotion_lightning.data.decisions import Decisions
 from emotion_lightning.data.formats import files
 from emotion_lightning.data.rows import SPLITS, Corpus, Problems, Rows
 from emotion_lightning.errors import UserError
@@ -26,7 +27,7 @@ def sample() -> Corpus:
     paths = {name: SAMPLE / f"{name}.csv" for name in SPLITS}
     splits = {name: tables.read_rows(files.source(path), columns, problems) for name, path in paths.items()}
     problems.raise_any()
-    return Corpus(columns.labels, splits, hashes(paths))
+    return Corpus(columns.labels, splits, hashes(paths), decisions=_decisions(paths, splits))
 
 
 def semeval(settings: config.SemEval2018) -> Corpus:
@@ -43,7 +44,7 @@ def semeval(settings: config.SemEval2018) -> Corpus:
         if found != names:
             raise UserError(f"{file}: its labels are {', '.join(found)}, those of train are {', '.join(names)}.")
         paths[name] = file
-    return Corpus(names, splits, hashes(paths))
+    return Corpus(names, splits, hashes(paths), decisions=_decisions(paths, splits))
 
 
 def _semeval_file(file: Path) -> tuple[list[str], Rows]:
@@ -96,7 +97,7 @@ def goemotions(path: str | None) -> Corpus:
         file = _find(folder, [file_name])
         splits[name] = _goemotions_file(file, names)
         paths[name] = file
-    return Corpus(names, splits, hashes(paths))
+    return Corpus(names, splits, hashes(paths), decisions=_decisions(paths, splits))
 
 
 def _goemotions_file(file: Path, names: list[str]) -> Rows:
@@ -123,6 +124,16 @@ def _goemotions_file(file: Path, names: list[str]) -> Rows:
         raise UserError(f"{file} is not UTF-8 (byte {error.start}); take the official file.") from error
     problems.raise_any()
     return Rows(ids, texts, labels.multi_hot(positions, count=len(names)), "id")
+
+
+def _decisions(paths: dict[str, Path], splits: dict[str, Rows]) -> Decisions:
+    # Of the bundled sample, whose place is no concern of the user, only the name.
+    return Decisions(
+        files=[
+            {"split": name, "path": path.name if path.parent == SAMPLE else str(path), "rows": len(splits[name])}
+            for name, path in paths.items()
+        ],
+    )
 
 
 def hashes(paths: dict[str, Path]) -> dict[str, str]:

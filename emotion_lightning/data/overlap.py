@@ -26,7 +26,8 @@ class Overlap:
         positions: positions of the rows of `first` whose text is in `second`.
         count: number of rows of `second` whose text is in `first`.
         share: `count` as a fraction of all rows of `second`.
-        same_labels: number of those rows that have the same labels as a row of `first` with that text.
+        same_labels: number of those rows that have the same labels as a row of `first` with that text; None if one of
+            the splits has no labels.
     """
 
     first: str
@@ -34,7 +35,7 @@ class Overlap:
     positions: np.ndarray
     count: int
     share: float
-    same_labels: int
+    same_labels: int | None
 
 
 def text_keys(texts: Sequence[str], *, clean: Sequence[config.CleaningStep] = ()) -> np.ndarray:
@@ -44,6 +45,18 @@ def text_keys(texts: Sequence[str], *, clean: Sequence[config.CleaningStep] = ()
     """
     cleaned = cleaner(clean)
     return np.fromiter((hash(" ".join(cleaned(text).casefold().split())) for text in texts), np.int64, len(texts))
+
+
+def groups_of(texts: Sequence[str], *, clean: Sequence[config.CleaningStep] = ()) -> np.ndarray:
+    """Number of the group of equal texts that each text belongs to, [text].
+
+    Groups are numbered in the order of their first text. Texts are equal as in `text_keys`.
+
+    >>> groups_of(["a", "b", "A "]).tolist()
+    [0, 1, 0]
+    """
+    _, first, where = np.unique(text_keys(texts, clean=clean), return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[where]
 
 
 def find_overlap(corpus: Corpus, *, clean: Sequence[config.CleaningStep]) -> list[Overlap]:
@@ -58,8 +71,9 @@ def find_overlap(corpus: Corpus, *, clean: Sequence[config.CleaningStep]) -> lis
 def _overlap(corpus: Corpus, first: str, second: str, ours: np.ndarray, theirs: np.ndarray) -> Overlap:
     shared = np.intersect1d(ours, theirs)
     here, there = np.flatnonzero(np.isin(ours, shared)), np.flatnonzero(np.isin(theirs, shared))
+    labelled = all(corpus.splits[name].targets is not None for name in (first, second))
     labels = set(_labelled(corpus.splits[first], ours, here))
-    same = sum(pair in labels for pair in _labelled(corpus.splits[second], theirs, there))
+    same = sum(pair in labels for pair in _labelled(corpus.splits[second], theirs, there)) if labelled else None
     return Overlap(first, second, here, len(there), len(there) / max(len(theirs), 1), same)
 
 
@@ -73,12 +87,13 @@ def log_overlap(found: Sequence[Overlap], *, dropped: bool) -> None:
         if not overlap.count:
             continue
         fate = ""
+        same = "" if overlap.same_labels is None else f", with the same labels {overlap.same_labels:,}"
         if overlap.first == "train":
             mend = "left out of train" if dropped else "data.drop_leaks=true leaves out of train"
             fate = f"; {mend}: {len(overlap.positions):,} rows"
         log.warning(
-            "Texts of %s that stand in %s too: %s (%.2f %%), with the same labels %s%s.",
-            overlap.second, overlap.first, f"{overlap.count:,}", 100 * overlap.share, f"{overlap.same_labels:,}", fate,
+            "Texts of %s that stand in %s too: %s (%.2f %%)%s%s.",
+            overlap.second, overlap.first, f"{overlap.count:,}", 100 * overlap.share, same, fate,
         )  # fmt: skip
 
 
@@ -96,12 +111,15 @@ def without_leaks(corpus: Corpus, found: Sequence[Overlap]) -> Corpus:
     return dataclasses.replace(corpus, splits={**corpus.splits, "train": train.take(kept)})
 
 
-def duplicates(rows: Rows, *, clean: Sequence[config.CleaningStep]) -> tuple[int, int]:
-    """Count the rows whose text occurs earlier in the split, and those of them with other labels than the first one."""
+def duplicates(rows: Rows, *, clean: Sequence[config.CleaningStep]) -> tuple[int, int | None]:
+    """Count the rows whose text occurs earlier in the split, and those of them with other labels than the first one.
+
+    The second number is None if the rows have no labels.
+    """
     found = text_keys(rows.texts, clean=clean)
     _, first, where = np.unique(found, return_index=True, return_inverse=True)
     again = np.flatnonzero(first[where] != np.arange(len(found)))
     if rows.targets is None:
-        return len(again), 0
+        return len(again), None
     differ = (rows.targets[again] != rows.targets[first[where[again]]]).any(axis=1)
     return len(again), int(differ.sum())

@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from emotion_lightning.data.decisions import Decisions
 from emotion_lightning.data.labels import Targets
 from emotion_lightning.errors import UserError
 
@@ -42,11 +43,32 @@ class Source:
         chunks: reads the source from the start. It adds rows of a wrong shape to the problems and skips them; it
             raises UserError if nothing more can be read.
         class_names: names of the label ids in each column of class labels, if the source has them.
+        about: how the file is read, for data.json: format, encoding, delimiter.
     """
 
     path: Path
     chunks: Callable[["Problems"], Iterator[Chunk]]
     class_names: dict[str, list[str]] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def where(self, keep: Callable[[Chunk], Sequence[bool]]) -> "Source":
+        """The source with only the rows for which `keep` says so; they keep their numbers."""
+
+        def chunks(problems: "Problems") -> Iterator[Chunk]:
+            for chunk in self.chunks(problems):
+                kept = keep(chunk)
+                if all(kept):
+                    yield chunk
+                elif any(kept):
+                    yield Chunk(
+                        [row for row, wanted in zip(chunk.rows, kept, strict=True) if wanted],
+                        {
+                            name: [cell for cell, wanted in zip(cells, kept, strict=True) if wanted]
+                            for name, cells in chunk.columns.items()
+                        },
+                    )
+
+        return replace(self, chunks=chunks)
 
 
 @dataclass
@@ -97,12 +119,18 @@ class Corpus:
         splits: those of train, validation and test that exist; or only `whole`.
         hashes: sha256 or fingerprint of each file or dataset that was read.
         new_splits: splits made by `splitting.split_rows`, before rows are dropped; `splitting.write_splits` saves them.
+        decisions: what was decided about the files, for data.json.
     """
 
     labels: list[str]
     splits: dict[str, Rows]
     hashes: dict[str, str] = field(default_factory=dict)
     new_splits: dict[str, Rows] = field(default_factory=dict)
+    decisions: Decisions = field(default_factory=Decisions)
+
+    def plain_decisions(self) -> dict[str, Any]:
+        """What was decided about the files, as the content of data.json."""
+        return self.decisions.plain(self.labels, {name: len(rows) for name, rows in self.splits.items()})
 
     def labelled(self, split: str) -> Targets:
         """Targets of train or validation.

@@ -2,24 +2,28 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from emotion_lightning import config
 from emotion_lightning.config import schema
-from emotion_lightning.data import labels, official, overlap, splitting, tables
-from emotion_lightning.data.columns import Columns, Survey, find_columns, normalised, survey, unlabelled
+from emotion_lightning.data import labels, official, overlap, reading, splitting
 from emotion_lightning.data.formats import arrow, delimited, files
-from emotion_lightning.data.rows import SPLITS, WHOLE, Chunk, Corpus, Problems, Rows, Source
+from emotion_lightning.data.rows import SPLITS, WHOLE, Chunk, Corpus, Problems, Source
 from emotion_lightning.errors import UserError
+from emotion_lightning.runs.files import write_json
 
 log = logging.getLogger(__name__)
 
 
-def read_corpus(settings: config.Batches) -> Corpus:
+def read_corpus(settings: config.Data, *, known: Set[str] = frozenset()) -> Corpus:
     """Read the splits of a dataset; a single file is returned as the split `whole`, which `split_corpus` divides.
+
+    Args:
+        settings: data settings.
+        known: names of labels that a model has already; a column of zeros and ones with such a name is a label.
 
     Raises:
         UserError: the data is missing or wrong; the message names file, row and column.
@@ -29,17 +33,17 @@ def read_corpus(settings: config.Batches) -> Corpus:
             corpus = official.sample()
         case config.SemEval2018(dir=None):
             own = schema.option_values("shared/hub_semeval2018")
-            corpus = _hub(_on_hub(settings, own | {"name": own["name"][settings.language.value]}))
+            corpus = _hub(_on_hub(settings, own | {"name": own["name"][settings.language.value]}), known)
         case config.SemEval2018():
             corpus = official.semeval(settings)
         case config.GoEmotions(dir=None):
-            corpus = _hub(_on_hub(settings, schema.option_values("shared/hub_goemotions")))
+            corpus = _hub(_on_hub(settings, schema.option_values("shared/hub_goemotions")), known)
         case config.GoEmotions():
             corpus = official.goemotions(settings.dir)
         case config.File():
-            corpus = _file(settings)
+            corpus = _file(settings, known)
         case config.Hub():
-            corpus = _hub(settings)
+            corpus = _hub(settings, known)
         case _:
             raise TypeError(f"no source for {type(settings).__name__}")
     if settings.max_rows is not None:
@@ -68,7 +72,7 @@ def split_corpus(corpus: Corpus, settings: config.Batches, *, tell: bool = True)
         raise UserError(f"data.splits={settings.splits} has nothing to split: the data brings its own splits.")
     if settings.folds is not None and settings.fold is not None:
         seed = settings.split_seed if isinstance(settings, config.Table) else 0
-        corpus = splitting.folded(corpus, folds=settings.folds, fold=settings.fold, seed=seed)
+        corpus = splitting.folded(corpus, folds=settings.folds, fold=settings.fold, seed=seed, clean=settings.clean)
     splits = {name: corpus.splits[name] for name in SPLITS if name in corpus.splits}
     corpus = dataclasses.replace(corpus, splits=splits)
     found = overlap.find_overlap(corpus, clean=settings.clean)
@@ -78,6 +82,18 @@ def split_corpus(corpus: Corpus, settings: config.Batches, *, tell: bool = True)
         overlap.log_overlap(found, dropped=settings.drop_leaks)
         _log_one_sided(corpus)
     return corpus
+
+
+def settled(settings: config.Batches, corpus: Corpus) -> Any:
+    """Data settings with the column of splits that was found, so that the rows are divided in the same way again."""
+    if isinstance(settings, config.File) and corpus.decisions.split_column is not None:
+        return dataclasses.replace(settings, split_column=corpus.decisions.split_column)
+    return settings
+
+
+def write_decisions(file: Path, corpus: Corpus) -> None:
+    """Write data.json: how the data was read."""
+    write_json(file, corpus.plain_decisions())
 
 
 def _log_one_sided(corpus: Corpus) -> None:
@@ -96,32 +112,42 @@ def _log_one_sided(corpus: Corpus) -> None:
 # ------------------------------------------------------------------------------------------------------------- tables
 
 
-def _file(settings: config.File) -> Corpus:
+def _file(settings: config.File, known: Set[str]) -> Corpus:
     given = _given(settings)
-    sources: dict[str, Source] = {}
+    sources: dict[str, list[Source]] = {name: [] for name in given}
     problems = Problems()
-    for name, path in given.items():
+    for name, path in ((name, path) for name, paths in given.items() for path in paths):
         try:
-            sources[name] = files.source(path, settings.encoding)
-            if files.kind(path) == "txt":
+            source = files.source(path, settings.encoding, header=settings.header, columns=settings.columns, table=True)
+            if source.about["format"] == "txt":
                 raise UserError(
                     f"{path} has texts only; training and scoring need labels too: csv, tsv, jsonl, parquet or arrow."
                 )
+            sources[name].append(source)
         except UserError as error:
             problems.note(path, str(error))
     problems.raise_any()
-    corpus = _read_tables(settings, sources)
-    return dataclasses.replace(corpus, hashes=official.hashes(given))
+    corpus = reading.read_tables(settings, sources, known=known)
+    return dataclasses.replace(corpus, hashes=_hashes(given))
 
 
-def _given(settings: config.File) -> dict[str, Path]:
+def _hashes(given: dict[str, list[Path]]) -> dict[str, str]:
+    """sha256 of each file; several files of a split are numbered."""
+    return {
+        name if len(paths) == 1 else f"{name} {number}": files.sha256(path)
+        for name, paths in given.items()
+        for number, path in enumerate(paths, 1)
+    }
+
+
+def _given(settings: config.File) -> dict[str, list[Path]]:
     """Files to read, by split."""
     paths = {WHOLE: settings.path, "train": settings.train, "validation": settings.validation, "test": settings.test}
-    given = {name: Path(path).expanduser() for name, path in paths.items() if path is not None}
-    folder = given.get(WHOLE)
-    if folder is None or not (folder / arrow.SAVED_SPLITS).is_file():
+    given = {name: reading.paths(path) for name, path in paths.items() if path is not None}
+    folder = given.get(WHOLE, [Path()])[0]
+    if WHOLE not in given or not (folder / arrow.SAVED_SPLITS).is_file():
         return given
-    found = {name: folder / name for name in arrow.saved_splits(folder)}
+    found = {name: [folder / name] for name in arrow.saved_splits(folder)}
     if "train" not in found:
         raise UserError(f"{folder} has no split train; it has {', '.join(found)}. Name them: data.train={folder}/…")
     if "validation" not in found and (other := next((n for n in ("valid", "val", "dev") if n in found), None)):
@@ -129,74 +155,6 @@ def _given(settings: config.File) -> dict[str, Path]:
     if unused := [name for name in found if name not in SPLITS]:
         log.warning("Splits of %s left aside: %s.", folder, ", ".join(unused))
     return {name: found[name] for name in SPLITS if name in found}
-
-
-def _read_tables(settings: config.Table, sources: dict[str, Source]) -> Corpus:
-    """Survey every source, choose the columns by the first one, and read the rows; raise one error for all problems."""
-    settings = normalised(settings)
-    problems = Problems()
-    surveys: dict[str, Survey] = {}
-    for name, source in sources.items():
-        before = problems.count
-        try:
-            seen = survey(source, problems, labels_column=settings.labels_column)
-        except UserError as error:
-            problems.note(source.path, str(error))
-            continue
-        if seen.rows:
-            surveys[name] = seen
-        elif problems.count == before:
-            problems.note(source.path, files.no_rows(source.path))
-    first, source = next(iter(sources.items()))
-    if first not in surveys:
-        problems.raise_any()
-    try:
-        columns = find_columns(source, settings, surveys[first])
-        labels.check_names(columns.labels, str(source.path), id_column=columns.id)
-        labels.log_respelled(columns.labels)
-    except UserError as error:
-        problems.note(source.path, str(error))
-        problems.raise_any()
-        raise
-    splits: dict[str, Rows] = {}
-    for name, seen in surveys.items():
-        labelled = not unlabelled(seen, columns)
-        if not labelled and name == "validation" and columns.labels_column in seen.names:
-            message = "no row has a label; thresholds are fitted on it."
-            problems.add(sources[name].path, message, column=columns.labels_column)
-        labelled = labelled or name != "test"
-        if name != first and not _has_columns(sources[name], seen, columns, problems, labelled, source.path):
-            continue
-        splits[name] = tables.read_rows(
-            sources[name],
-            columns,
-            problems,
-            labelled=labelled,
-            empty_texts=settings.empty_texts,
-            expected=seen.rows,
-            most=settings.max_rows,
-        )
-    problems.raise_any()
-    return Corpus(columns.labels, splits)
-
-
-def _has_columns(
-    source: Source, seen: Survey, columns: Columns, problems: Problems, labelled: bool, first: Path
-) -> bool:
-    """Whether another split has the columns of the first one; if not, add a problem."""
-    required = [columns.text] + ([columns.id] if columns.id else [])
-    if labelled:
-        required += [columns.labels_column] if columns.labels_column else columns.labels
-    if absent := [name for name in required if name not in seen.names]:
-        meant = [name for name in (files.near(name, seen.names) for name in absent) if name]
-        hint = f"; it has {', '.join(meant)}: rename it" if meant else ""
-        problems.note(source.path, f"{source.path} has no column {', '.join(absent)}, which {first} has{hint}.")
-        return False
-    if columns.labels_column is None:
-        unknown = [name for name in seen.names if name not in required and seen.looks_binary(name)]
-        if unknown:
-            log.warning("%s: %s, which %s lacks, left aside.", source.path, ", ".join(unknown), first)
-    return True
 
 
 # --------------------------------------------------------------------------------------------------------------- hub
@@ -215,7 +173,7 @@ def _on_hub(settings: config.Batches, own: dict[str, Any]) -> config.Hub:
     return hub
 
 
-def _hub(settings: config.Hub) -> Corpus:
+def _hub(settings: config.Hub, known: Set[str]) -> Corpus:
     loaded = _load(settings)
     place = _place(settings)
     wanted = {"train": settings.train, "validation": settings.validation, "test": settings.test}
@@ -230,7 +188,7 @@ def _hub(settings: config.Hub) -> Corpus:
         for name, table in given.items()
         for path in [Path(f"{settings.path}[{wanted[name]}]")]
     }
-    corpus = _read_tables(settings, sources)
+    corpus = reading.read_tables(settings, {name: [source] for name, source in sources.items()}, known=known)
     return dataclasses.replace(corpus, hashes={place: str(given["train"]._fingerprint)})
 
 

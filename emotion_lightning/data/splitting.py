@@ -3,12 +3,16 @@
 import csv
 import hashlib
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from emotion_lightning import config
 from emotion_lightning.data.formats import files
+from emotion_lightning.data.overlap import groups_of
 from emotion_lightning.data.rows import SPLITS, WHOLE, Corpus, Rows
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs.files import atomic_write
@@ -33,13 +37,18 @@ def split_rows(corpus: Corpus, settings: config.Table) -> Corpus:
         parts = _stratified(rows, settings, whole=source == WHOLE)
     sizes = ", ".join(f"{name} {len(part):,}" for name, part in parts.items())
     log.info("Split %s: %s.", "as in " + settings.splits if settings.splits else "for you", sizes)
-    return Corpus(corpus.labels, {**parts, **kept}, corpus.hashes, new_splits=parts)
+    how = f"as in {settings.splits}" if settings.splits else "by the program, stratified by labels"
+    what = "" if source == WHOLE else ", validation taken from train"
+    had = "" if source == WHOLE else f"{corpus.decisions.split}; "
+    decisions = replace(corpus.decisions, split=f"{had}{how}{what}")
+    return replace(corpus, splits={**parts, **kept}, new_splits=parts, decisions=decisions)
 
 
-def folded(corpus: Corpus, *, folds: int, fold: int, seed: int) -> Corpus:
+def folded(corpus: Corpus, *, folds: int, fold: int, seed: int, clean: Sequence[config.CleaningStep] = ()) -> Corpus:
     """Merge train and validation and divide them into folds; number `fold`, from 1 to `folds`, is the new validation.
 
-    Folds are stratified by labels (Sechidis et al., 2011). Every row is in the validation split of exactly one fold.
+    Folds are stratified by labels (Sechidis et al., 2011). Every row is in the validation split of exactly one fold;
+    rows whose texts are equal after the cleaning steps are in the same one.
 
     Raises:
         UserError: the rows have no labels, or there are more folds than rows.
@@ -52,12 +61,16 @@ def folded(corpus: Corpus, *, folds: int, fold: int, seed: int) -> Corpus:
         raise UserError("Rows without labels cannot be cut into folds.")
     if len(rows) < folds:
         raise UserError(f"data.folds={folds} is more than there are rows ({len(rows)}).")
-    stratified = _strata(rows)
+    groups, strata = _grouped(rows, clean)
+    if len(strata) < folds:
+        raise UserError(f"data.folds={folds} is more than there are different texts ({len(strata)}).")
     splitter = MultilabelStratifiedKFold(n_splits=folds, shuffle=True, random_state=seed)
-    train, validation = list(splitter.split(np.zeros(len(rows)), stratified))[fold - 1]
+    chosen = list(splitter.split(np.zeros(len(strata)), strata))[fold - 1]
+    train, validation = (np.flatnonzero(np.isin(groups, part)) for part in chosen)
     splits = {"train": rows.take(np.sort(train)), "validation": rows.take(np.sort(validation))}
     log.info("Fold %d of %d: train %s, validation %s.", fold, folds, *(f"{len(part):,}" for part in splits.values()))
-    return Corpus(corpus.labels, corpus.splits | splits, corpus.hashes, corpus.new_splits)
+    decisions = replace(corpus.decisions, split=f"{corpus.decisions.split}; fold {fold} of {folds} is validation")
+    return replace(corpus, splits=corpus.splits | splits, decisions=decisions)
 
 
 def joined(parts: list[Rows]) -> Rows:
@@ -76,39 +89,50 @@ def joined(parts: list[Rows]) -> Rows:
 
 def _stratified(rows: Rows, settings: config.Table, *, whole: bool) -> dict[str, Rows]:
     test_share = settings.test_share if whole and isinstance(settings, config.File) else 0.0
-    named = settings.train if isinstance(settings, config.File) and not whole else getattr(settings, "path", None)
-    rest, test = _split_rows(rows, test_share, settings.split_seed, source=str(named))
+    named = settings.train if isinstance(settings, config.File) and settings.train else getattr(settings, "path", None)
+    split = partial(_split_rows, seed=settings.split_seed, source=str(named), clean=settings.clean)
+    rest, test = split(rows, test_share)
     # The share refers to all rows, but validation is taken from the rows that are not in test.
-    share = settings.validation_share / (1 - test_share)
-    train, validation = _split_rows(rest, share, settings.split_seed, source=str(named))
+    train, validation = split(rest, settings.validation_share / (1 - test_share))
     return {"train": train, "validation": validation} | ({"test": test} if len(test) else {})
 
 
-def _split_rows(rows: Rows, share: float, seed: int, *, source: str) -> tuple[Rows, Rows]:
+def _split_rows(
+    rows: Rows, share: float, *, seed: int, source: str, clean: Sequence[config.CleaningStep]
+) -> tuple[Rows, Rows]:
     """Split rows in two; the second part has about this share of the rows and of the positives of every label.
 
-    Uses iterative stratification (Sechidis et al., 2011).
+    Uses iterative stratification (Sechidis et al., 2011). Rows whose texts are equal after the cleaning steps stay in
+    one part: otherwise a network would be scored on texts that it has learned.
     """
-    wanted = round(share * len(rows))
     if share == 0:
         return rows, rows.take(range(0))
-    if wanted < 1 or len(rows) - wanted < 1:
+    groups, strata = _grouped(rows, clean)
+    wanted = round(share * len(strata))
+    if wanted < 1 or len(strata) - wanted < 1:
+        what = f"{len(rows)} rows" + (f" of {len(strata)} different texts" if len(strata) < len(rows) else "")
         raise UserError(
-            f"{source}: {len(rows)} rows are too few to split off a share of {share:g}; add rows, or give your own "
+            f"{source}: {what} are too few to split off a share of {share:g}; add rows, or give your own "
             "splits with data.train=, data.validation= and data.test=."
         )
     from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 
-    stratified = _strata(rows)
     splitter = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=wanted, random_state=seed)
-    kept, taken = _sized(*next(splitter.split(np.zeros(len(rows)), stratified)), wanted=wanted, seed=seed)
-    return rows.take(np.sort(kept)), rows.take(np.sort(taken))
+    kept, taken = _sized(*next(splitter.split(np.zeros(len(strata)), strata)), wanted=wanted, seed=seed)
+    return rows.take(np.flatnonzero(np.isin(groups, kept))), rows.take(np.flatnonzero(np.isin(groups, taken)))
 
 
-def _strata(rows: Rows) -> np.ndarray:
-    """Columns to stratify by, [row, label + 1]: every label, and a column of ones for the number of rows."""
+def _grouped(rows: Rows, clean: Sequence[config.CleaningStep]) -> tuple[np.ndarray, np.ndarray]:
+    """Group of equal texts of each row, [row], and columns to stratify the groups by, [group, label + 1].
+
+    The columns are every label, which a group has if one of its rows has it, and a column of ones for the number of
+    groups. Where no text repeats, each row is a group of its own, in the order of the rows.
+    """
     assert rows.targets is not None
-    return np.hstack([rows.targets, np.ones((len(rows), 1))]).astype(int)
+    groups = groups_of(rows.texts, clean=clean)
+    targets = np.zeros((int(groups.max(initial=-1)) + 1, rows.targets.shape[1]))
+    np.maximum.at(targets, groups, rows.targets)
+    return groups, np.hstack([targets, np.ones((len(targets), 1))]).astype(int)
 
 
 def _sized(kept: np.ndarray, taken: np.ndarray, *, wanted: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

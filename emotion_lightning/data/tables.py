@@ -16,10 +16,12 @@ import numpy as np
 from emotion_lightning import config
 from emotion_lightning.config import EmptyTexts
 from emotion_lightning.data import labels, memory
-from emotion_lightning.data.columns import LIST_COLUMNS, Columns, normalised, survey
+from emotion_lightning.data.columns import Columns, normalised
 from emotion_lightning.data.formats import files
-from emotion_lightning.data.formats.cells import as_text, binary, is_blank, shown, spelled, split_labels
+from emotion_lightning.data.formats.cells import as_text, is_blank, shown, split_labels
+from emotion_lightning.data.overlap import groups_of
 from emotion_lightning.data.rows import Chunk, Problems, Rows, Source
+from emotion_lightning.data.survey import LIST_COLUMNS, survey
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,7 @@ def read_rows(
     empty_texts: EmptyTexts = EmptyTexts.refuse,
     expected: int | None = None,
     most: int | None = None,
+    repeated_ids: bool = False,
 ) -> Rows:
     """Read the rows of a source.
 
@@ -45,6 +48,7 @@ def read_rows(
         empty_texts: what happens to rows without a text.
         expected: number of rows in the survey, to check early whether they fit into memory.
         most: maximum number of rows to keep; the others are only checked.
+        repeated_ids: whether several rows may have the same id.
 
     Raises:
         UserError: the rows do not fit into memory, or there are too many problems.
@@ -54,7 +58,7 @@ def read_rows(
         gathered.add(chunk, kept=most is None or len(gathered.texts) < most)
         if expected is not None and most is None:
             gathered.check_memory(expected)
-    return gathered.rows(most)
+    return gathered.rows(most, repeated_ids=repeated_ids)
 
 
 class _Gathered:
@@ -79,7 +83,7 @@ class _Gathered:
         self._checked = False
         self._where = {name: position for position, name in enumerate(columns.labels)}
         if not any(name.isdecimal() for name in columns.labels):
-            self._where |= {str(position): position for position in range(len(columns.labels))}  # label ids
+            self._where |= {str(columns.first_id + position): position for position in range(len(columns.labels))}
 
     def add(self, chunk: Chunk, *, kept: bool) -> None:
         """Check the rows of a chunk, and keep them if `kept`."""
@@ -97,10 +101,11 @@ class _Gathered:
         if targets is not None:
             self._targets.append(targets[list(taken)])
 
-    def rows(self, most: int | None) -> Rows:
-        """Return the collected rows, at most `most`; repeated ids are added to the problems."""
+    def rows(self, most: int | None, *, repeated_ids: bool) -> Rows:
+        """Return the collected rows, at most `most`; repeated ids are added to the problems unless they are allowed."""
         self.tell_empty()
-        self._check_ids()
+        if not repeated_ids:
+            self._check_ids()
         count = len(self.columns.labels)
         targets = np.concatenate([np.zeros((0, count), np.float32), *self._targets]) if self.labelled else None
         found = Rows(self.ids, self.texts, targets, self.columns.id or "row")
@@ -158,17 +163,34 @@ class _Gathered:
     def _check_ids(self) -> None:
         if self.columns.id is None or len(set(self.ids)) == len(self.ids):
             return
-        seen: dict[str, int] = {}
-        for row, identifier in zip(self._numbers, self.ids, strict=True):
-            if identifier in seen and identifier.strip():
-                self.problems.add(
-                    self.path,
-                    f"the id {identifier[:60]} stands in row {seen[identifier]} already; name another column as "
-                    "data.id_column, or count rows with data.id_column=row.",
-                    row=row,
-                    column=self.columns.id,
-                )
-            seen.setdefault(identifier, row)
+        first: dict[str, int] = {}
+        again = []
+        for position, identifier in enumerate(self.ids):
+            if identifier.strip() and first.setdefault(identifier, position) != position:
+                again.append(position)
+        if not again:
+            return
+        groups = groups_of(self.texts)
+        have = f"{len(again):,} row{'s have' if len(again) > 1 else ' has'}"
+        row = self._numbers[again[0]]
+        place = f"{self.path}, row {row}, column {self.columns.id}"
+        if all(groups[position] == groups[first[self.ids[position]]] for position in again):
+            message = (
+                f"{place}: {have} the id and the text of an earlier row, {self.ids[again[0]][:60]} for example, as "
+                "rows of several annotators do. data.aggregate=majority makes one row of each text, with the labels "
+                "that more than half of its rows have."
+            )
+        else:
+            shown = "; ".join(
+                f"{self.ids[position][:60]} stands in row {self._numbers[first[self.ids[position]]]} and in "
+                f"row {self._numbers[position]}"
+                for position in again[:3]
+            )
+            message = (
+                f"{place}: {have} the id of an earlier row ({shown}). Name another column as "
+                "data.id_column, or count rows with data.id_column=row."
+            )
+        self.problems.note(self.path, message, row=row)
 
     def _labels(self, chunk: Chunk) -> np.ndarray:
         if self.columns.labels_column is None:
@@ -183,12 +205,12 @@ class _Gathered:
         # If all cells have one type, parse each distinct cell once. With several types this is wrong: 1 equals True.
         types = set(map(type, cells))
         if len(types) == 1 and types <= {str, int, float, bool}:
-            meaning = {cell: binary(cell) for cell in set(cells)}
+            meaning = {cell: self.columns.cells.value(cell) for cell in set(cells)}
             values = [meaning[cell] for cell in cells]
-            kinds = {spelled(cell) for cell in meaning}
+            kinds = {self.columns.cells.words(cell) for cell in meaning}
         else:
-            values = [binary(cell) for cell in cells]
-            kinds = {spelled(cell) for cell in cells}
+            values = [self.columns.cells.value(cell) for cell in cells]
+            kinds = {self.columns.cells.words(cell) for cell in cells}
         if None in values:
             for row, cell, value in zip(chunk.rows, cells, values, strict=True):
                 if value is None:
@@ -204,7 +226,7 @@ class _Gathered:
         if not kinds or (known and kinds == {known[0]}):
             return
         for row, cell in zip(chunk.rows, cells, strict=True):
-            kind = spelled(cell)
+            kind = self.columns.cells.words(cell)
             if kind is None:
                 continue
             first, at = self._spelling.setdefault(name, (kind, row))

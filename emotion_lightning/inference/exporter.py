@@ -307,7 +307,9 @@ def _same_in_any_batch(graph: Predictor, reference: Answers, rows: CheckedRows) 
 def _rows(source: Path, metadata: Metadata, *, needed: bool) -> CheckedRows:
     """Return the run's validation rows with its stored probabilities; if they cannot be read, the bundled sample."""
     try:
-        corpus, split = run_data.read_split(run_data.data_settings(metadata, source.parent), "validation", own=True)
+        corpus, split = run_data.read_split(
+            run_data.data_settings(metadata, source.parent), "validation", own=True, labels=metadata.labels
+        )
         rows = corpus.splits[split]
         if rows.targets is None or set(metadata.labels) - set(corpus.labels):
             raise UserError("they are not labelled as the run's were")
@@ -405,7 +407,11 @@ def _size(folder: Path) -> int:
 def _without_paths(data: dict[str, Any]) -> dict[str, Any]:
     """Remove absolute paths from data settings: they mean nothing on other machines and may reveal a user name."""
     return {
-        name: None if name in run_folder.PATHS and isinstance(value, str) and Path(value).is_absolute() else value
+        name: None
+        if name in run_folder.PATHS
+        and isinstance(value, str)
+        and any(Path(path).is_absolute() for path in run_folder.parse_list(value))
+        else value
         for name, value in data.items()
     }
 

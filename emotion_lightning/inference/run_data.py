@@ -1,5 +1,6 @@
 """Read the dataset of a finished run again, with the same splits."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from emotion_lightning import config
@@ -22,7 +23,8 @@ def data_settings(metadata: Metadata, folder: Path) -> config.Batches:
         UserError: the metadata is damaged or of another version, or belongs to an export, which stores no paths of the
             machine that trained it.
     """
-    values = {name: value for name, value in metadata.data.items() if f"data.{name}" not in stored_settings.REMOVED}
+    stored = stored_settings.with_added(metadata.data)
+    values = {name: value for name, value in stored.items() if f"data.{name}" not in stored_settings.REMOVED}
     node = config.SCHEMAS[f"data/{values.pop('option')}"]
     places = [values.get(name) for name in ("path", "train", "dir")]
     if metadata.format and issubclass(node, config.File) and not any(places):
@@ -37,18 +39,19 @@ def data_settings(metadata: Metadata, folder: Path) -> config.Batches:
     return settings
 
 
-def read_split(settings: config.Batches, split: str, *, own: bool) -> tuple[Corpus, str]:
+def read_split(settings: config.Batches, split: str, *, own: bool, labels: Sequence[str] = ()) -> tuple[Corpus, str]:
     """Return a corpus and the name of the requested split in it.
 
     Args:
         settings: of the data.
         split: train, validation or test.
         own: whether the data is the run's own. Other data is used as a whole if it has no splits.
+        labels: labels of the run. A column of zeros and ones with such a name is a label, even if it is constant.
 
     Raises:
         UserError: the data has no such split.
     """
-    corpus = sources.read_corpus(settings)
+    corpus = sources.read_corpus(settings, known=set(labels))
     if own:
         corpus = sources.split_corpus(corpus, settings)
     elif WHOLE in corpus.splits:

@@ -349,9 +349,9 @@ def _check_paths(metadata: Metadata, file: Path) -> None:
     for value in [*named, *(metadata.data[name] for name in run_folder.PATHS if metadata.data.get(name))]:
         if not isinstance(value, str):
             raise UserError(f"{file} is damaged: {value!r} is no path.")
-        given = Path(value)
-        if ".." in given.parts or (metadata.format and given.is_absolute()):
-            raise UserError(f"{file} names {value}, which lies outside its folder; it is not opened.")
+        for given in map(Path, run_folder.parse_list(value)):
+            if ".." in given.parts or (metadata.format and given.is_absolute()):
+                raise UserError(f"{file} names {given}, which lies outside its folder; it is not opened.")
 
 
 def find_model_folder(run: str, *, name: str = "run") -> Path:

@@ -80,13 +80,16 @@ def scores_markdown(split: str, scores: SplitScores) -> str:
 
 
 def show_data(
+    read: list[tuple[str, str]],
     facts: list[tuple[str, str]],
     findings: list[str],
     sections: list[Section],
     examples: dict[str, list[tuple[str, list[str]]]],
 ) -> None:
-    """Print facts and findings about a dataset and, if given, tables and one example for each label."""
+    """Print how a dataset was read, facts and findings and, if given, tables and one example for each label."""
     console = terminal.console(140)
+    for name, value in read:
+        console.print(f"{name}: {value}", markup=False, highlight=False)
     width = max(len(value) for _, value in facts)
     for name, value in facts:
         console.print(f"{value:>{width}}  {name}", markup=False, highlight=False)

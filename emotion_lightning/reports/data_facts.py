@@ -16,6 +16,9 @@ from emotion_lightning.data.rows import Corpus, Rows
 FEW = 20
 """With fewer positives than this, a fitted threshold is mostly chance."""
 
+_EXAMPLES = 3
+"""Smallest number of example texts for each label."""
+
 _CUT = 0.001
 """Fraction of texts that may be truncated without a finding."""
 
@@ -33,7 +36,7 @@ class SplitFacts:
         hash: SHA-256 of ids, texts and labels.
         lengths: number of tokens of each text before truncation, [row].
         duplicates: number of rows whose text is also in an earlier row.
-        conflicting: how many of these have other labels than the first row with the text.
+        conflicting: how many of these have other labels than the first row with the text; None without labels.
         counts: number of positives, [label]; None if the split has no labels.
         cardinalities: number of rows with 0, 1, 2 … labels; None if the split has no labels.
     """
@@ -43,7 +46,7 @@ class SplitFacts:
     hash: str
     lengths: np.ndarray
     duplicates: int
-    conflicting: int
+    conflicting: int | None
     counts: np.ndarray | None
     cardinalities: np.ndarray | None
 
@@ -89,6 +92,9 @@ class DataFacts:
         tokenizer: name of the tokenizer that counts the tokens.
         clean: names of the cleaning steps.
         examples: texts of train by label, each with all its labels.
+        read: how the files were read, as pairs of name and value.
+        decisions: the same as plain values, as in data.json.
+        notes: sentences about how the files were read that may need attention.
     """
 
     data: dict[str, Any]
@@ -102,6 +108,9 @@ class DataFacts:
     tokenizer: str
     clean: list[str]
     examples: dict[str, list[tuple[str, list[str]]]]
+    read: list[tuple[str, str]]
+    decisions: dict[str, Any]
+    notes: list[str]
 
     @property
     def train(self) -> SplitFacts:
@@ -157,21 +166,24 @@ class DataFacts:
         for shared in self.overlaps:
             if shared.count:
                 mend = "; data.drop_leaks=true takes them out of train" if shared.first == "train" else ""
+                same = "" if shared.same_labels is None else f", {shared.same_labels:,} of them with the same labels"
                 found.append(
-                    f"{_number(shared.count, 'text')} of {shared.second} ({shared.share:.2%}) also in {shared.first}, "
-                    f"{shared.same_labels:,} of them with the same labels{mend}."
+                    f"{_number(shared.count, 'text')} of {shared.second} ({shared.share:.2%}) also in {shared.first}"
+                    f"{same}{mend}."
                 )
         for split in self.splits:
             if split.duplicates:
+                other = "" if split.conflicting is None else f", {split.conflicting:,} of them with other labels"
                 found.append(
-                    f"{_number(split.duplicates, 'row')} of {split.name} with the text of an earlier row, "
-                    f"{split.conflicting:,} of them with other labels."
+                    f"{_number(split.duplicates, 'row')} of {split.name} with the text of an earlier row{other}."
                 )
         return found
 
     def _label_findings(self) -> list[str]:
         assert self.train.counts is not None
-        found = []
+        found = list(self.notes)
+        if bare := [split.name for split in self.splits if split.counts is None]:
+            found.append(f"No row of {' and '.join(bare)} has labels: nothing can be scored on it.")
         absent = [name for name, count in zip(self.labels, self.train.counts, strict=True) if count == 0]
         if absent:
             found.append(f"No row of train has {', '.join(absent)}: nothing can be learned of it.")
@@ -196,6 +208,7 @@ class DataFacts:
         """Return the facts as plain values for JSON."""
         return {
             "data": self.data,
+            "read": self.decisions,
             "labels": self.labels,
             "hashes": self.hashes,
             "tokenizer": self.tokenizer,
@@ -252,7 +265,7 @@ def describe_data(
         data: settings of length and cleaning.
         weighted: a loss whose positive weights are added to the standard ones.
         shown: the data settings to display.
-        examples: number of example texts for each label.
+        examples: number of example texts for each label, at least three.
         seed: of the choice of examples.
         tokenizer_name: name to display.
     """
@@ -270,7 +283,11 @@ def describe_data(
         max_tokens=data.max_tokens,
         tokenizer=tokenizer_name,
         clean=[step.value for step in data.clean],
-        examples=_examples(train, corpus.labels, count=examples, seed=seed, clean=data.clean),
+        # A few in any case: they show at once if labels are shifted against their texts.
+        examples=_examples(train, corpus.labels, count=max(examples, _EXAMPLES), seed=seed, clean=data.clean),
+        read=corpus.decisions.lines(),
+        decisions=corpus.plain_decisions(),
+        notes=corpus.decisions.notes,
     )
 
 

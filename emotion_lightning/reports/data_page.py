@@ -20,7 +20,14 @@ def html(facts: "DataFacts", pictures: dict[str, pages.Picture], numbers: dict[s
 
 def sections(facts: "DataFacts", numbers: dict[str, str] | None = None) -> list[pages.Section]:
     """Return the tables and charts; `numbers` replaces label names that charts could not draw."""
-    return [*pages.by_number(numbers or {}), _splits(facts), _labels(facts), *_pictures(), _weights(facts)]
+    return [
+        *pages.by_number(numbers or {}),
+        _read(facts),
+        _splits(facts),
+        _labels(facts),
+        *_pictures(),
+        _weights(facts),
+    ]
 
 
 def _content(facts: "DataFacts", numbers: dict[str, str] | None) -> dict[str, Any]:
@@ -33,6 +40,11 @@ def _content(facts: "DataFacts", numbers: dict[str, str] | None) -> dict[str, An
         "sections": sections(facts, numbers),
         "examples": facts.examples,
     }
+
+
+def _read(facts: "DataFacts") -> pages.Section:
+    rows = [[name, value] for name, value in facts.read]
+    return pages.Section("How the data was read", "The same as in data.json.", columns=["what", "as"], rows=rows)
 
 
 def _splits(facts: "DataFacts") -> pages.Section:

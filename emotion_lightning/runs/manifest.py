@@ -26,6 +26,7 @@ SKIP = "EMOTION_LIGHTNING_SKIP_HASHES"
 _OF_RUN = (
     run_folder.SETTINGS,
     run_folder.ENVIRONMENT,
+    run_folder.DATA,
     run_folder.HISTORY,
     run_folder.SPLITS,
     run_folder.REPORT,

@@ -30,6 +30,7 @@ REPORT = "report.html"
 PICTURES = "pictures"
 SPLITS = "splits.csv"
 ENVIRONMENT = "environment.json"
+DATA = "data.json"
 
 PATHS = {"dir", "path", "train", "validation", "test", "splits"}
 """Data settings whose value is a path."""
@@ -41,6 +42,9 @@ _CHOOSE_ROWS = {"data"} | {
         "name",
         "revision",
         "id_column",
+        "split_column",
+        "aggregate",
+        "header",
         "validation_share",
         "test_share",
         "split_seed",
@@ -74,10 +78,21 @@ def parse_list(run: str) -> list[str]:
     >>> parse_list("[outputs/a, 'b, c',\"d's\"]")
     ['outputs/a', 'b, c', "d's"]
     """
-    if Path(run).expanduser().exists() or not (run.startswith("[") and run.endswith("]")):
+    if not _is_list(run):
         return [run]
     parts = (found[1] or found[2] or found[3].strip() for found in _ITEM.finditer(run[1:-1]))
     return [part for part in parts if part]
+
+
+def _is_list(named: str) -> bool:
+    return named.startswith("[") and named.endswith("]") and not _exists(named)
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).expanduser().exists()
+    except OSError:  # a long list is no name of a file
+        return False
 
 
 _ITEM = re.compile(r"""\s*(?:'([^']*)'|"([^"]*)"|([^,]*))\s*(?:,|$)""")
@@ -165,10 +180,16 @@ def absolute(data: dict[str, Any]) -> dict[str, Any]:
 
     Paths that do not exist stay as they are.
     """
-    paths = {name: data[name] for name in PATHS if data.get(name)}
-    return data | {
-        name: str(Path(path).expanduser().resolve()) for name, path in paths.items() if Path(path).expanduser().exists()
-    }
+    return data | {name: _absolute_paths(data[name]) for name in PATHS if data.get(name)}
+
+
+def _absolute_paths(named: str) -> str:
+    """A path, or a list of paths, with those that exist made absolute."""
+    paths = [Path(path).expanduser() for path in parse_list(named)]
+    found = [
+        str(path.resolve()) if path.exists() else given for path, given in zip(paths, parse_list(named), strict=True)
+    ]
+    return found[0] if len(found) == 1 and not _is_list(named) else format_list(found)
 
 
 def without_paths(tree: Any) -> Any:

@@ -263,6 +263,10 @@ def test_paths_sweep_in_a_multirun() -> None:
     assert override_grammar.quote_texts("train", ["data.path=a b.csv,c.csv"], multirun=True) == [
         "data.path='a b.csv','c.csv'"
     ]
+    assert override_grammar.quote_texts("train", ["data.path=[a.csv,b.csv],c.csv"], multirun=True) == [
+        "data.path='[a.csv,b.csv]','c.csv'"
+    ]
+    assert composed("train", "data=file", "data.train=[a.csv,b.csv]").data.train == "[a.csv,b.csv]"
 
 
 def test_settings_written_and_read_back_are_the_same(settings: Any, tmp_path: Path) -> None:

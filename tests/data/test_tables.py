@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from emotion_lightning.config import EmptyTexts
 from emotion_lightning.data import tables
-from emotion_lightning.data.columns import Columns, find_columns, survey
+from emotion_lightning.data.columns import Columns, find_columns
 from emotion_lightning.data.formats import files
 from emotion_lightning.data.formats.cells import split_labels
 from emotion_lightning.data.rows import Chunk, Problems, Rows, Source
+from emotion_lightning.data.survey import survey
 from emotion_lightning.errors import UserError
 
 FILE = Path("a.csv")
@@ -63,7 +64,7 @@ def test_columns_of_zeros_and_ones_are_labels_without_settings(yes: Any, no: Any
 
 def test_other_columns_are_no_labels() -> None:
     header = ["id", "text", "joy", "stars", "source", "note", "share"]
-    cells = [[str(i), f"t{i}", "1", str(i % 5), "web", "", "0.5"] for i in range(10)]
+    cells = [[str(i), f"t{i}", str(i % 2), str(i % 5), "web", "", "0.5"] for i in range(10)]
     assert labels_of(header, *cells) == ["joy"]
 
 
@@ -89,7 +90,7 @@ def test_a_text_column_is_no_label_though_it_holds_zeros_and_ones() -> None:
     [("2", "'2'"), ("0.5", "'0.5'"), ("yes", "'yes'"), ("", "nothing"), (" ", "nothing"), (None, "nothing"), (2, "2")],
 )
 def test_one_bad_cell_in_a_label_column_is_reported(rows: int, cell: Any, shown: str) -> None:
-    cells = [[f"t{i}", "1", "0"] for i in range(rows)]
+    cells = [[f"t{i}", str(i % 2), str(i % 4 // 2)] for i in range(rows)]
     cells[3][1] = cell
     with pytest.raises(UserError) as raised:
         read(["text", "joy", "anger"], *cells)
@@ -122,7 +123,7 @@ def test_without_any_label_column_the_settings_are_named() -> None:
 
 def test_a_label_key_that_the_first_record_lacks_is_not_lost() -> None:
     with pytest.raises(UserError, match="row 1, column anger: nothing where 0 or 1 is due"):
-        read(["text", "joy", "anger"], ["a", 1], *(["b", 0, 1] for _ in range(9)))
+        read(["text", "joy", "anger"], ["a", 1], *(["b", 0, i % 2] for i in range(9)))
 
 
 # ------------------------------------------------------------------------------------------------- one column of labels
@@ -232,7 +233,9 @@ def test_the_id_column_may_be_named() -> None:
 
 
 def test_an_id_that_stands_twice_is_reported_with_both_rows() -> None:
-    with pytest.raises(UserError, match="row 3, column id: the id 7 stands in row 2 already"):
+    with pytest.raises(
+        UserError, match="column id: 1 row has the id of an earlier row .7 stands in row 2 and in row 3"
+    ):
         read(["id", "text", "joy"], ["8", "a", 1], ["7", "b", 1], ["7", "c", 1])
 
 
@@ -383,9 +386,10 @@ def test_names_for_ids_are_taken_beside_a_column_with_a_usual_name() -> None:
     assert rows.targets.tolist() == [[1, 0, 1], [0, 1, 0]]
 
 
-def test_columns_of_zeros_and_ones_are_preferred_to_one_that_lists(caplog: pytest.LogCaptureFixture) -> None:
+def test_columns_of_zeros_and_ones_are_preferred_to_one_that_lists_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    header = ["text", "emotions", "joy", "anger"]
     with caplog.at_level("INFO"):
-        assert labels_of(["text", "emotions", "joy"], ["a", "joy|love", "1"], ["b", "anger", "0"]) == ["joy"]
+        assert labels_of(header, ["a", "joy|anger", "1", "1"], ["b", "anger", "0", "1"]) == ["joy", "anger"]
     assert "Columns of a.csv left aside: emotions." in caplog.text
 
 
@@ -416,7 +420,7 @@ def test_rows_without_a_text_are_dropped_or_kept_aloud(
 
 
 def test_of_a_part_of_the_rows_the_others_are_checked_all_the_same() -> None:
-    source = of(["text", "joy"], *([f"t{i}", 1] for i in range(9)), ["t9", 2])
+    source = of(["text", "joy"], *([f"t{i}", i % 2] for i in range(9)), ["t9", 2])
     problems = Problems()
     assert len(tables.read_rows(source, columns_of(source), problems, most=3)) == 3
     with pytest.raises(UserError, match="row 10, column joy"):

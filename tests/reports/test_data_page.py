@@ -83,6 +83,38 @@ def test_numbers_are_those_of_plain_counts(tokenizer: Any) -> None:
     assert plain["together"] == (train.T @ train).tolist()
 
 
+def test_findings_of_a_split_without_labels_do_not_speak_of_its_labels(tokenizer: Any) -> None:
+    found = corpus(test_labels=False)
+    found.splits["test"].texts[7] = found.splits["test"].texts[5]
+    raised = [line for line in build(found, tokenizer).findings() if "test" in line]
+    assert raised == [
+        "2 texts of test (2.22%) also in train; data.drop_leaks=true takes them out of train.",
+        "1 row of test with the text of an earlier row.",
+        "No row of test has labels: nothing can be scored on it.",
+    ]
+
+
+def test_the_card_tells_how_the_data_was_read(tokenizer: Any) -> None:
+    found = corpus()
+    found.decisions.text, found.decisions.split, found.decisions.notes = "body", "column part", ["A note."]
+    facts = build(found, tokenizer)
+    assert "A note." in facts.findings() and facts.plain()["read"]["splits"]["from"] == "column part"
+    assert "| text column | body |" in data_page.markdown(facts) and "How the data was read" in data_page.markdown(
+        facts
+    )
+
+
+def test_a_heat_map_of_many_labels_has_no_numbers(tokenizer: Any) -> None:
+    """Thousands of numbers too small to read took most of the half minute that `inspect` spent on 120 labels."""
+    random = np.random.default_rng(0)
+    for count, numbers in ((30, True), (90, False)):
+        targets = (random.random((200, count)) < 0.3).astype(np.float32)
+        rows = Rows([str(i) for i in range(200)], ["a"] * 200, targets)
+        facts = build(Corpus([f"n{i}" for i in range(count)], {"train": rows, "validation": rows}), tokenizer)
+        figure = data_charts.co_occurrence(facts)
+        assert bool(figure.axes[0].texts) == numbers and figure.get_figwidth() < 24
+
+
 def test_shift_is_that_of_two_proportions(tokenizer: Any) -> None:
     facts = build(corpus(), tokenizer)
     train, test = facts.splits[0], facts.splits[2]
@@ -138,7 +170,7 @@ def test_examples_have_their_label_and_are_the_same_for_a_seed(tokenizer: Any) -
         assert len(texts) == 7 or label == LABELS[2]
         assert all((label in labels) or (label == data_facts.NO_LABEL and not labels) for _, labels in texts)
     assert facts.examples == build(found, tokenizer, examples=7).examples
-    assert build(found, tokenizer, examples=0).examples == {}
+    assert [len(texts) for texts in build(found, tokenizer, examples=0).examples.values()] == [3, 3, 3, 3]
 
 
 def test_examples_and_lengths_are_of_cleaned_texts(tokenizer: Any) -> None:

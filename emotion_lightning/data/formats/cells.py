@@ -4,12 +4,14 @@ import ast
 import json
 import math
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from emotion_lightning.data.labels import normalised
 
 _BINARY = {"0": 0, "1": 1, "true": 1, "false": 0}
 _ZEROS = re.compile(r"([01])\.0+")
+_NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
 def as_text(cell: Any) -> str | None:
@@ -40,6 +42,61 @@ def binary(cell: Any) -> int | None:
     said = str(cell).strip().lower()
     whole = _ZEROS.fullmatch(said)
     return _BINARY.get(whole[1] if whole else said)
+
+
+def number(cell: Any) -> float | None:
+    """The finite value of a cell that is a number, or that is text that looks like one; otherwise None."""
+    if isinstance(cell, bool | list | dict) or cell is None:
+        return None
+    try:
+        value = float(str(cell).strip().replace(",", ".")) if _NUMBER.fullmatch(str(cell).strip()) else math.nan
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+@dataclass(frozen=True)
+class LabelCells:
+    """How cells of label columns are read as 0 or 1.
+
+    Attributes:
+        true_values: words that mean 1, in lower case.
+        false_values: words that mean 0, in lower case.
+        blank_is_zero: whether an empty cell means 0.
+        present_from: a number means 1 from this value on; None: only 0 and 1 are allowed.
+    """
+
+    true_values: frozenset[str] = frozenset()
+    false_values: frozenset[str] = frozenset()
+    blank_is_zero: bool = False
+    present_from: float | None = None
+
+    def value(self, cell: Any) -> int | None:
+        """0 or 1, or None for a cell that is neither.
+
+        >>> cells = LabelCells(true_values=frozenset({"x"}), blank_is_zero=True)
+        >>> [cells.value(cell) for cell in ("X", "", "1", "y")]
+        [1, 0, 1, None]
+        """
+        if self.blank_is_zero and is_blank(cell):
+            return 0
+        if self.true_values or self.false_values:
+            said = str(cell).strip().casefold()
+            if said in self.true_values or said in self.false_values:
+                return int(said in self.true_values)
+        if self.present_from is not None and (value := number(cell)) is not None:
+            return int(value >= self.present_from) if value >= 0 else None
+        return binary(cell)
+
+    def words(self, cell: Any) -> str | None:
+        """How a cell writes 0 or 1, for a message; None if it is neither, or may stand beside other ways of writing."""
+        if self.present_from is not None or str(cell).strip().casefold() in self.true_values | self.false_values:
+            return None
+        return spelled(cell)
+
+
+PLAIN = LabelCells()
+"""Only 0, 1, true and false."""
 
 
 def spelled(cell: Any) -> str | None:

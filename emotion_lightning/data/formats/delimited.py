@@ -3,11 +3,13 @@
 pandas and datasets read the text "NA" as missing, a file with semicolons as one column, and a numeric text as a number.
 """
 
+import contextlib
 import csv
 import functools
+import itertools
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -33,6 +35,8 @@ _SEP = re.compile(r"sep=(.)[\r\n]*")
 
 _NUMBER = re.compile(r"\d+(\.\d+)?|true|false", re.IGNORECASE)
 _SAMPLE = 100
+_FEW_LINES = 5
+"""In fewer lines the number of cells may agree by chance."""
 
 # Texts may be longer than the 128 KiB that the csv module takes by default.
 csv.field_size_limit(2**31 - 1)
@@ -69,27 +73,46 @@ class Dialect:
         return "quotes are escaped by backslashes" if self.escaped else "cells may be quoted"
 
 
-def chunks(path: Path, problems: Problems, *, tabs: bool, encoding: str | None) -> Iterator[Chunk]:
-    """Yield the rows of a csv file (or tsv, with `tabs`) in chunks."""
+def chunks(
+    path: Path, problems: Problems, *, tabs: bool, encoding: str | None, names: list[str] | None = None
+) -> Iterator[Chunk]:
+    """Yield the rows of a csv file (or tsv, with `tabs`) in chunks.
+
+    Args:
+        path: file to read.
+        problems: collects rows of a wrong shape.
+        tabs: whether cells are separated by tabs.
+        encoding: encoding of the file; None means UTF-8.
+        names: names of the columns of a file without a header line, none for column_1, column_2 …; None: the first line
+            names them.
+    """
     dialect = recognise(path, tabs=tabs, encoding=encoding)
     with _opened(path, encoding) as file:
-        yield from _chunks(path, problems, dialect, Lines(file), encoding)
+        yield from _chunks(path, problems, dialect, Lines(file), encoding, names)
 
 
-def _chunks(path: Path, problems: Problems, dialect: Dialect, lines: Lines, encoding: str | None) -> Iterator[Chunk]:
+def _chunks(
+    path: Path, problems: Problems, dialect: Dialect, lines: Lines, encoding: str | None, names: list[str] | None
+) -> Iterator[Chunk]:
     reader = dialect.rows(iter(lines))
     row = begins = 0
     numbers: list[int] = []
     table: list[list[str]] = []
     try:
-        header = [normalised(name) for name in next(reader, [])]
-        if lines.suspicious:
+        first: list[str] = next(reader, [])
+        header = _named(path, first, names) if names is not None else [normalised(name) for name in first]
+        if lines.suspicious and names is None:
             _refuse_header(path, header, encoding)
         if not any(header):
             raise UserError(f"{path} has no header; its first line must name the columns.")
+        if names is None and any(_NUMBER.fullmatch(name) for name in header if header.count(name) > 1):
+            raise UserError(
+                f"{path}: its first line looks like data, not like names of columns: a number stands in it twice. If "
+                "the file has no header line, data.header=none data.columns=[…] reads it; name all of its columns."
+            )
         refuse_repeated(path, [name for name in header if name])
         begins = reader.line_num + 1
-        for cells in _rows(reader, len(header)):
+        for cells in _rows(reader if names is None else itertools.chain([first], reader), len(header)):
             row += 1
             if lines.suspicious:
                 lines.suspicious = False
@@ -118,6 +141,16 @@ def _chunks(path: Path, problems: Problems, dialect: Dialect, lines: Lines, enco
         ) from error
     if table:
         yield _chunk(numbers, header, table)
+
+
+def _named(path: Path, first: list[str], names: list[str]) -> list[str]:
+    """Names of the columns of a file without a header line."""
+    if names and len(names) != len(first):
+        raise UserError(
+            f"{path} has {len(first)} columns in its first line, but data.columns=[{','.join(names)}] names "
+            f"{len(names)}."
+        )
+    return [normalised(name) for name in names] or [f"column_{number}" for number in range(1, len(first) + 1)]
 
 
 def _rows(reader: Iterable[list[str]], width: int) -> Iterator[list[str]]:
@@ -216,6 +249,39 @@ def _fitting(path: Path, *, tabs: bool, encoding: str | None) -> Dialect:
     if _holds(path, encoding, '\\"') and _aligned(path, encoding, standard) is None:
         return escaped if _aligned(path, encoding, escaped) is not None else standard
     return standard
+
+
+def table_delimiter(path: Path, encoding: str | None, *, names: Container[str]) -> str | None:
+    """Delimiter of a text file that holds a table; None for other texts.
+
+    In a table every line has the same number of cells. Lines of a text hardly have the same number of tabs or
+    semicolons; they may have the same number of commas or bars, so these also need a first line with a name of a text
+    column.
+
+    Args:
+        path: the file.
+        encoding: its encoding; None means UTF-8.
+        names: usual names of text columns, in lower case.
+    """
+    with open_text(path, encoding) as file:
+        sample = [line for line in islice(file, _SAMPLE) if line.strip()]
+    for delimiter in "\t;,|":
+        rows = list(csv.reader(sample, delimiter=delimiter))
+        width = len(rows[0]) if rows else 0
+        if width > 1 and len(rows) > 1 and all(len(cells) == width for cells in rows):
+            named = any(name.strip().lower() in names for name in rows[0])
+            if named or (delimiter in "\t;" and len(rows) >= _FEW_LINES):
+                return delimiter
+    return None
+
+
+def first_rows(path: Path, *, tabs: bool, encoding: str | None, most: int = 1000) -> list[list[str]]:
+    """The first rows of a file, header included; fewer if quotes are wrong."""
+    found: list[list[str]] = []
+    with _opened(path, encoding) as file, contextlib.suppress(csv.Error):
+        for cells in islice(recognise(path, tabs=tabs, encoding=encoding).rows(file), most):
+            found += [cells] if cells else []
+    return found
 
 
 def _delimiter(lines: list[str]) -> str:

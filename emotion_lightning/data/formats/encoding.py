@@ -1,8 +1,11 @@
 """Decodes text files, by default as UTF-8, and explains bytes that cannot be decoded."""
 
 import codecs
+import functools
 import gzip
 import io
+import unicodedata
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +20,19 @@ _USUAL = (
 )  # fmt: skip
 """Most common encodings of texts that are not UTF-8; a guess among all of Python's hundred encodings is unreliable."""
 
+_AROUND = 16
+"""Characters that are shown before and after a wrong byte."""
+
+_LINES = 2000
+"""Number of lines among which one is looked for that shows how encodings differ."""
+
+_OFFERED = 4
+"""Maximum number of encodings that a message offers."""
+
 _GZIP = b"\x1f\x8b"
 _OTHER_KINDS = {
-    b"PK\x03\x04": "an Excel or zip file; save the sheet as csv",
     b"\xd0\xcf\x11\xe0": "an old Excel file; save the sheet as csv",
+    b"SQLite format 3": "an SQLite database; export the table as csv",
     b"PAR1": "a parquet file; name it .parquet",
     b"ARROW1": "an Arrow file; name it .arrow",
     _GZIP: "a gzip file; name it so, with .gz at the end",
@@ -45,7 +57,7 @@ def open_text(path: Path, encoding: str | None) -> Iterator[TextIO]:
         UserError: the file is damaged or of another format; also raised while it is read.
     """
     try:
-        _refuse_other_kinds(path)
+        refuse_other_kinds(path)
         raw = open_bytes(path)
         with io.TextIOWrapper(raw, encoding=encoding or "utf-8-sig", errors="surrogateescape", newline="") as file:
             yield file
@@ -56,12 +68,31 @@ def open_text(path: Path, encoding: str | None) -> Iterator[TextIO]:
         raise unreadable(path, error) from error
 
 
-def _refuse_other_kinds(path: Path) -> None:
+def refuse_other_kinds(path: Path) -> None:
+    """Raise UserError if the content of a file is of a format that is no text, whatever its name is."""
     with path.open("rb") as file:
-        start = file.read(8)
+        start = file.read(16)
+    if start.startswith(b"PK\x03\x04"):
+        raise UserError(f"{path} is {_zip_kind(path)}.")
+    if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        raise UserError(
+            f"{path} is a pickle, which may run any code when it is opened; where it comes from, save its table as csv "
+            "or parquet."
+        )
     for mark, kind in _OTHER_KINDS.items():
         if start.startswith(mark) and not (mark == _GZIP and is_zipped(path)):
             raise UserError(f"{path} is {kind}.")
+
+
+def _zip_kind(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as packed:
+            names = [name for name in packed.namelist() if not name.endswith("/")]
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return "an Excel or zip file; save the sheet as csv"
+    if any(name.startswith("xl/") for name in names):
+        return "an Excel file; save the sheet as csv"
+    return f"a zip file; unpack it, and give the table in it ({', '.join(names[:3])}{' …' if len(names) > 3 else ''})"
 
 
 class Lines:
@@ -113,9 +144,77 @@ def wrong_bytes(path: Path, encoding: str | None, text: str, place: str) -> User
     if encoding is None and _is_partly_utf8(path):
         return UserError(f"{start}, though other letters of it are: it mixes encodings; write those bytes anew.")
     likely = guess(path)
-    if likely is None or likely == encoding:
+    if likely == "utf-16":
+        return UserError(f"{start}; it may be {likely}: give data.encoding={likely}, or save it as UTF-8.")
+    number, readings = _readings(path, likely, given=encoding or "utf-8")
+    if not readings:
         return UserError(f"{start}; save it as UTF-8, or name its encoding: data.encoding=…")
-    return UserError(f"{start}; it may be {likely}: give data.encoding={likely}, or save it as UTF-8.")
+    shown = ", ".join(f"{name} {reading!r}" for name, reading in readings.items())
+    return UserError(
+        f"{start}. Line {number} would read: {shown}. Choose the encoding that is right, such as "
+        f"data.encoding={next(iter(readings))}, or save the file as UTF-8."
+    )
+
+
+def _readings(path: Path, likely: str | None, *, given: str) -> tuple[int, dict[str, str]]:
+    """The number of a line, and what it reads in each encoding that the file may have, the likeliest first.
+
+    Few bytes hardly tell the encodings of related languages apart, so several are offered, and the line is one in which
+    they differ.
+    """
+    with open_bytes(path) as file:
+        sample = file.read(_SAMPLE)
+    odd: dict[str, tuple[float, bool]] = {}
+    for name in dict.fromkeys((*_USUAL, *([likely] if likely else []))):
+        try:
+            whole = codecs.getincrementaldecoder(name)("strict").decode(sample)
+        except (UnicodeError, LookupError):
+            continue
+        if name != given:
+            odd[name] = (round(_oddness(whole), 1), name != likely)
+    names = sorted(odd, key=lambda name: odd[name])
+    names = [name for name in names if odd[name][0] <= odd[names[0]][0] + 0.5]
+    best: tuple[int, dict[str, str]] = (0, {})
+    for number, line in enumerate(sample.split(b"\n")[:_LINES], 1):
+        if line.isascii():
+            continue
+        at = max(0, next(place for place, byte in enumerate(line) if byte > 0x7F) - _AROUND)
+        found: dict[str, str] = {}
+        for name in names:
+            reading = line.decode(name, errors="replace")[at : at + 3 * _AROUND].strip()
+            if reading not in found.values():
+                found[name] = reading
+        if len(found) > len(best[1]):
+            best = number, found
+    return best[0], dict(list(best[1].items())[:_OFFERED])
+
+
+def _oddness(text: str) -> float:
+    """Fraction of the letters beyond ASCII that stand oddly, which shows that a text was read in a wrong encoding.
+
+    Odd are signs beside letters, letters of two scripts side by side, a capital after a small letter, and Latin text
+    most of whose letters have accents.
+    """
+    beyond = odd = 0
+    for place, letter in enumerate(text):
+        if letter <= "\x7f":
+            continue
+        beyond += 1
+        beside = [other for other in text[max(0, place - 1) : place] + text[place + 1 : place + 2] if other.isalpha()]
+        before = text[place - 1] if place else " "
+        if not letter.isalpha():
+            odd += bool(beside) and unicodedata.category(letter) not in ("Pi", "Pf", "Pd", "Po", "Zs", "Mn", "Mc")
+        elif any(_script(other) != _script(letter) for other in beside) or (letter.isupper() and before.islower()):
+            odd += 1
+    latin = [letter for letter in text if letter.isalpha() and _script(letter) == "LATIN"]
+    accents = sum(letter > "\x7f" for letter in latin)
+    return odd / max(beyond, 1) + (1.0 if latin and 2 * accents > len(latin) else 0.0)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _script(letter: str) -> str:
+    found = unicodedata.name(letter, "").partition(" ")[0]
+    return "CJK" if found in ("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "CJK") else found
 
 
 def guess(path: Path) -> str | None:

@@ -5,15 +5,20 @@ Cells of csv and tsv files stay text. Problems are reported with their row.
 
 import difflib
 import hashlib
+import logging
 import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning.data.formats import arrow, delimited, lines
+from emotion_lightning import config
+from emotion_lightning.data.formats import arrow, delimited, headers, lines
+from emotion_lightning.data.formats.encoding import open_text, refuse_other_kinds
 from emotion_lightning.data.rows import Problems, Source
 from emotion_lightning.errors import UserError
+
+log = logging.getLogger(__name__)
 
 Record = tuple[int, dict[str, Any]]
 """Row number, from 1, and cells by column."""
@@ -33,8 +38,8 @@ ROW = "row"
 """Name of the column of row numbers, and the value of data.id_column that asks for it."""
 
 _SEVERAL = re.compile(r"\w\s*(,|;|\t|\||\^|~|::?)\s*\w")
-_TEXT_COLUMNS = ("text", "tweet", "sentence", "comment", "content", "message", "body", "utterance", "review", "post")
-_ID_COLUMNS = ("id", "row_id", "uid", "tweet_id", "comment_id", "text_id", "key", "index")
+TEXT_COLUMNS = ("text", "tweet", "sentence", "comment", "content", "message", "body", "utterance", "review", "post")
+ID_COLUMNS = ("id", "row_id", "uid", "tweet_id", "comment_id", "text_id", "key", "index")
 
 
 def kind(path: Path) -> str:
@@ -50,6 +55,8 @@ def kind(path: Path) -> str:
     suffix = (suffixes[:-1] if zipped else suffixes)[-1:]
     found = _KINDS.get(suffix[0]) if suffix else None
     if found is None or (zipped and found in ("parquet", "arrow")):
+        if path.is_file():
+            refuse_other_kinds(path)
         raise UserError(f"{path}: its format is not known; name it {', '.join(_KINDS)}, the text ones also with .gz.")
     return found
 
@@ -59,13 +66,29 @@ def check_exists(path: Path) -> None:
     if path.is_dir():
         if arrow.is_saved(path):
             return
-        raise UserError(f"{path} is a folder; give a file in it.")
+        raise UserError(f"{path} is a folder; give a file in it.{_splits_in(path)}")
     if not path.exists():
         beside = sorted(other.name for other in path.parent.glob("*" + path.suffix)) if path.parent.is_dir() else []
         hint = f" Its folder has {', '.join(beside[:5])}." if beside else ""
         raise UserError(f"{path} does not exist.{hint}")
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty.")
+
+
+def _splits_in(folder: Path) -> str:
+    """The settings that read the splits in a folder, as a sentence; empty if no files are named like splits."""
+    files = sorted(file for file in folder.iterdir() if file.is_file() and set(file.suffixes) & set(_KINDS))
+    words = {file: set(re.split(r"[^a-z]+", file.name.lower())) for file in files}
+    usual = {
+        "train": {"train", "training"},
+        "validation": {"validation", "valid", "val", "dev"},
+        "test": {"test", "testing"},
+    }
+    found = {split: next((file for file in files if words[file] & names), None) for split, names in usual.items()}
+    if found["train"] is None:
+        return f" It has {', '.join(file.name for file in files[:5])}." if files else ""
+    named = " ".join(f"data.{split}={file}" for split, file in found.items() if file is not None)
+    return f" For its splits: {named}"
 
 
 def sha256(path: Path) -> str:
@@ -79,24 +102,70 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def source(path: Path, encoding: str | None = None) -> Source:
+def source(
+    path: Path,
+    encoding: str | None = None,
+    *,
+    header: config.Header | None = config.Header.first,
+    columns: list[str] | None = None,
+    table: bool = False,
+) -> Source:
     """Return a file as a source that is read in chunks.
 
+    Args:
+        path: file to read.
+        encoding: encoding of a text file; None means UTF-8.
+        header: line of a table that names its columns; None: the first, which is refused if it looks like data.
+        columns: names of the columns of a table without a header line.
+        table: whether a text file (.txt) is expected to be a table, so that one of tabs or semicolons is read as one.
+
     Raises:
-        UserError: the file does not exist, is empty, or its format is not known.
+        UserError: the file does not exist, is empty, is of a format that is not known, or starts with data.
     """
     check_exists(path)
+    found = kind(path)
+    names = (columns or []) if header is config.Header.none else None
+    if found == "txt":
+        delimiter = delimited.table_delimiter(path, encoding, names=TEXT_COLUMNS)
+        if delimiter is not None and (table or names is not None or _names_text(path, encoding, delimiter)):
+            found = "tsv" if delimiter == "\t" else "csv"
+            log.info("%s is read as a table: its lines are separated by %r.", path, delimiter)
+    if header is None and found in ("csv", "tsv"):
+        rows = delimited.first_rows(path, tabs=found == "tsv", encoding=encoding)
+        headers.check_header(path, rows, usual=(*TEXT_COLUMNS, *ID_COLUMNS))
     readers = {
-        "csv": partial(delimited.chunks, path, tabs=False, encoding=encoding),
-        "tsv": partial(delimited.chunks, path, tabs=True, encoding=encoding),
+        "csv": partial(delimited.chunks, path, tabs=False, encoding=encoding, names=names),
+        "tsv": partial(delimited.chunks, path, tabs=True, encoding=encoding, names=names),
         "jsonl": partial(lines.jsonl_chunks, path, encoding=encoding),
         "json": partial(lines.json_chunks, path, encoding=encoding),
         "txt": partial(lines.text_chunks, path, encoding=encoding),
         "parquet": partial(arrow.parquet_chunks, path),
         "arrow": partial(arrow.arrow_chunks, path),
     }
-    found = kind(path)
-    return Source(path, readers[found], arrow.class_names(path) if found in ("parquet", "arrow") else {})
+    class_names = arrow.class_names(path) if found in ("parquet", "arrow") else {}
+    return Source(path, readers[found], class_names, _about(path, found, encoding, names))
+
+
+def _names_text(path: Path, encoding: str | None, delimiter: str) -> bool:
+    """Whether the first line of a text file is a header with a usual name of a text column."""
+    with open_text(path, encoding) as file:
+        first = next((line for line in file if line.strip()), "")
+    return any(name.strip().strip('"').lower() in TEXT_COLUMNS for name in first.split(delimiter))
+
+
+def _about(path: Path, found: str, encoding: str | None, names: list[str] | None) -> dict[str, Any]:
+    """How a file is read, for data.json."""
+    about: dict[str, Any] = {"format": found}
+    if found not in ("parquet", "arrow"):
+        about["encoding"] = encoding or "utf-8"
+    if found in ("csv", "tsv"):
+        dialect = delimited.recognise(path, tabs=found == "tsv", encoding=encoding)
+        about |= {"delimiter": _DELIMITER_NAMES.get(dialect.delimiter, dialect.delimiter), "quotes": str(dialect)}
+        about["header"] = "first line" if names is None else "none"
+    return about
+
+
+_DELIMITER_NAMES = {"\t": "tab", " ": "space"}
 
 
 def no_rows(path: Path) -> str:
@@ -128,7 +197,7 @@ def text_column(path: Path, names: list[str], wanted: str | None) -> str:
     Raises:
         UserError: there is no such column.
     """
-    return _column(path, names, wanted, usual=_TEXT_COLUMNS, setting="data.text")
+    return _column(path, names, wanted, usual=TEXT_COLUMNS, setting="data.text")
 
 
 def id_column(path: Path, names: list[str], wanted: str | None, *, text: str) -> str | None:
@@ -142,9 +211,9 @@ def id_column(path: Path, names: list[str], wanted: str | None, *, text: str) ->
     if wanted == ROW and ROW not in names:
         return None
     names = [name for name in names if name != text]
-    if wanted is None and not any(name.lower() in _ID_COLUMNS for name in names):
+    if wanted is None and not any(name.lower() in ID_COLUMNS for name in names):
         return None
-    return _column(path, names, wanted, usual=_ID_COLUMNS, setting="data.id_column")
+    return _column(path, names, wanted, usual=ID_COLUMNS, setting="data.id_column")
 
 
 def listed(names: list[str]) -> str:

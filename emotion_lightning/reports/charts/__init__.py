@@ -101,8 +101,12 @@ def beside_line(axes: Axes, at: float, text: str, *, height: float = 0.9) -> Non
     )  # fmt: skip
 
 
+_READABLE = 60
+"""With more rows, a heat map has no numbers: they are too small to read, and thousands of them take long to draw."""
+
+
 def heat_map(axes: Axes, shares: np.ndarray, names: Sequence[str], *, most: float, cell: float) -> Any:
-    """Draw a heat map of percentages with numbers; cells that are not finite stay empty.
+    """Draw a heat map of percentages, with numbers if there is room; cells that are not finite stay empty.
 
     Args:
         axes: where to draw.
@@ -121,9 +125,12 @@ def heat_map(axes: Axes, shares: np.ndarray, names: Sequence[str], *, most: floa
         value = shares[row, column]
         tooltip = f"Of the rows with {names[row]}, {value:.1f} % also have {names[column]}"
         spot(axes, (column - 0.5, column + 0.5), (row - 0.5, row + 0.5), tooltip)
-        if value >= 0.5:
+        if value >= 0.5 and len(names) <= _READABLE:
             colour = "white" if value > 0.6 * most else "#333333"
-            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=min(7.0, 32 * cell), color=colour)
+            axes.text(
+                column, row, f"{value:.0f}", ha="center", va="center", fontsize=min(7.0, 32 * cell), color=colour,
+                in_layout=False,  # inside the axes: measured for the layout, thousands of texts take seconds
+            )  # fmt: skip
     return image
 
 

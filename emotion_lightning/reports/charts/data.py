@@ -104,10 +104,12 @@ def co_occurrence(facts: DataFacts) -> Figure:
     shares = 100 * facts.given()
     np.fill_diagonal(shares, np.nan)  # the diagonal is always 100 % and would dominate the colour scale
     count = len(facts.labels)
-    side = max(4.0, 2.4 + 0.34 * count)
+    # With many labels, columns become narrower instead of the picture wider: one of 120 labels took half a minute.
+    cell = 0.34 if count <= 60 else 20 / count
+    side = max(4.0, 2.4 + cell * count)
     with one(side, side - 0.2) as (figure, axes):
         most = float(np.nanmax(shares)) if np.isfinite(shares).any() else 1.0
-        image = heat_map(axes, shares, facts.labels, most=most, cell=0.34)
+        image = heat_map(axes, shares, facts.labels, most=most, cell=cell)
         axes.set_xlabel("also has, %")
         axes.set_ylabel("rows with")
         axes.set_title("Labels that go together (train)")

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from emotion_lightning import config
 from emotion_lightning.data import tables
-from emotion_lightning.data.columns import survey
 from emotion_lightning.data.formats import files
 from emotion_lightning.data.formats.cells import as_text
 from emotion_lightning.data.rows import Problems
+from emotion_lightning.data.survey import survey
 from emotion_lightning.errors import UserError
 
 LINES = [
@@ -44,7 +44,14 @@ TEXTS = [*LINES, "two\nlines", "a Windows\r\nline", 'all at once: "a",\n;\t|\n\n
 def check(path: Path) -> list[str]:
     """Texts of a file that is read as predict reads it: checked whole, then row by row."""
     wanted = config.InputColumns(
-        text=None, id_column=None, encoding=None, empty_texts=config.EmptyTexts.keep, batch_size=32, batch_tokens=None
+        text=None,
+        id_column=None,
+        encoding=None,
+        header=None,
+        columns=None,
+        empty_texts=config.EmptyTexts.keep,
+        batch_size=32,
+        batch_tokens=None,
     )
     return [text for _, text in tables.read_texts(files.source(path), wanted)]
 

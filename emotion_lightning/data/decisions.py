@@ -1,0 +1,68 @@
+"""What was decided about the files of a dataset, in one place, so that a run can be checked by eye."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Decisions:
+    """How a dataset was read; written to data.json and shown in the data card.
+
+    Attributes:
+        files: for each file its split, path, format, encoding, delimiter, rows, and rows left out by reason.
+        text: name of the text column.
+        ids: name of the id column; None: row numbers.
+        labels: where the labels come from.
+        split: where the splits come from.
+        split_column: name of the column that says of each row which split it is in.
+        aside: columns that were not used.
+        notes: sentences about what may need attention.
+    """
+
+    files: list[dict[str, Any]] = field(default_factory=list)
+    text: str | None = None
+    ids: str | None = None
+    labels: str = "as in the official files"
+    split: str = "the data has its own"
+    split_column: str | None = None
+    aside: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def plain(self, labels: list[str], rows: dict[str, int]) -> dict[str, Any]:
+        """Return plain values for JSON.
+
+        Args:
+            labels: label names.
+            rows: number of rows of each split.
+        """
+        return {
+            "files": self.files,
+            "text_column": self.text,
+            "id_column": self.ids,
+            "labels": {"names": labels, "from": self.labels},
+            "splits": {"rows": rows, "from": self.split, "column": self.split_column},
+            "columns_left_aside": self.aside,
+            "notes": self.notes,
+        }
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Return the decisions as pairs of name and value, for people."""
+        found = [(_place(file), _file_line(file)) for file in self.files]
+        if self.text is not None:
+            found += [("text column", self.text), ("id column", self.ids or "none: rows are numbered")]
+        found += [("labels", self.labels), ("splits", self.split)]
+        if self.aside:
+            found.append(("columns left aside", ", ".join(self.aside[:20]) + (" …" if len(self.aside) > 20 else "")))
+        return found
+
+
+def _place(file: dict[str, Any]) -> str:
+    return f"file ({file['split']})" if file["split"] != "whole" else "file"
+
+
+def _file_line(file: dict[str, Any]) -> str:
+    parts = [str(file["path"]), str(file.get("format") or "")]
+    parts += [f"{name} {file[name]}" for name in ("encoding", "delimiter", "quotes", "header") if file.get(name)]
+    parts.append(f"{file['rows']:,} rows")
+    parts += [f"{count:,} left out: {why}" for why, count in file.get("left_out", {}).items()]
+    return ", ".join(part for part in parts if part)

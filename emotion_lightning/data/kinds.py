@@ -1,0 +1,215 @@
+"""Recognises what the cells of possible label columns are: administrative flags, words, intensities, shares."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from emotion_lightning.data.formats import files
+from emotion_lightning.data.formats.cells import binary, number
+from emotion_lightning.data.survey import Survey
+from emotion_lightning.errors import UserError
+
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_ANNOTATOR = re.compile(r"(annotator|rater|coder|worker|labell?er|judge)(_?(id|name|no|nr))?s?")
+_ANSWERS = re.compile(r"(annotator|rater|coder|worker|labell?er|judge)_?\d+")
+_ADMINISTRATIVE = re.compile(
+    r"(is|has|was|n|num|nr)_.+"
+    r"|.+_(id|ids|count|flag|index|idx|num|number|time|timestamp|at|date|hash)"
+    r"|(annotat(or|ion)|rater|coder|worker|labell?er|judge|reviewer|user|author)s?(_.+|\d+)?"
+    r"|(split|fold|set|subset|partition|train|training|valid|validation|val|dev|test)"
+    r"|(index|idx|row|nr|number|id|key|count|length|words|tokens|chars|flag|gold|seed|batch|round|page|line|day|month|year)"
+    r"|(verified|retweet|retweeted|favorited|favourited|truncated|protected|deleted|edited|reviewed|duplicate|checked)"
+    r"|(timestamp|confidence|agreement|lead_time|possibly_sensitive|unnamed:?_\d+)"
+    r"|(.+_)?unclear(_.+)?"
+)
+"""Names of columns that describe a row, its author or its annotation, not the emotions in its text."""
+
+_TRUE_WORDS = {
+    "yes": "no", "y": "n", "ja": "nein", "j": "n", "oui": "non", "si": "no", "sí": "no", "sim": "não", "da": "ne",
+    "да": "нет", "evet": "hayır", "tak": "nie", "present": "absent", "t": "f", "on": "off", "+": "-", "x": "", "✓": "",
+    "✔": "", "checked": "unchecked", "是": "否", "はい": "いいえ",
+}  # fmt: skip
+"""Usual words for 1, each with its word for 0."""
+
+_MANY = 10
+"""From this number on, cells of one kind become one sentence instead of one message each."""
+
+_LARGEST = 100
+"""Larger numbers in a column are neither intensities nor counts of annotators."""
+
+
+def is_administrative(name: str) -> bool:
+    """Whether the name of a column says that it is no label.
+
+    >>> [is_administrative(name) for name in ("isRetweet", "Annotator ID", "example_very_unclear", "joy", "no emotion")]
+    [True, True, True, False, False]
+    """
+    return bool(_ADMINISTRATIVE.fullmatch(_plain(name)))
+
+
+def is_annotator(name: str) -> bool:
+    """Whether a column is named like one that says who labelled a row."""
+    return bool(_ANNOTATOR.fullmatch(_plain(name)))
+
+
+def answers(seen: Survey, names: Sequence[str]) -> list[str]:
+    """The columns that hold what each of several annotators answered: zeros and ones, or intensities."""
+    return [
+        name
+        for name in names
+        if _ANSWERS.fullmatch(_plain(name)) and seen.binary[name] and all(map(_amount, seen.values.get(name, {"": 0})))
+    ]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s.-]+", "_", _CAMEL.sub("_", name)).lower()
+
+
+def check_kinds(path: Path, seen: Survey, names: Sequence[str]) -> None:
+    """Raise UserError if label columns hold many cells of another kind than 0 and 1; the message has the setting.
+
+    Args:
+        path: the file, for messages.
+        seen: survey of the file.
+        names: the label columns.
+    """
+    for find in (_numbers, _words, _blanks, _others):
+        found = find(seen, names)
+        if found is not None:
+            what, setting = found
+            raise UserError(f"{path}: {what}. If so, {setting} reads them.")
+
+
+def check_unread(path: Path, seen: Survey, names: Sequence[str]) -> None:
+    """Raise UserError if columns that are not 0 and 1 look like labels that are written in another way."""
+    candidates = [name for name in names if not is_administrative(name) and name in seen.values and seen.values[name]]
+    for find in (_one_value, _words, _blanks, _numbers):
+        found = find(seen, [name for name in candidates if _is_candidate(seen, name)])
+        if found is not None:
+            what, setting = found
+            raise UserError(f"{path}: {what}. If so, {setting} reads them.")
+
+
+def half_binary(seen: Survey, names: Sequence[str]) -> list[str]:
+    """The columns that hold only numbers of the size of intensities, half of them 0 or 1."""
+    return [
+        name
+        for name in names
+        if not is_administrative(name)
+        and 2 * seen.binary[name] >= seen.rows
+        and all(_amount(value) for value in seen.values.get(name, {"": 0}))
+    ]
+
+
+def _is_candidate(seen: Survey, name: str) -> bool:
+    """Whether every cell of a column could be a label's: 0, 1, empty, a usual word, its own name, or a number."""
+    values = seen.values[name]
+    own = len(values) == 1 and next(iter(values)).casefold() == name.casefold()
+    words = set(_TRUE_WORDS) | set(_TRUE_WORDS.values())
+    return own or all(
+        value.casefold() in words or seen.cells.value(value) is not None or _amount(value) for value in values
+    )
+
+
+def _amount(value: str) -> bool:
+    found = number(value)
+    return found is not None and 0 <= found <= _LARGEST
+
+
+def _numbers(seen: Survey, names: Sequence[str]) -> tuple[str, str] | None:
+    """Intensities, counts or shares."""
+    wrong = {
+        name: [value for value in seen.values.get(name, {}) if seen.cells.value(value) is None and _amount(value)]
+        for name in names
+    }
+    amounts = [number(value) or 0.0 for values in wrong.values() for value in values]
+    cells = sum(seen.values[name][value][0] for name, values in wrong.items() for value in values)
+    if cells < _MANY:
+        return None
+    shares = max(amounts) < 1
+    kind = "shares of annotators" if shares else "intensities or counts"
+    least = "0.5" if shares or any(amount != int(amount) for amount in amounts) else "1"
+    return (
+        f"the columns {files.listed([name for name in wrong if wrong[name]])} look like {kind}: {cells:,} cells are "
+        f"neither 0 nor 1 ({_examples(seen, wrong)})",
+        f"data.present_from={least}, with which a label is present from {least} on,",
+    )
+
+
+def _words(seen: Survey, names: Sequence[str]) -> tuple[str, str] | None:
+    """Words such as yes and no."""
+    wrong = {
+        name: [value for value in seen.values.get(name, {}) if binary(value) is None and number(value) is None]
+        for name in names
+    }
+    wrong = {name: [value for value in values if seen.cells.value(value) is None] for name, values in wrong.items()}
+    said = {value.casefold() for values in wrong.values() for value in values}
+    yes = sorted(said & _TRUE_WORDS.keys())
+    no = sorted(said & {_TRUE_WORDS[word] for word in yes if _TRUE_WORDS[word]})
+    if not yes or said - set(yes) - set(no):
+        return None
+    return _word_settings(seen, wrong, yes, no)
+
+
+def _others(seen: Survey, names: Sequence[str]) -> tuple[str, str] | None:
+    """Words of which it is not known whether they mean 0 or 1."""
+    wrong = {name: [value for value in seen.values.get(name, {}) if seen.cells.value(value) is None] for name in names}
+    cells = sum(seen.values[name][value][0] for name, values in wrong.items() for value in values)
+    if cells < _MANY:
+        return None
+    return (
+        f"{cells:,} cells of {files.listed([name for name in wrong if wrong[name]])} are neither 0 nor 1 "
+        f"({_examples(seen, wrong)}), which may be words for 1 and 0",
+        "data.true_values=[…] data.false_values=[…]",
+    )
+
+
+def _one_value(seen: Survey, names: Sequence[str]) -> tuple[str, str] | None:
+    """The name of the label, or nothing."""
+    wrong = {
+        name: list(seen.values[name])
+        for name in names
+        if len(seen.values[name]) == 1 and next(iter(seen.values[name])).casefold() == name.casefold()
+    }
+    return _word_settings(seen, wrong, sorted(name.casefold() for name in wrong), []) if len(wrong) > 1 else None
+
+
+def _word_settings(seen: Survey, wrong: dict[str, list[str]], yes: list[str], no: list[str]) -> tuple[str, str] | None:
+    named = [name for name in wrong if wrong[name]]
+    cells = sum(seen.values[name][value][0] for name in named for value in wrong[name])
+    if cells < _MANY:
+        return None
+    blank = sum(seen.blank[name] for name in named)
+    settings = [f"data.true_values=[{','.join(yes)}]"]
+    if no:
+        settings.append(f"data.false_values=[{','.join(no)}]")
+    if blank and not seen.cells.blank_is_zero:
+        settings.append("data.missing=zero")
+    empty = f" and {blank:,} empty ones" if blank else ""
+    return (
+        f"the columns {files.listed(named)} look like labels written in words: {cells:,} cells{empty} instead of 0 "
+        f"and 1 ({_examples(seen, wrong)})",
+        " ".join(settings),
+    )
+
+
+def _blanks(seen: Survey, names: Sequence[str]) -> tuple[str, str] | None:
+    """1 or nothing."""
+    if seen.cells.blank_is_zero:
+        return None
+    wrong = [name for name in names if seen.binary[name] and 0 < seen.blank[name] == seen.rows - seen.binary[name]]
+    cells = sum(seen.blank[name] for name in wrong)
+    if cells < _MANY:
+        return None
+    ones = sum(seen.ones[name] for name in wrong)
+    return (
+        f"the columns {files.listed(wrong)} look like labels whose zeros are left empty: {cells:,} cells are empty and "
+        f"{ones:,} are 1",
+        "data.missing=zero, with which an empty cell is 0,",
+    )
+
+
+def _examples(seen: Survey, wrong: dict[str, list[str]]) -> str:
+    """Three of the cells, with their rows."""
+    found = [(seen.values[name][value][1], name, value) for name, values in wrong.items() for value in values]
+    return ", ".join(f"{value!r} in row {row}, column {name}" for row, name, value in sorted(found)[:3])

@@ -1,0 +1,252 @@
+"""Reads the tables of a dataset: surveys every source, chooses the columns, reads the rows of each split."""
+
+import dataclasses
+import logging
+from collections.abc import Sequence, Set
+from pathlib import Path
+from typing import Any
+
+from emotion_lightning import config
+from emotion_lightning.data import annotators, kinds, labels, split_column, splitting, tables
+from emotion_lightning.data.columns import Columns, find_columns, normalised, unlabelled
+from emotion_lightning.data.decisions import Decisions
+from emotion_lightning.data.formats import files
+from emotion_lightning.data.formats.cells import LabelCells
+from emotion_lightning.data.rows import WHOLE, Chunk, Corpus, Problems, Rows, Source
+from emotion_lightning.data.survey import ACCEPT, Survey, survey
+from emotion_lightning.errors import UserError
+from emotion_lightning.runs import run_folder
+
+log = logging.getLogger(__name__)
+
+_PRODIGY = {"text", ACCEPT, "answer", "_task_hash"}
+"""Columns of Prodigy's own format."""
+
+
+@dataclasses.dataclass
+class _Table:
+    """A source, its survey, and how many rows were left out before, by reason."""
+
+    source: Source
+    seen: Survey
+    left_out: dict[str, int]
+
+
+def paths(setting: str) -> list[Path]:
+    """The files that a setting names: one, or a list [a.csv,b.csv]."""
+    return [Path(path).expanduser() for path in run_folder.parse_list(setting)]
+
+
+def read_tables(settings: config.Table, sources: dict[str, list[Source]], *, known: Set[str] = frozenset()) -> Corpus:
+    """Survey every source, choose the columns by the first one, and read the rows; raise one error for all problems.
+
+    Args:
+        settings: table settings.
+        sources: sources of each split, which are read as one.
+        known: names of labels that a model has already.
+    """
+    settings = normalised(settings)
+    problems = Problems()
+    found = _surveyed(settings, sources, problems)
+    first = next(iter(sources))
+    if not found[first]:
+        problems.raise_any()
+    decisions = Decisions()
+    if first == WHOLE and isinstance(settings, config.File):
+        found = _by_split_column(settings, found, decisions)
+        first = next(iter(found))
+    source = found[first][0].source
+    seen = {name: _together(one) for name, one in found.items() if one}
+    every = _merged(seen.values())
+    if decisions.split_column is not None:  # one file: a label that only some of its splits have is a label of it
+        seen[first] = dataclasses.replace(seen[first], lists=every.lists)
+    try:
+        columns = find_columns(source, settings, seen[first], every=every, known=known, used={decisions.split_column})
+        labels.check_names(columns.labels, str(source.path), id_column=columns.id)
+        labels.log_respelled(columns.labels)
+    except UserError as error:
+        problems.note(source.path, str(error))
+        problems.raise_any()
+        raise
+    if alike := labels.alike_sentence(columns.labels):
+        log.warning("%s: %s", source.path, alike)
+        decisions.notes.append(alike)
+    splits = {
+        name: _split(name, one, seen[name], columns, settings, problems, first=source if name != first else None)
+        for name, one in found.items()
+        if one
+    }
+    problems.raise_any()
+    _describe(decisions, found, columns, source, settings)
+    rows = {name: part for name, part in splits.items() if part is not None}
+    corpus = Corpus(columns.labels, rows, decisions=decisions)
+    return annotators.joined(corpus, settings, seen[first], path=source.path)
+
+
+def _surveyed(settings: config.Table, sources: dict[str, list[Source]], problems: Problems) -> dict[str, list[_Table]]:
+    found: dict[str, list[_Table]] = {name: [] for name in sources}
+    for name, source in ((name, source) for name, parts in sources.items() for source in parts):
+        before = problems.count
+        try:
+            seen = _survey(source, problems, settings)
+        except UserError as error:
+            problems.note(source.path, str(error))
+            continue
+        left_out: dict[str, int] = {}
+        if seen.names and set(seen.names) >= _PRODIGY:
+            rejected = {answer: count for answer, (count, _) in seen.values.get("answer", {}).items()}
+            left_out = {f"answer {answer}": count for answer, count in rejected.items() if answer != ACCEPT}
+            if left_out:
+                log.warning(
+                    "%s: rows that the annotator did not accept in Prodigy are left out: %s.", source.path,
+                    ", ".join(f"{count:,} with {why}" for why, count in left_out.items()),
+                )  # fmt: skip
+                source = source.where(_accepted)
+                seen = _survey(source, Problems(), settings)
+        if seen.rows:
+            found[name].append(_Table(source, seen, left_out))
+        elif problems.count == before:
+            problems.note(source.path, files.no_rows(source.path))
+    return found
+
+
+def _survey(source: Source, problems: Problems, settings: config.Table) -> Survey:
+    return survey(source, problems, labels_column=settings.labels_column, cells=label_cells(settings))
+
+
+def label_cells(settings: config.Table) -> LabelCells:
+    """How the settings say that label cells are read."""
+    return LabelCells(
+        true_values=frozenset(word.strip().casefold() for word in settings.true_values or []),
+        false_values=frozenset(word.strip().casefold() for word in settings.false_values or []),
+        blank_is_zero=settings.missing is config.MissingLabels.zero,
+        present_from=settings.present_from,
+    )
+
+
+def _accepted(chunk: Chunk) -> list[bool]:
+    return [answer == ACCEPT for answer in chunk.column("answer")]
+
+
+def _together(found: Sequence[_Table]) -> Survey:
+    return found[0].seen if len(found) == 1 else _merged([table.seen for table in found])
+
+
+def _merged(surveys: Any) -> Survey:
+    parts = list(surveys)
+    if len(parts) == 1:
+        return parts[0]
+    merged = Survey(parts[0].cells)
+    for part in parts:
+        merged.add(part)
+    return merged
+
+
+def _by_split_column(
+    settings: config.File, found: dict[str, list[_Table]], decisions: Decisions
+) -> dict[str, list[_Table]]:
+    """Divide the rows of a single file by its column of splits, if there is one."""
+    tables_ = found[WHOLE]
+    column = split_column.find(tables_[0].source.path, _together(tables_), settings)
+    if column is None:
+        return found
+    divided: dict[str, list[_Table]] = {}
+    for name in split_column.names(_together(tables_), column):
+        for table in tables_:
+            part = table.source.where(split_column.of_split(column, name))
+            seen = _survey(part, Problems(), settings)
+            if seen.rows:
+                divided.setdefault(name, []).append(_Table(part, seen, table.left_out))
+    sizes = ", ".join(f"{name} {sum(table.seen.rows for table in one):,}" for name, one in divided.items())
+    log.info("Splits as the column %s says: %s. data.split_column=none splits anew.", column, sizes)
+    decisions.split, decisions.split_column = f"column {column}", column
+    return divided
+
+
+def _split(
+    name: str, found: list[_Table], seen: Survey, columns: Columns, settings: config.Table, problems: Problems, *,
+    first: Source | None,
+) -> Rows | None:  # fmt: skip
+    """Read the rows of a split; None if its columns are not those of the first source, which is a problem."""
+    path = found[0].source.path
+    labelled = not unlabelled(seen, columns)
+    if not labelled and name == "validation" and columns.labels_column in seen.names:
+        message = "no row has a label; thresholds are fitted on it."
+        problems.add(path, message, column=columns.labels_column)
+    labelled = labelled or name != "test"
+    parts = []
+    for number, table in enumerate(found):
+        reference = first or (found[0].source if number else None)
+        if reference is not None and not _has_columns(table, columns, problems, labelled, reference.path):
+            return None
+        if labelled and columns.labels_column is None and reference is not None:
+            try:
+                kinds.check_kinds(table.source.path, table.seen, columns.labels)
+            except UserError as error:
+                problems.note(table.source.path, str(error))
+                continue
+        parts.append(
+            tables.read_rows(
+                table.source,
+                columns,
+                problems,
+                labelled=labelled,
+                empty_texts=settings.empty_texts,
+                expected=table.seen.rows,
+                most=None if settings.aggregate else settings.max_rows,
+                repeated_ids=settings.aggregate is not None,
+            )
+        )
+    return splitting.joined(parts) if len(parts) > 1 else parts[0] if parts else None
+
+
+def _has_columns(table: _Table, columns: Columns, problems: Problems, labelled: bool, first: Path) -> bool:
+    """Whether another source has the columns of the first one; if not, add a problem."""
+    source, seen = table.source, table.seen
+    required = [columns.text] + ([columns.id] if columns.id else [])
+    if labelled:
+        required += [columns.labels_column] if columns.labels_column else columns.labels
+    if absent := [name for name in required if name not in seen.names]:
+        meant = [name for name in (files.near(name, seen.names) for name in absent) if name]
+        hint = f"; it has {', '.join(meant)}: rename it" if meant else ""
+        problems.note(source.path, f"{source.path} has no column {', '.join(absent)}, which {first} has{hint}.")
+        return False
+    if columns.labels_column is None and source.path != first:
+        unknown = [
+            name
+            for name in seen.names
+            if name not in required and name not in columns.aside and seen.looks_binary(name)
+        ]
+        if unknown:
+            log.warning("%s: %s, which %s lacks, left aside.", source.path, ", ".join(unknown), first)
+    return True
+
+
+def _describe(
+    decisions: Decisions, found: dict[str, list[_Table]], columns: Columns, source: Source, settings: config.Table
+) -> None:
+    for name, table in ((name, table) for name, one in found.items() for table in one):
+        left_out = dict(table.left_out)
+        if settings.empty_texts is config.EmptyTexts.drop and table.seen.blank[columns.text]:
+            left_out["without a text"] = table.seen.blank[columns.text]
+        decisions.files.append(
+            {"split": name, "path": str(table.source.path), **table.source.about, "rows": table.seen.rows}
+            | ({"left_out": left_out} if left_out else {})
+        )
+    decisions.text, decisions.ids, decisions.aside = columns.text, columns.id, columns.aside
+    if columns.labels_column is None:
+        decisions.labels = f"{len(columns.labels)} columns of zeros and ones"
+        for setting in ("true_values", "false_values", "present_from"):
+            if (value := getattr(settings, setting)) is not None:
+                shown = f"[{','.join(value)}]" if isinstance(value, list) else f"{value:g}"
+                decisions.labels += f", data.{setting}={shown}"
+        if settings.missing is config.MissingLabels.zero:
+            decisions.labels += ", empty cells are 0"
+        return
+    decisions.labels = f"column {columns.labels_column}"
+    if columns.multi_hot:
+        decisions.labels += ", lists of zeros and ones"
+    elif columns.by_id:
+        decisions.labels += f", ids from {columns.first_id}"
+    else:
+        decisions.labels += f", names separated by {columns.separator!r}"
