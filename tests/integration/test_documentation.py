@@ -129,8 +129,8 @@ def test_settings_and_options_of_the_text_exist(page: str) -> None:
     groups = schema.groups("tune") | {"experiment", "sweep"}
     options = {(group, name) for group in groups for name in schema.option_files(group, "evaluate")}
     options |= {(Path(path).parent.name, Path(path).stem) for path in option_file_examples()}
-    known = {name for node in config.COMMANDS.values() for name, _ in schema.fields_of(node)}
-    known |= {"sweep.resume", *stored_settings.GONE}  # a decision tells why some settings are gone
+    known = {name for command in config.COMMANDS for name, _ in schema.fields_of(config.SCHEMAS[command])}
+    known |= {"sweep.resume", *stored_settings.REMOVED}  # a decision tells why some settings are gone
     for word in inline_code(PAGES[page]):
         setting = re.fullmatch(r"(\w+)\.(\w+)(=.*)?", word)
         is_module = setting and (ROOT / "emotion_lightning" / setting[1] / f"{setting[2]}.py").exists()

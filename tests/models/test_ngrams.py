@@ -130,7 +130,14 @@ def test_loss_is_the_log_loss_of_raw_probabilities(run: Any, tmp_path: Path) -> 
 def test_any_data_and_its_settings_are_taken(run: Any, tmp_path: Path, capfd: Any) -> None:
     rows = [["body", "joy", "never"], *([f"{'happy' if i % 2 else 'grey'} &amp; {i}", i % 2, 0] for i in range(60))]
     write_csv(tmp_path / "mine.csv", rows)
-    arguments = ["data=file", "data.path=mine.csv", "data.text=body", "data.clean=[html]", "predict.text=true"]
+    arguments = [
+        "data=file",
+        "data.path=mine.csv",
+        "data.text=body",
+        "data.labels=[joy,never]",
+        "data.clean=[html]",
+        "predict.text=true",
+    ]
     assert run("baseline", *arguments, "thresholds=per_label", "hydra.run.dir=a") == 0
     printed = capfd.readouterr()
     assert "In train no row has the label never" in printed.err and "prior" in printed.out
@@ -145,7 +152,7 @@ def test_any_data_and_its_settings_are_taken(run: Any, tmp_path: Path, capfd: An
 
 
 def test_without_labelled_test_rows_validation_is_shown(run: Any, tmp_path: Path, capfd: Any) -> None:
-    rows = [["text", "joy"], *([f"{'happy' if i % 2 else 'grey'} day", i % 2] for i in range(40))]
+    rows = [["text", "joy"], *([f"{'happy' if i % 2 else 'grey'} day {i}", i % 2] for i in range(40))]
     write_csv(tmp_path / "train.csv", rows)
     write_csv(tmp_path / "test.csv", [["text"], ["happy night"]])
     files = ["data=file", "data.train=train.csv", "data.test=test.csv"]
