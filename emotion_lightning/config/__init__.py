@@ -53,6 +53,7 @@ from emotion_lightning.config.evaluation import (
 )
 from emotion_lightning.config.model import (
     IA3,
+    AUTO,
     Attention,
     AttentionKernel,
     Dtype,

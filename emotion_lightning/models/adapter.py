@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from emotion_lightning import config
 from emotion_lightning.errors import UserError
+from emotion_lightning.models import fused
+from emotion_lightning.models.structure import is_linear
 
 
 def attach_adapter(
@@ -43,8 +45,10 @@ def attach_adapter(
 
         torch.manual_seed(seed)
         _check_roles(network, getattr(settings, "targets", []), roles)
+        chosen = _adapted_outputs(network, settings, roles)
         network = get_peft_model(network, _peft_config(settings, roles, head, seed))
         keep_dtype(network)
+        fused.freeze_outputs(network, chosen)
     for parameter in network.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -109,12 +113,28 @@ def _peft_config(settings: config.Peft, roles: dict[str, str], head: list[str], 
 
 def _check_roles(network: nn.Module, targets: list[str], roles: dict[str, str]) -> None:
     names = [name for name, _ in network.named_modules()]
-    for role in targets:
-        if not any(re.fullmatch(roles[role], name) for name in names):
-            raise UserError(
-                f"No module of the model matches model.roles.{role}={roles[role]}; the model option and model.path are "
-                "of different families. Choose the model option of that family, or set its roles."
-            )
+    lacking = [role for role in targets if not any(re.fullmatch(roles[role], name) for name in names)]
+    if lacking:
+        layers = {re.sub(r"\b\d+\b", "N", name): None for name, part in network.named_modules() if is_linear(part)}
+        shown = ", ".join(list(layers)[:_SHOWN]) + (" …" if len(layers) > _SHOWN else "")
+        raise UserError(
+            f"No module of the model matches {', '.join(f'model.roles.{role}={roles[role]}' for role in lacking)}; its "
+            f"linear layers are {shown}. The model option and model.path are of different families: choose model=auto, "
+            "which reads the roles from the network, or set them."
+        )
+
+
+_SHOWN = 12
+"""Number of names of layers in a message."""
+
+
+def _adapted_outputs(network: nn.Module, settings: config.Peft, roles: dict[str, str]) -> dict[str, Tensor]:
+    """Of each matrix that IA3 rescales in part, which outputs it rescales: those of the targeted roles."""
+    if not isinstance(settings, config.IA3):
+        return {}
+    names = [name for name, _ in network.named_modules()]
+    by_role = {role: [name for name in names if re.fullmatch(pattern, name)] for role, pattern in roles.items()}
+    return fused.masks(network, by_role, [role for role in settings.targets if role not in settings.feedforward])
 
 
 def merge_adapter(network: Any) -> Any:

@@ -69,6 +69,7 @@ def load_tokenizer(settings: config.Model) -> Any:
 
 def head_modules(settings: config.Model) -> list[str]:
     """Names of the modules that every method trains in full: the head, and the pooler if the pooling uses it."""
+    assert settings.head is not None, "structure.resolve fills it"
     used = settings.pooler is not None and settings.pooling is config.Pooling.first
     return [str(settings.pooler), *settings.head] if used else list(settings.head)
 
@@ -76,7 +77,7 @@ def head_modules(settings: config.Model) -> list[str]:
 def kept_modules(settings: config.Model) -> list[str]:
     """Patterns, in the form of transformers' quantizers, of the names of modules that are never quantised."""
     # transformers matches a pattern from the start of the name, and a pooler lies inside the backbone.
-    return [*settings.head, *([rf".*\.{settings.pooler}"] if settings.pooler else [])]
+    return [*(settings.head or []), *([rf".*\.{settings.pooler}"] if settings.pooler else [])]
 
 
 def unused_module(settings: config.Model) -> str | None:
@@ -242,11 +243,12 @@ def load_network(
     new = [*head, *(name.rpartition(".")[2] for name in kept)]
     network.fresh_head = any(head[-1] in name.split(".") for name in weights.made_up(found))
     weights.check_missing(network, found, new=new, full=full, head=list(head), path=path)
-    _set_attention(network, attention)
+    check_vocabulary(network, pad_token_id, what="The tokenizer's padding token")
     network.config.use_cache = False  # otherwise each forward pass fills a key-value cache that nothing reads
     network.config.pad_token_id = pad_token_id
     _keep_gradients_on_cpu(network)
     _float32_head(network, head)
+    _set_attention(network, attention)
     return network if quantization is not config.Quantization.none else network.to(device)
 
 
@@ -255,7 +257,7 @@ def keep_in_range(network: Any, compute: torch.dtype) -> None:
 
     Encoders such as BERT do not need it: each of their layers ends in a norm.
     """
-    if compute is torch.float16 and pooling.is_decoder(network):
+    if compute is torch.float16 and pooling.is_generic(network):
         float16.patch_decoder(pooling.backbone_of(network))
 
 
@@ -277,13 +279,45 @@ _COMPILERS = tuple(filter(None, (os.environ.get("CXX"), "g++", "clang++", "c++")
 
 def _set_attention(network: Any, attention: config.Attention) -> None:
     causal = attention is config.Attention.causal
+    kind = network.config.model_type
     if pooling.is_decoder(network):
         # Do not set `use_bidirectional_attention`: transformers 5.23 applies it only in part, depending on padding.
         network.config.is_causal = causal
+        network.config.get_text_config().is_causal = causal  # another one where a network also sees pictures
+        if not causal and not _first_sees_last(network):
+            raise UserError(
+                f"model.attention=bidirectional, but transformers gives {kind} causal attention alone; set "
+                "model.attention=causal."
+            )
     elif causal:
         raise UserError(
-            f"model.attention=causal, but {network.config.model_type} was trained to see all tokens; set "
-            "model.attention=bidirectional, or choose a decoder such as model=gemma."
+            f"model.attention=causal, but {kind} was trained to see all tokens; set model.attention=bidirectional, or "
+            "choose a decoder such as model=gemma."
+        )
+
+
+def _first_sees_last(network: Any) -> bool:
+    """Whether another last token changes the vector of the first one."""
+    backbone = pooling.backbone_of(network)
+    ids = torch.tensor([[5, 6, 7], [5, 6, 8]], device=next(network.parameters()).device)
+    with torch.no_grad():
+        first = backbone(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).last_hidden_state[:, 0]
+    return not torch.allclose(first[0], first[1], rtol=1e-4, atol=1e-5)
+
+
+def check_vocabulary(network: Any, largest: int, *, what: str) -> None:
+    """Raise UserError if the network has no vector for a token.
+
+    Args:
+        network: with or without an adapter.
+        largest: the largest token id.
+        what: where the id comes from, for the message.
+    """
+    rows = network.get_input_embeddings().weight.shape[0]
+    if largest >= rows:
+        raise UserError(
+            f"{what} has the id {largest}, but the network has vectors for {rows:,} tokens only (0 to {rows - 1}): the "
+            "tokenizer in model.path is that of another model. Put the model's own tokenizer there."
         )
 
 
@@ -405,5 +439,11 @@ def _float32_head(network: nn.Module, head: Sequence[str]) -> None:
         for layer in module.modules():
             if type(layer) is nn.Linear:
                 layer.__class__ = Float32Linear
-    if missing := set(head) - found:
-        raise UserError(f"model.head names {', '.join(sorted(missing))}, but the model has no such module.")
+    if missing := [part for part in head if part not in found]:
+        around = [name for name, part in network.named_children() if name != network.base_model_prefix]
+        beside = [name for name in around if any(True for _ in network.get_submodule(name).parameters())]
+        raise UserError(
+            f"model.head or model.pooler names {', '.join(missing)}, but the model has no such module; beside its "
+            f"backbone it has {', '.join(beside)}. Set model.head=[{','.join(beside)}] and model.pooler=null, or choose "
+            "model=auto."
+        )

@@ -49,6 +49,7 @@ def build_classifier(
         base_folder=base_folder,
         max_tokens=emotions.settings.max_tokens,
     )
+    backbone.check_vocabulary(network, emotions.largest_token, what="A token of the texts")
     head = backbone.head_modules(settings.model)
     network = adapter.attach_adapter(
         network,

@@ -1,0 +1,86 @@
+"""Tiny random networks of every architecture that transformers can classify texts with."""
+
+from typing import Any
+
+SIZES = {
+    32: ["hidden_size", "d_model", "n_embd", "dim", "emb_dim", "embedding_size", "word_embed_proj_dim",
+         "true_hidden_size", "mamba_dt_rank", "input_embedding_size", "d_latents"],
+    64: ["intermediate_size", "d_ff", "encoder_ffn_dim", "decoder_ffn_dim", "n_inner", "ffn_dim", "hidden_dim",
+         "d_inner", "ffn_hidden_size", "moe_intermediate_size", "shared_expert_intermediate_size",
+         "shared_intermediate_size", "feed_forward_size", "dff", "expansion_dim"],
+    2: ["num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers",
+        "num_decoder_layers", "num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads",
+        "decoder_attention_heads", "num_key_value_heads", "kv_n_heads"],
+    16: ["head_dim", "d_kv", "d_head", "global_head_dim", "attention_head_size", "kv_channels"],
+    256: ["vocab_size"],
+    128: ["max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"],
+}  # fmt: skip
+"""Values of the settings that a config may have, by their names in transformers."""
+
+
+def tiny_config(model_type: str, **values: Any) -> Any:
+    """A config with two layers of 32 numbers, whatever the names of its settings are."""
+    from transformers import AutoConfig
+
+    values = OWN.get(model_type, {}) | values
+    known = AutoConfig.for_model(model_type)
+    _shrink(known)
+    chosen = {name: value for name, value in known.to_dict().items() if name in _names()} | values
+    config = AutoConfig.for_model(model_type, **{n: v for n, v in chosen.items() if n not in LEFT.get(model_type, ())})
+    _shrink(config)
+    for name, value in values.items():
+        setattr(config, name, value)
+    return config
+
+
+OWN: dict[str, dict[str, Any]] = {
+    "cohere_compass_text": {"layer_types": ["full_attention"] * 2},
+    "ctrl": {"eos_token_id": None},
+    "esm": {"vocab_size": 256, "mask_token_id": 3},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]], "attention_layers": ["global", "local"]},
+    "hunyuan_v1_dense": {"head_dim": 16},
+    "hunyuan_v1_moe": {"head_dim": 16},
+    "ministral": {"head_dim": 16},
+    "nemotron": {"head_dim": 16, "num_key_value_heads": 2},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False},
+    "qwen3_5_text": {"layer_types": ["linear_attention", "full_attention"]},
+    "qwen3_next": {"layer_types": ["linear_attention", "full_attention"]},
+    "t5": {"decoder_start_token_id": 0, "eos_token_id": 1},
+    "mt5": {"decoder_start_token_id": 0, "eos_token_id": 1},
+    "umt5": {"decoder_start_token_id": 0, "eos_token_id": 1},
+    "mobilebert": {"true_hidden_size": 32, "intra_bottleneck_size": 32},
+    "xlnet": {"d_head": 16},
+}
+"""Settings that an architecture needs beyond the sizes."""
+LEFT = {"falcon": ("head_dim",), "funnel": ("num_hidden_layers",), "xlnet": ("max_position_embeddings",)}
+"""Settings that an architecture computes from others."""
+
+
+def _names() -> set[str]:
+    return {name for names in SIZES.values() for name in names}
+
+
+def _shrink(config: Any) -> None:
+    for size, names in SIZES.items():
+        for name in names:
+            try:
+                known = isinstance(getattr(config, name, None), int)
+                if known and name != getattr(config, "attribute_map", {}).get(name):
+                    setattr(config, name, size)
+            except (AttributeError, NotImplementedError):  # computed from other settings
+                continue
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "mask_token_id",
+                 "image_token_id", "decoder_start_token_id"):  # fmt: skip
+        number = getattr(config, name, None)
+        if isinstance(number, list) or (isinstance(number, int) and number >= 256):
+            setattr(config, name, {"pad_token_id": 0, "eos_token_id": 1}.get(name, 2))
+    for inner in getattr(config, "sub_configs", {}):
+        if (part := getattr(config, inner, None)) is not None:
+            _shrink(part)
+
+
+def text_types() -> list[str]:
+    """Names of all architectures that AutoModelForSequenceClassification knows."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+
+    return list(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES)
