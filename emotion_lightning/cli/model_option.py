@@ -19,7 +19,7 @@ _CHOOSE = {"model", "experiment", "resume", "from_run", "sweep", "model.pretrain
 
 
 def with_fitting_option(command: str, arguments: list[str], *, typed: Sequence[str]) -> list[str]:
-    """Add model=auto if model.path is given without an option, and its config.json is not of the default option's family.
+    """Add model=auto if model.path is given without an option and names a model of another family than the default's.
 
     Args:
         command: name of the command.

@@ -52,8 +52,8 @@ from emotion_lightning.config.evaluation import (
     Thresholds,
 )
 from emotion_lightning.config.model import (
-    IA3,
     AUTO,
+    IA3,
     Attention,
     AttentionKernel,
     Dtype,
@@ -95,6 +95,7 @@ from emotion_lightning.config.training import (
 from emotion_lightning.config.tuning import COSTS, Objective, Pruner, Sampler, Space, Study
 
 __all__ = [
+    "AUTO",
     "Accelerator",
     "AdamW",
     "Asymmetric",

@@ -84,8 +84,8 @@ class Model:
     """Modules that every `peft` option trains in full and that are never quantised; the last one is the classifier.
     All modules that are not in the pretrained weights must be in this list. null: read from the network."""
     pooler: str | None
-    """Module between the first token and the head, trained like the head; pooling=last and mean do not use it. auto: read
-    from the network."""
+    """Module between the first token and the head, trained like the head; pooling=last and mean do not use it.
+    auto: read from the network."""
     roles: dict[str, str]
     """Regular expression for the full module names of each role. `peft` options refer to roles, so each option works
     with every model. Roles that are not given with model.head=null are read from the network."""

@@ -444,6 +444,6 @@ def _float32_head(network: nn.Module, head: Sequence[str]) -> None:
         beside = [name for name in around if any(True for _ in network.get_submodule(name).parameters())]
         raise UserError(
             f"model.head or model.pooler names {', '.join(missing)}, but the model has no such module; beside its "
-            f"backbone it has {', '.join(beside)}. Set model.head=[{','.join(beside)}] and model.pooler=null, or choose "
-            "model=auto."
+            f"backbone it has {', '.join(beside)}. Set model.head=[{','.join(beside)}] and model.pooler=null, or "
+            "choose model=auto."
         )

@@ -14,9 +14,9 @@ from emotion_lightning.models.structure import attention_around
 def outputs_of_roles(network: Any, name: str) -> dict[str, Tensor]:
     """The outputs of a matrix that computes queries, keys and values, as a mask for each of these roles.
 
-    How the three are laid out differs: one after the other, by head, or by group of heads. It shows in the attention: the
-    query of a token plays a part in that token's result alone, its key and value in that of others too. In a text of one
-    token only the value plays a part, because the softmax of a single score is 1.
+    How the three are laid out differs: one after the other, by head, or by group of heads. It shows in the attention:
+    the query of a token plays a part in that token's result alone, its key and value in that of others too. In a text
+    of one token only the value plays a part, because the softmax of a single score is 1.
 
     Args:
         network: with its weights, without an adapter.
@@ -102,8 +102,8 @@ def masks(network: Any, names: Mapping[str, Sequence[str]], targets: Sequence[st
             both = [role for role, modules in names.items() if name in modules]
             raise UserError(
                 f"peft.targets names {' and '.join(sorted(roles))}, but {name} computes {' and '.join(both)} in one "
-                "matrix, of which IA3 cannot rescale a part: take it out of peft.targets, add the other to it, or choose "
-                "peft=lora."
+                "matrix, of which IA3 cannot rescale a part: take it out of peft.targets, add the other to it, or "
+                "choose peft=lora."
             )
         # Blocks repeat each other, so the first one of a kind answers for all.
         kind = ("".join(part for part in name if not part.isdigit()), _size(network.get_submodule(name)))

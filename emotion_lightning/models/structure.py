@@ -502,8 +502,8 @@ def known_targets(peft: config.Peft, found: Structure, model: config.Model) -> c
     lacking = ", ".join(role for role in targets if role not in there)
     if not there:
         raise UserError(
-            f"peft.targets={targets}, but {found.model_type} computes {lacking} in no linear layer or norm that PEFT can "
-            f"adapt{_alternatives(found)}"
+            f"peft.targets={targets}, but {found.model_type} computes {lacking} in no linear layer or norm that PEFT "
+            f"can adapt{_alternatives(found)}"
         )
     log.warning(
         "%s computes %s in no linear layer that PEFT can adapt; peft.targets is %s.", found.model_type, lacking,
