@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from emotion_lightning import config
 from emotion_lightning.errors import UserError
-from emotion_lightning.models import fused
+from emotion_lightning.models import fused, pooling
 from emotion_lightning.models.structure import is_linear
 
 
@@ -46,7 +46,9 @@ def attach_adapter(
         torch.manual_seed(seed)
         _check_roles(network, getattr(settings, "targets", []), roles)
         chosen = _adapted_outputs(network, settings, roles)
-        network = get_peft_model(network, _peft_config(settings, roles, head, seed))
+        network = get_peft_model(
+            network, _peft_config(settings, roles, head, seed, has_turned_layers=_has_turned_layers(network))
+        )
         keep_dtype(network)
         fused.freeze_outputs(network, chosen)
     for parameter in network.parameters():
@@ -56,6 +58,28 @@ def attach_adapter(
     # dropout and activation checkpointing would be off.
     network.train()
     return network
+
+
+def freeze_idle(network: Any, way: config.Pooling) -> None:
+    """Freeze parameters that the logits do not depend on, as an architecture may have some for other tasks.
+
+    Args:
+        network: without an adapter, all of whose parameters are to be trained.
+        way: how token vectors are pooled.
+    """
+    device = next(network.parameters()).device
+    ids = torch.tensor([[5, 6, 7], [6, 7, 8]], device=device)
+    # In evaluation mode no random numbers are drawn, so the run stays the same.
+    network.eval()
+    try:
+        with torch.enable_grad():
+            batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            pooling.logits(network, batch, pooling=way).sum().backward()
+    finally:
+        network.train()
+    for parameter in network.parameters():
+        parameter.requires_grad = parameter.requires_grad and parameter.grad is not None
+        parameter.grad = None
 
 
 def check_peft(settings: config.Peft, network: config.Model, device: torch.device) -> None:
@@ -70,7 +94,9 @@ def check_peft(settings: config.Peft, network: config.Model, device: torch.devic
         )
 
 
-def _peft_config(settings: config.Peft, roles: dict[str, str], head: list[str], seed: int) -> Any:
+def _peft_config(
+    settings: config.Peft, roles: dict[str, str], head: list[str], seed: int, *, has_turned_layers: bool
+) -> Any:
     import peft
     from peft.utils.constants import DUMMY_TARGET_MODULES
 
@@ -78,10 +104,13 @@ def _peft_config(settings: config.Peft, roles: dict[str, str], head: list[str], 
         return "|".join(f"({roles[name]})" for name in names)
 
     shared: dict[str, Any] = {"task_type": "SEQ_CLS", "modules_to_save": list(head)}
+    # GPT-2's layers store their weights the other way round; PEFT would find it out itself, with a warning.
+    turned = {"fan_in_fan_out": True} if has_turned_layers else {}
     match settings:
         case config.IA3():
             return peft.IA3Config(
                 **shared,
+                **turned,
                 target_modules=pattern(settings.targets),
                 # PEFT's defaults differ from the paper (q instead of k for Gemma), so both are always set.
                 feedforward_modules=pattern(settings.feedforward) if settings.feedforward else [],
@@ -89,6 +118,7 @@ def _peft_config(settings: config.Peft, roles: dict[str, str], head: list[str], 
         case config.Lora():
             return peft.LoraConfig(
                 **shared,
+                **turned,
                 target_modules=pattern(settings.targets),
                 r=settings.r,
                 lora_alpha=settings.alpha,
@@ -99,6 +129,7 @@ def _peft_config(settings: config.Peft, roles: dict[str, str], head: list[str], 
         case config.Vera():
             return peft.VeraConfig(
                 **shared,
+                **turned,
                 target_modules=pattern(settings.targets),
                 r=settings.r,
                 vera_dropout=settings.dropout,
@@ -109,6 +140,12 @@ def _peft_config(settings: config.Peft, roles: dict[str, str], head: list[str], 
         case config.Head():
             return peft.LoraConfig(**shared, target_modules=DUMMY_TARGET_MODULES)
     raise TypeError(f"no PEFT method for {type(settings).__name__}")
+
+
+def _has_turned_layers(network: nn.Module) -> bool:
+    from transformers.pytorch_utils import Conv1D
+
+    return any(isinstance(module, Conv1D) for module in network.modules())
 
 
 def _check_roles(network: nn.Module, targets: list[str], roles: dict[str, str]) -> None:

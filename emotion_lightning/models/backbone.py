@@ -238,6 +238,7 @@ def load_network(
         raise UserError(f"The model {path} cannot be loaded: {first_line(error)}{hint}") from error
     finally:
         transformers_logging.set_verbosity(level)
+    _check_head(network, head)
     weights.check_shapes(network, found["mismatched_keys"], head=head[-1], path=path)
     # Trained modules may be missing from the weights. An unused pooler may be missing too; `kept` names it.
     new = [*head, *(name.rpartition(".")[2] for name in kept)]
@@ -429,21 +430,23 @@ class Float32Linear(nn.Linear):
 def _float32_head(network: nn.Module, head: Sequence[str]) -> None:
     # A bfloat16 head does not change at small learning rates, and the gradient scaler fails on a float16 head
     # (peft#341).
-    found = set()
     for name, module in network.named_modules():
-        part = next((part for part in head if name.split(".")[-1] == part), None)
-        if part is None:
+        if name.split(".")[-1] not in head:
             continue
-        found.add(part)
         module.float()
         for layer in module.modules():
             if type(layer) is nn.Linear:
                 layer.__class__ = Float32Linear
-    if missing := [part for part in head if part not in found]:
-        around = [name for name, part in network.named_children() if name != network.base_model_prefix]
-        beside = [name for name in around if any(True for _ in network.get_submodule(name).parameters())]
+
+
+def _check_head(network: nn.Module, head: Sequence[str]) -> None:
+    """Raise UserError if the network lacks a module of the head."""
+    there = {name.split(".")[-1] for name, _ in network.named_modules()}
+    if missing := [part for part in head if part not in there]:
+        around = [name for name, _ in network.named_children() if name != network.base_model_prefix]
+        beside = ",".join(name for name in around if any(True for _ in network.get_submodule(name).parameters()))
         raise UserError(
-            f"model.head or model.pooler names {', '.join(missing)}, but the model has no such module; beside its "
-            f"backbone it has {', '.join(beside)}. Set model.head=[{','.join(beside)}] and model.pooler=null, or "
-            "choose model=auto."
+            f"model.head or model.pooler names {', '.join(missing)}, but the model has no such module: beside its "
+            f"backbone it has {beside.replace(',', ', ')}. Set model.head=[{beside}] and model.pooler=null, or choose "
+            "model=auto."
         )

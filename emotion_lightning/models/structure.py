@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 ROLES = ("query", "key", "value", "output", "gate", "feedforward_in", "feedforward_out", "norm")
 """All roles, in the order in which they are listed."""
 
-_LABELS = 3
 _QUERY, _KEY, _VALUE = (
     re.compile(rf"w?_?({letter}|{word})(_?(lin|linear|proj|projection|layer|b_proj|global))?", re.IGNORECASE)
     for letter, word in (("q", "query"), ("k", "key"), ("v", "value"))
@@ -54,6 +53,8 @@ class Structure:
         parameters: number of all parameters.
         linear: number of the weights that a quantization changes.
         other: number of the weights that no quantization changes.
+        sizes: sizes of input and output of each linear layer with a role.
+        weights: number of the parameters of each norm and of each module of the head.
     """
 
     model_type: str
@@ -68,6 +69,8 @@ class Structure:
     parameters: int
     linear: int
     other: int
+    sizes: dict[str, tuple[int, int]]
+    weights: dict[str, int]
 
     def fused(self) -> dict[str, list[str]]:
         """Roles that share their modules with another role, with the roles they share them with."""
@@ -77,6 +80,31 @@ class Structure:
             if any(set(self.roles[other]) & set(names) for other in self.roles if other != role)
         }
 
+    def trained_by(self, peft: config.Peft) -> int | None:
+        """Number of parameters that a training method trains; None if the network has none of its targets."""
+        if isinstance(peft, config.Full):
+            return self.parameters
+        targets = [role for role in getattr(peft, "targets", []) if role in self.roles]
+        if getattr(peft, "targets", []) and not targets:
+            return None
+        names = {name: role for role in targets for name in self.roles[role]}
+        of_head = sum(count for name, count in self.weights.items() if name not in self.roles.get("norm", []))
+        return of_head + sum(self._added(name, role, peft) for name, role in names.items())
+
+    def _added(self, name: str, role: str, peft: config.Peft) -> int:
+        """Number of parameters that a method trains for a module."""
+        if isinstance(peft, config.LnTuning):
+            return self.weights[name]
+        given, made = self.sizes[name]
+        match peft:
+            case config.IA3():
+                return given if role in peft.feedforward else made
+            case config.Lora():
+                return peft.r * (given + made) + (made if peft.dora else 0)
+            case config.Vera():
+                return peft.r + made
+        return 0
+
     def bytes_of(self, quantization: Quantization, bytes_each: int = 2) -> int:
         """Memory of the weights, with `bytes_each` for a weight that is not quantised."""
         # NF4 has a 8-bit scale for 64 weights and a 32-bit scale for 256 of these, int8 a 32-bit scale for a row.
@@ -84,7 +112,7 @@ class Structure:
         return round(self.linear * each + self.other * bytes_each)
 
 
-def empty_network(architecture: Any) -> Any:
+def empty_network(architecture: Any, *, labels: int = 3) -> Any:
     """Build the network of a config for sequence classification without memory for its weights.
 
     Raises:
@@ -92,7 +120,7 @@ def empty_network(architecture: Any) -> Any:
     """
     from transformers import AutoModelForSequenceClassification
 
-    architecture.num_labels = _LABELS
+    architecture.num_labels = labels
     # Classes of decoders find the last token of a text by the padding behind it.
     for part in (architecture, architecture.get_text_config()):
         if getattr(part, "pad_token_id", None) is None:
@@ -109,13 +137,17 @@ def empty_network(architecture: Any) -> Any:
         raise UserError(f"The network {architecture.model_type} cannot be built: {first_line(error)[:200]}") from error
 
 
-def read_structure(architecture: Any) -> Structure:
+def read_structure(architecture: Any, *, labels: int = 3) -> Structure:
     """Read the structure of the network that a config describes.
+
+    Args:
+        architecture: the transformers config.
+        labels: number of logits; the size of the head depends on it.
 
     Raises:
         UserError: transformers has no such network, or it cannot be trained here; the message says why.
     """
-    network = empty_network(architecture)
+    network = empty_network(architecture, labels=labels)
     kind = str(architecture.model_type)
     if "attention_mask" not in _arguments(network):
         raise UserError(
@@ -138,6 +170,7 @@ def read_structure(architecture: Any) -> Structure:
             "another architecture."
         ) from error
     has_pooler = found.reads_pooler and isinstance(getattr(pooling.backbone_of(network), "pooler", None), nn.Module)
+    pooler_name = f"{network.base_model_prefix}.pooler"
     roles = _roles(network)
     names = [name for name, _ in network.named_modules()]
     kept = {*head, *(["pooler"] if has_pooler else [])}
@@ -161,6 +194,16 @@ def read_structure(architecture: Any) -> Structure:
         parameters=total,
         linear=linear,
         other=total - linear,
+        sizes={
+            name: sizes_of(network.get_submodule(name))
+            for role, found_names in roles.items()
+            if role != "norm"
+            for name in found_names
+        },
+        weights={
+            name: sum(parameter.numel() for parameter in network.get_submodule(name).parameters())
+            for name in [*roles.get("norm", []), *head, *([pooler_name] if has_pooler else [])]
+        },
     )
 
 
@@ -188,7 +231,7 @@ def _head(network: Any) -> list[str]:
         name
         for name in around
         for module in network.get_submodule(name).modules()
-        if is_linear(module) and sizes_of(module)[1] == _LABELS
+        if is_linear(module) and sizes_of(module)[1] == network.config.num_labels
     ]
     return sorted(around, key=lambda name: (name == gives[-1], around.index(name))) if gives else []
 
@@ -529,3 +572,45 @@ def describe(found: Structure, model: config.Model) -> str:
         f"model=auto: {found.class_name}, {found.parameters:,} parameters, attention {model.attention.value}, pooling "
         f"{model.pooling.value}, head {head}, roles {', '.join(model.roles)}."
     )
+
+
+def tables(found: Structure, methods: dict[str, config.Peft]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Title, columns and rows of the tables that `inspect` prints.
+
+    Args:
+        found: what the network is made of.
+        methods: settings of each option of `peft`.
+    """
+    fused = found.fused()
+    roles = [
+        [
+            role,
+            str(len(found.roles[role])),
+            found.patterns[role].replace("|", "\n").replace("\\d+", "N").replace("\\", ""),
+            ", ".join(sorted(fused.get(role, []))),
+        ]
+        for role in found.roles
+    ]
+    facts = [
+        ["class", found.class_name],
+        ["parameters", f"{found.parameters:,}"],
+        ["attention", found.attention.value],
+        ["pooling", found.pooling.value + ("" if found.is_stock else " (differs from the class for padded texts)")],
+        ["head", ", ".join(found.head)],
+        ["pooler", found.pooler or "none"],
+        ["never quantised", ", ".join([*([found.pooler] if found.pooler else []), *found.head])],
+    ]
+    trained = [
+        [name, "none of its targets" if (count := found.trained_by(peft)) is None else f"{count:,}"]
+        for name, peft in methods.items()
+    ]
+    memory = [
+        [f"{each.value}", f"{found.bytes_of(each) / 1e6:,.1f} MB", f"{found.bytes_of(each, 4) / 1e6:,.1f} MB"]
+        for each in Quantization
+    ]
+    return [
+        (found.model_type, ["", "found"], facts),
+        ("roles", ["role", "count", "modules", "in one matrix with"], roles),
+        ("trained parameters", ["peft", "parameters"], trained),
+        ("memory of the weights", ["quantization", "others in bfloat16", "others in float32"], memory),
+    ]

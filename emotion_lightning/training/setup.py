@@ -59,6 +59,8 @@ def build_classifier(
         seed=settings.seed,
         unused=backbone.unused_module(settings.model),
     )
+    if isinstance(settings.peft, config.Full):
+        adapter.freeze_idle(network, settings.model.pooling)
     # Measure before init_from copies weights of an earlier run: a resumed run skips that copy.
     start = head_start.measure_head(
         network,

@@ -17,12 +17,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from helpers.tiny_networks import text_types, tiny_config
-
 from emotion_lightning import config
 from emotion_lightning.data.batches import Collate, EmotionRows, tokenize
 from emotion_lightning.errors import UserError
 from emotion_lightning.models import adapter, backbone, pooling, structure
+from helpers.tiny_networks import text_types, tiny_config
 
 METHODS = ("ia3", "lora", "head", "full")
 FORMS = ("none", "nf4")
@@ -110,6 +109,8 @@ def build(path: Path, method: str, form: str, **changed: Any) -> tuple[Asked, An
         seed=1,
         unused=backbone.unused_module(asked.model),
     )
+    if method == "full":
+        adapter.freeze_idle(network, asked.model.pooling)
     return asked, network
 
 
