@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from emotion_lightning import config
-from emotion_lightning.errors import UserError
+from emotion_lightning.errors import UserError, first_line
 from emotion_lightning.models import fused, pooling
 from emotion_lightning.models.structure import is_linear
 
@@ -46,9 +46,14 @@ def attach_adapter(
         torch.manual_seed(seed)
         _check_roles(network, getattr(settings, "targets", []), roles)
         chosen = _adapted_outputs(network, settings, roles)
-        network = get_peft_model(
-            network, _peft_config(settings, roles, head, seed, has_turned_layers=_has_turned_layers(network))
-        )
+        asked = _peft_config(settings, roles, head, seed, has_turned_layers=_has_turned_layers(network))
+        try:
+            network = get_peft_model(network, asked)
+        except ValueError as error:  # a layer of a kind that the method does not know, experts that are one tensor
+            raise UserError(
+                f"PEFT cannot adapt these layers: {first_line(error)[:200]} Change peft.targets, or choose another peft "
+                "option."
+            ) from error
         keep_dtype(network)
         fused.freeze_outputs(network, chosen)
     for parameter in network.parameters():

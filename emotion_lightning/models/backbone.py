@@ -250,7 +250,9 @@ def load_network(
     _keep_gradients_on_cpu(network)
     _float32_head(network, head)
     _set_attention(network, attention)
-    return network if quantization is not config.Quantization.none else network.to(device)
+    network = network if quantization is not config.Quantization.none else network.to(device)
+    _check_padding(network, exact=dtype is torch.float32)
+    return network
 
 
 def keep_in_range(network: Any, compute: torch.dtype) -> None:
@@ -301,9 +303,43 @@ def _first_sees_last(network: Any) -> bool:
     """Whether another last token changes the vector of the first one."""
     backbone = pooling.backbone_of(network)
     ids = torch.tensor([[5, 6, 7], [5, 6, 8]], device=next(network.parameters()).device)
-    with torch.no_grad():
-        first = backbone(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).last_hidden_state[:, 0]
+    try:
+        with torch.no_grad():
+            first = backbone(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[:, 0]
+    except Exception:  # MPT, for example, always expects a mask
+        return False
     return not torch.allclose(first[0], first[1], rtol=1e-4, atol=1e-5)
+
+
+def _check_padding(network: Any, *, exact: bool) -> None:
+    """Raise UserError if padding changes the vectors of a text, as a convolution over its tokens does.
+
+    Args:
+        network: without an adapter.
+        exact: whether it computes in float32, so that a small difference is not rounding.
+    """
+    if pooling.is_generic(network) or network.config.is_encoder_decoder:
+        return
+    backbone, kind = pooling.backbone_of(network), network.config.model_type
+    ids = torch.tensor([[5, 6, 7], [6, 7, 8]], device=next(network.parameters()).device)
+    padding = torch.zeros((2, 5), dtype=torch.long, device=ids.device)
+    padded = torch.cat([ids, padding + network.config.pad_token_id], dim=1)
+    mask = torch.cat([torch.ones_like(ids), padding], dim=1)
+    try:
+        with torch.no_grad():
+            alone = backbone(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state.float()
+            together = backbone(input_ids=padded, attention_mask=mask).last_hidden_state[:, :3].float()
+        difference = float((alone - together).abs().max() / alone.abs().max())
+    except Exception as error:  # an architecture that needs more than texts, or longer ones
+        raise UserError(
+            f"transformers cannot compute a text of three tokens with {kind} ({first_line(error)[:100]}); choose a model "
+            "of another architecture."
+        ) from error
+    if difference > (1e-3 if exact else 0.1):
+        raise UserError(
+            f"Padding changes the vectors of a text in {kind} (by {difference:.1g} of their size), so the answer for a "
+            "text would depend on the others in its batch; choose a model of another architecture."
+        )
 
 
 def check_vocabulary(network: Any, largest: int, *, what: str) -> None:
@@ -314,7 +350,10 @@ def check_vocabulary(network: Any, largest: int, *, what: str) -> None:
         largest: the largest token id.
         what: where the id comes from, for the message.
     """
-    rows = network.get_input_embeddings().weight.shape[0]
+    try:
+        rows = network.get_input_embeddings().weight.shape[0]
+    except NotImplementedError:  # CANINE has no vocabulary
+        return
     if largest >= rows:
         raise UserError(
             f"{what} has the id {largest}, but the network has vectors for {rows:,} tokens only (0 to {rows - 1}): the "

@@ -1,5 +1,6 @@
 """Tiny random networks of every architecture that transformers can classify texts with."""
 
+from contextlib import suppress
 from typing import Any
 
 SIZES = {
@@ -25,7 +26,7 @@ def tiny_config(model_type: str, **values: Any) -> Any:
     values = OWN.get(model_type, {}) | values
     known = AutoConfig.for_model(model_type)
     _shrink(known)
-    chosen = {name: value for name, value in known.to_dict().items() if name in _names()} | values
+    chosen = {name: value for name, value in known.to_dict().items() if name in _names()} | _kinds(known) | values
     config = AutoConfig.for_model(model_type, **{n: v for n, v in chosen.items() if n not in LEFT.get(model_type, ())})
     _shrink(config)
     for name, value in values.items():
@@ -34,7 +35,10 @@ def tiny_config(model_type: str, **values: Any) -> Any:
 
 
 OWN: dict[str, dict[str, Any]] = {
-    "cohere_compass_text": {"layer_types": ["full_attention"] * 2},
+    "deepseek_v2": {"num_experts_per_tok": 2, "n_routed_experts": 4, "n_group": 1, "topk_group": 1},
+    "gptj": {"rotary_dim": 8},
+    "layoutlmv3": {"visual_embed": False, "coordinate_size": 6, "shape_size": 4},
+    "lilt": {"channel_shrink_ratio": 2, "hidden_size": 36, "intermediate_size": 72},
     "ctrl": {"eos_token_id": None},
     "esm": {"vocab_size": 256, "mask_token_id": 3},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "attention_layers": ["global", "local"]},
@@ -43,8 +47,6 @@ OWN: dict[str, dict[str, Any]] = {
     "ministral": {"head_dim": 16},
     "nemotron": {"head_dim": 16, "num_key_value_heads": 2},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False},
-    "qwen3_5_text": {"layer_types": ["linear_attention", "full_attention"]},
-    "qwen3_next": {"layer_types": ["linear_attention", "full_attention"]},
     "t5": {"decoder_start_token_id": 0, "eos_token_id": 1},
     "mt5": {"decoder_start_token_id": 0, "eos_token_id": 1},
     "umt5": {"decoder_start_token_id": 0, "eos_token_id": 1},
@@ -52,8 +54,20 @@ OWN: dict[str, dict[str, Any]] = {
     "xlnet": {"d_head": 16},
 }
 """Settings that an architecture needs beyond the sizes."""
-LEFT = {"falcon": ("head_dim",), "funnel": ("num_hidden_layers",), "xlnet": ("max_position_embeddings",)}
+MLA = ("axk1", "axk2", "deepseek_v2", "deepseek_v3", "minicpm3", "mistral4")
+"""Architectures whose heads have parts with and without positions."""
+LEFT: dict[str, tuple[str, ...]] = {kind: ("head_dim",) for kind in MLA} | {
+    "falcon": ("head_dim",),
+    "funnel": ("num_hidden_layers",),
+    "xlnet": ("max_position_embeddings",),
+}
 """Settings that an architecture computes from others."""
+
+
+def _kinds(config: Any) -> dict[str, Any]:
+    """The kinds of two layers, where layers differ: one of each kind."""
+    kinds = list(dict.fromkeys(getattr(config, "layer_types", None) or []))
+    return {"layer_types": [kinds[0], kinds[-1]]} if kinds else {}
 
 
 def _names() -> set[str]:
@@ -65,7 +79,8 @@ def _shrink(config: Any) -> None:
         for name in names:
             try:
                 known = isinstance(getattr(config, name, None), int)
-                if known and name != getattr(config, "attribute_map", {}).get(name):
+                left = LEFT.get(str(config.model_type), ())
+                if known and name not in left and name != getattr(config, "attribute_map", {}).get(name):
                     setattr(config, name, size)
             except (AttributeError, NotImplementedError):  # computed from other settings
                 continue
@@ -74,6 +89,9 @@ def _shrink(config: Any) -> None:
         number = getattr(config, name, None)
         if isinstance(number, list) or (isinstance(number, int) and number >= 256):
             setattr(config, name, {"pad_token_id": 0, "eos_token_id": 1}.get(name, 2))
+    for name, value in _kinds(config).items():
+        with suppress(AttributeError):  # computed from other settings
+            setattr(config, name, value)
     for inner in getattr(config, "sub_configs", {}):
         if (part := getattr(config, inner, None)) is not None:
             _shrink(part)
