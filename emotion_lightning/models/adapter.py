@@ -51,8 +51,8 @@ def attach_adapter(
             network = get_peft_model(network, asked)
         except ValueError as error:  # a layer of a kind that the method does not know, experts that are one tensor
             raise UserError(
-                f"PEFT cannot adapt these layers: {first_line(error)[:200]} Change peft.targets, or choose another peft "
-                "option."
+                f"PEFT cannot adapt these layers: {first_line(error)[:200]} Change peft.targets, or choose another "
+                "option of peft."
             ) from error
         keep_dtype(network)
         fused.freeze_outputs(network, chosen)

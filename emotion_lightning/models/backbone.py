@@ -332,8 +332,8 @@ def _check_padding(network: Any, *, exact: bool) -> None:
         difference = float((alone - together).abs().max() / alone.abs().max())
     except Exception as error:  # an architecture that needs more than texts, or longer ones
         raise UserError(
-            f"transformers cannot compute a text of three tokens with {kind} ({first_line(error)[:100]}); choose a model "
-            "of another architecture."
+            f"transformers cannot compute a text of three tokens with {kind} ({first_line(error)[:100]}); choose a "
+            "model of another architecture."
         ) from error
     if difference > (1e-3 if exact else 0.1):
         raise UserError(

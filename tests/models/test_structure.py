@@ -232,3 +232,31 @@ def test_every_architecture_is_read_right(folders: Any, model_type: str) -> None
         pytest.skip(f"refused: {error}")
     does_what_its_roles_say(folders, model_type)
     names_have_roles(model_type)
+
+
+NEW = {
+    "distilbert": ("bidirectional", "first", ["pre_classifier", "classifier"]),
+    "deberta": ("bidirectional", "first", ["pooler", "classifier"]),
+    "deberta_large": ("bidirectional", "first", ["pooler", "classifier"]),
+    "mdeberta": ("bidirectional", "first", ["pooler", "classifier"]),
+    "modernbert": ("bidirectional", "first", ["head", "classifier"]),
+    "electra": ("bidirectional", "first", ["classifier"]),
+    "xlm_roberta": ("bidirectional", "first", ["classifier"]),
+    "qwen3": ("causal", "last", ["score"]),
+    "llama": ("causal", "last", ["score"]),
+    "gemma3_270m": ("causal", "last", ["score"]),
+    "gemma3_1b": ("causal", "last", ["score"]),
+    "embeddinggemma": ("bidirectional", "mean", ["score"]),
+}
+"""Options on top of auto, with attention, pooling and head of their networks."""
+
+
+@pytest.mark.parametrize("option", NEW)
+def test_options_on_top_of_auto_are_filled_from_their_network(settings: Any, option: str) -> None:
+    chosen = settings(f"model={option}", "model.pretrained=false", "peft=lora")
+    layers = "n_layers" if option == "distilbert" else "num_hidden_layers"
+    chosen.model.architecture[layers] = 1  # one layer is read as quickly as the network is built
+    model = structure.resolve(chosen).model
+    attention, way, head = NEW[option]
+    assert (model.attention.value, model.pooling.value, model.head, model.is_open) == (attention, way, head, False)
+    assert {"query", "key", "value", "output", "feedforward_in", "feedforward_out", "norm"} <= set(model.roles)
