@@ -73,6 +73,7 @@ def checkpoint(model_type: str, folder: Path, **values: Any) -> Path:
     torch.manual_seed(1)
     architecture = tiny_config(model_type, **({"vocab_size": 8192} | values))
     architecture.pad_token_id = architecture.get_text_config().pad_token_id = 0
+    architecture.get_text_config().vocab_size = architecture.vocab_size
     network = AutoModelForSequenceClassification.from_config(architecture)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -213,5 +214,102 @@ def rows(model_types: list[str]) -> dict[str, dict[str, str]]:
         return found
 
 
+COLUMNS = ["ia3", "ia3, nf4", "lora", "lora, nf4", "head", "head, nf4", "full"]
+"""The columns of the table: `peft`, and the quantization where there is one."""
+
+
+def trains(found: dict[str, str]) -> bool:
+    """Whether a network trains with every method in every form of weights."""
+    return set(found.values()) == {"yes"}
+
+
+def markdown(found: dict[str, dict[str, str]]) -> str:
+    """The page docs/models.md, from what `rows` returns."""
+    import transformers
+
+    whole = [name for name in found if trains(found[name])]
+    partly = [name for name in found if not trains(found[name]) and "yes" in found[name].values()]
+    notes: dict[str, list[str]] = {}
+    lines = []
+    for name, answers in found.items():
+        cells = []
+        for column in COLUMNS:
+            answer = answers.get(column, answers.get("all", ""))
+            if answer != "yes":
+                notes.setdefault(_told(name, answer), []).append(f"{name}: {column}")
+            cells.append("yes" if answer == "yes" else "no")
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    reasons: dict[str, list[str]] = {}
+    for reason, places in notes.items():
+        name = places[0].partition(":")[0]
+        columns = [place.partition(": ")[2] for place in places]
+        reasons.setdefault(name, []).append(
+            f"{'all' if len(columns) == len(COLUMNS) else '; '.join(columns)}: {reason.partition(chr(0))[2]}"
+        )
+    told = [f"- `{name}`, {line}" for name, parts in reasons.items() for line in parts]
+    return PAGE.format(
+        version=transformers.__version__,
+        count=len(found),
+        whole=len(whole),
+        partly=len(partly),
+        rest=len(found) - len(whole) - len(partly),
+        head=" | ".join(f"`peft={c.partition(',')[0]}`{c.partition(',')[2]}" for c in COLUMNS),
+        line="|".join(["---"] * (1 + len(COLUMNS))),
+        rows="\n".join(lines),
+        reasons="\n".join(told),
+    )
+
+
+def _told(name: str, answer: str) -> str:
+    answer = re.sub(r"/\S*/(\w[\w-]*)", r"\1", answer)  # folders of this machine
+    return f"{name}\0{answer.strip()}"
+
+
+PAGE = """# Which models can be trained
+
+`model=auto model.path=FOLDER_OR_HUB_ID` takes any model for which transformers'
+`AutoModelForSequenceClassification` has a class. Before training it builds the network without its weights and
+reads from it:
+
+- the roles of its linear layers: query, key, value, output, gate, feedforward_in, feedforward_out, and its norms;
+- its head, and the pooler if the head reads one; both are trained in full and are never quantised;
+- which token vectors its class reads (first, last, or the mean of all), and whether its attention is causal.
+
+`python -m emotion_lightning.inspect model=auto model.path=…` prints all of it, with the number of parameters that
+each option of `peft` trains and the memory of the weights in each quantization. The run's settings.yaml holds what
+was found, so resuming, evaluating and predicting read nothing anew. Every setting can be given by hand as well,
+such as `model.pooling=mean`; what a network cannot do ends with exit code 2 and a sentence that says what it has.
+
+If `model.path` is given without `model`, and its config.json is not of the family of the default option,
+`model=auto` is used, and the log says so.
+
+Some networks compute queries, keys and values in one matrix (`c_attn`, `query_key_value`, `qkv_proj`, `Wqkv`).
+LoRA, DoRA and VeRA adapt the whole matrix. IA3 rescales the outputs that belong to the targeted roles and leaves
+the others as they are; which outputs these are is found by what they do in the attention. A matrix that computes
+the feed-forward block's gate too (`gate_up_proj`) is rescaled only as a whole: `peft=ia3` does not need it,
+`peft=ia3_all` is refused.
+
+## The table
+
+Each architecture of transformers {version} that classifies texts, as a network with two layers and random weights.
+`yes` means: the loss falls on one batch, every trained parameter has a gradient, a text gets the same logits alone
+and in a padded batch, and the saved model gives the same logits when it is loaded.
+
+Of {count} architectures, {whole} train with every method here, {partly} with some of them, and {rest} with none.
+`python tests/helpers/model_table.py` writes this page.
+
+| architecture | {head} |
+|{line}|
+{rows}
+
+## Why not
+
+{reasons}
+"""
+
+
 if __name__ == "__main__":
-    rows(sys.argv[1:] or text_types())
+    asked = sys.argv[1:]
+    answers = rows(asked or text_types())
+    if not asked:
+        DOCS.write_text(markdown(answers), encoding="utf-8")

@@ -66,7 +66,7 @@ LEFT: dict[str, tuple[str, ...]] = {kind: ("head_dim",) for kind in MLA} | {
 
 def _kinds(config: Any) -> dict[str, Any]:
     """The kinds of two layers, where layers differ: one of each kind."""
-    kinds = list(dict.fromkeys(getattr(config, "layer_types", None) or []))
+    kinds = list(dict.fromkeys(config.to_dict().get("layer_types") or []))
     return {"layer_types": [kinds[0], kinds[-1]]} if kinds else {}
 
 
