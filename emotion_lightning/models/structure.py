@@ -323,7 +323,8 @@ def _split(network: Any, block: dict[str, nn.Module]) -> tuple[dict[str, dict[st
     rest: list[str] = []
     for name, module in block.items():
         parent = network.get_submodule(name.rpartition(".")[0])
-        if any(_ASIDE.search(part) for part in name.split(".")) or _mixes_otherwise(parent):
+        inside = re.sub(r"^.*?\.\d+(\.|$)", "", name)
+        if _ASIDE.search(inside) or _mixes_otherwise(parent):
             continue
         around = attention_around(name)
         if around:

@@ -25,10 +25,11 @@ def tiny_config(model_type: str, **values: Any) -> Any:
 
     values = OWN.get(model_type, {}) | values
     known = AutoConfig.for_model(model_type)
-    _shrink(known)
+    words = int(values.get("vocab_size", 256))
+    _shrink(known, words)
     chosen = {name: value for name, value in known.to_dict().items() if name in _names()} | _kinds(known) | values
     config = AutoConfig.for_model(model_type, **{n: v for n, v in chosen.items() if n not in LEFT.get(model_type, ())})
-    _shrink(config)
+    _shrink(config, words)
     for name, value in values.items():
         setattr(config, name, value)
     return config
@@ -40,7 +41,7 @@ OWN: dict[str, dict[str, Any]] = {
     "layoutlmv3": {"visual_embed": False, "coordinate_size": 6, "shape_size": 4},
     "lilt": {"channel_shrink_ratio": 2, "hidden_size": 36, "intermediate_size": 72},
     "ctrl": {"eos_token_id": None},
-    "esm": {"vocab_size": 256, "mask_token_id": 3},
+    "esm": {"mask_token_id": 3},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "attention_layers": ["global", "local"]},
     "hunyuan_v1_dense": {"head_dim": 16},
     "hunyuan_v1_moe": {"head_dim": 16},
@@ -74,14 +75,14 @@ def _names() -> set[str]:
     return {name for names in SIZES.values() for name in names}
 
 
-def _shrink(config: Any) -> None:
+def _shrink(config: Any, words: int) -> None:
     for size, names in SIZES.items():
         for name in names:
             try:
                 known = isinstance(getattr(config, name, None), int)
                 left = LEFT.get(str(config.model_type), ())
                 if known and name not in left and name != getattr(config, "attribute_map", {}).get(name):
-                    setattr(config, name, size)
+                    setattr(config, name, words if name == "vocab_size" else size)
             except (AttributeError, NotImplementedError):  # computed from other settings
                 continue
     for name in ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "mask_token_id",
@@ -94,7 +95,7 @@ def _shrink(config: Any) -> None:
             setattr(config, name, value)
     for inner in getattr(config, "sub_configs", {}):
         if (part := getattr(config, inner, None)) is not None:
-            _shrink(part)
+            _shrink(part, words)
 
 
 def text_types() -> list[str]:

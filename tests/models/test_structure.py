@@ -14,7 +14,7 @@ from emotion_lightning import config
 from emotion_lightning.errors import UserError
 from emotion_lightning.models import adapter, backbone, fused, pooling, structure
 
-FEW = ["distilbert", "deberta-v2", "modernbert", "gpt2", "t5", "phi3"]
+FEW = ["distilbert", "deberta-v2", "modernbert", "gpt2", "t5", "phi3", "roberta-prelayernorm"]
 """Architectures of the default suite: a head of two layers, a pooler in the head, fused matrices, a decoder."""
 OPTIONS = {"bert": "bert", "roberta": "roberta", "gemma": "gemma", "gemma2": "gemma2", "gemma3_text": "gemma3"}
 SIZES = {"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
