@@ -45,7 +45,8 @@ def _through_decoder(own: Any, ids: Tensor, mask: Tensor | None, pooling: Poolin
     """Logits of a network with encoder and decoder, whose decoder reads the text again."""
     # BART's backbone shifts the tokens itself. Its class then asks for the same number of </s> in each text, which a
     # text may contain; so the head is called here.
-    extra = {"decoder_input_ids": own._shift_right(ids)} if hasattr(own, "_shift_right") else {}
+    shift = getattr(own, "_shift_right", None) or getattr(own, "prepare_decoder_input_ids_from_labels", None)
+    extra = {"decoder_input_ids": shift(ids)} if shift else {}
     hidden = backbone_of(own)(input_ids=ids, attention_mask=mask, **extra).last_hidden_state
     (head,) = (child for name, child in own.named_children() if name != own.base_model_prefix and _has_weights(child))
     return head(pool(hidden, mask, pooling))
