@@ -163,8 +163,8 @@ def read_structure(architecture: Any, *, labels: int = 3) -> Structure:
     inside = {part for name, _ in pooling.backbone_of(network).named_modules() for part in name.split(".")}
     if twice := [name for name in head if name in inside]:
         raise UserError(
-            f"{kind} has a module {twice[0]} in its head and another one in its backbone, which PEFT does not tell apart; "
-            "choose a model of another architecture."
+            f"{kind} has a module {twice[0]} in its head and another one in its backbone, which PEFT does not tell "
+            "apart; choose a model of another architecture."
         )
     for name in head:
         _materialize(network.get_submodule(name))
