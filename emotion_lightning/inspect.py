@@ -1,15 +1,16 @@
-"""Inspect a dataset before training: lengths, labels, shifts, duplicates, leaks, examples. No model is loaded.
+"""Inspect a dataset before training: lengths, labels, shifts, duplicates, leaks, examples. No weights are loaded.
 
 python -m emotion_lightning.inspect data=file data.path=my.csv
 python -m emotion_lightning.inspect data=goemotions data.dir=FOLDER model=gemma
+python -m emotion_lightning.inspect model=auto model.path=FOLDER    also prints what the network is made of
 """
 
 import logging
 from pathlib import Path
 
 from emotion_lightning import config
-from emotion_lightning.cli import app
-from emotion_lightning.cli.compose import chosen_options
+from emotion_lightning.cli import app, override_grammar
+from emotion_lightning.cli.compose import chosen_options, settings_of
 from emotion_lightning.config import redaction, schema
 from emotion_lightning.runs import run_folder, waiting
 from emotion_lightning.runs.files import as_json, as_text, write_together
@@ -35,6 +36,8 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
     waiting.show_status("Reading the data")
     # The data card reports leaks. With drop_leaks they are removed before, so the split logs them.
     corpus = sources.split_corpus(sources.read_corpus(settings.data), settings.data, tell=settings.data.drop_leaks)
+    if settings.model.is_open:
+        _show_structure(settings.model, labels=len(corpus.labels))
     waiting.show_status("Counting tokens and labels")
     facts = data_facts.describe_data(
         corpus,
@@ -63,6 +66,19 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
     log.info("Tables, pictures and examples: %s", folder / "data_card.html")
     if not settings.tables:
         log.info("The tables on the terminal: the same line with tables=true")
+
+
+def _show_structure(model: config.Model, *, labels: int) -> None:
+    """Print what model=auto reads from the network, and what each option of peft trains."""
+    from emotion_lightning.models import structure
+    from emotion_lightning.reports import console
+
+    waiting.show_status("Building the network without its weights")
+    found = structure.read_structure(structure.architecture_of(model), labels=labels)
+    asked = ["model=auto", f"model.path={override_grammar.quote_path(model.path)}"]
+    methods = {name: settings_of("train", [*asked, f"peft={name}"]).peft for name in schema.option_files("peft")}
+    waiting.end_status()
+    console.show_structure(structure.tables(found, methods))
 
 
 def main() -> None:

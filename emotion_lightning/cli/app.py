@@ -20,7 +20,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 
 from emotion_lightning import terminal
-from emotion_lightning.cli import help, messages, multirun, override_grammar
+from emotion_lightning.cli import help, messages, model_option, multirun, override_grammar
 from emotion_lightning.cli.compose import first_of_each, hydra_settings, in_multirun, overrides_of, with_earlier_run
 from emotion_lightning.cli.jobs import (
     FULL_ERROR,
@@ -120,6 +120,7 @@ def _run(command: str, do: Callable[[Any, Path], Any], arguments: list[str]) -> 
     arguments = sorted(
         arguments, key=lambda argument: bool(override_grammar.ARGUMENT.fullmatch(argument)) or argument.startswith("~")
     )
+    override_grammar.refuse_dashes(command, arguments)
     several = bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
     if "--version" in arguments:  # otherwise Hydra prints its own version
         return terminal.say(f"emotion_lightning {__version__}, Python {platform.python_version()}")
@@ -144,7 +145,9 @@ def _run(command: str, do: Callable[[Any, Path], Any], arguments: list[str]) -> 
         # time.
         log.warning("This job was started before: it goes on in %s", begun)
         line = [f"resume={override_grammar.quote_path(str(begun))}"]
-    prepared = with_earlier_run(command, line, multirun=several)
+    prepared = model_option.with_fitting_option(
+        command, with_earlier_run(command, line, multirun=several), typed=arguments
+    )
     work = Work(command, do, arguments, record=None, failed=[])
     if any(re.fullmatch(r"--hydra-help|--cfg|-c|--info|-i|--shell[-_]completion|-sc", a) for a in prepared):
         return run_hydra(work, prepared)

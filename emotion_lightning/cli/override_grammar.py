@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Quote, QuotedString
 from hydra.errors import HydraException
 
+from emotion_lightning import config
 from emotion_lightning.config import redaction, schema
 from emotion_lightning.errors import UserError
 
@@ -97,6 +98,18 @@ def quote_texts(command: str, arguments: list[str], *, multirun: bool) -> list[s
             raise UserError(f"{name}={value[:20]}… holds a number of {len(number[0])} digits; give a smaller one.")
         prepared.append(f"{sign}{name}={value}")
     return prepared
+
+
+def refuse_dashes(command: str, arguments: Sequence[str]) -> None:
+    """Raise UserError for settings with dashes before their names, as other programs take them."""
+    known = {name for name, _ in schema.fields_of(config.SCHEMAS[command])} | schema.groups(command)
+    dashed = [a for a in arguments if a.startswith("-") and "=" in a and a.lstrip("-").partition("=")[0] in known]
+    if dashed:
+        plain = shlex.join(redaction.argument(a.lstrip("-")) for a in dashed)
+        raise UserError(
+            f"Settings are given without dashes: {plain}. In a file for `wandb sweep`, write "
+            "${args_no_hyphens} instead of ${args}."
+        )
 
 
 def _check_option(command: str, group: str, value: str) -> None:

@@ -55,6 +55,7 @@ from emotion_lightning.config.evaluation import (
     Thresholds,
 )
 from emotion_lightning.config.model import (
+    AUTO,
     IA3,
     Attention,
     AttentionKernel,

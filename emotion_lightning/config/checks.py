@@ -36,26 +36,7 @@ def check_relations(settings: config.Train) -> None:
             f"peft.feedforward={settings.peft.feedforward} names {', '.join(sorted(extra))}, which is not in "
             f"peft.targets={settings.peft.targets}; add it there."
         )
-    causal = settings.model.attention is config.Attention.causal
-    if causal and settings.model.pooling is config.Pooling.first:
-        raise UserError(
-            "model.pooling=first with model.attention=causal: the first token sees none of the others. Set "
-            "model.pooling=last, or model.attention=bidirectional."
-        )
-    if not settings.model.head:
-        raise UserError("model.head=[] leaves no module to classify with; name the model's own, such as [score].")
-    targets = getattr(settings.peft, "targets", [])
-    for role in targets:
-        if role not in settings.model.roles:
-            raise UserError(
-                f"peft.targets names the role {role}, but this model has {', '.join(settings.model.roles)}; "
-                f"choose among those or add model.roles.{role}."
-            )
-    for role, pattern in settings.model.roles.items():
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise UserError(f"model.roles.{role}={pattern} is not a regular expression: {error}.") from error
+    check_model(settings.model, settings.peft)
     if settings.distill.runs is not None and settings.distill.answers is not None:
         raise UserError("distill.runs and distill.answers both say what to learn; give one of them.")
     for teacher in ("runs", "answers"):
@@ -70,6 +51,31 @@ def check_relations(settings: config.Train) -> None:
             f"callbacks.monitor={settings.callbacks.monitor} is not measured; choose one of "
             f"{', '.join(config.MONITORS)}."
         )
+
+
+def check_model(model: config.Model, peft: config.Peft) -> None:
+    """Raise UserError for settings of the network and of the training method that contradict each other.
+
+    What is read from the network, as with model=auto, is checked when it was read.
+    """
+    if model.attention is config.Attention.causal and model.pooling is config.Pooling.first:
+        raise UserError(
+            "model.pooling=first with model.attention=causal: the first token sees none of the others. Set "
+            "model.pooling=last, or model.attention=bidirectional."
+        )
+    if model.head == []:
+        raise UserError("model.head=[] leaves no module to classify with; name the model's own, such as [score].")
+    for role in [] if model.is_open else getattr(peft, "targets", []):
+        if role not in model.roles:
+            raise UserError(
+                f"peft.targets names the role {role}, but this model has {', '.join(model.roles)}; "
+                f"choose among those or add model.roles.{role}."
+            )
+    for role, pattern in model.roles.items():
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UserError(f"model.roles.{role}={pattern} is not a regular expression: {error}.") from error
 
 
 def check_ngrams(settings: config.Baseline) -> None:

@@ -6,6 +6,9 @@ from typing import Annotated, Any
 
 from emotion_lightning.config.bounds import Bounds
 
+AUTO = "auto"
+"""Value of `model.pooler` that is read from the network."""
+
 
 class Quantization(StrEnum):
     """Quantization of the frozen weights."""
@@ -27,6 +30,7 @@ class Dtype(StrEnum):
 class Attention(StrEnum):
     """Which tokens a token attends to."""
 
+    auto = "auto"
     causal = "causal"
     bidirectional = "bidirectional"
 
@@ -44,6 +48,7 @@ class AttentionKernel(StrEnum):
 class Pooling(StrEnum):
     """How the token vectors of a text are combined into one vector."""
 
+    auto = "auto"
     first = "first"
     last = "last"
     mean = "mean"
@@ -68,22 +73,30 @@ class Model:
     """Recompute activations in the backward pass. Training is about a third slower and needs much less memory."""
     attention: Attention
     """causal: a token attends to itself and the tokens before it, as in Gemma's pretraining; bidirectional: to all
-    tokens, as in BERT. Gemma can be fine-tuned with either."""
+    tokens, as in BERT. Gemma can be fine-tuned with either. auto: as the network was trained."""
     attn_implementation: AttentionKernel
     """Attention implementation, as transformers names it; auto selects the fastest for the model and the device."""
     pooling: Pooling
     """Input of the head: the vector of the first token, the vector of the last token, or the mean of all. If first or
-    last is the model's own pooling, plain Transformers and PEFT compute the same probabilities from the adapter."""
-    head: list[str]
+    last is the model's own pooling, plain Transformers and PEFT compute the same probabilities from the adapter. auto:
+    the model's own pooling."""
+    head: list[str] | None
     """Modules that every `peft` option trains in full and that are never quantised; the last one is the classifier.
-    All modules that are not in the pretrained weights must be in this list."""
+    All modules that are not in the pretrained weights must be in this list. null: read from the network."""
     pooler: str | None
-    """Module between the first token and the head, trained like the head; pooling=last and mean do not use it."""
+    """Module between the first token and the head, trained like the head; pooling=last and mean do not use it.
+    auto: read from the network."""
     roles: dict[str, str]
     """Regular expression for the full module names of each role. `peft` options refer to roles, so each option works
-    with every model."""
+    with every model. Roles that are not given with model.head=null are read from the network."""
     architecture: dict[str, Any]
     """Values of the transformers config for `pretrained=false`."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a setting has to be read from the network, as all of model=auto."""
+        enums = self.attention is Attention.auto or self.pooling is Pooling.auto
+        return enums or self.head is None or self.pooler == AUTO
 
 
 @dataclass

@@ -52,6 +52,11 @@ class EmotionData(lightning.LightningDataModule):
         """Number of rows of the training split."""
         return len(self._datasets["train"])
 
+    @property
+    def largest_token(self) -> int:
+        """The largest token id in the texts of all splits."""
+        return max((int(part.tokens.ids.max()) for part in self._datasets.values() if len(part.tokens.ids)), default=0)
+
     def first_batch(self, rows: int) -> Batch:
         """The first training rows as a padded batch, in the order of the data."""
         dataset = self._datasets["train"]

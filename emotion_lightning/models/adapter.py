@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from emotion_lightning import config
-from emotion_lightning.errors import UserError
+from emotion_lightning.errors import UserError, first_line
+from emotion_lightning.models import fused, pooling
+from emotion_lightning.models.structure import is_linear
 
 
 def attach_adapter(
@@ -43,8 +45,17 @@ def attach_adapter(
 
         torch.manual_seed(seed)
         _check_roles(network, getattr(settings, "targets", []), roles)
-        network = get_peft_model(network, _peft_config(settings, roles, head, seed))
+        chosen = _adapted_outputs(network, settings, roles)
+        asked = _peft_config(settings, roles, head, seed, has_turned_layers=_has_turned_layers(network))
+        try:
+            network = get_peft_model(network, asked)
+        except ValueError as error:  # a layer of a kind that the method does not know, experts that are one tensor
+            raise UserError(
+                f"PEFT cannot adapt these layers: {first_line(error)[:200]} Change peft.targets, or choose another "
+                "option of peft."
+            ) from error
         keep_dtype(network)
+        fused.freeze_outputs(network, chosen)
     for parameter in network.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -52,6 +63,28 @@ def attach_adapter(
     # dropout and activation checkpointing would be off.
     network.train()
     return network
+
+
+def freeze_idle(network: Any, way: config.Pooling) -> None:
+    """Freeze parameters that the logits do not depend on, as an architecture may have some for other tasks.
+
+    Args:
+        network: without an adapter, all of whose parameters are to be trained.
+        way: how token vectors are pooled.
+    """
+    device = next(network.parameters()).device
+    ids = torch.tensor([[5, 6, 7], [6, 7, 8]], device=device)
+    # In evaluation mode no random numbers are drawn, so the run stays the same.
+    network.eval()
+    try:
+        with torch.enable_grad():
+            batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            pooling.logits(network, batch, pooling=way).sum().backward()
+    finally:
+        network.train()
+    for parameter in network.parameters():
+        parameter.requires_grad = parameter.requires_grad and parameter.grad is not None
+        parameter.grad = None
 
 
 def check_peft(settings: config.Peft, network: config.Model, device: torch.device) -> None:
@@ -66,7 +99,9 @@ def check_peft(settings: config.Peft, network: config.Model, device: torch.devic
         )
 
 
-def _peft_config(settings: config.Peft, roles: dict[str, str], head: list[str], seed: int) -> Any:
+def _peft_config(
+    settings: config.Peft, roles: dict[str, str], head: list[str], seed: int, *, has_turned_layers: bool
+) -> Any:
     import peft
     from peft.utils.constants import DUMMY_TARGET_MODULES
 
@@ -74,10 +109,13 @@ def _peft_config(settings: config.Peft, roles: dict[str, str], head: list[str], 
         return "|".join(f"({roles[name]})" for name in names)
 
     shared: dict[str, Any] = {"task_type": "SEQ_CLS", "modules_to_save": list(head)}
+    # GPT-2's layers store their weights the other way round; PEFT would find it out itself, with a warning.
+    turned = {"fan_in_fan_out": True} if has_turned_layers else {}
     match settings:
         case config.IA3():
             return peft.IA3Config(
                 **shared,
+                **turned,
                 target_modules=pattern(settings.targets),
                 # PEFT's defaults differ from the paper (q instead of k for Gemma), so both are always set.
                 feedforward_modules=pattern(settings.feedforward) if settings.feedforward else [],
@@ -85,6 +123,7 @@ def _peft_config(settings: config.Peft, roles: dict[str, str], head: list[str], 
         case config.Lora():
             return peft.LoraConfig(
                 **shared,
+                **turned,
                 target_modules=pattern(settings.targets),
                 r=settings.r,
                 lora_alpha=settings.alpha,
@@ -95,6 +134,7 @@ def _peft_config(settings: config.Peft, roles: dict[str, str], head: list[str], 
         case config.Vera():
             return peft.VeraConfig(
                 **shared,
+                **turned,
                 target_modules=pattern(settings.targets),
                 r=settings.r,
                 vera_dropout=settings.dropout,
@@ -107,14 +147,36 @@ def _peft_config(settings: config.Peft, roles: dict[str, str], head: list[str], 
     raise TypeError(f"no PEFT method for {type(settings).__name__}")
 
 
+def _has_turned_layers(network: nn.Module) -> bool:
+    from transformers.pytorch_utils import Conv1D
+
+    return any(isinstance(module, Conv1D) for module in network.modules())
+
+
 def _check_roles(network: nn.Module, targets: list[str], roles: dict[str, str]) -> None:
     names = [name for name, _ in network.named_modules()]
-    for role in targets:
-        if not any(re.fullmatch(roles[role], name) for name in names):
-            raise UserError(
-                f"No module of the model matches model.roles.{role}={roles[role]}; the model option and model.path are "
-                "of different families. Choose the model option of that family, or set its roles."
-            )
+    lacking = [role for role in targets if not any(re.fullmatch(roles[role], name) for name in names)]
+    if lacking:
+        layers = {re.sub(r"\b\d+\b", "N", name): None for name, part in network.named_modules() if is_linear(part)}
+        shown = ", ".join(list(layers)[:_SHOWN]) + (" …" if len(layers) > _SHOWN else "")
+        raise UserError(
+            f"No module of the model matches {', '.join(f'model.roles.{role}={roles[role]}' for role in lacking)}; its "
+            f"linear layers are {shown}. The model option and model.path are of different families: choose model=auto, "
+            "which reads the roles from the network, or set them."
+        )
+
+
+_SHOWN = 12
+"""Number of names of layers in a message."""
+
+
+def _adapted_outputs(network: nn.Module, settings: config.Peft, roles: dict[str, str]) -> dict[str, Tensor]:
+    """Of each matrix that IA3 rescales in part, which outputs it rescales: those of the targeted roles."""
+    if not isinstance(settings, config.IA3):
+        return {}
+    names = [name for name, _ in network.named_modules()]
+    by_role = {role: [name for name in names if re.fullmatch(pattern, name)] for role, pattern in roles.items()}
+    return fused.masks(network, by_role, [role for role in settings.targets if role not in settings.feedforward])
 
 
 def merge_adapter(network: Any) -> Any:

@@ -69,6 +69,7 @@ def load_tokenizer(settings: config.Model) -> Any:
 
 def head_modules(settings: config.Model) -> list[str]:
     """Names of the modules that every method trains in full: the head, and the pooler if the pooling uses it."""
+    assert settings.head is not None, "structure.resolve fills it"
     used = settings.pooler is not None and settings.pooling is config.Pooling.first
     return [str(settings.pooler), *settings.head] if used else list(settings.head)
 
@@ -76,7 +77,7 @@ def head_modules(settings: config.Model) -> list[str]:
 def kept_modules(settings: config.Model) -> list[str]:
     """Patterns, in the form of transformers' quantizers, of the names of modules that are never quantised."""
     # transformers matches a pattern from the start of the name, and a pooler lies inside the backbone.
-    return [*settings.head, *([rf".*\.{settings.pooler}"] if settings.pooler else [])]
+    return [*(settings.head or []), *([rf".*\.{settings.pooler}"] if settings.pooler else [])]
 
 
 def unused_module(settings: config.Model) -> str | None:
@@ -237,17 +238,21 @@ def load_network(
         raise UserError(f"The model {path} cannot be loaded: {first_line(error)}{hint}") from error
     finally:
         transformers_logging.set_verbosity(level)
+    _check_head(network, head)
     weights.check_shapes(network, found["mismatched_keys"], head=head[-1], path=path)
     # Trained modules may be missing from the weights. An unused pooler may be missing too; `kept` names it.
     new = [*head, *(name.rpartition(".")[2] for name in kept)]
     network.fresh_head = any(head[-1] in name.split(".") for name in weights.made_up(found))
     weights.check_missing(network, found, new=new, full=full, head=list(head), path=path)
-    _set_attention(network, attention)
+    check_vocabulary(network, pad_token_id, what="The tokenizer's padding token")
     network.config.use_cache = False  # otherwise each forward pass fills a key-value cache that nothing reads
     network.config.pad_token_id = pad_token_id
     _keep_gradients_on_cpu(network)
     _float32_head(network, head)
-    return network if quantization is not config.Quantization.none else network.to(device)
+    _set_attention(network, attention)
+    network = network if quantization is not config.Quantization.none else network.to(device)
+    _check_padding(network, exact=dtype is torch.float32)
+    return network
 
 
 def keep_in_range(network: Any, compute: torch.dtype) -> None:
@@ -255,7 +260,7 @@ def keep_in_range(network: Any, compute: torch.dtype) -> None:
 
     Encoders such as BERT do not need it: each of their layers ends in a norm.
     """
-    if compute is torch.float16 and pooling.is_decoder(network):
+    if compute is torch.float16 and pooling.is_generic(network):
         float16.patch_decoder(pooling.backbone_of(network))
 
 
@@ -277,13 +282,82 @@ _COMPILERS = tuple(filter(None, (os.environ.get("CXX"), "g++", "clang++", "c++")
 
 def _set_attention(network: Any, attention: config.Attention) -> None:
     causal = attention is config.Attention.causal
+    kind = network.config.model_type
     if pooling.is_decoder(network):
         # Do not set `use_bidirectional_attention`: transformers 5.23 applies it only in part, depending on padding.
         network.config.is_causal = causal
+        network.config.get_text_config().is_causal = causal  # another one where a network also sees pictures
+        if not causal and not _first_sees_last(network):
+            raise UserError(
+                f"model.attention=bidirectional, but transformers gives {kind} causal attention alone; set "
+                "model.attention=causal."
+            )
     elif causal:
         raise UserError(
-            f"model.attention=causal, but {network.config.model_type} was trained to see all tokens; set "
-            "model.attention=bidirectional, or choose a decoder such as model=gemma."
+            f"model.attention=causal, but {kind} was trained to see all tokens; set model.attention=bidirectional, or "
+            "choose a decoder such as model=gemma."
+        )
+
+
+def _first_sees_last(network: Any) -> bool:
+    """Whether another last token changes the vector of the first one."""
+    backbone = pooling.backbone_of(network)
+    ids = torch.tensor([[5, 6, 7], [5, 6, 8]], device=next(network.parameters()).device)
+    try:
+        with torch.no_grad():
+            first = backbone(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[:, 0]
+    except Exception:  # MPT, for example, always expects a mask
+        return False
+    return not torch.allclose(first[0], first[1], rtol=1e-4, atol=1e-5)
+
+
+def _check_padding(network: Any, *, exact: bool) -> None:
+    """Raise UserError if padding changes the vectors of a text, as a convolution over its tokens does.
+
+    Args:
+        network: without an adapter.
+        exact: whether it computes in float32, so that a small difference is not rounding.
+    """
+    if pooling.is_generic(network) or network.config.is_encoder_decoder:
+        return
+    backbone, kind = pooling.backbone_of(network), network.config.model_type
+    ids = torch.tensor([[5, 6, 7], [6, 7, 8]], device=next(network.parameters()).device)
+    padding = torch.zeros((2, 5), dtype=torch.long, device=ids.device)
+    padded = torch.cat([ids, padding + network.config.pad_token_id], dim=1)
+    mask = torch.cat([torch.ones_like(ids), padding], dim=1)
+    try:
+        with torch.no_grad():
+            alone = backbone(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state.float()
+            together = backbone(input_ids=padded, attention_mask=mask).last_hidden_state[:, :3].float()
+        difference = float((alone - together).abs().max() / alone.abs().max())
+    except Exception as error:  # an architecture that needs more than texts, or longer ones
+        raise UserError(
+            f"transformers cannot compute a text of three tokens with {kind} ({first_line(error)[:100]}); choose a "
+            "model of another architecture."
+        ) from error
+    if difference > (1e-3 if exact else 0.1):
+        raise UserError(
+            f"Padding changes the vectors of a text in {kind} (by {difference:.1g} of their size), so the answer for a "
+            "text would depend on the others in its batch; choose a model of another architecture."
+        )
+
+
+def check_vocabulary(network: Any, largest: int, *, what: str) -> None:
+    """Raise UserError if the network has no vector for a token.
+
+    Args:
+        network: with or without an adapter.
+        largest: the largest token id.
+        what: where the id comes from, for the message.
+    """
+    try:
+        rows = network.get_input_embeddings().weight.shape[0]
+    except NotImplementedError:  # CANINE has no vocabulary
+        return
+    if largest >= rows:
+        raise UserError(
+            f"{what} has the id {largest}, but the network has vectors for {rows:,} tokens only (0 to {rows - 1}): the "
+            "tokenizer in model.path is that of another model. Put the model's own tokenizer there."
         )
 
 
@@ -395,15 +469,23 @@ class Float32Linear(nn.Linear):
 def _float32_head(network: nn.Module, head: Sequence[str]) -> None:
     # A bfloat16 head does not change at small learning rates, and the gradient scaler fails on a float16 head
     # (peft#341).
-    found = set()
     for name, module in network.named_modules():
-        part = next((part for part in head if name.split(".")[-1] == part), None)
-        if part is None:
+        if name.split(".")[-1] not in head:
             continue
-        found.add(part)
         module.float()
         for layer in module.modules():
             if type(layer) is nn.Linear:
                 layer.__class__ = Float32Linear
-    if missing := set(head) - found:
-        raise UserError(f"model.head names {', '.join(sorted(missing))}, but the model has no such module.")
+
+
+def _check_head(network: nn.Module, head: Sequence[str]) -> None:
+    """Raise UserError if the network lacks a module of the head."""
+    there = {name.split(".")[-1] for name, _ in network.named_modules()}
+    if missing := [part for part in head if part not in there]:
+        around = [name for name, _ in network.named_children() if name != network.base_model_prefix]
+        beside = ",".join(name for name in around if any(True for _ in network.get_submodule(name).parameters()))
+        raise UserError(
+            f"model.head or model.pooler names {', '.join(missing)}, but the model has no such module: beside its "
+            f"backbone it has {beside.replace(',', ', ')}. Set model.head=[{beside}] and model.pooler=null, or choose "
+            "model=auto."
+        )

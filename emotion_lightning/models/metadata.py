@@ -87,6 +87,8 @@ class Base:
             all(type(value) is bool for value in (self.local, self.adapter, self.pretrained, self.stock))
             and all(map(_is_texts, (self.head, self.kept)))
             and isinstance(self.revision, str | None)
+            and self.attention is not config.Attention.auto
+            and self.pooling is not config.Pooling.auto
         )
 
 

@@ -1,5 +1,8 @@
 """Pooling: from the vectors of a text's tokens to its logits."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,28 +26,50 @@ def logits(network: Any, batch: Batch, *, pooling: Pooling) -> Tensor:
     own = unwrapped(network)
     backbone = backbone_of(own)
     ids, mask = batch["input_ids"], batch.get("attention_mask")
-    if pooling is Pooling.first and not is_decoder(own):
+    if is_generic(own):
+        # transformers' decoders apply the head to every token and then select one, which is slow with many labels and
+        # long texts. With causal attention, no token sees the padding on its right, so the mask is left out: faster
+        # attention kernels can then run.
+        hidden = backbone(input_ids=ids, attention_mask=None if _is_causal(own) else mask).last_hidden_state
+        return own.score(pool(hidden, mask, pooling)).float()
+    if own.config.is_encoder_decoder:
+        return _through_decoder(own, ids, mask, pooling).float()
+    if pooling is Pooling.first and read_by(own).way is Pooling.first:
         return network(input_ids=ids, attention_mask=mask).logits.float()
-    # transformers' decoders apply the head to every token and then select one, which is slow with many labels and long
-    # texts. With causal attention, no token sees the padding on its right, so the mask is left out: faster attention
-    # kernels can then run.
-    hidden = backbone(input_ids=ids, attention_mask=None if _is_causal(own) else mask).last_hidden_state
-    return _classify(own, pool(hidden, mask, pooling)).float()
+    # Own pooling from the mask, because transformers looks for the last token by its id, which a text may contain.
+    vectors = pool(backbone(input_ids=ids, attention_mask=mask).last_hidden_state, mask, pooling)
+    return _read(own, ids, mask, vectors.unsqueeze(1).expand(*ids.shape, -1), vectors).float()
+
+
+def _through_decoder(own: Any, ids: Tensor, mask: Tensor | None, pooling: Pooling) -> Tensor:
+    """Logits of a network with encoder and decoder, whose decoder reads the text again."""
+    # BART's backbone shifts the tokens itself. Its class then asks for the same number of </s> in each text, which a
+    # text may contain; so the head is called here.
+    shift = getattr(own, "_shift_right", None) or getattr(own, "prepare_decoder_input_ids_from_labels", None)
+    extra = {"decoder_input_ids": shift(ids)} if shift else {}
+    hidden = backbone_of(own)(input_ids=ids, attention_mask=mask, **extra).last_hidden_state
+    (head,) = (child for name, child in own.named_children() if name != own.base_model_prefix and _has_weights(child))
+    return head(pool(hidden, mask, pooling))
+
+
+def _has_weights(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters())
 
 
 def is_stock(network: Any, attention: Attention, pooling: Pooling) -> bool:
     """Whether transformers' own class computes the same logits as `logits`."""
     own = unwrapped(network)
-    if is_decoder(own):
+    if is_generic(own):
         return attention is Attention.causal and pooling is Pooling.last
-    return pooling is Pooling.first
+    read = read_by(own)
+    return read.is_stock and pooling is read.way
 
 
 def pool(hidden: Tensor, attention_mask: Tensor | None, pooling: Pooling) -> Tensor:
     """Pool the token vectors, [batch, token, hidden], to one vector for each text, [batch, hidden], without padding.
 
     >>> hidden = torch.tensor([[[1.0], [3.0], [9.0]]])
-    >>> [pool(hidden, torch.tensor([[1, 1, 0]]), way).item() for way in Pooling]
+    >>> [pool(hidden, torch.tensor([[1, 1, 0]]), Pooling(way)).item() for way in ("first", "last", "mean")]
     [1.0, 3.0, 2.0]
     """
     if pooling is Pooling.first:
@@ -72,20 +97,142 @@ def backbone_of(network: Any) -> Any:
 
 def is_decoder(network: Any) -> bool:
     """Whether a sequence classification network is a decoder such as Gemma, with causal attention by default."""
+    own = unwrapped(network)
+    if is_generic(own):
+        return True
+    read = read_by(own)
+    # The last token is the only one that has seen the whole text. XLNet reads the last one too, but also padding: its
+    # texts are padded on the left, and its tokens see each other.
+    return read.way is Pooling.last and read.is_stock and not own.config.is_encoder_decoder
+
+
+def is_generic(own: Any) -> bool:
+    """Whether the class of a network is transformers' own for decoders, as Gemma's is."""
     from transformers.modeling_layers import GenericForSequenceClassification
 
-    return isinstance(network, GenericForSequenceClassification)
+    return isinstance(own, GenericForSequenceClassification)
 
 
 def _is_causal(own: Any) -> bool:
     return is_decoder(own) and getattr(own.config, "is_causal", True)
 
 
-def _classify(own: Any, vectors: Tensor) -> Tensor:
-    if is_decoder(own):
-        return own.score(vectors)
-    classifier = own.classifier
-    if isinstance(getattr(classifier, "original_module", classifier), nn.Linear):
-        return classifier(own.dropout(vectors))
-    # RoBERTa's head takes all tokens and uses only the first.
-    return classifier(vectors.unsqueeze(1))
+# --------------------------------------------------------------------------------------------------- what a head reads
+
+
+@dataclass
+class Read:
+    """What the class of a network reads for its logits.
+
+    Attributes:
+        way: the token vectors that it reads.
+        reads_pooler: whether it reads the output of the backbone's pooler instead of the token vectors.
+        is_stock: whether `pool` gives the same vector, also for a text with padding on its right.
+    """
+
+    way: Pooling
+    reads_pooler: bool
+    is_stock: bool
+
+
+_READ = "emotion_lightning_read"
+"""Attribute of a network in which `read_by` keeps its answer."""
+
+
+def read_by(own: Any) -> Read:
+    """What the class of a network reads; found once for each network."""
+    found: Read | None = getattr(own, _READ, None)
+    if found is None:
+        found = read_head(own)
+        setattr(own, _READ, found)
+    return found
+
+
+def read_head(own: Any) -> Read:
+    """Find out what the class of a network reads, by giving its head random vectors instead of the backbone's.
+
+    Args:
+        own: a network for sequence classification, without its PEFT model. Only its head needs weights.
+    """
+    if is_generic(own):
+        return Read(Pooling.last, reads_pooler=False, is_stock=True)
+    weight = next(
+        parameter
+        for name, child in own.named_children()
+        if name != own.base_model_prefix
+        for parameter in child.parameters()
+    )
+    chance = torch.Generator().manual_seed(1)
+    shape = (2, 5, own.config.get_text_config().hidden_size)
+    hidden = torch.randn(shape, generator=chance).to(weight.device)
+    pooled = torch.randn((2, shape[-1]), generator=chance).to(weight.device)
+    ids, mask = _two_texts(own)
+    ids, mask = ids.to(weight.device), mask.to(weight.device)
+    was_training = own.training
+    own.eval()
+    try:
+        with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
+
+            def read(hidden: Tensor, pooled: Tensor) -> Tensor:
+                return _read(own, ids, mask, hidden.to(weight.dtype), pooled.to(weight.dtype)).float()
+
+            stock = read(hidden, pooled)
+            if not torch.allclose(stock, read(hidden, pooled * 2), atol=1e-4):
+                return Read(Pooling.first, reads_pooler=True, is_stock=True)
+            for way in (Pooling.first, Pooling.last, Pooling.mean):
+                vectors = pool(hidden, mask, way)
+                same = (read(vectors.unsqueeze(1).expand(shape), pooled) - stock).abs().amax(dim=1) < 1e-4
+                if bool(same[0]):  # the text without padding
+                    return Read(way, reads_pooler=False, is_stock=bool(same[1]))
+    finally:
+        own.train(was_training)
+    # A class that averages the logits of all tokens, as EuroBERT's may, comes closest to the mean.
+    return Read(Pooling.mean, reads_pooler=False, is_stock=False)
+
+
+def _two_texts(own: Any) -> tuple[Tensor, Tensor]:
+    """Token ids and mask of a text of five tokens and of one of three, which end as the network's texts do."""
+    settings = own.config.get_text_config()
+    ends = settings.eos_token_id if isinstance(getattr(settings, "eos_token_id", None), int) else None
+    pad = settings.pad_token_id or 0
+    word = next(number for number in range(10) if number not in (ends, pad))
+    end = word if ends is None or ends == pad else ends
+    ids = torch.tensor([[word, word, word, word, end], [word, word, end, pad, pad]])
+    return ids, torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+
+
+class _Output(tuple):
+    """Output of a backbone: vectors of tokens and of the pooler, and nothing else that it could hold."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return {"last_hidden_state": self[0], "pooler_output": self[1]}.get(name)
+
+
+class _Given(nn.Module):
+    """Stands in the place of a backbone and gives what it is given."""
+
+    def __init__(self, hidden: Tensor, pooled: Tensor) -> None:
+        super().__init__()
+        self.output = _Output((hidden, pooled))
+
+    def forward(self, *_: Any, **__: Any) -> _Output:
+        return self.output
+
+
+@contextmanager
+def _in_place_of_backbone(own: Any, given: nn.Module) -> Iterator[None]:
+    prefix = own.base_model_prefix
+    backbone = own._modules[prefix]
+    own._modules[prefix] = given
+    try:
+        yield
+    finally:
+        own._modules[prefix] = backbone
+
+
+def _read(own: Any, ids: Tensor, mask: Tensor | None, hidden: Tensor, pooled: Tensor) -> Tensor:
+    """Logits that the class of a network computes from the vectors of tokens and the output of a pooler."""
+    with _in_place_of_backbone(own, _Given(hidden, pooled)):
+        return own(input_ids=ids, attention_mask=mask).logits

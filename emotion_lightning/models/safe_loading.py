@@ -37,6 +37,7 @@ _OF_METHODS = {
     "inference_mode",
     "target_modules",
     "feedforward_modules",
+    "fan_in_fan_out",  # of GPT-2's layers, which store their weights the other way round
     "modules_to_save",
     "r",
     "lora_alpha",

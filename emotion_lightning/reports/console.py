@@ -104,6 +104,13 @@ def show_data(
         console.print(f"{label}: {line[:100]}{'…' if len(line) > 100 else ''}", markup=False, highlight=False)
 
 
+def show_structure(tables: list[tuple[str, list[str], list[list[str]]]]) -> None:
+    """Print tables, each with a title, names of columns and rows."""
+    console = terminal.console(140)
+    for title, columns, rows in tables:
+        _print_tables(console, [Section(title=title, columns=columns, rows=rows)])
+
+
 def show_comparison(sections: list[Section], sentences: list[str], notes: list[str]) -> None:
     """Print a comparison of runs: tables, sentences and notes."""
     console = terminal.console(140)

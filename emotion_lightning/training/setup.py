@@ -49,6 +49,7 @@ def build_classifier(
         base_folder=base_folder,
         max_tokens=emotions.settings.max_tokens,
     )
+    backbone.check_vocabulary(network, emotions.largest_token, what="A token of the texts")
     head = backbone.head_modules(settings.model)
     network = adapter.attach_adapter(
         network,
@@ -58,6 +59,8 @@ def build_classifier(
         seed=settings.seed,
         unused=backbone.unused_module(settings.model),
     )
+    if isinstance(settings.peft, config.Full):
+        adapter.freeze_idle(network, settings.model.pooling)
     # Measure before init_from copies weights of an earlier run: a resumed run skips that copy.
     start = head_start.measure_head(
         network,

@@ -56,7 +56,7 @@ def start_from_run(network: Any, run: str, *, settings: config.Train, labels: li
         _check_base(metadata, folder, run, settings, base_folder)
     own = _trained(network, full=full)
     theirs = _stored(folder, full=full)
-    heads = {name for name in own if settings.model.head[-1] in name.split(".")}
+    heads = {name for name in own if backbone.head_modules(settings.model)[-1] in name.split(".")}
     values = {name: theirs[name] for name in own.keys() & theirs.keys() - heads}
     if missing := sorted(own.keys() - theirs.keys()):
         raise UserError(
@@ -99,13 +99,15 @@ def _check_base(metadata: Metadata, folder: Path, run: str, settings: config.Tra
     if settings.model.pretrained != metadata.base.pretrained:
         same = False
     elif backbone.has_own_base(settings.model):
-        head = settings.model.head[-1]
+        head = backbone.head_modules(settings.model)[-1]
         same = _fingerprint(base_folder, head) == _fingerprint(theirs, head)
     else:
         here = Path(settings.model.path).expanduser()
         same = here.resolve() == theirs.resolve() if here.exists() else settings.model.path == metadata.base.path
         if not same and metadata.format and here.is_dir() and theirs.is_dir():  # an export has a copy of its base model
-            same = _fingerprint(here, settings.model.head[-1]) == _fingerprint(theirs, settings.model.head[-1])
+            same = _fingerprint(here, backbone.head_modules(settings.model)[-1]) == _fingerprint(
+                theirs, backbone.head_modules(settings.model)[-1]
+            )
     if not same:
         raise UserError(
             f"init_from={run} is an adapter on {metadata.base.path}, this run's base is another; give the same "

@@ -1,0 +1,31 @@
+"""Every architecture that transformers can classify texts with, tried as a tiny random network: docs/models.md."""
+
+import re
+
+import pytest
+from helpers import model_table
+from helpers.tiny_networks import text_types
+
+NAMED = [
+    "albert", "bert", "bloom", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "eurobert",
+    "falcon", "gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "modernbert", "mpnet",
+    "nomic_bert", "olmo2", "opt", "phi3", "qwen2", "qwen3", "roberta", "roformer", "smollm3", "t5",
+    "xlm-roberta",
+]  # fmt: skip
+"""Architectures that must train with every method and in every form of weights."""
+
+
+def test_the_page_has_a_row_for_every_architecture_and_its_counts_are_those_of_its_rows() -> None:
+    page = model_table.DOCS.read_text(encoding="utf-8")
+    rows = {name: cells for name, cells in re.findall(r"^\| `([\w-]+)` \| (.*) \|$", page, re.MULTILINE)}
+    whole = [name for name, cells in rows.items() if set(cells.split(" | ")) == {"yes"}]
+    partly = [name for name, cells in rows.items() if len(set(cells.split(" | "))) == 2]
+    assert set(NAMED) <= set(whole)
+    counts = f"Of {len(rows)} architectures, {len(whole)} train with every method here, {len(partly)} with some of them"
+    assert counts in page and len(whole) >= 50
+
+
+@pytest.mark.slow
+def test_the_page_is_what_the_networks_do() -> None:
+    found = model_table.rows(text_types())
+    assert model_table.markdown(found) == model_table.DOCS.read_text(encoding="utf-8")
