@@ -65,7 +65,7 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
     console.show_data(facts.read, pages.main_facts(facts), facts.findings(), tables, examples)
     log.info("Tables, pictures and examples: %s", folder / "data_card.html")
     if not settings.tables:
-        log.info("The tables on the terminal: the same line with tables=true")
+        log.info("Add tables=true to print the tables here.")
 
 
 def _show_structure(model: config.Model, *, labels: int) -> None:

@@ -200,7 +200,7 @@ def say_next_steps(folder: Path) -> None:
         "Predict with it: %s",
         override_grammar.shell_line("predict", [f"run={folder}", "input=FILE", "output=labelled.csv"]),
     )
-    log.info("Ask it about one text: %s", override_grammar.shell_line("predict", [f"run={folder}", "text=We won!"]))
+    log.info("Predict one text: %s", override_grammar.shell_line("predict", [f"run={folder}", "text=We won!"]))
 
 
 def _help(command: str, arguments: list[str]) -> None:

@@ -92,7 +92,7 @@ def measure_head(
 def scale_head(start: Start, *, fresh: bool) -> float:
     """Scale the initial weights of the head if they are new (`fresh`), log it, and return the learning rate factor."""
     log.info(
-        "The first logits have a standard deviation of %.2f; the head is given %d numbers of RMS %.2f.",
+        "The first logits have a standard deviation of %.2f; the %d inputs of the head have an RMS of %.2f.",
         start.deviation, start.width, start.rms,
     )  # fmt: skip
     if start.factor != 1:

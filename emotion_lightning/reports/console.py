@@ -62,10 +62,10 @@ def show_scores(
         f"ECE {scores['ece']:.3f}   Brier {scores['brier']:.3f} ({scores['probabilities']} probabilities)   "
         f"gold labels/text {main['gold_cardinality']:.3f}"
     )
-    console.print(f"{ORACLE}: the best thresholds for these very rows; what is to be gained, not a result", style="dim")
+    console.print(f"{ORACLE}: thresholds fitted on these very rows: an upper bound, not a result", style="dim")
     if floors:
         console.print(
-            f"zeros: no label at all; prior: each label's rate in train as its probability, {protocol} thresholds",
+            f"zeros: predicts no label; prior: predicts each label's rate in train, {protocol} thresholds",
             style="dim",
         )
 

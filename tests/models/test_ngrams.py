@@ -295,7 +295,7 @@ def test_what_needs_a_network_refuses_a_baseline(floor: Path, run: Any, tmp_path
 def test_a_run_ends_with_the_lines_that_use_it(run: Any, tmp_path: Path, capfd: Any) -> None:
     assert run("baseline", "data.max_rows=200", "hydra.run.dir=a place") == 0
     lines = capfd.readouterr().err.splitlines()
-    asks = next(line.partition(": ")[2] for line in lines if line.startswith("Ask it about one text: "))
+    asks = next(line.partition(": ")[2] for line in lines if line.startswith("Predict one text: "))
     words = shlex.split(asks)
     assert words[:3] == ["python", "-m", "emotion_lightning.predict"]
     assert run("predict", *words[3:]) == 0 and "Emotions:" in capfd.readouterr().out
