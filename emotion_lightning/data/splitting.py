@@ -36,7 +36,7 @@ def split_rows(corpus: Corpus, settings: config.Table) -> Corpus:
     else:
         parts = _stratified(rows, settings, whole=source == WHOLE)
     sizes = ", ".join(f"{name} {len(part):,}" for name, part in parts.items())
-    log.info("Split %s: %s.", "as in " + settings.splits if settings.splits else "for you", sizes)
+    log.info("%s: %s.", f"Splits as in {settings.splits}" if settings.splits else "New splits", sizes)
     how = f"as in {settings.splits}" if settings.splits else "by the program, stratified by labels"
     what = "" if source == WHOLE else ", validation taken from train"
     had = "" if source == WHOLE else f"{corpus.decisions.split}; "
