@@ -94,7 +94,10 @@ def test_a_run_on_large_hidden_vectors_goes_on_as_it_began(
     file = tmp_path / "base" / "model.safetensors"
     # Gemma multiplies by 1 + this.
     save_file(load_file(file) | {"norm.weight": torch.full((32,), 4.0)}, file, {"format": "pt"})
-    raised = "32 inputs of the head have an RMS of 5.00.\nThese are large: its learning rate and its first weights are multiplied by 0.25."
+    raised = (
+        "32 inputs of the head have an RMS of 5.00.\nThese are large: its learning rate and its first weights are "
+        "multiplied by 0.25."
+    )
 
     def stops(*_: Any, **__: Any) -> None:
         raise UserError("stopped here")
