@@ -23,7 +23,7 @@ from emotion_lightning.inference.threads import CorePool
 from emotion_lightning.models import model_folder, ngrams, nonfinite, pooling
 from emotion_lightning.models.device import cast_products, compute_dtype, device_for, enough_memory
 from emotion_lightning.models.metadata import Metadata, find_model_folder, read_metadata
-from emotion_lightning.runs import manifest, waiting
+from emotion_lightning.runs import manifest, quiet, waiting
 
 BATCH_SIZE = 32
 
@@ -266,7 +266,8 @@ def load(run: str | Path | Sequence[str | Path] | None = None, *, accelerator: s
             labels.
     """
     runs = ensemble.find_members(run)
-    return open_runs(runs, ensemble.combined_metadata(runs), accelerator=accelerator)
+    with quiet.while_loading():
+        return open_runs(runs, ensemble.combined_metadata(runs), accelerator=accelerator)
 
 
 def open_runs(runs: Sequence[str], metadata: Metadata, *, accelerator: str) -> Labeller:

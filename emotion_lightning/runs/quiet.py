@@ -1,10 +1,13 @@
 """Silence messages of libraries that are of no use to the user.
 
-This changes the logging and the warnings of the whole process, so only commands do it, never `emotion_lightning.load`.
+Commands do it for the whole process. `emotion_lightning.load` is called in the process of somebody else: it silences
+messages only while a model is loaded.
 """
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _SAID = (
     "Failed to load CPU gemm_4bit_forward",  # bitsandbytes: an optional kernel that this program does not use
@@ -50,3 +53,20 @@ def hide_progress_bars() -> None:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
+
+
+@contextmanager
+def while_loading() -> Iterator[None]:
+    """Hide progress bars of transformers and the listed warnings in the block; what the caller has set is restored."""
+    from transformers.utils import logging as transformers_logging
+
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            for message in _WARNED:
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()

@@ -55,12 +55,19 @@ def test_what_fails_beside_is_told(finished: Path, monkeypatch: pytest.MonkeyPat
         run.predict(["so happy"])
 
 
-def test_loading_leaves_the_logging_and_the_warnings_of_the_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_is_silent_and_leaves_the_logging_and_the_warnings_of_the_process_alone(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from transformers.utils import logging as transformers_logging
+
+    monkeypatch.setattr(transformers_logging, "_tqdm_active", True)
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "httpx", "matplotlib.font_manager")]
     for logger in loggers:
         monkeypatch.setattr(logger, "level", logging.DEBUG)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(record=True) as shown:
         warnings.resetwarnings()
         load(accelerator="cpu")
+        assert not shown and not capfd.readouterr().err
+        assert transformers_logging.is_progress_bar_enabled()
         assert not any(message and "sync_dist" in message.pattern for _, message, *_ in warnings.filters)
     assert [logger.level for logger in loggers] == [logging.DEBUG] * 3
