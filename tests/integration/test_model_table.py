@@ -25,7 +25,7 @@ def test_the_page_has_a_row_for_every_architecture_and_its_counts_are_those_of_i
     assert counts in page and len(whole) >= 50
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_page_is_what_the_networks_do() -> None:
     found = model_table.rows(text_types())
     assert model_table.markdown(found) == model_table.DOCS.read_text(encoding="utf-8")
