@@ -164,6 +164,7 @@ def test_predict_finds_columns_by_the_rule(tmp_path: Path) -> None:
     assert list(read) == [("1", "hello")]
 
 
+@pytest.mark.slow
 def test_a_run_takes_every_printable_label_to_the_end(run: Any, tmp_path: Path) -> None:
     path = write(tmp_path / "odd.csv", WRITTEN)
     assert run("train", *SMALL, "data=file", f"data.path={path}", "trainer.max_epochs=1", "model.quantization=none",

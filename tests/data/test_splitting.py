@@ -130,6 +130,7 @@ def test_of_a_part_of_the_rows_the_splits_are_those_of_the_whole(tmp_path: Path)
     assert sum(map(len, ids(part).values())) == 30
 
 
+@pytest.mark.slow
 def test_a_run_is_scored_and_repeated_on_its_splits_though_the_splitter_changes(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,6 +57,7 @@ def test_probabilities_are_the_mean_and_thresholds_those_of_the_mean_on_validati
         assert answer.labels == [n for n, p, c in zip(metadata.labels, shares, cuts["global"], strict=True) if p > c]
 
 
+@pytest.mark.slow
 def test_of_folds_each_validation_row_counts_with_the_model_that_never_saw_it(folds: Path) -> None:
     metadata = read_metadata(folds / "0" / "model")
     kept = [row_outcomes.read_outcomes(Path(run), "validation", metadata.labels) for run in members(folds)]

@@ -140,6 +140,7 @@ def asked(beyond: Path, *more: str) -> list[str]:
             "hydra.run.dir=out", *more]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantization", ["nf4", "none"])
 def test_a_model_beyond_float16_trains_in_it_and_labels_the_same_afterwards(
     run: Any, beyond: Path, tmp_path: Path, quantization: str, caplog: pytest.LogCaptureFixture
@@ -171,6 +172,7 @@ def test_plain_float16_ends_with_the_module_that_overflowed(
     assert not (tmp_path / "out" / "metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_labelling_in_plain_float16_names_the_module_too(
     run: Any, beyond: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:

@@ -374,6 +374,7 @@ def test_a_model_path_that_holds_only_pickles_or_needs_code_is_refused(
     assert "which would be downloaded and run" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_graph_that_takes_weights_from_elsewhere_is_refused(
     run: Any, finished: Path, tmp_path: Path, capfd: Any
 ) -> None:

@@ -64,6 +64,7 @@ def test_secrets_on_the_command_line_are_not_kept(argument: str, kept: str) -> N
     assert redaction.argument(argument) == kept
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(run: Any, tmp_path: Path) -> None:
     from conftest import SMALL
 
