@@ -1,6 +1,6 @@
 """Damage each file of a run's folder in every way, ask every command, and see what it says.
 
-    python tests/fuzz_run_folder.py WORK [--share 1.0] [--seed 0]
+    python tests/fuzz_run_folder.py WORK [--share 1.0] [--seed 0] [--command "train resume"]
 
 A command may end with exit code 0 and the answers of the whole folder, or with 2 and one message. Counted as faults are
 a traceback, any other exit code, no end within the time, and other answers without a word. Each case runs in a fork of
@@ -17,7 +17,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -164,7 +164,9 @@ def ask(work: Path, command: str, damage: Callable[[], None]) -> tuple[int | str
     return code, answer(work), (work / "output.txt").read_text(errors="replace")
 
 
-def fuzz(work: Path, *, share: float, seed: int, show: bool = True) -> dict[str, collections.Counter[str]]:
+def fuzz(
+    work: Path, *, share: float, seed: int, show: bool = True, commands: Iterable[str] = COMMANDS
+) -> dict[str, collections.Counter[str]]:
     """Run the cases, or a share of them chosen at random; what became of them, by command.
 
     Args:
@@ -172,11 +174,12 @@ def fuzz(work: Path, *, share: float, seed: int, show: bool = True) -> dict[str,
         share: of the cases that are run.
         seed: of the choice.
         show: print each fault.
+        commands: those of `COMMANDS` that are run.
     """
     prepare(work)
     choose = random.Random(seed)
     counts: dict[str, collections.Counter[str]] = {}
-    for command in COMMANDS:
+    for command in commands:
         counts[command] = collections.Counter()
         code, whole, output = ask(work, command, lambda: None)
         assert code == 0, f"{command} fails on the whole folder:\n{output}"
@@ -214,9 +217,14 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--share", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--command", action="append", choices=COMMANDS, help="only this one; may be given several times"
+    )
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
-    for command, counts in fuzz(given.work.resolve(), share=given.share, seed=given.seed).items():
+    for command, counts in fuzz(
+        given.work.resolve(), share=given.share, seed=given.seed, commands=given.command or COMMANDS
+    ).items():
         print(f"{command}: " + ", ".join(f"{number} {verdict}" for verdict, number in counts.most_common()))
 
 
