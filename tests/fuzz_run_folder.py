@@ -217,9 +217,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--share", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--command", action="append", choices=COMMANDS, help="only this one; may be given several times"
-    )
+    parser.add_argument("--command", action="append", choices=COMMANDS, help="only this one; may be repeated")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     for command, counts in fuzz(
