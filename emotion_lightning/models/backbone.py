@@ -409,7 +409,11 @@ def _copy_of_tiny(base_folder: Path) -> str:
 
 
 def _kept(base_folder: Path, write: Callable[[Path], object]) -> str:
-    """Write a run's own base if its folder does not have it yet, and return the folder."""
+    """Write a run's own base if its folder does not have it yet, and return the folder.
+
+    Raises:
+        UserError: the folder is there, but not as this function writes it.
+    """
     from filelock import FileLock
 
     base_folder.parent.mkdir(parents=True, exist_ok=True)
@@ -418,6 +422,8 @@ def _kept(base_folder: Path, write: Callable[[Path], object]) -> str:
     try:
         with FileLock(lock):
             if not (base_folder / "config.json").exists():
+                if base_folder.exists() and (not base_folder.is_dir() or any(base_folder.iterdir())):
+                    raise UserError(f"{base_folder} is damaged: it has no config.json. Start anew with from_run=.")
                 # Rename the folder only when it is complete: a killed process would otherwise leave half a base.
                 shutil.rmtree(part, ignore_errors=True)
                 try:

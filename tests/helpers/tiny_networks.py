@@ -19,6 +19,15 @@ SIZES = {
 """Values of the settings that a config may have, by their names in transformers."""
 
 
+NAMED = [
+    "albert", "bert", "bloom", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "eurobert",
+    "falcon", "gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "modernbert", "mpnet",
+    "nomic_bert", "olmo2", "opt", "phi3", "qwen2", "qwen3", "roberta", "roformer", "smollm3", "t5",
+    "xlm-roberta",
+]  # fmt: skip
+"""Architectures that must train with every method and in every form of weights."""
+
+
 def tiny_config(model_type: str, **values: Any) -> Any:
     """A config with two layers of 32 numbers, whatever the names of its settings are."""
     from transformers import AutoConfig

@@ -4,15 +4,7 @@ import re
 
 import pytest
 from helpers import model_table
-from helpers.tiny_networks import text_types
-
-NAMED = [
-    "albert", "bert", "bloom", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "eurobert",
-    "falcon", "gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "modernbert", "mpnet",
-    "nomic_bert", "olmo2", "opt", "phi3", "qwen2", "qwen3", "roberta", "roformer", "smollm3", "t5",
-    "xlm-roberta",
-]  # fmt: skip
-"""Architectures that must train with every method and in every form of weights."""
+from helpers.tiny_networks import NAMED, text_types
 
 
 def test_the_page_has_a_row_for_every_architecture_and_its_counts_are_those_of_its_rows() -> None:

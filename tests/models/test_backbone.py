@@ -198,3 +198,11 @@ def test_weights_that_do_not_fit_their_config_are_named(
     assert run("train", "model.path=odd", f"model.quantization={quantization}", "trainer=debug", "logger=none",
                "data.max_rows=64") == 2  # fmt: skip
     assert re.search(r"model odd cannot be loaded: .*mlp\.\w+_proj\.weight is \(", capfd.readouterr().err)
+
+
+def test_a_base_that_lost_its_config_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "model.safetensors").touch()
+    with pytest.raises(UserError, match=r"base is damaged: it has no config\.json"):
+        backbone._kept(tmp_path / "base", lambda part: pytest.fail("it would be written over"))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["base"]
