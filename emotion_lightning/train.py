@@ -87,6 +87,8 @@ def train(settings: config.Train, folder: Path) -> float | None:
         )  # fmt: skip
     last = folder / run_folder.CHECKPOINTS / "last.ckpt"
     goes_on = goes_on and last.exists()
+    if settings.resume and not goes_on:
+        log.warning("There is no %s: the training starts from the beginning.", last)
     remove_partial(folder / run_folder.CHECKPOINTS)
     method = chosen_options()["peft"]
     waiting.show_status("Loading the network")

@@ -193,7 +193,7 @@ def fuzz(
                 code, answer, output = ask(work, command, lambda f=work / target / file, d=damage: d(f))
                 verdict = _verdict(code, answer == whole, output)
                 counts[command][verdict] += 1
-                if verdict not in ("as before", "refused") and show:
+                if verdict not in ("as before", "refused", "started again, as it says") and show:
                     print(
                         f"{command}: {file} {name}: {verdict}\n    " + "\n    ".join(output.splitlines()[-6:]),
                         flush=True,
@@ -207,7 +207,9 @@ def _verdict(code: int | str, same: bool, output: str) -> str:
     if "Traceback" in output or "Logging error" in output:
         return "traceback"
     if code == 0:
-        return "as before" if same else "other answer"
+        # Without its last checkpoint a run trains again, and says so.
+        anew = "the training starts from the beginning" in output
+        return "as before" if same else "started again, as it says" if anew else "other answer"
     return "refused" if code == 2 else f"exit code {code}"
 
 

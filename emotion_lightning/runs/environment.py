@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from emotion_lightning.config import redaction
+from emotion_lightning.errors import UserError
 from emotion_lightning.runs import bounded_files, run_folder
 from emotion_lightning.runs.files import write_json
 from emotion_lightning.version import __version__
@@ -58,9 +59,14 @@ def record(folder: Path, *, arguments: Sequence[str], data_hashes: dict[str, str
         folder: the run folder.
         arguments: the command line; secrets are redacted.
         data_hashes: SHA-256 of each data file.
+
+    Raises:
+        UserError: environment.json of an earlier start is damaged.
     """
     file = folder / run_folder.ENVIRONMENT
-    starts = bounded_files.read_json(file)["starts"] if file.exists() else []
+    starts = bounded_files.read_json_object(file).get("starts") if file.exists() else []
+    if not isinstance(starts, list):
+        raise UserError(f"{file} is damaged: it has no list of starts. Remove it to go on; it is only a record.")
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     start = {
         "time": now,

@@ -15,6 +15,7 @@ import torch
 from emotion_lightning import __version__, config
 from emotion_lightning.config import redaction
 from emotion_lightning.data.batches import EmotionRows, Tokens
+from emotion_lightning.errors import UserError
 from emotion_lightning.models.device import device_for
 from emotion_lightning.runs import environment, slurm
 
@@ -28,6 +29,14 @@ def test_a_run_folder_tells_what_it_was_made_with(finished: Path) -> None:
     assert start["data_hashes"] == metadata["data_hashes"] and len(start["data_hashes"]["train"]) == 64
     assert start["hardware"]["cores"] >= 1 and start["hardware"]["memory_bytes"] > 2**28
     assert set(start) >= {"time", "folder", "git", "python", "system", "variables"}
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", '{"starts": 3}', "{"])
+def test_a_damaged_record_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "environment.json").write_text(content)
+    with pytest.raises(UserError, match=r"environment\.json"):
+        environment.record(tmp_path, arguments=[], data_hashes={})
+    assert (tmp_path / "environment.json").read_text() == content
 
 
 def test_the_commit_and_whether_it_was_changed_are_told(tmp_path: Path) -> None:
