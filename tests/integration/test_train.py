@@ -255,7 +255,7 @@ def test_predict_reads_a_folder_that_datasets_saved(finished: Path, run: Any, tm
 def test_texts_are_cleaned_alike_in_training_and_prediction(run: Any, tmp_path: Path, capfd: Any) -> None:
     from emotion_lightning import load
 
-    lines = [f"r{i},@ann{i} is so https://t.co/{i} &lt;{i % 4},{i % 2},{(i // 2) % 2}" for i in range(60)]
+    lines = [f"r{i},@ann{i} is so https://t.co/{i} &lt;{i},{i % 2},{(i // 2) % 2}" for i in range(60)]
     (tmp_path / "tweets.csv").write_text("id,text,joy,anger\n" + "\n".join(lines) + "\n")
     asked = [*SMALL[:-1], "data=file", "data.path=tweets.csv", "data.clean=[html,users,urls]", "trainer=debug"]
     assert run("train", *asked, "predict.text=true", "hydra.run.dir=out") == 0
@@ -263,7 +263,7 @@ def test_texts_are_cleaned_alike_in_training_and_prediction(run: Any, tmp_path: 
     predictor = load(tmp_path / "out")
     assert predictor.metadata.clean == ["html", "users", "urls"]
     as_written = predictor.probabilities([row["text"] for row in written])
-    by_hand = predictor.probabilities([f"@user is so http <{int(row['id'][1:]) % 4}" for row in written])
+    by_hand = predictor.probabilities([f"@user is so http <{int(row['id'][1:])}" for row in written])
     assert torch.equal(as_written, by_hand)
     assert torch.allclose(as_written[:, 0], torch.tensor([float(row["p_joy"]) for row in written]), atol=1e-6)
     assert all(row["text"].startswith("@ann") for row in written)  # as they came
