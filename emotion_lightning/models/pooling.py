@@ -1,7 +1,5 @@
 """Pooling: from the vectors of a text's tokens to its logits."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -221,18 +219,9 @@ class _Given(nn.Module):
         return self.output
 
 
-@contextmanager
-def _in_place_of_backbone(own: Any, given: nn.Module) -> Iterator[None]:
-    prefix = own.base_model_prefix
-    backbone = own._modules[prefix]
-    own._modules[prefix] = given
-    try:
-        yield
-    finally:
-        own._modules[prefix] = backbone
-
-
 def _read(own: Any, ids: Tensor, mask: Tensor | None, hidden: Tensor, pooled: Tensor) -> Tensor:
     """Logits that the class of a network computes from the vectors of tokens and the output of a pooler."""
-    with _in_place_of_backbone(own, _Given(hidden, pooled)):
-        return own(input_ids=ids, attention_mask=mask).logits
+    # A copy that shares all modules but the backbone: other threads may be computing with the network itself.
+    copy = object.__new__(type(own))
+    copy.__dict__.update(own.__dict__, _modules=own._modules | {own.base_model_prefix: _Given(hidden, pooled)})
+    return copy(input_ids=ids, attention_mask=mask).logits

@@ -95,6 +95,16 @@ def test_trains_and_answers_alike_alone_and_reloaded(folders: Any, tmp_path: Pat
     assert model_table.check(folders(model_type), method, form, tmp_path) == []
 
 
+def test_the_backbone_stays_in_its_place_while_the_head_reads(folders: Any) -> None:
+    # On a CPU several threads predict with one network.
+    asked, network = model_table.build(folders("distilbert"), "head", "none", pooling=config.Pooling.mean)
+    backbone, seen = pooling.backbone_of(network), []
+    head = network.get_base_model().get_submodule(asked.model.head[0])
+    head.register_forward_hook(lambda *_: seen.append(pooling.backbone_of(network) is backbone))
+    model_table.logits(asked, network, model_table.batch_of(model_table.TEXTS))
+    assert seen and all(seen)
+
+
 @pytest.mark.parametrize(("model_type", "form"), [("deberta-v2", "nf4"), ("modernbert", "none")])
 @pytest.mark.parametrize("way", ["first", "mean", "last"])
 def test_any_pooling_reaches_the_head(folders: Any, model_type: str, form: str, way: str) -> None:
