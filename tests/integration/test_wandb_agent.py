@@ -98,7 +98,7 @@ def test_the_two_signals_that_stop_a_run_of_a_sweep_are_one_stop(monkeypatch: py
 def test_a_run_of_a_sweep_ends_by_the_signal_itself(tmp_path: Path) -> None:
     code = (
         "import os, signal\nfrom emotion_lightning.cli import app\n"
-        "app.run('inspect', lambda *_: os.kill(os.getpid(), signal.SIGTERM))"
+        "app.run_command('inspect', lambda *_: os.kill(os.getpid(), signal.SIGTERM))"
     )
     for sweep, expected in ({"WANDB_SWEEP_ID": "swp1"}, -15), ({}, 143):
         done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, **sweep}, timeout=PATIENCE)

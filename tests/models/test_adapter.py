@@ -250,7 +250,7 @@ def test_a_text_alone_equals_the_text_in_a_padded_batch(
 
 @pytest.mark.parametrize(
     ("family", "kernel"),
-    [pytest.param(f, kernel, marks=_marks(f, kernel)) for f, kernels in KERNELS.items() for kernel in kernels],
+    [pytest.param(f, kernel, marks=_marks(f, kernel, "last")) for f, kernels in KERNELS.items() for kernel in kernels],
 )
 def test_the_first_token_sees_the_last_where_attention_is_bidirectional_alone(
     settings: Any, tmp_path: Path, family: str, kernel: str

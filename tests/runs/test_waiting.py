@@ -174,7 +174,7 @@ def test_a_dumb_terminal_reads_plain_lines(tmp_path: Path) -> None:
 def test_a_library_that_is_only_looked_for_is_not_named(tmp_path: Path) -> None:
     (tmp_path / "looks.py").write_text(
         "import importlib.util, sys\nfrom emotion_lightning.runs import waiting\n"
-        "sys.orig_argv = ['python', '-m', 'emotion_lightning.train']\nwaiting.begin()\n"
+        "sys.orig_argv = ['python', '-m', 'emotion_lightning.train']\nwaiting.begin_status()\n"
         "importlib.util.find_spec('optuna')\nsys.stderr.write('looked\\n')\nimport peft\n"
     )
     (tmp_path / "peft.py").write_text("")
