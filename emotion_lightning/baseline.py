@@ -56,7 +56,6 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
     waiting.show_status("Reading the data")
     corpus = sources.split_corpus(sources.read_corpus(settings.data), settings.data)
     settings = dataclasses.replace(settings, data=sources.settled(settings.data, corpus))
-    assert isinstance(settings.data, config.Batches)
     train = corpus.labelled("train")
     corpus.labelled("validation")
     run_folder.write_settings(folder, settings, chosen_options())

@@ -17,7 +17,7 @@ from typing import Any
 from emotion_lightning import config
 from emotion_lightning.cli import app
 from emotion_lightning.errors import UserError
-from emotion_lightning.runs import quiet, waiting
+from emotion_lightning.runs import waiting
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,6 @@ def predict(settings: config.Predict, folder: Path) -> None:
     from emotion_lightning.reports import console
 
     assert settings.text is not None
-    quiet.hide_progress_bars()
     model = predictor.load(settings.run, accelerator=settings.accelerator)
     (answer,) = model.predict([settings.text])
     cuts = model.metadata.thresholds[model.metadata.protocol]
@@ -106,7 +105,6 @@ def _answers(settings: config.Predict, runs: list[str]) -> Iterator[tuple[list[s
         with parallel.workers(runs, accelerator=settings.accelerator, devices=settings.devices) as workers:
             yield labels, partial(workers.decide, batch_size=size, batch_tokens=budget)
         return
-    quiet.hide_progress_bars()
     model = predictor.load(runs, accelerator=settings.accelerator)
     yield model.metadata.labels, partial(model.decide, batch_size=size, batch_tokens=budget)
 

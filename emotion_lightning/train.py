@@ -69,7 +69,6 @@ def train(settings: config.Train, folder: Path) -> float | None:
     waiting.show_status("Reading the data")
     corpus = sources.split_corpus(sources.read_corpus(settings.data), settings.data)
     settings = dataclasses.replace(settings, data=sources.settled(settings.data, corpus))
-    assert isinstance(settings.data, config.Batches)
     seed_everything(settings.seed, workers=True, verbose=False)
     device = device_for(settings.trainer.accelerator)
     if device.type == "cpu":

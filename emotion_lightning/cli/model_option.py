@@ -1,6 +1,5 @@
 """Choose model=auto where model.path names a model of another family than the option's."""
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from emotion_lightning.cli import override_grammar
 from emotion_lightning.cli.compose import overrides_of
 from emotion_lightning.config import schema
+from emotion_lightning.runs import bounded_files
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +54,7 @@ def _model_type(path: str, revision: str | None) -> str | None:
             from huggingface_hub import hf_hub_download
 
             file = Path(hf_hub_download(path, "config.json", revision=revision))
-        named = json.loads(file.read_text(encoding="utf-8")).get("model_type")
-    except (
-        Exception
-    ):  # no such model, no network, no access, a damaged file: the command reports it with its own message
+        named = bounded_files.read_json_object(file).get("model_type")
+    except Exception:  # no such model, no network, no access, a damaged file: the command has a message for each
         return None
     return named if isinstance(named, str) else None

@@ -9,7 +9,7 @@ import numpy as np
 from emotion_lightning import config
 from emotion_lightning.data import kinds
 from emotion_lightning.data.formats import files
-from emotion_lightning.data.overlap import groups_of
+from emotion_lightning.data.overlap import group_numbers, groups_of
 from emotion_lightning.data.rows import Corpus, Rows
 from emotion_lightning.data.survey import Survey
 from emotion_lightning.errors import UserError
@@ -18,6 +18,10 @@ log = logging.getLogger(__name__)
 
 _MOST = 0.5
 """If at least this fraction of the rows has the text of another row, texts are hardly repeated by chance."""
+
+
+ADVICE = "data.aggregate=majority makes one row of each text, with the labels that more than half of its rows have."
+"""What to do with the rows of several annotators."""
 
 
 def joined(corpus: Corpus, settings: config.Table, seen: Survey, *, path: Path) -> Corpus:
@@ -73,21 +77,13 @@ def _check(corpus: Corpus, settings: config.Table, seen: Survey, path: Path) -> 
 def several_rows(path: str, rows: int, texts: int, column: str | None) -> str:
     """The sentence about texts that stand in several rows."""
     by = f", labelled by several annotators (column {column})" if column else ", as rows of several annotators do"
-    return (
-        f"{path}: each text stands in several rows ({rows:,} rows of {texts:,} texts){by}. "
-        "data.aggregate=majority makes one row of each text, with the labels that more than half of its rows have."
-    )
+    return f"{path}: each text stands in several rows ({rows:,} rows of {texts:,} texts){by}. {ADVICE}"
 
 
 def _majority(rows: Rows, path: Path) -> Rows:
-    if rows.id_column == files.ROW:
-        groups = groups_of(rows.texts)
-    else:
-        _, first, where = np.unique(np.array(rows.ids, dtype=object), return_index=True, return_inverse=True)
-        order = np.argsort(np.argsort(first))  # groups in the order of their first rows
-        groups = order[where]
-    _, first = np.unique(groups, return_index=True)
     texts = groups_of(rows.texts)
+    groups = texts if rows.id_column == files.ROW else group_numbers(np.array(rows.ids, dtype=object))
+    _, first = np.unique(groups, return_index=True)
     if (other := np.flatnonzero(texts != texts[first[groups]])).size:
         raise UserError(
             f"{path}: the id {rows.ids[other[0]]} stands beside different texts, so data.aggregate cannot join its "

@@ -1,7 +1,7 @@
 """Recognises what the cells of possible label columns are: administrative flags, words, intensities, shares."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from emotion_lightning.data.formats import files
@@ -73,19 +73,25 @@ def check_kinds(path: Path, seen: Survey, names: Sequence[str]) -> None:
         seen: survey of the file.
         names: the label columns.
     """
-    for find in (_numbers, _words, _blanks, _others):
-        found = find(seen, names)
-        if found is not None:
-            what, setting = found
-            raise UserError(f"{path}: {what}. If so, {setting} reads them.")
+    _refuse_first((_numbers, _words, _blanks, _others), path, seen, names)
 
 
 def check_unread(path: Path, seen: Survey, names: Sequence[str]) -> None:
     """Raise UserError if columns that are not 0 and 1 look like labels that are written in another way."""
     candidates = [name for name in names if not is_administrative(name) and name in seen.values and seen.values[name]]
-    for find in (_one_value, _words, _blanks, _numbers):
-        found = find(seen, [name for name in candidates if _is_candidate(seen, name)])
-        if found is not None:
+    likely = [name for name in candidates if _is_candidate(seen, name)]
+    _refuse_first((_one_value, _words, _blanks, _numbers), path, seen, likely)
+
+
+def _refuse_first(
+    finders: Sequence[Callable[[Survey, Sequence[str]], tuple[str, str] | None]],
+    path: Path,
+    seen: Survey,
+    names: Sequence[str],
+) -> None:
+    """Raise UserError for the first kind of cells that is found."""
+    for find in finders:
+        if (found := find(seen, names)) is not None:
             what, setting = found
             raise UserError(f"{path}: {what}. If so, {setting} reads them.")
 
@@ -116,14 +122,21 @@ def _amount(value: str) -> bool:
     return found is not None and 0 <= found <= _LARGEST
 
 
+def _unread(seen: Survey, names: Sequence[str]) -> dict[str, list[str]]:
+    """The different cells of each column that are read neither as 0 nor as 1."""
+    return {name: [value for value in seen.values.get(name, {}) if seen.cells.value(value) is None] for name in names}
+
+
+def _cells(seen: Survey, values: dict[str, list[str]]) -> int:
+    """Number of cells that have one of these values."""
+    return sum(seen.values[name][value][0] for name, own in values.items() for value in own)
+
+
 def _numbers(seen: Survey, names: Sequence[str]) -> tuple[str, str] | None:
     """Intensities, counts or shares."""
-    wrong = {
-        name: [value for value in seen.values.get(name, {}) if seen.cells.value(value) is None and _amount(value)]
-        for name in names
-    }
+    wrong = {name: list(filter(_amount, values)) for name, values in _unread(seen, names).items()}
     amounts = [number(value) or 0.0 for values in wrong.values() for value in values]
-    cells = sum(seen.values[name][value][0] for name, values in wrong.items() for value in values)
+    cells = _cells(seen, wrong)
     if cells < _MANY:
         return None
     shares = max(amounts) < 1
@@ -139,10 +152,9 @@ def _numbers(seen: Survey, names: Sequence[str]) -> tuple[str, str] | None:
 def _words(seen: Survey, names: Sequence[str]) -> tuple[str, str] | None:
     """Words such as yes and no."""
     wrong = {
-        name: [value for value in seen.values.get(name, {}) if binary(value) is None and number(value) is None]
-        for name in names
+        name: [value for value in values if binary(value) is None and number(value) is None]
+        for name, values in _unread(seen, names).items()
     }
-    wrong = {name: [value for value in values if seen.cells.value(value) is None] for name, values in wrong.items()}
     said = {value.casefold() for values in wrong.values() for value in values}
     yes = sorted(said & _TRUE_WORDS.keys())
     no = sorted(said & {_TRUE_WORDS[word] for word in yes if _TRUE_WORDS[word]})
@@ -153,8 +165,8 @@ def _words(seen: Survey, names: Sequence[str]) -> tuple[str, str] | None:
 
 def _others(seen: Survey, names: Sequence[str]) -> tuple[str, str] | None:
     """Words of which it is not known whether they mean 0 or 1."""
-    wrong = {name: [value for value in seen.values.get(name, {}) if seen.cells.value(value) is None] for name in names}
-    cells = sum(seen.values[name][value][0] for name, values in wrong.items() for value in values)
+    wrong = _unread(seen, names)
+    cells = _cells(seen, wrong)
     if cells < _MANY:
         return None
     return (
@@ -176,7 +188,7 @@ def _one_value(seen: Survey, names: Sequence[str]) -> tuple[str, str] | None:
 
 def _word_settings(seen: Survey, wrong: dict[str, list[str]], yes: list[str], no: list[str]) -> tuple[str, str] | None:
     named = [name for name in wrong if wrong[name]]
-    cells = sum(seen.values[name][value][0] for name in named for value in wrong[name])
+    cells = _cells(seen, wrong)
     if cells < _MANY:
         return None
     blank = sum(seen.blank[name] for name in named)

@@ -55,7 +55,16 @@ def groups_of(texts: Sequence[str], *, clean: Sequence[config.CleaningStep] = ()
     >>> groups_of(["a", "b", "A "]).tolist()
     [0, 1, 0]
     """
-    _, first, where = np.unique(text_keys(texts, clean=clean), return_index=True, return_inverse=True)
+    return group_numbers(text_keys(texts, clean=clean))
+
+
+def group_numbers(keys: np.ndarray) -> np.ndarray:
+    """Number of the group of equal keys that each key belongs to; groups are numbered in the order of their first key.
+
+    >>> group_numbers(np.array(["b", "a", "b"])).tolist()
+    [0, 1, 0]
+    """
+    _, first, where = np.unique(keys, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[where]
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import logging
 from collections.abc import Sequence, Set
 from pathlib import Path
-from typing import Any
 
 from emotion_lightning import config
 from emotion_lightning.data import annotators, kinds, labels, split_column, splitting, tables
@@ -57,7 +56,7 @@ def read_tables(settings: config.Table, sources: dict[str, list[Source]], *, kno
         first = next(iter(found))
     source = found[first][0].source
     seen = {name: _together(one) for name, one in found.items() if one}
-    every = _merged(seen.values())
+    every = _merged(list(seen.values()))
     if decisions.split_column is not None:  # one file: a label that only some of its splits have is a label of it
         seen[first] = dataclasses.replace(seen[first], lists=every.lists)
     try:
@@ -129,11 +128,10 @@ def _accepted(chunk: Chunk) -> list[bool]:
 
 
 def _together(found: Sequence[_Table]) -> Survey:
-    return found[0].seen if len(found) == 1 else _merged([table.seen for table in found])
+    return _merged([table.seen for table in found])
 
 
-def _merged(surveys: Any) -> Survey:
-    parts = list(surveys)
+def _merged(parts: Sequence[Survey]) -> Survey:
     if len(parts) == 1:
         return parts[0]
     merged = Survey(parts[0].cells)

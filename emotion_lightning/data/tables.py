@@ -15,7 +15,7 @@ import numpy as np
 
 from emotion_lightning import config
 from emotion_lightning.config import EmptyTexts
-from emotion_lightning.data import labels, memory
+from emotion_lightning.data import annotators, labels, memory
 from emotion_lightning.data.columns import Columns, normalised
 from emotion_lightning.data.formats import files
 from emotion_lightning.data.formats.cells import as_text, is_blank, shown, split_labels
@@ -177,8 +177,7 @@ class _Gathered:
         if all(groups[position] == groups[first[self.ids[position]]] for position in again):
             message = (
                 f"{place}: {have} the id and the text of an earlier row, {self.ids[again[0]][:60]} for example, as "
-                "rows of several annotators do. data.aggregate=majority makes one row of each text, with the labels "
-                "that more than half of its rows have."
+                f"rows of several annotators do. {annotators.ADVICE}"
             )
         else:
             shown = "; ".join(

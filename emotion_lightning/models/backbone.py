@@ -130,6 +130,7 @@ def build_network(
         device=device,
         full=full,
     )
+    _check_padding(network, exact=full or compute is torch.float32)
     keep_in_range(network, compute)
     if settings.activation_checkpointing:
         # transformers up to 5.17 calls this method gradient_checkpointing_enable.
@@ -250,9 +251,7 @@ def load_network(
     _keep_gradients_on_cpu(network)
     _float32_head(network, head)
     _set_attention(network, attention)
-    network = network if quantization is not config.Quantization.none else network.to(device)
-    _check_padding(network, exact=dtype is torch.float32)
-    return network
+    return network if quantization is not config.Quantization.none else network.to(device)
 
 
 def keep_in_range(network: Any, compute: torch.dtype) -> None:
@@ -488,8 +487,7 @@ def _check_head(network: nn.Module, head: Sequence[str]) -> None:
     """Raise UserError if the network lacks a module of the head."""
     there = {name.split(".")[-1] for name, _ in network.named_modules()}
     if missing := [part for part in head if part not in there]:
-        around = [name for name, _ in network.named_children() if name != network.base_model_prefix]
-        beside = ",".join(name for name in around if any(True for _ in network.get_submodule(name).parameters()))
+        beside = ",".join(pooling.beside_backbone(network))
         raise UserError(
             f"model.head or model.pooler names {', '.join(missing)}, but the model has no such module: beside its "
             f"backbone it has {beside.replace(',', ', ')}. Set model.head=[{beside}] and model.pooler=null, or choose "

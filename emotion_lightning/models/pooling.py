@@ -28,7 +28,8 @@ def logits(network: Any, batch: Batch, *, pooling: Pooling) -> Tensor:
         # transformers' decoders apply the head to every token and then select one, which is slow with many labels and
         # long texts. With causal attention, no token sees the padding on its right, so the mask is left out: faster
         # attention kernels can then run.
-        hidden = backbone(input_ids=ids, attention_mask=None if _is_causal(own) else mask).last_hidden_state
+        causal = getattr(own.config, "is_causal", True)
+        hidden = backbone(input_ids=ids, attention_mask=None if causal else mask).last_hidden_state
         return own.score(pool(hidden, mask, pooling)).float()
     if own.config.is_encoder_decoder:
         return _through_decoder(own, ids, mask, pooling).float()
@@ -46,12 +47,17 @@ def _through_decoder(own: Any, ids: Tensor, mask: Tensor | None, pooling: Poolin
     shift = getattr(own, "_shift_right", None) or getattr(own, "prepare_decoder_input_ids_from_labels", None)
     extra = {"decoder_input_ids": shift(ids)} if shift else {}
     hidden = backbone_of(own)(input_ids=ids, attention_mask=mask, **extra).last_hidden_state
-    (head,) = (child for name, child in own.named_children() if name != own.base_model_prefix and _has_weights(child))
+    (head,) = beside_backbone(own).values()
     return head(pool(hidden, mask, pooling))
 
 
-def _has_weights(module: nn.Module) -> bool:
-    return any(True for _ in module.parameters())
+def beside_backbone(own: Any) -> dict[str, nn.Module]:
+    """The modules with weights that a network has beside its backbone, by name: its head."""
+    return {
+        name: child
+        for name, child in own.named_children()
+        if name != own.base_model_prefix and any(True for _ in child.parameters())
+    }
 
 
 def is_stock(network: Any, attention: Attention, pooling: Pooling) -> bool:
@@ -111,10 +117,6 @@ def is_generic(own: Any) -> bool:
     return isinstance(own, GenericForSequenceClassification)
 
 
-def _is_causal(own: Any) -> bool:
-    return is_decoder(own) and getattr(own.config, "is_causal", True)
-
-
 # --------------------------------------------------------------------------------------------------- what a head reads
 
 
@@ -154,12 +156,7 @@ def read_head(own: Any) -> Read:
     """
     if is_generic(own):
         return Read(Pooling.last, reads_pooler=False, is_stock=True)
-    weight = next(
-        parameter
-        for name, child in own.named_children()
-        if name != own.base_model_prefix
-        for parameter in child.parameters()
-    )
+    weight = next(parameter for child in beside_backbone(own).values() for parameter in child.parameters())
     chance = torch.Generator().manual_seed(1)
     shape = (2, 5, own.config.get_text_config().hidden_size)
     hidden = torch.randn(shape, generator=chance).to(weight.device)

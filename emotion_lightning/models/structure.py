@@ -6,6 +6,7 @@ architectures here.
 """
 
 import dataclasses
+import inspect
 import logging
 import re
 from collections import defaultdict
@@ -149,7 +150,7 @@ def read_structure(architecture: Any, *, labels: int = 3) -> Structure:
     """
     network = empty_network(architecture, labels=labels)
     kind = str(architecture.model_type)
-    if "attention_mask" not in _arguments(network):
+    if "attention_mask" not in inspect.signature(network.forward).parameters:
         raise UserError(
             f"{kind} has no attention mask: the padding of a batch would change its answers. Choose a model of another "
             "architecture."
@@ -219,27 +220,16 @@ def _sees_all(architecture: Any) -> bool:
     return bool(getattr(text, "use_bidirectional_attention", False)) or getattr(text, "is_causal", True) is False
 
 
-def _arguments(network: nn.Module) -> set[str]:
-    import inspect
-
-    parameters = inspect.signature(network.forward).parameters
-    return {"attention_mask"} & set(parameters)
-
-
 def _head(network: Any) -> list[str]:
     """Names of the modules beside the backbone that have weights; the one that gives the logits is the last."""
-    around = [
-        name
-        for name, module in network.named_children()
-        if name != network.base_model_prefix and any(True for _ in module.parameters())
-    ]
+    around = pooling.beside_backbone(network)
     gives = [
         name
-        for name in around
-        for module in network.get_submodule(name).modules()
+        for name, part in around.items()
+        for module in part.modules()
         if is_linear(module) and sizes_of(module)[1] == network.config.num_labels
     ]
-    return sorted(around, key=lambda name: (name == gives[-1], around.index(name))) if gives else []
+    return [*(name for name in around if name != gives[-1]), gives[-1]] if gives else []
 
 
 def _materialize(module: nn.Module) -> None:

@@ -44,6 +44,10 @@ def quiet_libraries() -> None:
     # Chinese fonts.
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_Drop())
+    _ignore_warnings()
+
+
+def _ignore_warnings() -> None:
     for message in _WARNED:
         warnings.filterwarnings("ignore", message=message)
 
@@ -61,11 +65,10 @@ def while_loading() -> Iterator[None]:
     from transformers.utils import logging as transformers_logging
 
     shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
+    hide_progress_bars()
     try:
         with warnings.catch_warnings():
-            for message in _WARNED:
-                warnings.filterwarnings("ignore", message=message)
+            _ignore_warnings()
             yield
     finally:
         if shown:

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.tables import data_settings, write_parquet
+from helpers.tables import data_settings, text_columns, write_parquet
 
-from emotion_lightning import config
 from emotion_lightning.data import memory, sources, tables
 from emotion_lightning.data.formats import files
 from emotion_lightning.errors import UserError
@@ -458,16 +457,7 @@ def test_no_damage_ends_in_another_error_than_one_for_the_user(tmp_path: Path, e
     file.write_bytes(content)
     assert len(sources.read_corpus(data_settings(path=file)).splits["whole"]) == 40
     chance = random.Random(ending)
-    wanted = config.InputColumns(
-        text=None,
-        id_column=None,
-        encoding=None,
-        header=None,
-        columns=None,
-        empty_texts=config.EmptyTexts.keep,
-        batch_size=32,
-        batch_tokens=None,
-    )
+    wanted = text_columns()
     refused = 0
     for _ in range(150):
         file.write_bytes(damaged(content, chance))

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.tables import data_settings, emotions, read_csv, write_csv, write_jsonl
+from helpers.tables import data_settings, emotions, read_csv, text_columns, write_csv, write_jsonl
 
-from emotion_lightning import config
 from emotion_lightning.config import checks, stored_settings
 from emotion_lightning.data import overlap, sources, tables
 from emotion_lightning.data.formats import files
@@ -363,10 +362,7 @@ def test_a_file_without_names_gets_numbers_and_a_wrong_number_of_names_is_refuse
 
 
 def test_predict_reads_tables_in_text_files_and_refuses_data_as_header(tmp_path: Path) -> None:
-    settings = config.InputColumns(
-        text=None, id_column=None, encoding=None, header=None, columns=None, empty_texts=config.EmptyTexts.keep,
-        batch_size=8, batch_tokens=None,
-    )  # fmt: skip
+    settings = text_columns()
     path = write_csv(tmp_path / "a.txt", table("ID,Tweet", ID=lambda i: i, Tweet="so glad"), delimiter="\t")
     assert [*tables.read_texts(files.source(path, header=None), settings)][1] == ("1", "so glad")
     (tmp_path / "b.txt").write_text("a\tb\n" * 9)

@@ -55,6 +55,14 @@ def data_settings(option: str = "file", **chosen: Any) -> Any:
     return schema.from_plain(config.SCHEMAS[f"data/{option}"], values)
 
 
+def text_columns() -> config.InputColumns:
+    """Settings of `predict` for a file whose columns are recognised."""
+    return config.InputColumns(
+        text=None, id_column=None, encoding=None, header=None, columns=None,
+        empty_texts=config.EmptyTexts.keep, batch_size=32, batch_tokens=None,
+    )  # fmt: skip
+
+
 def read_csv(path: Path) -> list[dict[str, str]]:
     """The rows of a file, by column."""
     with path.open(encoding="utf-8", newline="") as opened:

@@ -26,12 +26,12 @@ _READ_LATE = re.compile(
 )
 """Variables that no library reads while it is imported. A command with others of its own runs in a fresh process."""
 
-_ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 """Of commands that do not say how many: several of them would fight for the cores."""
 server = fork_server.Server(
     LIBRARIES,
     read_late=lambda name: bool(_READ_LATE.fullmatch(name)),
-    environment=dict(os.environ) | _ONE_THREAD,
+    environment=dict(os.environ) | ONE_THREAD,
 )
 """That of this worker of pytest; it starts with the first command."""
 atexit.register(server.close)
@@ -93,7 +93,7 @@ class Popen:
                 stdin=streams[0],
                 stdout=streams[1],
                 stderr=streams[2],
-                environment=_ONE_THREAD | dict(os.environ if env is None else env),
+                environment=ONE_THREAD | dict(os.environ if env is None else env),
                 folder=None if cwd is None else Path(cwd).absolute(),
                 new_session=start_new_session,
             )

@@ -56,7 +56,7 @@ def test_an_evaluation_pass_takes_the_gradients_of_4_bit_layers_on_a_cpu() -> No
     assert not layer(vectors).requires_grad, "backbone._keep_gradients_on_cpu"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc")
+@pytest.mark.skipif(sys.platform != "linux", reason="mallopt is a function of glibc")
 def test_glibc_gives_large_blocks_back_to_the_system_at_once() -> None:
     code = (
         "import resource\n"

@@ -30,7 +30,7 @@ def both(tmp_path: Path) -> Both:
         (tmp_path / "program.py").write_text(textwrap.dedent(program))
         # Not None, which gives subprocess also the variables that C code set and os.environ lacks.
         options = {
-            "env": os.environ | {"OMP_NUM_THREADS": "1"},  # as `warm` sets it
+            "env": os.environ | warm.ONE_THREAD,
             "cwd": tmp_path,
             "capture_output": True,
             "text": True,

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers.tables import emotions, write_csv, write_jsonl, write_parquet
+from helpers.tables import emotions, text_columns, write_csv, write_jsonl, write_parquet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from emotion_lightning import config
 from emotion_lightning.data import tables
 from emotion_lightning.data.formats import files
 from emotion_lightning.data.formats.cells import as_text
@@ -43,17 +42,7 @@ TEXTS = [*LINES, "two\nlines", "a Windows\r\nline", 'all at once: "a",\n;\t|\n\n
 
 def check(path: Path) -> list[str]:
     """Texts of a file that is read as predict reads it: checked whole, then row by row."""
-    wanted = config.InputColumns(
-        text=None,
-        id_column=None,
-        encoding=None,
-        header=None,
-        columns=None,
-        empty_texts=config.EmptyTexts.keep,
-        batch_size=32,
-        batch_tokens=None,
-    )
-    return [text for _, text in tables.read_texts(files.source(path), wanted)]
+    return [text for _, text in tables.read_texts(files.source(path), text_columns())]
 
 
 def names_of(path: Path) -> list[str]:
