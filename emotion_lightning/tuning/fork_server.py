@@ -443,8 +443,7 @@ def _become(
     sys.argv = ["-m", *arguments]
     sys.orig_argv = [sys.executable, "-m", module, *arguments]
     sys.modules["__main__"] = types.ModuleType("__main__")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())
+    _reopen_streams()
     # Python reseeds its generator after a fork. NumPy and torch do not, so all commands would draw the same numbers.
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()
@@ -453,6 +452,33 @@ def _become(
     report.sendall(b"forked %d\n" % os.getpid())
     report.close()
     return str(module)
+
+
+def _reopen_streams() -> None:
+    """Open standard input, output and error anew, as Python does at its start.
+
+    A stream remembers whether its file can be positioned. The server's is /dev/null, which can; a pipe cannot, and
+    `reconfigure` of the old stream would raise an error.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        old = getattr(sys, name)
+        if not isinstance(old, io.TextIOWrapper):
+            continue
+        # With PYTHONUNBUFFERED there is no buffer below the stream of characters.
+        buffering = 0 if old.write_through else -1
+        binary: Any = open(number, f"{old.mode}b", buffering, closefd=False)  # noqa: SIM115 (it stays open to the end)
+        getattr(binary, "raw", binary).name = f"<{name}>"
+        stream = io.TextIOWrapper(
+            binary,
+            encoding=old.encoding,
+            errors=old.errors,
+            newline="\n",
+            line_buffering=binary.isatty() if name == "stdout" else old.line_buffering,
+            write_through=old.write_through,
+        )
+        stream.mode = old.mode  # type: ignore[misc] # as Python's own streams have it
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
 def _touched_gpu() -> bool:

@@ -75,6 +75,22 @@ def test_a_command_sees_what_a_fresh_process_sees(
     assert other["input"] == "typed\n" and other["spec"] == "program"
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_its_streams_can_be_reconfigured(tmp_path: Path, unbuffered: str) -> None:
+    (tmp_path / "program.py").write_text(
+        "import sys\n"
+        "for stream in (sys.stdin, sys.stdout, sys.stderr, sys.__stdin__, sys.__stdout__, sys.__stderr__):\n"
+        "    stream.reconfigure(errors='backslashreplace')\n"
+        "    print(stream.name, stream.mode, stream.write_through, stream.line_buffering, stream.seekable())\n"
+    )
+    line = [sys.executable, "-m", "program"]
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    pipes: dict[str, Any] = {"cwd": tmp_path, "env": environment, "stdin": -1, "stdout": -1, "stderr": -1, "text": True}
+    fresh, forked = subprocess.Popen(line, **pipes), warm.Popen(line, **pipes)
+    assert fresh.communicate() == forked.communicate()
+    assert fresh.returncode == forked.returncode == 0
+
+
 def test_its_environment_is_replaced_whole(both: Both) -> None:
     given = {name: value for name, value in os.environ.items() if name != "WANDB_MODE"} | {"STAND_IN_X": "2"}
     program = "import os; print(os.environ.get('WANDB_MODE'), os.system('test $STAND_IN_X = 2'))"
