@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 FULL_ERROR = "HYDRA_FULL_ERROR"
 _PLANNED_JOBS = "hydra.sweeper._target_=hydra_plugins.emotion_lightning_jobs.PlannedJobs"
 _planned: list[list[str]] = []
+_received: list[int] = []
+"""Numbers of the signals that `stop_on_signals` has turned into `Stopped`."""
 """The overrides of each job that `launch_planned` starts."""
 RESUME = "sweep.resume="
 KEEP_RUNS = ("train", "baseline")
@@ -174,7 +176,11 @@ def _kept_job(work: Work, cfg: DictConfig, folder: Path) -> Any:
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Raise `Stopped` on Ctrl-C, SIGTERM and a cluster's preemption signal while the block runs."""
+    """Raise `Stopped` on Ctrl-C, SIGTERM and a cluster's preemption signal while the block runs.
+
+    `check_stopped` raises it again, for the case that a library swallows it: a bare `except:` around an import, or
+    Python itself in `__del__`.
+    """
     # Lightning ends with exit code 1 on Ctrl-C and 0 on SIGTERM, but it lets our SystemExit pass.
     warning = None if slurm.in_submitit() else slurm.preemption_signal()
 
@@ -184,6 +190,7 @@ def stop_on_signals() -> Iterator[None]:
         if number == warning:
             slurm.requeue()
             number = signal.SIGTERM
+        _received.append(number)
         raise Stopped(number)
 
     # submitit ignores SIGTERM and has a signal of its own.
@@ -192,8 +199,15 @@ def stop_on_signals() -> Iterator[None]:
     try:
         yield
     finally:
+        _received.clear()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def check_stopped() -> None:
+    """Raise `Stopped` if a signal came since `stop_on_signals` began, before work that would go on for long."""
+    if _received:
+        raise Stopped(_received[-1])
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """A run that was stopped, by whatever, goes on as if nothing had happened."""
 
+import contextlib
 import errno
 import json
 import os
@@ -260,6 +261,21 @@ def test_a_second_signal_leaves_at_once(run: Any, tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(EmotionClassifier, "training_step", twice)
     assert run("train", *LORA, "hydra.run.dir=out") == 130
+
+
+def test_a_signal_that_a_library_swallows_before_training_still_stops_it(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+
+    def swallow(self: Any) -> None:
+        with contextlib.suppress(SystemExit):  # as a bare `except:` around an import does
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(EmotionClassifier, "on_fit_start", swallow, raising=False)
+    monkeypatch.setattr(EmotionClassifier, "training_step", lambda *_: steps.append(1))
+    assert run("train", *LORA, "hydra.run.dir=out") == 143
+    assert not steps
 
 
 # ------------------------------------------------------------------------------------------------------------ clusters

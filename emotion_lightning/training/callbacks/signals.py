@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 
+from emotion_lightning.cli import jobs
 from emotion_lightning.errors import Stopped
 from emotion_lightning.runs import run_folder, slurm
 from emotion_lightning.training.callbacks.checkpoints import at_whole_step
@@ -31,6 +32,7 @@ class StopOnSignal(Callback):
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         """Install our signal handlers; Lightning installs its own after on_fit_start, so ours must come later."""
+        jobs.check_stopped()
         # submitit ignores SIGTERM and waits for its own signal.
         taken = [signal.SIGINT] if slurm.in_submitit() else [signal.SIGINT, signal.SIGTERM]
         for number in [*taken, slurm.preemption_signal()]:
