@@ -28,13 +28,23 @@ _READ_LATE = re.compile(
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 """Of commands that do not say how many: several of them would fight for the cores."""
+ENVIRONMENT = dict(os.environ)
+"""Without what libraries have set since in the process of the tests."""
+
 server = fork_server.Server(
     LIBRARIES,
     read_late=lambda name: bool(_READ_LATE.fullmatch(name)),
-    environment=dict(os.environ) | ONE_THREAD,
+    environment=ENVIRONMENT | ONE_THREAD,
 )
 """That of this worker of pytest; it starts with the first command."""
+without_us = fork_server.Server(
+    ("torch", "transformers.models.bert.modeling_bert", "transformers.models.gemma.modeling_gemma", "peft"),
+    read_late=lambda name: bool(_READ_LATE.fullmatch(name)),
+    environment=ENVIRONMENT | ONE_THREAD,
+)
+"""For code that is to run without emotion_lightning: libraries only, as nobody has patched them."""
 atexit.register(server.close)
+atexit.register(without_us.close)
 
 
 class Popen:
@@ -49,6 +59,7 @@ class Popen:
         env: see there.
         text: see there.
         start_new_session: see there.
+        by: the server that forks it.
     """
 
     def __init__(
@@ -62,6 +73,7 @@ class Popen:
         env: Mapping[str, str] | None = None,
         text: bool = False,
         start_new_session: bool = False,
+        by: fork_server.Server = server,
     ) -> None:
         self.args = list(line)
         self.stdin: Any = None
@@ -88,7 +100,7 @@ class Popen:
             else:
                 streams.append(asked if isinstance(asked, int) else asked.fileno())
         try:
-            self._process = server.start(
+            self._process = by.start(
                 line[2:] if list(line[:2]) == [sys.executable, "-m"] else line,
                 stdin=streams[0],
                 stdout=streams[1],

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import run_in_process
+from helpers import warm
 from helpers.hub_server import OWNER, TOKEN, Hub
 
 from emotion_lightning import config, load
@@ -36,7 +36,10 @@ MINILM = os.environ.get("MINILM", "")
 BASE = ["model.pretrained=true", f"model.path={MINILM}"] if MINILM else ["model.pretrained=false"]
 
 AS_IT_STANDS = """
-import json, runpy, sys
+import json, os, runpy, sys
+os.chdir(sys.argv.pop(1))
+if not json.loads(sys.argv.pop(1)):
+    sys.modules["emotion_lightning"] = None  # its import is an error
 found = runpy.run_path(sys.argv[1])
 if "probabilities" in found:
     # The same lines once more, on the texts of the run's own test split.
@@ -65,15 +68,18 @@ def own_answers(run: Path) -> tuple[list[str], np.ndarray]:
 def execute(code: str, folder: Path, work: Path, texts: list[str], **variables: str) -> tuple[str, Any]:
     """What the code prints in a process of its own, started in a folder, and its probabilities of these texts."""
     (work / "code.py").write_text(code, encoding="utf-8")
+    (work / "as_it_stands.py").write_text(AS_IT_STANDS, encoding="utf-8")
     (work / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
     (work / "found.json").unlink(missing_ok=True)
     files = [str(work / name) for name in ("code.py", "texts.json", "found.json")]
-    # Nothing of this project's is on the path of code that claims to do without it.
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | variables
-    if "emotion_lightning import" in code:
-        environment["PYTHONPATH"] = str(Path(__file__).parents[2])
-    done = subprocess.run(
-        [sys.executable, "-c", AS_IT_STANDS, *files], cwd=folder, env=environment, capture_output=True, text=True
+    needs_us = "emotion_lightning import" in code
+    done = warm.run(
+        [sys.executable, "-m", "as_it_stands", str(folder), json.dumps(needs_us), *files],
+        cwd=work,
+        env=warm.ENVIRONMENT | variables,
+        capture_output=True,
+        text=True,
+        by=warm.server if needs_us else warm.without_us,
     )
     assert done.returncode == 0, (code, done.stderr[-3000:])
     found = work / "found.json"
