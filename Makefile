@@ -27,6 +27,7 @@ check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini tests benchmarks hydra_plugins docs/hooks.py
 	$(BIN)/lint-imports
 
 # The commands with the lowest versions that pyproject.toml allows, and with the newest that there are; each in an

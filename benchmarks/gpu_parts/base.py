@@ -88,7 +88,7 @@ def drawn(
     from transformers.quantizers import AutoHfQuantizer
 
     # Not AutoModelForSequenceClassification: `drawn_weights` has replaced its method.
-    kind = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+    kind: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
     chosen = {"attn_implementation": attention} if attention else {}
     with init_empty_weights(include_buffers=False):
         network = kind._from_config(config, dtype=dtype, **chosen)

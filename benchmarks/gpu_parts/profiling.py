@@ -109,6 +109,7 @@ def _alone(trained: common.Trainee, tokens: int) -> dict[str, float]:
     import bitsandbytes
 
     layers = [m for m in trained.classifier.network.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
+    matrices: list[Any] = [layer.weight for layer in layers]
     sizes = collections.Counter((layer.in_features, layer.out_features) for layer in layers)
     products = 0.0
     for (wide, out), number in sizes.items():
@@ -124,8 +125,8 @@ def _alone(trained: common.Trainee, tokens: int) -> dict[str, float]:
         products += number * log.seconds_of(both, warm=2, rounds=5)
 
     def dequantise() -> None:
-        for layer in layers:
-            bitsandbytes.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+        for matrix in matrices:
+            bitsandbytes.functional.dequantize_4bit(matrix.data, matrix.quant_state)
 
     weights = sum(wide * out * number for (wide, out), number in sizes.items())
     # A step dequantises each matrix forward and again backward.

@@ -110,7 +110,7 @@ def test_a_calibrated_run_predicts_calibrated_probabilities_and_says_so(run: Any
         row = next(csv.DictReader(file))
     with (tmp_path / "again" / "predictions" / "test.csv").open() as file:
         assert float(next(csv.DictReader(file))["p_joy"]) == pytest.approx(float(row["p_joy"]), abs=1e-5)
-    predictor = load(tmp_path / "out")
+    predictor: Any = load(tmp_path / "out")
     logits = predictor.logits(["We won!"])
     assert not predictor.probabilities(["We won!"]).equal(torch.sigmoid(logits))
 

@@ -88,7 +88,7 @@ def test_csv_and_parquet_without_rows_have_their_columns(tmp_path):
 
 @each_suffix
 def test_probabilities_come_back_as_the_same_float32(tmp_path, suffix):
-    values = np.float32([0, 1e-38, 1e-10, 1 / 3, 0.1, 0.5, np.nextafter(np.float32(1), np.float32(0)), 1])
+    values = np.array([0, 1e-38, 1e-10, 1 / 3, 0.1, 0.5, np.nextafter(np.float32(1), np.float32(0)), 1], np.float32)
     values = np.concatenate([values, np.random.default_rng(0).random(200, dtype=np.float32)])
     path = write(tmp_path / f"out{suffix}", *[rows(["x"], first=value) for value in values])
     np.testing.assert_array_equal([np.float32(row["p_joy"]) for row in read(path)], values)

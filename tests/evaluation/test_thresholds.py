@@ -208,8 +208,8 @@ def test_of_a_few_rows_nothing_is_left_out():
 
 def test_the_oracle_is_fitted_on_the_rows_it_scores_and_cannot_be_chosen(settings):
     probabilities, targets = case()
-    other = case(seed=5)
-    cuts = thresholds.fit_thresholds(*other, fitting())
+    other_probabilities, other_targets = case(seed=5)
+    cuts = thresholds.fit_thresholds(other_probabilities, other_targets, fitting())
     report = metrics.score(probabilities, targets, cuts, list("abcd"))
     assert all(report["oracle"]["f1_macro"] >= report[name]["f1_macro"] for name in thresholds.PROTOCOLS)
     assert "oracle" not in thresholds.PROTOCOLS

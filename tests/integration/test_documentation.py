@@ -9,14 +9,15 @@ import importlib.util
 import os
 import re
 import shlex
-import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import warm
 from helpers.hub_server import TOKEN, Hub
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -26,6 +27,7 @@ from emotion_lightning.cli import compose as cli_compose
 from emotion_lightning.cli import override_grammar
 from emotion_lightning.cli.jobs import check_jobs
 from emotion_lightning.config import schema, stored_settings
+from emotion_lightning.tuning.fork_server import Server
 
 ROOT = Path(__file__).parents[2]
 PAGES = {
@@ -206,19 +208,20 @@ def test_the_commands_that_take_a_run_elsewhere_work(run: Any, tmp_path: Path) -
     with (tmp_path / "new.csv").open("w", newline="") as new, (tmp_path / "my.csv").open("w", newline="") as mine:
         csv.writer(new).writerows([["text"], ["We won!"], ["Rain again."]])
         csv.writer(mine).writerows([["text", "joy", "anger"], *([f"so {i}", i % 2, i % 3 % 2] for i in range(60))])
-    with Hub() as hub:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")} | {
+    with Hub() as hub, ExitStack() as stack:
+        environment = {name: value for name, value in warm.ENVIRONMENT.items() if not name.startswith("HF_")} | {
             "HF_ENDPOINT": hub.url,
             "HF_TOKEN": TOKEN,
             "HF_HOME": str(tmp_path / "hub"),
             "HF_HUB_DISABLE_XET": "1",
             "TRANSFORMERS_OFFLINE": "0",
         }
+        server = stack.enter_context(closing(Server(warm.LIBRARIES, environment=environment | warm.ONE_THREAD)))
         for line in lines:
             verb, *arguments = shlex.split(line.replace("run=FOLDER", "run=run"))
             small = ["trainer=debug"] if verb == "train" else []
             started = [sys.executable, "-m", f"emotion_lightning.{verb}", *arguments, *small]
-            done = subprocess.run(started, cwd=tmp_path, env=environment, capture_output=True, text=True)
+            done = warm.run(started, cwd=tmp_path, env=environment, capture_output=True, text=True, by=server)
             assert done.returncode == 0, (line, done.stdout, done.stderr)
             if verb == "predict":
                 with (tmp_path / "labelled.csv").open(newline="") as labelled:

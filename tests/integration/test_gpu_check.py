@@ -84,8 +84,9 @@ def test_drawn_weights_are_quantised_and_quantised_layers_are_those_that_loading
 
     config = GemmaConfig(
         num_hidden_layers=2, hidden_size=64, intermediate_size=128, num_attention_heads=2, num_key_value_heads=1,
-        head_dim=32, vocab_size=256, num_labels=3, pad_token_id=0,
+        head_dim=32, vocab_size=256, pad_token_id=0,
     )  # fmt: skip
+    config.num_labels = 3
     four = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16, llm_int8_skip_modules=["score"],

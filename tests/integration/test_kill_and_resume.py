@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 from helpers.servers import PATIENCE
-from kill_and_resume import SETTINGS
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("settings", [pytest.param("plain", marks=pytest.mark.exhaustive), "several"])
 def test_a_training_stopped_at_random_moments_ends_as_one_that_was_not(tmp_path: Path, settings: str) -> None:
     script = Path(__file__).parents[1] / "kill_and_resume.py"
     line = [sys.executable, str(script), str(tmp_path), "--kills", "1", "--signals", "1", "--settings", settings]

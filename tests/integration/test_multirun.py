@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import SMALL, run_in_process
+from helpers import warm
 from helpers.servers import PATIENCE
 from helpers.stops import stand_in_for_scontrol
 
@@ -245,12 +245,12 @@ def test_a_damaged_list_of_jobs_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
 def test_a_process_that_is_really_killed(tmp_path: Path, whole: Path, by: int) -> None:
     line = [sys.executable, "-m", "emotion_lightning.train", "-m"]
-    process = subprocess.Popen([*line, *ASKED, "seed=1,2,3", "hydra.sweep.dir=out"], cwd=tmp_path)
+    process = warm.Popen([*line, *ASKED, "seed=1,2,3", "hydra.sweep.dir=out"], cwd=tmp_path)
     last = tmp_path / "out" / "1" / "checkpoints" / "last.ckpt"
     while process.poll() is None and not last.exists():
         time.sleep(0.1)
     process.send_signal(by)
     assert process.wait(timeout=PATIENCE) == (-by if by == signal.SIGKILL else 128 + by)
-    assert subprocess.run([*line, "sweep.resume=out"], cwd=tmp_path, timeout=PATIENCE, check=False).returncode == 0
+    assert warm.run([*line, "sweep.resume=out"], cwd=tmp_path, timeout=PATIENCE).returncode == 0
     for job in "012":
         same_end(whole / job, tmp_path / "out" / job)

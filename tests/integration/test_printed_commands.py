@@ -3,13 +3,13 @@
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import SMALL
+from helpers import warm
 
 from emotion_lightning.errors import UserError
 from emotion_lightning.inference import upload
@@ -24,7 +24,7 @@ def commands(text: str) -> list[list[str]]:
 
 
 def execute(line: list[str], folder: Path) -> str:
-    done = subprocess.run([sys.executable, "-m", *line], cwd=folder, capture_output=True, text=True)
+    done = warm.run([sys.executable, "-m", *line], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, (line, done.stdout, done.stderr)
     return done.stdout
 

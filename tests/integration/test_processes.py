@@ -81,7 +81,7 @@ def test_two_processes_stop_together_and_go_on(tmp_path: Path) -> None:
     assert process.returncode == 143, message[-3000:]
     assert message.count("Stopped by SIGTERM") == 1
     for line in ([*asked, "hydra.run.dir=whole"], ["resume=parts"]):
-        done = subprocess.run(
+        done = warm.run(
             [*command, *line], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE
         )
         assert done.returncode == 0, done.stderr[-3000:]

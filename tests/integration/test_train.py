@@ -377,7 +377,7 @@ def test_full_training_saves_the_whole_model_which_transformers_loads(run: Any, 
 
     asked = [*SMALL, "peft=full", "model.quantization=none", "trainer=debug", "hydra.run.dir=out"]
     assert run("train", *asked) == 0
-    predictor = load(tmp_path / "out")
+    predictor: Any = load(tmp_path / "out")
     network = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out" / "model").eval()
     batch = predictor.tokenizer(["We won!"], return_tensors="pt")
     with torch.no_grad():

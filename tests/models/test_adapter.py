@@ -340,7 +340,7 @@ def test_attention_and_pooling_are_stored_with_the_model(run: Any, tmp_path: Pat
 
     asked = [*TINY, "trainer=debug", "model.attention=bidirectional", "model.pooling=mean", "hydra.run.dir=out"]
     assert run("train", *asked) == 0
-    predictor = load(tmp_path / "out")
+    predictor: Any = load(tmp_path / "out")
     assert predictor.network.config.is_causal is False
     with (tmp_path / "out" / "predictions" / "test.csv").open(newline="") as file:
         written = list(csv.DictReader(file))
