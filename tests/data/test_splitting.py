@@ -3,15 +3,17 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import SMALL
 from helpers.tables import data_settings, emotions, read_csv, write_csv
 
 from emotion_lightning.data import sources, splitting
-from emotion_lightning.data.rows import Corpus
+from emotion_lightning.data.rows import Corpus, Rows
 from emotion_lightning.errors import UserError
 
 
@@ -191,3 +193,86 @@ def test_more_folds_than_rows_are_refused(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", emotions(30))
     with pytest.raises(UserError, match="data.folds=50 is more than there are rows"):
         split(path=path, folds=50, fold=1)
+
+
+def numbered(texts: list[str], *, labelled: bool = True) -> Rows:
+    targets = np.array([[i % 2, i % 3 == 0] for i in range(len(texts))], dtype=np.float32)
+    ids = [str(number) for number in range(1, len(texts) + 1)]
+    return Rows(ids=ids, texts=texts, targets=targets if labelled else None, id_column="row")
+
+
+def in_folds(texts: list[str], *, folds: int, fold: int = 1) -> Corpus:
+    rows = {"train": numbered(texts), "validation": numbered(["a last text"])}
+    return splitting.folded(Corpus(["joy", "fear"], rows), folds=folds, fold=fold, seed=0)
+
+
+def test_as_many_folds_as_rows_leave_one_row_out_at_a_time() -> None:
+    parts = [in_folds([f"text {i}" for i in range(5)], folds=6, fold=fold) for fold in range(1, 7)]
+    assert sorted(sum((ids(part)["validation"] for part in parts), [])) == ["1-1", "1-2", "1-3", "1-4", "1-5", "2-1"]
+
+
+def test_folds_are_no_more_than_there_are_different_texts() -> None:
+    texts = ["twice", "twice", "once"]
+    with pytest.raises(UserError, match=r"data\.folds=4 is more than there are different texts \(3\)"):
+        in_folds(texts, folds=4)
+    assert len(in_folds(texts, folds=3).splits["validation"]) in (1, 2)
+
+
+def test_the_folds_are_those_of_the_splitter_in_its_order_and_named_in_the_decisions() -> None:
+    from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
+
+    texts = [f"text {i}" for i in range(11)]
+    rows = splitting.joined([numbered(texts), numbered(["a last text"])])
+    strata = np.hstack([rows.targets, np.ones((12, 1))]).astype(int)
+    splitter = MultilabelStratifiedKFold(n_splits=3, shuffle=True, random_state=0)
+    for fold, (_, validation) in enumerate(splitter.split(np.zeros(12), strata), 1):
+        part = in_folds(texts, folds=3, fold=fold)
+        assert ids(part)["validation"] == [rows.ids[i] for i in validation]
+        assert part.decisions.split == f"the data has its own; fold {fold} of 3 is validation"
+
+
+def test_rows_without_labels_are_neither_folded_nor_split() -> None:
+    bare = numbered(["one", "two"], labelled=False)
+    corpus = Corpus(["joy", "fear"], {"train": bare, "validation": numbered(["three"])})
+    with pytest.raises(UserError, match=r"^Rows without labels cannot be cut into folds\.$"):
+        splitting.folded(corpus, folds=2, fold=1, seed=0)
+    with pytest.raises(UserError, match=r"^Rows without labels cannot be split\.$"):
+        splitting.split_rows(Corpus(["joy", "fear"], {"train": bare}), data_settings(path="a.csv"))
+
+
+def test_joined_rows_keep_ids_that_differ_and_count_the_parts_of_others() -> None:
+    one, other = numbered(["a", "b"]), numbered(["c"])
+    together = splitting.joined([one, other])
+    assert together.ids == ["1-1", "1-2", "2-1"] and together.texts == ["a", "b", "c"]
+    assert together.targets is not None and together.targets.tolist() == [[0, 1], [1, 0], [0, 1]]
+    assert together.id_column == "row"
+    assert splitting.joined([one, replace(other, ids=["x"])]).ids == ["1", "2", "x"]
+    # Of some rows the labels are unknown, so they are of all.
+    assert splitting.joined([one, numbered(["c"], labelled=False)]).targets is None
+
+
+def test_the_file_of_the_splits_holds_what_earlier_versions_read(tmp_path: Path) -> None:
+    corpus = Corpus(["joy"], {}, new_splits={"train": numbered(["We won!", "é"]), "test": numbered(["x"])})
+    splitting.write_splits(tmp_path / "splits.csv", corpus)
+    assert (tmp_path / "splits.csv").read_bytes() == (
+        b"id,split,text_sha256\r\n1,train,a62622129f33\r\n2,train,4a99557e4033\r\n1,test,2d711642b726\r\n"
+    )
+
+
+def test_written_splits_may_leave_every_row_of_a_training_file_in_train(tmp_path: Path) -> None:
+    train = write_csv(tmp_path / "train.csv", emotions(20))
+    test = write_csv(tmp_path / "test.csv", emotions(10, start=500))
+    (tmp_path / "splits.csv").write_text("id,split\n" + "".join(f"{i},train\n" for i in range(1, 21)))
+    # Rows of a training file may all stay in train; what has no validation then is told by who needs one.
+    corpus = sources.read_corpus(data_settings(train=train, test=test))
+    parts = splitting.split_rows(corpus, data_settings(train=train, test=test, splits=tmp_path / "splits.csv"))
+    assert {name: len(rows) for name, rows in parts.splits.items()} == {"train": 20, "test": 10}
+    assert parts.decisions.split.endswith(f"as in {tmp_path / 'splits.csv'}, validation taken from train")
+
+
+def test_too_few_rows_are_told_with_the_file_that_was_named(tmp_path: Path) -> None:
+    train = write_csv(tmp_path / "few.csv", emotions(3))
+    with pytest.raises(UserError, match=r"few\.csv: 3 rows are too few to split off a share of 0\.1; add rows"):
+        split(train=train)
+    with pytest.raises(UserError, match=r"few\.csv: 3 rows are too few"):
+        split(path=train)
