@@ -70,11 +70,11 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
 
 def _show_structure(model: config.Model, *, labels: int) -> None:
     """Print what model=auto reads from the network, and what each option of peft trains."""
-    from emotion_lightning.models import structure
+    from emotion_lightning.models import auto, structure
     from emotion_lightning.reports import console
 
     waiting.show_status("Building the network without its weights")
-    found = structure.read_structure(structure.architecture_of(model), labels=labels)
+    found = structure.read_structure(auto.architecture_of(model), labels=labels)
     asked = ["model=auto", f"model.path={override_grammar.quote_path(model.path)}"]
     methods = {name: settings_of("train", [*asked, f"peft={name}"]).peft for name in schema.option_files("peft")}
     waiting.end_status()

@@ -52,7 +52,7 @@ def train(settings: config.Train, folder: Path) -> float | None:
 
     from emotion_lightning.data import sources
     from emotion_lightning.data.module import EmotionData
-    from emotion_lightning.models import adapter, backbone, structure
+    from emotion_lightning.models import adapter, auto, backbone
     from emotion_lightning.models.device import compute_dtype, device_for, enough_memory, precision
     from emotion_lightning.models.hub import pinned_run
     from emotion_lightning.runs import environment, quiet
@@ -61,7 +61,7 @@ def train(settings: config.Train, folder: Path) -> float | None:
     quiet.hide_progress_bars()
     environment.skip_libraries_in_collections()
     backbone.check_access(settings.model)
-    settings = structure.resolve(settings)
+    settings = auto.resolve(settings)
     if settings.init_from is not None and not goes_on:
         # Store the commit, so that a repetition of the run starts from the same weights.
         settings = dataclasses.replace(settings, init_from=pinned_run(settings.init_from, setting="init_from"))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from emotion_lightning import config
 from emotion_lightning.errors import UserError, first_line
 from emotion_lightning.models import fused, pooling
-from emotion_lightning.models.structure import is_linear
+from emotion_lightning.models.roles import is_linear
 
 
 def attach_adapter(

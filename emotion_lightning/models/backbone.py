@@ -69,7 +69,7 @@ def load_tokenizer(settings: config.Model) -> Any:
 
 def head_modules(settings: config.Model) -> list[str]:
     """Names of the modules that every method trains in full: the head, and the pooler if the pooling uses it."""
-    assert settings.head is not None, "structure.resolve fills it"
+    assert settings.head is not None, "auto.resolve fills it"
     used = settings.pooler is not None and settings.pooling is config.Pooling.first
     return [str(settings.pooler), *settings.head] if used else list(settings.head)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from emotion_lightning.errors import UserError
 from emotion_lightning.models import pooling
-from emotion_lightning.models.structure import attention_around
+from emotion_lightning.models.roles import attention_around
 
 
 def outputs_of_roles(network: Any, name: str) -> dict[str, Tensor]:

@@ -223,6 +223,7 @@ def test_the_folds_are_those_of_the_splitter_in_its_order_and_named_in_the_decis
 
     texts = [f"text {i}" for i in range(11)]
     rows = splitting.joined([numbered(texts), numbered(["a last text"])])
+    assert rows.targets is not None
     strata = np.hstack([rows.targets, np.ones((12, 1))]).astype(int)
     splitter = MultilabelStratifiedKFold(n_splits=3, shuffle=True, random_state=0)
     for fold, (_, validation) in enumerate(splitter.split(np.zeros(12), strata), 1):

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from emotion_lightning import config
 from emotion_lightning.data.batches import Collate, EmotionRows, tokenize
 from emotion_lightning.errors import UserError
-from emotion_lightning.models import adapter, backbone, pooling, structure
+from emotion_lightning.models import adapter, auto, backbone, pooling
 from helpers.tiny_networks import text_types, tiny_config
 
 METHODS = ("ia3", "lora", "head", "full")
@@ -101,7 +101,7 @@ def batch_of(texts: list[str]) -> dict[str, Any]:
 def build(path: Path, method: str, form: str, **changed: Any) -> tuple[Asked, Any]:
     """Settings with what was read from the network, and the network with its adapter."""
     model = dataclasses.replace(model_option(), path=str(path), quantization=config.Quantization(form), **changed)
-    asked = structure.resolve(Asked(model, peft_options()[method]))
+    asked = auto.resolve(Asked(model, peft_options()[method]))
     network = adapter.attach_adapter(
         base(asked.model, full=method == "full"),
         asked.peft,

@@ -12,12 +12,27 @@ from helpers.tiny_networks import NAMED, tiny_config
 
 from emotion_lightning import config
 from emotion_lightning.errors import UserError
-from emotion_lightning.models import adapter, backbone, fused, pooling, structure
+from emotion_lightning.models import adapter, auto, backbone, fused, pooling, roles, structure
 
 FEW = ["distilbert", "deberta-v2", "modernbert", "gpt2", "t5", "phi3", "roberta-prelayernorm"]
 """Architectures of the default suite: a head of two layers, a pooler in the head, fused matrices, a decoder."""
 OPTIONS = {"bert": "bert", "roberta": "roberta", "gemma": "gemma", "gemma2": "gemma2", "gemma3_text": "gemma3"}
 SIZES = {"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
+
+
+def pefts_own_targets(model_type: str) -> set[str]:
+    """Names of the modules that PEFT's own tables list for IA3 and LoRA in an architecture, to compare with the roles.
+
+    PEFT matches them as the ends of module names.
+    """
+    from peft.utils import constants
+
+    found: set[str] = set()
+    for method in ("IA3", "LORA"):
+        table = getattr(constants, f"TRANSFORMERS_MODELS_TO_{method}_TARGET_MODULES_MAPPING")
+        named = table.get(model_type, [])
+        found |= set(named) if not isinstance(named, str) else set()
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +52,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.mark.parametrize(("model_type", "option"), OPTIONS.items())
 def test_the_listed_options_say_what_is_read_from_the_network(settings: Any, model_type: str, option: str) -> None:
     listed = settings(f"model={option}").model
-    found = structure.read_structure(structure.architecture_of(
+    found = structure.read_structure(auto.architecture_of(
         dataclasses.replace(listed, pretrained=False, architecture=listed.architecture | SIZES)
     ))  # fmt: skip
     names = [name for name, _ in structure.empty_network(tiny_config(model_type)).named_modules()]
@@ -69,7 +84,7 @@ def does_what_its_roles_say(folders: Any, model_type: str) -> None:
 
 def asked_of(path: Path, **changed: Any) -> config.Model:
     model = dataclasses.replace(model_table.model_option(), path=str(path), **changed)
-    return structure.resolve(model_table.Asked(model, model_table.peft_options()["head"])).model
+    return auto.resolve(model_table.Asked(model, model_table.peft_options()["head"])).model
 
 
 @pytest.mark.parametrize("model_type", ["distilbert", "gpt2", "phi3"])
@@ -85,7 +100,7 @@ def test_pefts_own_tables_name_modules_that_have_a_role(model_type: str) -> None
 def names_have_roles(model_type: str) -> None:
     found = structure.read_structure(tiny_config(model_type))
     known = [name for names in found.roles.values() for name in names]
-    for ending in structure.pefts_own_targets(model_type):
+    for ending in pefts_own_targets(model_type):
         assert any(name.endswith(f".{ending}") for name in known), ending
 
 
@@ -128,7 +143,7 @@ def test_any_pooling_reaches_the_head(folders: Any, model_type: str, form: str, 
 def test_the_number_of_trained_parameters_is_known_before_training(folders: Any, method: str) -> None:
     asked = model_table.compose(f"peft={method}")
     model = asked_of(folders("distilbert"))
-    found = structure.read_structure(structure.architecture_of(model))
+    found = structure.read_structure(auto.architecture_of(model))
     network = adapter.attach_adapter(model_table.base(model), asked.peft, roles=model.roles, head=model.head, seed=1)
     assert found.trained_by(asked.peft) == adapter.trained_parameters(network)
 
@@ -180,9 +195,7 @@ def test_what_a_network_cannot_do_is_refused_with_what_it_has(
 def test_networks_that_cannot_be_trained_are_refused(model_type: str, method: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         found = structure.read_structure(tiny_config(model_type))
-        structure.known_targets(
-            model_table.peft_options()[method], found, structure.fill(model_table.model_option(), found)
-        )
+        auto.known_targets(model_table.peft_options()[method], found, auto.fill(model_table.model_option(), found))
 
 
 def test_a_token_without_a_vector_is_refused_before_training(folders: Any) -> None:
@@ -203,7 +216,7 @@ def test_a_model_path_of_another_family_takes_auto(run: Any, folders: Any, tmp_p
     assert "is a distilbert, so model=auto is used" in caplog.text
     stored = yaml.safe_load((tmp_path / "out" / "settings.yaml").read_text())
     assert stored["options"]["model"] == "auto" and stored["model"]["head"] == ["pre_classifier", "classifier"]
-    assert set(stored["model"]["roles"]) == {*structure.ROLES} - {"gate"}
+    assert set(stored["model"]["roles"]) == {*roles.ROLES} - {"gate"}
     assert load(tmp_path / "out").probabilities(["Well."]).shape == (1, 11)
 
 
@@ -258,7 +271,7 @@ def test_options_on_top_of_auto_are_filled_from_their_network(settings: Any, opt
     chosen = settings(f"model={option}", "model.pretrained=false", "peft=lora")
     layers = "n_layers" if option == "distilbert" else "num_hidden_layers"
     chosen.model.architecture[layers] = 1  # one layer is read as quickly as the network is built
-    model = structure.resolve(chosen).model
+    model = auto.resolve(chosen).model
     attention, way, head = NEW[option]
     assert (model.attention.value, model.pooling.value, model.head, model.is_open) == (attention, way, head, False)
     assert {"query", "key", "value", "output", "feedforward_in", "feedforward_out", "norm"} <= set(model.roles)
