@@ -107,7 +107,7 @@ def test_the_last_token_is_that_of_the_template_whatever_the_text(tokenizer: Any
     template = template_of("{text} Emotion:", tokenizer)
     last = tokenizer("Emotion:")["input_ids"][-1]
     found = tokenize(["", "No", LONG, "<eos>"], tokenizer, max_tokens=24, template=template)
-    assert {int(ids[-1]) for ids in found} == {last}
+    assert {int(found[i][-1]) for i in range(len(found))} == {last}
 
 
 def test_a_text_cannot_end_its_part_with_a_special_token(tokenizer: Any, encoder: Any) -> None:

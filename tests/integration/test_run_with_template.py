@@ -16,6 +16,7 @@ from emotion_lightning.errors import UserError
 from emotion_lightning.models import model_folder
 from emotion_lightning.models.metadata import METADATA, read_metadata
 from emotion_lightning.runs import run_folder
+from emotion_lightning.training import checkpoint_io
 
 TEXTS = ["I never thought they would come.", "No.", "<eos> Rain again, " + "and the boiler is out. " * 20]
 LINES = "Text: {text}\nEmotions ({labels}):"
@@ -57,10 +58,12 @@ def test_the_template_is_told_and_stored_with_the_model(run_with_template: Path)
     )
     assert told in (run_with_template / "train.log").read_text()
     (tokens,) = load(run_with_template, accelerator="cpu").tokenize(TEXTS)
-    for ids in tokens:
+    for ids in (tokens[i] for i in range(len(TEXTS))):
         assert ids[: len(template.before)].tolist() == template.before
         assert ids[-len(template.after) :].tolist() == template.after
     assert tokens.lengths.max() == 80
+    last = checkpoint_io.load_checkpoint(run_with_template / "checkpoints" / "last.ckpt")
+    assert last["identity"]["data.template"] == template.text  # so that it goes on with no other
     # Where the template is lost, the answers are others.
     before = answers(run_with_template)
     without = load(run_with_template, accelerator="cpu")
