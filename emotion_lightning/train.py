@@ -77,6 +77,8 @@ def train(settings: config.Train, folder: Path) -> float | None:
     waiting.show_status("Loading the tokenizer and counting tokens")
     tokenizer = backbone.load_tokenizer(settings.model)
     emotions = EmotionData(settings.data, corpus, tokenizer=tokenizer, seed=settings.seed)
+    if emotions.template is not None:
+        log.info("%s.", emotions.template.cost(settings.data.max_tokens))
     if settings.distill.runs is not None or settings.distill.answers is not None:
         emotions.learn(
             distillation.teacher_targets(

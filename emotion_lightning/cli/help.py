@@ -54,6 +54,8 @@ USAGE = {
   python -m emotion_lightning.tune study.name=mine study.storage=postgresql+psycopg://user@host/studies""",
 }
 
+_OVERLAYS = {"train": ("experiment", "template", "sweep"), "tune": ("experiment", "template"), "inspect": ("template",)}
+"""Groups that give values to settings of other groups, and of which no option need be chosen."""
 _CLOSING = """Give settings as name=value, options as group=option. -m runs every combination of comma-separated values.
 hydra.run.dir=FOLDER places the run elsewhere. --cfg job prints the settings as YAML; --version tells this program's
 version; --hydra-help lists Hydra's own flags. Exit codes: 0 done, 2 a setting or file to mend, 130 Ctrl-C,
@@ -89,7 +91,7 @@ def show_help(command: str, cfg: Any, chosen: dict[str, str]) -> None:
         for group, option in chosen.items():
             names = [f"*{name}" if name == option else name for name in schema.option_files(group, command)]
             terminal.say(f"  {group + '=':12} {'  '.join(names)}")
-        for group in {"train": ("experiment", "sweep"), "tune": ("experiment",)}.get(command, ()):
+        for group in _OVERLAYS.get(command, ()):
             terminal.say(f"  {group + '=':12} {'  '.join(schema.option_files(group))}")
     terminal.say("\nSettings")
     for name, node, value in _settings(config.SCHEMAS[command], cfg):

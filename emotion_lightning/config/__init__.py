@@ -23,6 +23,8 @@ from emotion_lightning.config.commands import (
     Tune,
 )
 from emotion_lightning.config.data import (
+    CHAT,
+    PLACES,
     Aggregate,
     Batches,
     CleaningStep,

@@ -3,9 +3,10 @@
 import dataclasses
 import re
 import typing
+import unicodedata
 from typing import Any
 
-from emotion_lightning import config
+from emotion_lightning import config, terminal
 from emotion_lightning.config import hub_name, redaction
 from emotion_lightning.errors import UserError, nearest
 
@@ -145,6 +146,7 @@ def check_data(settings: Any, command: str) -> None:
     data = settings.data
     if isinstance(data, config.Batches):
         _check_batches(data)
+        _check_template(data, command)
     if isinstance(data, config.File):
         _check_file(data, scored=command == "evaluate")
     if isinstance(data, config.File | config.InputColumns) and data.encoding is not None:
@@ -172,6 +174,31 @@ def _check_batches(data: config.Batches) -> None:
             f"data.batch_tokens={data.batch_tokens} is less than one text may take, data.max_tokens={data.max_tokens}; "
             "raise the one or lower the other."
         )
+
+
+def _check_template(data: config.Batches, command: str) -> None:
+    if data.template is None:
+        return
+    if command == "baseline":
+        raise UserError("data.template is for networks; a baseline reads the bare texts. Leave it out.")
+    if command == "evaluate":
+        raise UserError("data.template is that of the run, which is stored with its model; leave it out.")
+    chat = data.template == config.CHAT
+    name, value = ("data.question", data.question) if chat else ("data.template", data.template)
+    text, labels = config.PLACES
+    if value.count(text) != 1:
+        times = "more than once" if text in value else "nowhere"
+        chat_too = "" if chat else f"; {config.CHAT} takes the chat template of the model's tokenizer"
+        raise UserError(
+            f"{name}={terminal.one_line(value)} has {text} {times}; put it once where a text stands{chat_too}."
+        )
+    # Everything else that looks like a place is refused: a misspelt one would be given to the network as it is.
+    if others := sorted(set(re.findall(r"\{\s*[A-Za-z_][^{}]*\}", value)) - set(config.PLACES)):
+        raise UserError(
+            f"{name} has {terminal.one_line(others[0])}, which is no place; it may have {text} and {labels}."
+        )
+    if odd := [sign for sign in value if unicodedata.category(sign) == "Cc" and sign not in "\n\t"]:
+        raise UserError(f"{name} has the control character {ascii(odd[0])}; leave it out.")
 
 
 def _check_encoding(name: str) -> None:

@@ -50,13 +50,26 @@ class Header(StrEnum):
     none = "none"
 
 
+PLACES = ("{text}", "{labels}")
+"""The places in a template: of the text, and of the names of the labels."""
+CHAT = "chat"
+"""The template that means the tokenizer's own."""
+
+
 @dataclass
 class Batches(Data):
     """Settings that all data sources have."""
 
     max_tokens: Annotated[int, Bounds(at_least=4)]
-    """Maximum tokens per text, including special tokens; longer texts are truncated. Emotion texts rarely need more
-    than 64."""
+    """Maximum tokens per text, including special tokens and those of the template; longer texts are truncated. Emotion
+    texts rarely need more than 64."""
+    template: str | None
+    """What stands around every text, stored with the model and used in training and prediction: null (nothing), a text
+    with {text} and, if wanted, {labels} (the names of the labels, joined by commas), or chat, the chat template of the
+    model's tokenizer around data.question. Only the text is truncated. With model.pooling=last the head reads the last
+    token of the template."""
+    question: str
+    """What data.template=chat asks the model, with {text} and, if wanted, {labels}. Other templates do not use it."""
     batch_size: Annotated[int, Bounds(at_least=1)]
     """Texts per batch, on each device."""
     batch_tokens: Annotated[int | None, Bounds(at_least=4)]

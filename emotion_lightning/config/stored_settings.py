@@ -25,18 +25,22 @@ log = logging.getLogger(__name__)
 _NAME = re.compile(r"\w[\w.-]*")
 REMOVED = {"data.packing", "data.cache_dir", "data.cache_gb"}
 """Settings of earlier versions that never affected results; they are ignored in the settings of an old run."""
-ADDED: dict[str, Any] = {
-    "data.first_id": 0,
-    "data.true_values": None,
-    "data.false_values": None,
-    "data.missing": "refuse",
-    "data.present_from": None,
-    "data.aggregate": None,
-    "data.header": "first",
-    "data.columns": None,
-    "data.split_column": "none",
+ADDED: dict[str, dict[str, Any]] = {
+    "max_tokens": {"template": None, "question": config.PLACES[0]},
+    "labels_column": {
+        "first_id": 0,
+        "true_values": None,
+        "false_values": None,
+        "missing": "refuse",
+        "present_from": None,
+        "aggregate": None,
+    },
+    "test_share": {"header": "first", "columns": None, "split_column": "none"},
 }
-"""Settings that earlier versions did not have, each with the value that means what those versions did."""
+"""Settings of data that earlier versions did not have, each with the value that means what those versions did.
+
+They are grouped by a setting of those versions that the same options have: all options of a training, tables, files.
+"""
 OPEN_MAPPINGS = ("model.roles", "model.architecture")
 """Settings whose value is a mapping with arbitrary keys."""
 
@@ -90,11 +94,12 @@ def checked_settings(tree: Any, file: Path) -> dict[str, Any]:
 
 def with_added(data: Any) -> Any:
     """Add the settings of `ADDED` that a run's version did not have, so that its data is read as before."""
-    if not isinstance(data, dict) or "labels_column" not in data:
-        return data  # no settings of a table
-    own = () if "test_share" in data else ("header", "columns", "split_column")  # only files have these
-    added = {name.removeprefix("data."): value for name, value in ADDED.items()}
-    return {name: value for name, value in added.items() if name not in own} | data
+    if not isinstance(data, dict):
+        return data
+    added: dict[str, Any] = {}
+    for known, values in ADDED.items():
+        added |= values if known in data else {}
+    return added | data
 
 
 @functools.cache  # a run's settings are read several times

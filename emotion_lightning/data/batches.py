@@ -16,6 +16,7 @@ from torch.utils.data import Dataset, Sampler
 from emotion_lightning import config
 from emotion_lightning.data.cleaning import cleaner
 from emotion_lightning.data.labels import Targets
+from emotion_lightning.data.template import Template
 from emotion_lightning.errors import UserError
 
 Batch = dict[str, Any]
@@ -47,21 +48,34 @@ class Tokens:
 
 
 def tokenize(
-    texts: Sequence[str], tokenizer: Any, *, max_tokens: int | None, clean: Sequence[config.CleaningStep] = ()
+    texts: Sequence[str],
+    tokenizer: Any,
+    *,
+    max_tokens: int | None,
+    clean: Sequence[config.CleaningStep] = (),
+    template: Template | None = None,
 ) -> Tokens:
     """Clean and tokenize texts, with special tokens, truncated to `max_tokens` (None: not truncated).
+
+    With a template, only the text is truncated. Names of special tokens in a text are then plain characters, so that no
+    text can end the part that is its own.
 
     Raises:
         UserError: a text cannot be encoded in UTF-8.
     """
     cleaned = cleaner(clean)
-    cut = {"truncation": True, "max_length": max_tokens} if max_tokens is not None else {"truncation": False}
+    options: dict[str, Any] = {"truncation": False}
+    if max_tokens is not None:
+        options = {"truncation": True, "max_length": max_tokens - (template.length if template else 0)}
+    if template is not None:
+        options |= {"add_special_tokens": False, "split_special_tokens": True}
     pieces = [np.zeros(0, np.int32)]
     lengths = [np.zeros(1, np.int64)]
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
         some = [cleaned(text) for text in texts[start : start + _TEXTS_AT_ONCE]]
         try:
-            ids = tokenizer(some, return_attention_mask=False, return_token_type_ids=False, verbose=False, **cut)[
+            given = some if template is None else [template.space + text for text in some]
+            ids = tokenizer(given, return_attention_mask=False, return_token_type_ids=False, verbose=False, **options)[
                 "input_ids"
             ]
         except TypeError as error:  # raised by the tokenizer for a lone surrogate, which UTF-8 cannot encode
@@ -69,6 +83,8 @@ def tokenize(
                 if not isinstance(text, str) or text != text.encode(errors="replace").decode():
                     raise UserError(f"Text {number} is {ascii(text)[:60]}, which is no text in UTF-8.") from error
             raise
+        if template is not None:
+            ids = [template.around(own) for own in ids]
         lengths.append(np.fromiter(map(len, ids), np.int64, len(ids)))
         pieces.append(np.fromiter(chain.from_iterable(ids), np.int32))
     return Tokens(ids=np.concatenate(pieces), starts=np.cumsum(np.concatenate(lengths)))

@@ -11,6 +11,7 @@ from emotion_lightning import config
 from emotion_lightning.data.batches import Batch, Collate, EmotionRows, ShuffledByLength, SortedByLength, tokenize
 from emotion_lightning.data.labels import Targets
 from emotion_lightning.data.rows import Corpus
+from emotion_lightning.data.template import read_template
 
 
 class EmotionData(lightning.LightningDataModule):
@@ -21,6 +22,7 @@ class EmotionData(lightning.LightningDataModule):
         label_counts: number of positives of each label in train, [label].
         rows: texts, ids and targets by split.
         hashes: sha256 of every file read.
+        template: what stands around every text; None if texts stand by themselves.
     """
 
     def __init__(self, settings: config.Batches, corpus: Corpus, *, tokenizer: Any, seed: int) -> None:
@@ -33,9 +35,12 @@ class EmotionData(lightning.LightningDataModule):
         corpus.labelled("validation")
         self.tokenizer = tokenizer
         self.seed = seed
+        self.template = read_template(settings, corpus.labels, tokenizer)
         self._datasets = {
             name: EmotionRows(
-                tokenize(rows.texts, tokenizer, max_tokens=settings.max_tokens, clean=settings.clean),
+                tokenize(
+                    rows.texts, tokenizer, max_tokens=settings.max_tokens, clean=settings.clean, template=self.template
+                ),
                 rows.targets,
             )
             for name, rows in corpus.splits.items()

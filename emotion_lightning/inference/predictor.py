@@ -129,8 +129,9 @@ class Predictor(Labeller):
         self._cores = CorePool(threads) if threads > 1 else None
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
-        """Return the tokens of the texts, cleaned and truncated as in training."""
-        return [tokenize(texts, self.tokenizer, max_tokens=self.metadata.max_tokens, clean=self.metadata.cleaning())]
+        """Return the tokens of the texts, cleaned, truncated and put into the template as in training."""
+        own = self.metadata
+        return [tokenize(texts, self.tokenizer, max_tokens=own.max_tokens, clean=own.cleaning(), template=own.template)]
 
     def compute(
         self, tokens: list[Tokens], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None

@@ -12,6 +12,7 @@ from torch import Tensor
 from emotion_lightning import config
 from emotion_lightning.config import redaction, schema
 from emotion_lightning.data import labels
+from emotion_lightning.data.template import Template
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation.calibration import Scaling, from_plain
 from emotion_lightning.evaluation.thresholds import PROTOCOLS
@@ -117,6 +118,7 @@ class Metadata:
         format: a value of config.ExportFormat in a folder written by `export`; empty in a run folder.
         ngrams: only in a baseline, which has no network: shortest and longest n-gram by setting. A baseline does not
             truncate texts.
+        template: what stands around every text; None if texts stand by themselves. The file then has no such entry.
     """
 
     labels: list[str]
@@ -133,6 +135,7 @@ class Metadata:
     calibration: dict[str, dict[str, float]] = field(default_factory=dict)
     format: str = ""
     ngrams: dict[str, list[int]] = field(default_factory=dict)
+    template: Template | None = None
 
     @classmethod
     def of_training(
@@ -146,6 +149,7 @@ class Metadata:
         loss: dict[str, Any],
         data_hashes: dict[str, str],
         ngrams: dict[str, list[int]] | None = None,
+        template: Template | None = None,
     ) -> "Metadata":
         """The metadata of what was trained with these settings.
 
@@ -158,6 +162,7 @@ class Metadata:
             loss: the loss with its label counts, as the attribute describes it.
             data_hashes: SHA-256 of each file that was read.
             ngrams: of a baseline.
+            template: what stood around every text.
         """
         data = run_folder.absolute(redaction.settings(schema.plain(settings.data)))
         return cls(
@@ -176,6 +181,7 @@ class Metadata:
             fitting={"option": schema.schema_of(settings.thresholds), **schema.plain(settings.thresholds)},
             calibration={} if scaling is None else scaling.plain(labels),
             ngrams=ngrams or {},
+            template=template,
         )
 
     @classmethod
@@ -185,8 +191,9 @@ class Metadata:
         Raises:
             KeyError, TypeError or ValueError: an entry is missing, unknown, or has an unknown value.
         """
-        base = content["base"]
-        metadata = cls(base_or_none=None, **{name: value for name, value in content.items() if name != "base"})
+        base, template = content["base"], content.get("template")
+        own = {name: value for name, value in content.items() if name not in ("base", "template")}
+        metadata = cls(base_or_none=None, template=None if template is None else Template.from_plain(template), **own)
         if not metadata.is_baseline:
             metadata.base_or_none = Base.from_plain(base)
         elif base or metadata.format:
@@ -197,7 +204,11 @@ class Metadata:
         """Return the content of the file."""
         base = {} if self.base_or_none is None else self.base_or_none.plain()
         values = {"base" if name == "base_or_none" else name: value for name, value in self.__dict__.items()}
-        return values | {"base": base}
+        # Without a template the file is one that earlier versions can read.
+        template = (
+            {} if values.pop("template") is None or self.template is None else {"template": self.template.plain()}
+        )
+        return values | {"base": base} | template
 
     @property
     def base(self) -> Base:
@@ -278,6 +289,7 @@ def read_metadata(folder: Path) -> Metadata:
             "loss": f"loss/{metadata.loss['option']}" in config.SCHEMAS,
             "format": not metadata.format or config.ExportFormat(metadata.format),
             "base": metadata.base_or_none is None or metadata.base_or_none.is_valid(),
+            "template": metadata.template is None or metadata.template.length < metadata.max_tokens,
         }
         wrong = [name for name, right in required.items() if not right]
     except (TypeError, KeyError, ValueError, AttributeError) as error:

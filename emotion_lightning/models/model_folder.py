@@ -108,6 +108,8 @@ def _load_model(folder: Path, *, metadata: Metadata, device: torch.device) -> tu
         pad_token_id=tokenizer.pad_token_id, device=device,
     )  # fmt: skip
     backbone.keep_in_range(network, compute)
+    if metadata.template is not None:
+        backbone.check_vocabulary(network, metadata.template.largest_token, what="A token of the template")
     if not whole:
         network = load_adapter(network, folder)
     return network.eval(), tokenizer

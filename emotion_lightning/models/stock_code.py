@@ -44,10 +44,7 @@ def block(metadata: Metadata, *, folder: str) -> list[str]:
         'tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right")',
         *([] if graph else _network(metadata)),
         f"texts = [{json.dumps(TEXT)}]",
-        "tokens = tokenizer(",
-        f"    texts, padding=True, truncation=True, max_length={metadata.max_tokens},"
-        f' return_tensors="{"np" if graph else "pt"}"',
-        ")",
+        *_tokens(metadata),
         *(_GRAPH if graph else _LOGITS),
         *(_CALIBRATION[graph] if metadata.calibration else []),
         f"probabilities = {'1 / (1 + np.exp(-logits))' if graph else 'logits.sigmoid()'}",
@@ -85,6 +82,27 @@ def _imports(base: Base, *, folder: str, graph: bool) -> list[str]:
         *(["from huggingface_hub import snapshot_download"] if "snapshot_download" in folder else []),
         *(["from peft import PeftModel"] if base.adapter else []),
         f"from transformers import {', '.join(classes)}",
+    ]
+
+
+def _tokens(metadata: Metadata) -> list[str]:
+    tensors = f'return_tensors="{"np" if metadata.is_graph else "pt"}"'
+    if metadata.template is None:
+        return [
+            "tokens = tokenizer(",
+            f"    texts, padding=True, truncation=True, max_length={metadata.max_tokens}, {tensors}",
+            ")",
+        ]
+    return [
+        "# Each text stands in the template that the model was trained with; only the text is truncated.",
+        'template = card["template"]',
+        "parts = tokenizer(",
+        '    [template["space"] + text for text in texts],',
+        "    add_special_tokens=False, split_special_tokens=True,",
+        f"    truncation=True, max_length={metadata.max_tokens - metadata.template.length},",
+        ")",
+        'whole = [template["before"] + ids + template["after"] for ids in parts["input_ids"]]',
+        f'tokens = tokenizer.pad({{"input_ids": whole}}, {tensors})',
     ]
 
 

@@ -12,6 +12,7 @@ from emotion_lightning.data.batches import tokenize
 from emotion_lightning.data.cleaning import cleaner
 from emotion_lightning.data.labels import positive_weights
 from emotion_lightning.data.rows import Corpus, Rows
+from emotion_lightning.data.template import Template, read_template
 
 FEW = 20
 """With fewer positives than this, a fitted threshold is mostly chance."""
@@ -95,6 +96,7 @@ class DataFacts:
         read: how the files were read, as pairs of name and value.
         decisions: the same as plain values, as in data.json.
         notes: sentences about how the files were read that may need attention.
+        template: what stands around every text, and counts in its length; None if texts stand by themselves.
     """
 
     data: dict[str, Any]
@@ -111,6 +113,7 @@ class DataFacts:
     read: list[tuple[str, str]]
     decisions: dict[str, Any]
     notes: list[str]
+    template: Template | None = None
 
     @property
     def train(self) -> SplitFacts:
@@ -152,14 +155,16 @@ class DataFacts:
 
     def _length_findings(self) -> list[str]:
         longest = max(int(split.lengths.max()) for split in self.splits)
+        cost = [f"{self.template.cost(self.max_tokens)}."] if self.template else []
         if self.truncated > _CUT:
             return [
+                *cost,
                 f"data.max_tokens={self.max_tokens} cuts {self.truncated:.1%} of the texts; {self.suggested_tokens} "
-                f"would cut hardly any, and the longest has {longest:,} tokens."
+                f"would cut hardly any, and the longest has {longest:,} tokens.",
             ]
         if longest > self.max_tokens:
-            return [f"data.max_tokens={self.max_tokens} cuts hardly any text ({self.truncated:.2%})."]
-        return [f"data.max_tokens={self.max_tokens} cuts no text; the longest has {longest:,} tokens."]
+            return [*cost, f"data.max_tokens={self.max_tokens} cuts hardly any text ({self.truncated:.2%})."]
+        return [*cost, f"data.max_tokens={self.max_tokens} cuts no text; the longest has {longest:,} tokens."]
 
     def _repeat_findings(self) -> list[str]:
         found = []
@@ -214,6 +219,7 @@ class DataFacts:
             "tokenizer": self.tokenizer,
             "clean": self.clean,
             "max_tokens": {"value": self.max_tokens, "cut": self.truncated, "suggested": self.suggested_tokens},
+            "template": self.template.plain() | {"tokens": self.template.length} if self.template else None,
             "splits": {split.name: self._plain_split(split) for split in self.splits},
             "overlaps": [
                 {"splits": [o.first, o.second], "rows": [len(o.positions), o.count], "same_labels": o.same_labels}
@@ -269,7 +275,8 @@ def describe_data(
         seed: of the choice of examples.
         tokenizer_name: name to display.
     """
-    splits = [_split(name, rows, tokenizer, data) for name, rows in corpus.splits.items()]
+    template = read_template(data, corpus.labels, tokenizer)
+    splits = [_split(name, rows, tokenizer, data, template) for name, rows in corpus.splits.items()]
     train = corpus.splits["train"]
     assert train.targets is not None and splits[0].counts is not None
     return DataFacts(
@@ -288,16 +295,17 @@ def describe_data(
         read=corpus.decisions.lines(),
         decisions=corpus.plain_decisions(),
         notes=corpus.decisions.notes,
+        template=template,
     )
 
 
-def _split(name: str, rows: Rows, tokenizer: Any, data: config.Batches) -> SplitFacts:
+def _split(name: str, rows: Rows, tokenizer: Any, data: config.Batches, template: Template | None) -> SplitFacts:
     again, conflicting = overlap.duplicates(rows, clean=data.clean)
     return SplitFacts(
         name=name,
         rows=len(rows),
         hash=rows.sha256(),
-        lengths=tokenize(rows.texts, tokenizer, max_tokens=None, clean=data.clean).lengths,
+        lengths=tokenize(rows.texts, tokenizer, max_tokens=None, clean=data.clean, template=template).lengths,
         duplicates=again,
         conflicting=conflicting,
         counts=None if rows.targets is None else rows.targets.sum(axis=0).round().astype(int),

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from emotion_lightning import config
 from emotion_lightning.reports import pages
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def sections(facts: "DataFacts", numbers: dict[str, str] | None = None) -> list[
 
 def _content(facts: "DataFacts", numbers: dict[str, str] | None) -> dict[str, Any]:
     chosen = {name: value for name, value in facts.data.items() if value not in (None, [], False)}
+    if chosen.get("template") != config.CHAT:
+        chosen.pop("question", None)  # only the chat template asks it
     return {
         "title": facts.data["option"],
         "settings": ", ".join(f"{name}={value}" for name, value in chosen.items() if name != "option"),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from emotion_lightning import config
+from emotion_lightning import config, terminal
 from emotion_lightning.cli import override_grammar
 from emotion_lightning.data.rows import Rows
 from emotion_lightning.evaluation.thresholds import ORACLE, PROTOCOLS
@@ -208,6 +208,7 @@ def _chosen(settings: config.Train, options: dict[str, str]) -> str:
         "model.quantization": settings.model.quantization.value,
         **{f"optimizer.{name}": f"{rate:g}" for name, rate in rates.items()},
         "data.max_tokens": settings.data.max_tokens,
+        **({} if settings.data.template is None else {"data.template": terminal.one_line(settings.data.template)}),
         "seed": settings.seed,
     }
     return " · ".join([*(f"{name}={value}" for name, value in values.items()), f"{step} in an optimizer step"])

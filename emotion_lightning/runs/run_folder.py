@@ -35,6 +35,8 @@ DATA = "data.json"
 PATHS = {"dir", "path", "train", "validation", "test", "splits"}
 """Data settings whose value is a path."""
 
+_OF_TEMPLATE = ("data.template", "data.question")
+"""Settings that an option of `template` may set."""
 _CHOOSE_ROWS = {"data"} | {
     f"data.{name}"
     for name in (
@@ -249,10 +251,11 @@ def as_overrides(tree: dict[str, Any], changed: Sequence[str] = ()) -> dict[str,
         changed: groups that get new options; their settings are left out.
     """
     options = {group: option for group, option in tree["options"].items() if group not in changed}
+    left = {"resume", "from_run", *(_OF_TEMPLATE if "template" in changed else ())}
     kept = {
         name: value
         for name, value in stored_settings.stored_values(tree)
-        if name.partition(".")[0] not in changed and name not in ("resume", "from_run")
+        if name.partition(".")[0] not in changed and name not in left
     }
     return {**options, **kept}
 

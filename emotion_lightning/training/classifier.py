@@ -264,7 +264,9 @@ def check_finite(logits: Tensor, when: str, cause: nonfinite.Cause | None) -> No
 
 def checkpoint_identity(settings: config.Train, emotions: EmotionData) -> dict[str, Any]:
     """Return the properties in which a checkpoint and a run must be equal."""
-    return {
+    # A tokenizer's chat template may have changed since the run started. Checkpoints from before have no such entry.
+    template = {} if emotions.template is None else {"data.template": emotions.template.text}
+    return template | {
         "base": settings.model.path if settings.model.pretrained else "random weights",
         "architecture": str(settings.model.architecture) if not settings.model.pretrained else "",
         "quantization": settings.model.quantization.value,

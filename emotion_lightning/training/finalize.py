@@ -165,6 +165,7 @@ def _metadata(
             "rows": emotions.train_rows,
         },
         data_hashes=emotions.hashes,
+        template=emotions.template,
     )
 
 

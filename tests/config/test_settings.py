@@ -53,6 +53,14 @@ def test_every_experiment_composes_and_its_values_win(settings: Any, experiment:
     assert OmegaConf.merge(found, asked) == found
 
 
+@pytest.mark.parametrize("command", ["train", "inspect", "tune"])
+@pytest.mark.parametrize("template", schema.option_files("template"))
+def test_every_template_composes_and_has_a_place_for_the_text(settings: Any, command: str, template: str) -> None:
+    found = settings(f"template={template}", command=command).data
+    assert found.template is not None and found.template != settings().data.template
+    assert "{text}" in (found.question if found.template == config.CHAT else found.template)
+
+
 def test_every_method_names_roles_that_every_model_has(settings: Any) -> None:
     methods = [settings(f"peft={name}", "model.quantization=none").peft for name in schema.option_files("peft")]
     needed = {role for method in methods for role in getattr(method, "targets", [])}

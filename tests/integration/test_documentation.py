@@ -128,7 +128,7 @@ def inline_code(text: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_settings_and_options_of_the_text_exist(page: str) -> None:
-    groups = schema.groups("tune") | {"experiment", "sweep"}
+    groups = schema.groups("tune") | {"experiment", "sweep", "template"}
     options = {(group, name) for group in groups for name in schema.option_files(group, "evaluate")}
     options |= {(Path(path).parent.name, Path(path).stem) for path in option_file_examples()}
     known = {name for command in config.COMMANDS for name, _ in schema.fields_of(config.SCHEMAS[command])}

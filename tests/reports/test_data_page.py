@@ -294,3 +294,15 @@ def test_tables_are_printed_on_request(run: Any, capfd: Any) -> None:
     places = [printed.out.index(text) for text in ("labels in a row", "Findings", "Splits", "Positive weights")]
     assert places == sorted(places) and "tables=true" not in printed.err
     assert "data_card.html" in printed.err
+
+
+def test_a_template_is_counted_and_its_cost_is_told(tokenizer: Any) -> None:
+    bare, found = (build(corpus(), tokenizer, template=template) for template in (None, "{text} Which of {labels}?"))
+    assert found.template is not None and bare.template is None
+    added = found.template.length - 1  # without <bos>, which bare texts have too
+    assert found.train.lengths.tolist() == [length + added for length in bare.train.lengths]
+    told = [
+        line for line in found.findings() if line.startswith(f"data.template takes {added + 1} of data.max_tokens=")
+    ]
+    assert len(told) == 1 and not any("data.template" in line for line in bare.findings())
+    assert found.plain()["template"]["tokens"] == added + 1
