@@ -1,16 +1,35 @@
-"""Multi-label emotion detection: fine-tune a language model, with an adapter or in full, evaluate it and predict."""
+"""Multi-label emotion detection: fine-tune a language model, with an adapter or in full, evaluate it and predict.
+
+>>> import emotion_lightning as el
+>>> el.load().predict("We won!")[0].labels  # with the small bundled classifier
+['joy', 'optimism']
+"""
 
 from typing import TYPE_CHECKING, Any
 
+from emotion_lightning.errors import UserError
 from emotion_lightning.runs import waiting
 from emotion_lightning.version import __version__
 
 waiting.begin_status()
 
 if TYPE_CHECKING:
+    from emotion_lightning.api import Run, Scores, Settings, compose, fit, score
     from emotion_lightning.inference.predictor import Prediction, Predictor, load
 
-__all__ = ["Prediction", "Predictor", "__version__", "load"]
+__all__ = [
+    "Prediction",
+    "Predictor",
+    "Run",
+    "Scores",
+    "Settings",
+    "UserError",
+    "__version__",
+    "compose",
+    "fit",
+    "load",
+    "score",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,4 +38,8 @@ def __getattr__(name: str) -> Any:
         from emotion_lightning.inference import predictor
 
         return getattr(predictor, name)
+    if name in ("Run", "Scores", "Settings", "compose", "fit", "score"):
+        from emotion_lightning import api
+
+        return getattr(api, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
