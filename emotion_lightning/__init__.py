@@ -1,13 +1,13 @@
 """Multi-label emotion detection: fine-tune a language model, with an adapter or in full, evaluate it and predict.
 
->>> import emotion_lightning as el
->>> el.load().predict("We won!")[0].labels  # with the small bundled classifier
-['joy', 'optimism']
+import emotion_lightning as el
+
+run = el.fit(el.compose("peft=ia3", "data=file", "data.path=my.csv"))
+el.load(run.folder).predict(["We won!"])
 """
 
 from typing import TYPE_CHECKING, Any
 
-from emotion_lightning.errors import UserError
 from emotion_lightning.runs import waiting
 from emotion_lightning.version import __version__
 
@@ -15,6 +15,7 @@ waiting.begin_status()
 
 if TYPE_CHECKING:
     from emotion_lightning.api import Run, Scores, Settings, compose, fit, score
+    from emotion_lightning.errors import UserError
     from emotion_lightning.inference.predictor import Prediction, Predictor, load
 
 __all__ = [
@@ -42,4 +43,8 @@ def __getattr__(name: str) -> Any:
         from emotion_lightning import api
 
         return getattr(api, name)
+    if name == "UserError":
+        from emotion_lightning import errors
+
+        return errors.UserError
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
