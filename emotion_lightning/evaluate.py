@@ -6,7 +6,6 @@ python -m emotion_lightning.evaluate run=outputs/multirun/DATE/TIME
 """
 
 import logging
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from emotion_lightning import config
 from emotion_lightning.cli import app, override_grammar
-from emotion_lightning.cli.compose import chosen_options
+from emotion_lightning.cli.compose import Job, current_job
 from emotion_lightning.config import schema
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs import run_folder, waiting
@@ -28,8 +27,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def evaluate(settings: config.Evaluate, folder: Path) -> None:
+def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) -> None:
     """Score a run, or an ensemble of runs, with its own thresholds; write metrics, predictions and report.
+
+    Args:
+        settings: settings of the command.
+        folder: folder for the results.
+        job: None: the job that Hydra runs.
 
     Raises:
         UserError: the run or the data cannot be scored.
@@ -40,6 +44,7 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
     from emotion_lightning.reports import console, run_facts, run_page
     from emotion_lightning.runs import manifest, quiet
 
+    job = job or current_job()
     runs = ensemble.find_members(settings.run)
     metadata = ensemble.combined_metadata(runs)
     first = find_model_folder(runs[0])
@@ -97,16 +102,18 @@ def evaluate(settings: config.Evaluate, folder: Path) -> None:
         rows=replace(rows, targets=rows.targets[:, theirs]), probabilities=probabilities[:, ours].double().numpy(),
         thresholds=decides[ours].numpy(), protocol=metadata.protocol, train_rows=0,
     )  # fmt: skip
-    option = schema.schema_of(data) if own else chosen_options()["data"]
+    option = schema.schema_of(data) if own else job.options["data"]
     run_page.write_evaluation_report(
         folder, scored, title=f"{_run_name(runs)}, scored on {option} ({split})",
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC · {', '.join(runs)}",
-        line=override_grammar.shell_line("evaluate", sys.argv[1:]),
+        line=override_grammar.shell_line("evaluate", job.arguments[1:]),
     )  # fmt: skip
     manifest.finish_run(folder, content)
-    console.show_scores(split, scores, protocol=metadata.protocol)
+    if job.own_process:
+        console.show_scores(split, scores, protocol=metadata.protocol)
     log.info("Results: %s", folder)
-    app.say_report(folder)
+    if job.own_process:
+        app.say_report(folder)
 
 
 def _run_name(runs: list[str]) -> str:

@@ -82,6 +82,13 @@ def say(text: Any, *, error: bool = False) -> None:
         discard(stream)
 
 
+def in_notebook() -> bool:
+    """Whether the program runs in a notebook (Jupyter, Colab), which draws progress bars without a terminal."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return hasattr(shell, "kernel")  # IPython in a terminal has none
+
+
 def discard(stream: TextIO) -> None:
     """Discard all further output to a closed pipe, as after `… | head -1`, so that the command can continue."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

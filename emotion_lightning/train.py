@@ -8,13 +8,12 @@ python -m emotion_lightning.train resume=auto
 
 import dataclasses
 import logging
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emotion_lightning import config
 from emotion_lightning.cli import app
-from emotion_lightning.cli.compose import chosen_options, in_multirun
+from emotion_lightning.cli.compose import Job, current_job
 from emotion_lightning.config import hub_name
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs import extras, run_folder, slurm, waiting
@@ -27,12 +26,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def train(settings: config.Train, folder: Path) -> float | None:
+def train(settings: config.Train, folder: Path, job: Job | None = None) -> float | None:
     """Train a classifier, select the best epoch, score it, and write its model folder.
 
     Args:
         settings: settings of the command.
         folder: the run folder.
+        job: None: the job that Hydra runs.
 
     Returns:
         Macro F1 on validation, which a sweep maximises; None if the run is already finished.
@@ -40,12 +40,13 @@ def train(settings: config.Train, folder: Path) -> float | None:
     Raises:
         UserError: a setting, a file or an access right is wrong.
     """
+    job = job or current_job()
     # submitit restarts a requeued job with the same settings in the same folder.
-    goes_on = bool(settings.resume) or slurm.in_submitit()
+    goes_on = bool(settings.resume) or (job.own_process and slurm.in_submitit())
     if goes_on and (folder / run_folder.METRICS).exists():
         log.info("The run in %s is finished; there is nothing to resume.", folder)
         return None
-    _refuse(settings, folder, goes_on=goes_on)
+    _refuse(settings, folder, job, goes_on=goes_on)
 
     # Imported late, so that a wrong setting is reported before torch is loaded.
     from lightning import Trainer, seed_everything
@@ -59,7 +60,8 @@ def train(settings: config.Train, folder: Path) -> float | None:
     from emotion_lightning.training import callbacks, checkpoint_io, distillation, finalize, loggers
 
     quiet.hide_progress_bars()
-    environment.skip_libraries_in_collections()
+    if job.own_process:
+        environment.skip_libraries_in_collections()
     backbone.check_access(settings.model)
     settings = auto.resolve(settings)
     if settings.init_from is not None and not goes_on:
@@ -71,7 +73,7 @@ def train(settings: config.Train, folder: Path) -> float | None:
     settings = dataclasses.replace(settings, data=sources.settled(settings.data, corpus))
     seed_everything(settings.seed, workers=True, verbose=False)
     device = device_for(settings.trainer.accelerator)
-    if device.type == "cpu":
+    if device.type == "cpu" and job.own_process:
         environment.keep_memory()
     adapter.check_peft(settings.peft, settings.model, device)
     waiting.show_status("Loading the tokenizer and counting tokens")
@@ -91,15 +93,15 @@ def train(settings: config.Train, folder: Path) -> float | None:
     if settings.resume and not goes_on:
         log.warning("There is no %s: the training starts from the beginning.", last)
     remove_partial(folder / run_folder.CHECKPOINTS)
-    method = chosen_options()["peft"]
+    method = job.options["peft"]
     waiting.show_status("Loading the network")
     classifier = build_classifier(
         settings, emotions, device=device, base_folder=folder / run_folder.BASE, method=method, starts=not goes_on
     )
-    resolved = _write_down(settings, folder, corpus)
+    resolved = _write_down(settings, folder, corpus, job)
     clock = callbacks.Clock()
     waiting.end_status()
-    with loggers.open_logger(settings.logger, folder, resolved=resolved, multirun=in_multirun()) as run:
+    with loggers.open_logger(settings.logger, folder, resolved=resolved, multirun=job.multirun) as run:
         trainer = Trainer(
             **trainer_arguments(settings.trainer),
             plugins=[
@@ -115,6 +117,7 @@ def train(settings: config.Train, folder: Path) -> float | None:
                 clock=clock,
                 logs=bool(run.lightning_logger),
                 row_ids=emotions.rows["train"].ids,
+                requeues=job.own_process,
             ),
             default_root_dir=folder,
             enable_progress_bar=callbacks.shows_bar(settings.trainer),
@@ -129,11 +132,11 @@ def train(settings: config.Train, folder: Path) -> float | None:
             trainer.fit(classifier, emotions, ckpt_path=last if goes_on else None)
         return finalize.finish(
             settings, folder, trainer=trainer, classifier=classifier, emotions=emotions, clock=clock, run=run,
-            method=method,
+            method=method, shows=job.own_process,
         )  # fmt: skip
 
 
-def _refuse(settings: config.Train, folder: Path, *, goes_on: bool) -> None:
+def _refuse(settings: config.Train, folder: Path, job: Job, *, goes_on: bool) -> None:
     """Raise UserError for errors that can be found before torch is loaded."""
     if not goes_on:
         run_folder.check_unused(folder)
@@ -142,7 +145,13 @@ def _refuse(settings: config.Train, folder: Path, *, goes_on: bool) -> None:
     elif settings.init_from is not None and not Path(settings.init_from).expanduser().is_dir():
         raise UserError(f"init_from={settings.init_from} is not a folder; give that of a finished run.")
     processes = settings.trainer.devices * settings.trainer.num_nodes
-    if in_multirun() and processes != slurm.processes():
+    if not job.own_process and processes > 1:
+        raise UserError(
+            f"trainer.devices={settings.trainer.devices} and trainer.num_nodes={settings.trainer.num_nodes} start this "
+            "program again in further processes; from Python, train on one device, or run the command "
+            "`python -m emotion_lightning.train`."
+        )
+    if job.multirun and processes != slurm.processes():
         asked = f"trainer.devices={settings.trainer.devices} and trainer.num_nodes={settings.trainer.num_nodes}"
         if not slurm.in_submitit():
             raise UserError(
@@ -158,7 +167,7 @@ def _refuse(settings: config.Train, folder: Path, *, goes_on: bool) -> None:
         )
 
 
-def _write_down(settings: config.Train, folder: Path, corpus: "Corpus") -> dict[str, Any]:
+def _write_down(settings: config.Train, folder: Path, corpus: "Corpus", job: Job) -> dict[str, Any]:
     """Write the files that are needed to resume and to repeat the run.
 
     Returns:
@@ -169,12 +178,12 @@ def _write_down(settings: config.Train, folder: Path, corpus: "Corpus") -> dict[
     from emotion_lightning.data import sources, splitting
     from emotion_lightning.runs import environment
 
-    resolved = run_folder.write_settings(folder, settings, chosen_options())
+    resolved = run_folder.write_settings(folder, settings, job.options)
     if getattr(rank_zero_only, "rank", 0) == 0:
-        environment.record(folder, arguments=sys.argv, data_hashes=corpus.hashes)
+        environment.record(folder, arguments=job.arguments, data_hashes=corpus.hashes)
         sources.write_decisions(folder / run_folder.DATA, corpus)
-    if not in_multirun():
-        slurm.remember(folder, sys.argv[1:])
+    if job.own_process and not job.multirun:
+        slurm.remember(folder, job.arguments[1:])
     if corpus.new_splits:
         splitting.write_splits(folder / run_folder.SPLITS, corpus)
     return resolved

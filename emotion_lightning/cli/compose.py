@@ -1,7 +1,10 @@
 """Compose the settings of a job from a command line and, where it names one, from an earlier run."""
 
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,36 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
+from hydra.version import VersionBase
 from omegaconf.errors import OmegaConfBaseException
 
 from emotion_lightning.cli import messages, override_grammar
 from emotion_lightning.config import schema, stored_settings
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs import manifest, run_folder
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the work of a command needs to know beside its settings.
+
+    Attributes:
+        options: the option chosen in each group.
+        arguments: command line that started the job, for its records.
+        multirun: whether the job belongs to a multirun.
+        own_process: whether the process runs only this command. If not, the job runs in the program of somebody else:
+            it prints nothing, and sets nothing for the whole process.
+    """
+
+    options: dict[str, str]
+    arguments: list[str]
+    multirun: bool = False
+    own_process: bool = True
+
+
+def current_job() -> Job:
+    """The job that Hydra runs in this process."""
+    return Job(chosen_options(), list(sys.argv), multirun=in_multirun())
 
 
 def chosen_options() -> dict[str, str]:
@@ -88,18 +115,33 @@ def settings_of(command: str, arguments: list[str]) -> Any:
     Raises:
         UserError: an argument or a setting is wrong.
     """
-    running = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()  # the caller runs inside Hydra, and Hydra allows only one instance
     try:
-        prepared = with_earlier_run(
-            command, override_grammar.quote_texts(command, arguments, multirun=False), multirun=False
-        )
-        with initialize_config_dir(config_dir=str(schema.conf_folder()), version_base="1.3"):
-            return schema.load_settings(compose(command, overrides_of(prepared)), command)
+        with inside_hydra():
+            prepared = with_earlier_run(
+                command, override_grammar.quote_texts(command, arguments, multirun=False), multirun=False
+            )
+            with initialize_config_dir(config_dir=str(schema.conf_folder()), version_base="1.3"):
+                return schema.load_settings(compose(command, overrides_of(prepared)), command)
     except (HydraException, OmegaConfBaseException) as error:
         raise messages.as_user_error(command, error, arguments) or error from error
+
+
+@contextmanager
+def inside_hydra() -> Iterator[None]:
+    """Allow the block to compose settings although the caller may run inside Hydra, which allows only one instance.
+
+    Afterwards Hydra's state in this process is the caller's again.
+    """
+    instance, base = GlobalHydra.instance(), VersionBase.instance().version_base
+    running = instance.hydra
+    instance.clear()
+    try:
+        yield
     finally:
-        GlobalHydra.instance().hydra = running
+        # `initialize_config_dir` replaces the instance by a copy, and sets the version.
+        instance.hydra = running
+        GlobalHydra.set_instance(instance)
+        VersionBase.instance().version_base = base
 
 
 def override_parser() -> OverridesParser:

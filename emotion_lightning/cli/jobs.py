@@ -3,10 +3,11 @@
 import itertools
 import logging
 import os
+import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -22,14 +23,16 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict, read_write
 
 from emotion_lightning import config
-from emotion_lightning.cli import gpu_slots, messages, multirun, override_grammar
+from emotion_lightning.cli import gpu_slots, messages, model_option, multirun, override_grammar
 from emotion_lightning.cli.compose import (
     hydra_settings,
     in_multirun,
+    inside_hydra,
     option_folders,
     options_of,
     override_parser,
     overrides_of,
+    with_earlier_run,
 )
 from emotion_lightning.config import redaction, schema, stored_settings
 from emotion_lightning.errors import Stopped, UserError, first_line
@@ -175,8 +178,8 @@ def _kept_job(work: Work, cfg: DictConfig, folder: Path) -> Any:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[None]:
-    """Raise `Stopped` on Ctrl-C, SIGTERM and a cluster's preemption signal while the block runs.
+def stop_on_signals(*only: signal.Signals) -> Iterator[None]:
+    """Raise `Stopped` on Ctrl-C, SIGTERM and a cluster's preemption signal, or on these `only`, while the block runs.
 
     `check_stopped` raises it again, for the case that a library swallows it: a bare `except:` around an import, or
     Python itself in `__del__`.
@@ -195,7 +198,7 @@ def stop_on_signals() -> Iterator[None]:
 
     # submitit ignores SIGTERM and has a signal of its own.
     taken = [signal.SIGINT, *([] if slurm.in_submitit() else [signal.SIGTERM]), *([warning] if warning else [])]
-    before = {number: signal.signal(number, stop) for number in taken}
+    before = {number: signal.signal(number, stop) for number in only or taken}
     try:
         yield
     finally:
@@ -264,24 +267,85 @@ def check_jobs(command: str, arguments: list[str], *, typed: set[str]) -> _Plan 
             with open_dict(cfg):
                 del cfg["hydra"]
             settings = schema.load_settings(cfg, command)
-            network = settings.model if isinstance(settings, config.Train | config.Inspect) else None
-            if network and not network.pretrained and "model.path" in typed:
-                raise UserError(
-                    f"model.path={network.path} would not be read: this model is built with random weights "
-                    "(model.pretrained=false). Choose the option of its family, such as model=gemma model.path=…"
-                )
-            shaped = sorted(name for name in typed if name.startswith("model.architecture"))
-            if network and network.pretrained and shaped:
-                raise UserError(
-                    f"{shaped[0]} would not be read: model.path={network.path} has a shape of its own. "
-                    "Add model.pretrained=false for random weights in that shape."
-                )
+            _check_model(settings, typed)
             if command in KEEP_RUNS:
                 metrics.add(_METRICS[settings.thresholds.metric])
                 tree = run_folder.stored_form(settings, options)
                 jobs.append(multirun.Job(number, folder, differs, tree, schema.schema_of(settings.thresholds)))
         metric = metrics.pop() if len(metrics) == 1 else "f1_macro"
         return _Plan(place, launcher, metric, lines, jobs)
+
+
+def compose_job(command: str, arguments: Sequence[str]) -> tuple[Any, dict[str, str]]:
+    """Compose and check the settings of a single job as its command line would, without Hydra's hold on the process.
+
+    Args:
+        command: name of the command.
+        arguments: settings as on a command line, not quoted for a shell; --config-dir=FOLDER is the only flag.
+
+    Returns:
+        The settings, and the option chosen in each group.
+
+    Raises:
+        UserError: an argument or a setting is wrong, or the arguments ask for several jobs.
+    """
+    schema.register()
+    given = [override_grammar.as_text(argument) for argument in arguments]
+    with messages.as_user_errors(command, given), inside_hydra():
+        typed = _typed_names(command, given)
+        line = override_grammar.quote_texts(command, given, multirun=False)
+        prepared = model_option.with_fitting_option(
+            command, with_earlier_run(command, line, multirun=False), typed=given
+        )
+        overrides = overrides_of(prepared)
+        with initialize_config_dir(config_dir=str(schema.conf_folder()), version_base="1.3"):
+            swept = [str(o.input_line) for o in override_parser().parse_overrides(overrides) if o.is_sweep_override()]
+            cfg = compose(command, [line for line in overrides if line not in swept], return_hydra_config=True)
+        if cfg.hydra.sweeper.get("params"):
+            swept.append(f"sweep={cfg.hydra.runtime.choices.sweep}")
+        if swept:
+            raise UserError(f"{swept[0]} asks for several runs; compose the settings of each in a loop.")
+        options = options_of(cfg.hydra.runtime.choices, command)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        settings = schema.load_settings(cfg, command)
+        _check_model(settings, typed)
+        return settings, options
+
+
+def _typed_names(command: str, arguments: Sequence[str]) -> set[str]:
+    """Names of the settings among arguments that come from Python.
+
+    Raises:
+        UserError: an argument is no setting, or is one that only a command line has.
+    """
+    override_grammar.refuse_dashes(command, arguments)
+    names = set()
+    for argument in arguments:
+        match = override_grammar.ARGUMENT.fullmatch(argument)
+        if match is None and not argument.startswith(("~", "--config-dir=")):
+            raise UserError(f"Cannot read {argument!r}; settings are given as name=value, each as a text of its own.")
+        name = match["name"] if match else ""
+        if re.match(r"hydra[./]", name) and name != "hydra.searchpath":
+            raise UserError(f"{name} is for a command line; from Python, the folder is given as folder=….")
+        names |= {name} - {""}
+    return names
+
+
+def _check_model(settings: Any, typed: Set[str]) -> None:
+    """Raise UserError for settings of the model that the user typed and that would not be read."""
+    network = settings.model if isinstance(settings, config.Train | config.Inspect) else None
+    if network and not network.pretrained and "model.path" in typed:
+        raise UserError(
+            f"model.path={network.path} would not be read: this model is built with random weights "
+            "(model.pretrained=false). Choose the option of its family, such as model=gemma model.path=…"
+        )
+    shaped = sorted(name for name in typed if name.startswith("model.architecture"))
+    if network and network.pretrained and shaped:
+        raise UserError(
+            f"{shaped[0]} would not be read: model.path={network.path} has a shape of its own. "
+            "Add model.pretrained=false for random weights in that shape."
+        )
 
 
 def _product(overrides: Sequence[Override]) -> list[list[str]]:

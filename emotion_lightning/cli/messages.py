@@ -3,6 +3,8 @@
 import errno
 import os
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
@@ -45,6 +47,20 @@ def as_user_error(command: str, error: BaseException, arguments: list[str]) -> U
     if isinstance(error, RecursionError) and (nested := [a for a in arguments if a.count("[") + a.count("{") > 50]):
         return UserError(f"{nested[0][:40]}… holds more brackets than can be read; settings are lists of plain values.")
     return _of_system(error)
+
+
+@contextmanager
+def as_user_errors(command: str, arguments: Sequence[str]) -> Iterator[None]:
+    """Raise the UserError that explains an error of the block; errors that the user cannot fix pass."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        mistake = as_user_error(command, error, list(arguments))
+        if mistake is None:
+            raise
+        raise mistake from error
 
 
 def _of_system(error: BaseException) -> UserError | None:

@@ -140,6 +140,17 @@ def load_settings(cfg: DictConfig, command: str = "train") -> Any:
     settings = OmegaConf.to_object(cfg)
     if isinstance(settings, dict):
         raise UserError("The main configuration lacks its schema line: defaults: [schema/train@_here_, …].")
+    check_settings(settings, command)
+    return settings
+
+
+def check_settings(settings: Any, command: str) -> None:
+    """Raise UserError if a value is out of its range or contradicts another one.
+
+    Args:
+        settings: typed settings.
+        command: name of the command.
+    """
     check_ranges(settings)
     if isinstance(settings, config.Compare):
         check_scores(settings)
@@ -153,7 +164,6 @@ def load_settings(cfg: DictConfig, command: str = "train") -> Any:
         check_ngrams(settings)
     if isinstance(settings, config.Tune):
         check_study(settings.study)
-    return settings
 
 
 def describe(hint: Any) -> str:

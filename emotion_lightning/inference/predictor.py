@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -18,7 +18,8 @@ from emotion_lightning.data import cleaning
 from emotion_lightning.data.batches import WINDOW, Batch, Collate, EmotionRows, Tokens, by_length, tokenize
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation import calibration, thresholds
-from emotion_lightning.inference import ensemble, onnx_graph
+from emotion_lightning.inference import ensemble, frames, onnx_graph
+from emotion_lightning.inference.frames import Frame
 from emotion_lightning.inference.threads import CorePool
 from emotion_lightning.models import model_folder, ngrams, nonfinite, pooling
 from emotion_lightning.models.device import cast_products, compute_dtype, device_for, enough_memory
@@ -76,22 +77,66 @@ class Labeller(ABC):
         """Return the probabilities, [text, label], float32 on the CPU; calibrated if the run is."""
         return self.outputs(texts, batch_size=batch_size, batch_tokens=batch_tokens)[1]
 
+    @overload
     def predict(
         self, texts: Sequence[str], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
-    ) -> list[Prediction]:
-        """Return a prediction for each text, in the order of the texts; a single string counts as one text."""
-        if isinstance(texts, str):
-            texts = [texts]
+    ) -> list[Prediction]: ...
+
+    @overload
+    def predict(
+        self, texts: Frame, *, text: str | None = None, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
+    ) -> Frame: ...
+
+    @overload
+    def predict(
+        self, texts: Any, *, text: str | None = None, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
+    ) -> Any: ...
+
+    def predict(
+        self, texts: Any, *, text: str | None = None, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
+    ) -> Any:
+        """Label texts.
+
+        Args:
+            texts: a list of texts, or a single one; or a table: a DataFrame or Series of pandas or polars, or a
+                Dataset of `datasets`.
+            text: text column of a table; None: the text column of the run, or one with a usual name.
+            batch_size: texts per batch.
+            batch_tokens: tokens per batch, padding included; replaces `batch_size`.
+
+        Returns:
+            For a list, a `Prediction` for each text, in the order of the texts. For a table, one of the same library
+            (a DataFrame for a Series) with a row for each row and the columns of prediction files: 0 or 1 under the
+            name of each label, then the probabilities as `p_<label>`. The index of a pandas table is kept.
+
+        Raises:
+            UserError: a table has no such column or a row without a text, or something else than texts was given.
+        """
+        table = frames.table(texts)
+        if table is None:
+            found = self._decide_all(frames.texts_of_list(texts), batch_size, batch_tokens)
+            return [
+                Prediction(
+                    labels=[name for name, yes in zip(self.metadata.labels, decided, strict=True) if yes],
+                    probabilities=dict(zip(self.metadata.labels, shares, strict=True)),
+                )
+                for decisions, probabilities in found
+                for shares, decided in zip(probabilities.tolist(), decisions.tolist(), strict=True)
+            ]
+        labels = self.metadata.labels
+        frames.check_labels(labels)
+        rows = table.texts(text, usual=self.metadata.data.get("text"))
+        pieces = list(self._decide_all(rows, batch_size, batch_tokens))
+        decisions = torch.cat([torch.zeros(0, len(labels), dtype=torch.bool), *[piece for piece, _ in pieces]])
+        shares = torch.cat([torch.zeros(0, len(labels)), *[piece for _, piece in pieces]])
+        return table.like(frames.columns(labels, decisions, shares))
+
+    def _decide_all(
+        self, texts: list[str], batch_size: int, batch_tokens: int | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         size = batch_size * WINDOW
         pieces = (texts[start : start + size] for start in range(0, len(texts), size))
-        return [
-            Prediction(
-                labels=[name for name, yes in zip(self.metadata.labels, found, strict=True) if yes],
-                probabilities=dict(zip(self.metadata.labels, shares, strict=True)),
-            )
-            for decisions, probabilities in self.decide(pieces, batch_size=batch_size, batch_tokens=batch_tokens)
-            for shares, found in zip(probabilities.tolist(), decisions.tolist(), strict=True)
-        ]
+        return self.decide(pieces, batch_size=batch_size, batch_tokens=batch_tokens)
 
     def decide(
         self, pieces: Iterable[Sequence[str]], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None

@@ -27,6 +27,19 @@ _WARNED = (
 )
 
 
+_LEVELS = {
+    "lightning.pytorch": logging.WARNING,
+    "lightning.fabric": logging.WARNING,
+    "lightning.pytorch.utilities.rank_zero": logging.WARNING,
+    "httpx": logging.WARNING,
+    "httpx2": logging.WARNING,
+    # Matplotlib logs that it builds its font list, and warns about each font with only one weight, such as many Chinese
+    # fonts.
+    "matplotlib.font_manager": logging.ERROR,
+}
+_DROPPED_OF = "bitsandbytes.backends.cpu.ops"
+
+
 class _Drop(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         return not any(text in record.getMessage() for text in _SAID)
@@ -37,13 +50,9 @@ def quiet_libraries() -> None:
 
     Other warnings are still shown. No library is imported.
     """
-    noisy = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero", "httpx", "httpx2")
-    for name in noisy:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # Matplotlib logs that it builds its font list, and warns about each font with only one weight, such as many
-    # Chinese fonts.
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_Drop())
+    for name, level in _LEVELS.items():
+        logging.getLogger(name).setLevel(level)
+    logging.getLogger(_DROPPED_OF).addFilter(_Drop())
     _ignore_warnings()
 
 
@@ -73,3 +82,20 @@ def while_loading() -> Iterator[None]:
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def while_working() -> Iterator[None]:
+    """Silence in the block what `quiet_libraries` silences, and progress bars; what the caller has set is restored."""
+    drop = _Drop()
+    with while_loading():
+        before = {name: logging.getLogger(name).level for name in _LEVELS}
+        for name, level in _LEVELS.items():
+            logging.getLogger(name).setLevel(level)
+        logging.getLogger(_DROPPED_OF).addFilter(drop)
+        try:
+            yield
+        finally:
+            logging.getLogger(_DROPPED_OF).removeFilter(drop)
+            for name, level in before.items():
+                logging.getLogger(name).setLevel(level)

@@ -35,10 +35,11 @@ def finish(
     clock: Clock,
     run: Run,
     method: str,
+    shows: bool,
 ) -> float:
     """Score the best checkpoint and write all files of a finished run.
 
-    metrics.json is written last, because it marks the run as finished.
+    metrics.json is written last, because it marks the run as finished. If `shows`, the scores are printed.
 
     Returns:
         Macro F1 on validation with the chosen thresholds.
@@ -110,9 +111,11 @@ def finish(
         run.media(drawn.pictures, drawn.page, drawn.facts)
     manifest.finish_run(folder, content)
     waiting.end_status()
-    console.show_scores(shown, shown_scores, protocol=protocol)
+    if shows:
+        console.show_scores(shown, shown_scores, protocol=protocol)
     log.info("Run folder: %s", folder)
-    app.say_next_steps(folder)
+    if shows:
+        app.say_next_steps(folder)
     return of_protocol(content["validation"], protocol)["f1_macro"]
 
 

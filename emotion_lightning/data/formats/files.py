@@ -191,13 +191,19 @@ def records(path: Path, problems: Problems | None = None, *, encoding: str | Non
         gathered.raise_any()
 
 
-def text_column(path: Path, names: list[str], wanted: str | None) -> str:
+def text_column(path: Path | str, names: list[str], wanted: str | None, *, setting: str = "data.text") -> str:
     """Name of the text column: the wanted one, one with a usual name, or the only one.
+
+    Args:
+        path: file, or the name of another table, for messages.
+        names: names of the columns.
+        wanted: name that the user gave.
+        setting: name of the setting that gives `wanted`, for messages.
 
     Raises:
         UserError: there is no such column.
     """
-    return _column(path, names, wanted, usual=TEXT_COLUMNS, setting="data.text")
+    return _column(path, names, wanted, usual=TEXT_COLUMNS, setting=setting)
 
 
 def id_column(path: Path, names: list[str], wanted: str | None, *, text: str) -> str | None:
@@ -229,7 +235,7 @@ def near(wanted: str, names: list[str]) -> str | None:
     return same or next(iter(difflib.get_close_matches(wanted, names, n=1)), None)
 
 
-def _column(path: Path, names: list[str], wanted: str | None, *, usual: tuple[str, ...], setting: str) -> str:
+def _column(path: Path | str, names: list[str], wanted: str | None, *, usual: tuple[str, ...], setting: str) -> str:
     if wanted is not None:
         if wanted in names:
             return wanted

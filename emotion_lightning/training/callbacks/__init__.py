@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, TQDMProgressBar
 
-from emotion_lightning import config
+from emotion_lightning import config, terminal
 from emotion_lightning.runs import run_folder
 from emotion_lightning.training.callbacks import epoch_log, finite_loss
 from emotion_lightning.training.callbacks.checkpoints import (
@@ -34,6 +34,7 @@ def build_callbacks(
     clock: Clock,
     logs: bool,
     row_ids: Sequence[str],
+    requeues: bool,
 ) -> list[Callback]:
     """Build the callbacks of a training run.
 
@@ -44,6 +45,7 @@ def build_callbacks(
         clock: measures training time.
         logs: whether to log the learning rate; needs a logger.
         row_ids: ids of the training rows, used in error messages.
+        requeues: whether a cluster's preemption signal requeues the job.
     """
     checkpoints = folder / run_folder.CHECKPOINTS
     history = History(folder / run_folder.HISTORY)
@@ -56,7 +58,7 @@ def build_callbacks(
     ]
     if settings.ema_decay is not None:
         callbacks.append(WeightAverage(settings.ema_decay))
-    callbacks.append(StopOnSignal(checkpoints / "last.ckpt"))
+    callbacks.append(StopOnSignal(checkpoints / "last.ckpt", requeues=requeues))
     if shows_bar(trainer):
         callbacks.append(TQDMProgressBar(refresh_rate=5))
     if logs:
@@ -92,8 +94,8 @@ def build_callbacks(
 
 
 def shows_bar(trainer: config.Trainer) -> bool:
-    """Return whether to show a progress bar; without a terminal, each update would be a new line."""
-    return trainer.progress_bar and sys.stderr.isatty()
+    """Return whether to show a progress bar; without a terminal or a notebook, each update would be a new line."""
+    return trainer.progress_bar and (sys.stderr.isatty() or terminal.in_notebook())
 
 
 def _last(checkpoints: Path, **when: Any) -> RelocatableCheckpoint:

@@ -4,6 +4,8 @@ import logging
 import os
 import signal
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +25,26 @@ class StopOnSignal(Callback):
     Lightning 2.6 exits with code 1 (Ctrl-C) or 0 (SIGTERM) and saves no checkpoint. At the end of an epoch, validation
     is finished first, so that the epoch need not be trained again. A second signal exits at once and leaves the
     previous checkpoint in place. After a preemption signal the job is requeued.
+
+    Args:
+        last: path of last.ckpt.
+        requeues: whether to wait for the preemption signal.
     """
 
-    def __init__(self, last: Path) -> None:
+    def __init__(self, last: Path, *, requeues: bool = True) -> None:
         self.last = last
+        self._preemption = slurm.preemption_signal() if requeues else None
         self._received: int | None = None
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         """Install our signal handlers; Lightning installs its own after on_fit_start, so ours must come later."""
         jobs.check_stopped()
+        if threading.current_thread() is not threading.main_thread():
+            return  # signals arrive in the main thread, which is that of another program
         # submitit ignores SIGTERM and waits for its own signal.
         taken = [signal.SIGINT] if slurm.in_submitit() else [signal.SIGINT, signal.SIGTERM]
-        for number in [*taken, slurm.preemption_signal()]:
+        for number in [*taken, self._preemption]:
             if number is not None:
                 self._before[number] = signal.signal(number, self._note)
 
@@ -69,7 +78,8 @@ class StopOnSignal(Callback):
             raise Stopped(number)
         self._received = number
         # Do not use logging here: the signal may have interrupted a logging call.
-        os.write(sys.stderr.fileno(), b"Stopping at the next whole step; a second signal leaves at once.\n")
+        with suppress(OSError, ValueError, AttributeError):  # the stream of a notebook may have no file
+            os.write(sys.stderr.fileno(), b"Stopping at the next whole step; a second signal leaves at once.\n")
 
     def _any(self, trainer: Any) -> bool:
         came = self._received is not None
@@ -80,7 +90,7 @@ class StopOnSignal(Callback):
 
     def _leave(self, trainer: Any) -> None:
         number = self._received or signal.SIGTERM
-        warning = number == slurm.preemption_signal()
+        warning = number == self._preemption
         if trainer.is_global_zero:
             name, go_on = signal.Signals(number).name, run_folder.resume_command(self.last.parent.parent)
             log.warning("Stopped by %s at step %d; go on with %s", name, trainer.global_step, go_on)
