@@ -15,7 +15,7 @@ import pytest
 from conftest import SMALL
 from helpers.servers import PATIENCE
 
-from emotion_lightning.cli import gpu_slots, messages
+from emotion_lightning.cli import compose, gpu_slots, messages
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs import slurm
 
@@ -205,10 +205,10 @@ def test_jobs_need_as_many_processes_as_the_launcher_starts(
 ) -> None:
     from emotion_lightning import train
 
-    monkeypatch.setattr(train, "in_multirun", lambda: True)
+    job = compose.Job({}, [], multirun=True)
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
     monkeypatch.setenv("SLURM_NTASKS", "2")
-    train._refuse(settings("trainer=ddp"), tmp_path, goes_on=False)
+    train._refuse(settings("trainer=ddp"), tmp_path, job, goes_on=False)
     for asked in (["trainer=ddp", "trainer.devices=4"], []):
         with pytest.raises(UserError, match="the launcher started 2; set hydra.launcher.tasks_per_node"):
-            train._refuse(settings(*asked), tmp_path, goes_on=False)
+            train._refuse(settings(*asked), tmp_path, job, goes_on=False)
