@@ -44,9 +44,9 @@ log = logging.getLogger(__name__)
 FULL_ERROR = "HYDRA_FULL_ERROR"
 _PLANNED_JOBS = "hydra.sweeper._target_=hydra_plugins.emotion_lightning_jobs.PlannedJobs"
 _planned: list[list[str]] = []
+"""The overrides of each job that `launch_planned` starts."""
 _received: list[int] = []
 """Numbers of the signals that `stop_on_signals` has turned into `Stopped`."""
-"""The overrides of each job that `launch_planned` starts."""
 RESUME = "sweep.resume="
 KEEP_RUNS = ("train", "baseline")
 """Commands whose multiruns are saved in jobs.json, so that they can be resumed."""
@@ -263,11 +263,8 @@ def check_jobs(command: str, arguments: list[str], *, typed: set[str]) -> _Plan 
         jobs, metrics = [], set()
         for number, (line, differs) in enumerate(zip(lines, multirun.differences(lines), strict=True)):
             cfg = base if alone else compose(command, line, return_hydra_config=True)
-            folder, options = _place(cfg, number), options_of(cfg.hydra.runtime.choices, command)
-            with open_dict(cfg):
-                del cfg["hydra"]
-            settings = schema.load_settings(cfg, command)
-            _check_model(settings, typed)
+            folder = _place(cfg, number)
+            settings, options = _settings_of(cfg, command, typed)
             if command in KEEP_RUNS:
                 metrics.add(_METRICS[settings.thresholds.metric])
                 tree = run_folder.stored_form(settings, options)
@@ -305,12 +302,7 @@ def compose_job(command: str, arguments: Sequence[str]) -> tuple[Any, dict[str, 
             swept.append(f"sweep={cfg.hydra.runtime.choices.sweep}")
         if swept:
             raise UserError(f"{swept[0]} asks for several runs; compose the settings of each in a loop.")
-        options = options_of(cfg.hydra.runtime.choices, command)
-        with open_dict(cfg):
-            del cfg["hydra"]
-        settings = schema.load_settings(cfg, command)
-        _check_model(settings, typed)
-        return settings, options
+        return _settings_of(cfg, command, typed)
 
 
 def _typed_names(command: str, arguments: Sequence[str]) -> set[str]:
@@ -330,6 +322,16 @@ def _typed_names(command: str, arguments: Sequence[str]) -> set[str]:
             raise UserError(f"{name} is for a command line; from Python, the folder is given as folder=….")
         names |= {name} - {""}
     return names
+
+
+def _settings_of(cfg: DictConfig, command: str, typed: Set[str]) -> tuple[Any, dict[str, str]]:
+    """The checked settings of a job, and the option chosen in each group; removes Hydra's own settings from `cfg`."""
+    options = options_of(cfg.hydra.runtime.choices, command)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    settings = schema.load_settings(cfg, command)
+    _check_model(settings, typed)
+    return settings, options
 
 
 def _check_model(settings: Any, typed: Set[str]) -> None:

@@ -40,7 +40,7 @@ class Template:
     @property
     def largest_token(self) -> int:
         """The largest id of its tokens; 0 if it has none."""
-        return max(*self.before, *self.after, 0, 0)
+        return max([*self.before, *self.after], default=0)
 
     def around(self, ids: list[int]) -> list[int]:
         """Return the ids of a text with those of the template around them."""

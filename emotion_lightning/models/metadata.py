@@ -204,10 +204,9 @@ class Metadata:
         """Return the content of the file."""
         base = {} if self.base_or_none is None else self.base_or_none.plain()
         values = {"base" if name == "base_or_none" else name: value for name, value in self.__dict__.items()}
+        del values["template"]
         # Without a template the file is one that earlier versions can read.
-        template = (
-            {} if values.pop("template") is None or self.template is None else {"template": self.template.plain()}
-        )
+        template = {} if self.template is None else {"template": self.template.plain()}
         return values | {"base": base} | template
 
     @property
