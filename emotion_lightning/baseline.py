@@ -88,6 +88,7 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
         thresholding=settings.thresholds,
         predict=settings.predict,
         loss=lambda logits, targets: float(binary_cross_entropy_with_logits(logits.double(), targets.double())),
+        extra_metric=settings.extra_metric,
     )
     # Metadata, so that predict, evaluate and distill.runs accept the baseline like any run.
     metadata = Metadata.of_training(

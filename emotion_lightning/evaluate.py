@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from emotion_lightning import config
 from emotion_lightning.cli import app, override_grammar
 from emotion_lightning.cli.compose import Job, current_job
-from emotion_lightning.config import schema
+from emotion_lightning.config import own_parts, schema
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs import run_folder, waiting
 from emotion_lightning.runs.metrics_file import RunMetrics
@@ -38,7 +38,7 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
     Raises:
         UserError: the run or the data cannot be scored.
     """
-    from emotion_lightning.evaluation import metrics, prediction_files, row_outcomes
+    from emotion_lightning.evaluation import extra_metrics, metrics, prediction_files, row_outcomes
     from emotion_lightning.inference import ensemble, predictor, run_data
     from emotion_lightning.models.metadata import find_model_folder
     from emotion_lightning.reports import console, run_facts, run_page
@@ -94,7 +94,11 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
     row_outcomes.write_outcomes(
         folder, split, row_outcomes.RowOutcomes(rows.ids, shared, probabilities[:, ours], targets)
     )
-    scores["loss"] = float(run_loss(metadata, ours)(logits[:, ours], targets))
+    scores |= extra_metrics.extra_scores(  # type: ignore[typeddict-item]
+        settings.extra_metric, probabilities[:, ours], targets, decides[ours], shared
+    )
+    if (loss := run_loss(metadata, ours)) is not None:
+        scores["loss"] = float(loss(logits[:, ours], targets))
     waiting.show_status("Drawing the report")
     content: RunMetrics = {split: scores, "run": str(settings.run)}  # type: ignore[misc]  # the name of the split
     scored = run_facts.RunFacts(
@@ -123,8 +127,8 @@ def _run_name(runs: list[str]) -> str:
     return f"{folder.parent.name}/{folder.name}"
 
 
-def run_loss(metadata: "Metadata", positions: list[int]) -> "Module":
-    """The loss that a run was trained with.
+def run_loss(metadata: "Metadata", positions: list[int]) -> "Module | None":
+    """The loss that a run was trained with; None, and a warning, if it is the user's own and is not at hand.
 
     Args:
         metadata: metadata of the run.
@@ -136,8 +140,17 @@ def run_loss(metadata: "Metadata", positions: list[int]) -> "Module":
 
     values = dict(metadata.loss)
     counts, rows = np.asarray(values.pop("label_counts")), values.pop("rows")
-    settings = schema.from_plain(config.SCHEMAS[f"loss/{values.pop('option')}"], values)
-    return losses.build_loss(settings, label_counts=counts[positions], rows=rows)
+    node = config.SCHEMAS.get(f"loss/{values['option']}")
+    if node is None:
+        log.warning(
+            "%s Its loss is not computed.",
+            own_parts.lacking({f"loss={values['option']}": values.get("part")}, "The run"),
+        )
+        return None
+    del values["option"]
+    settings = schema.from_plain(node, values)
+    names = [metadata.labels[position] for position in positions]
+    return losses.build_loss(settings, label_counts=counts[positions], rows=rows, labels=names)
 
 
 def shared_labels(model: list[str], data: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from emotion_lightning import config
 from emotion_lightning.cli import app
+from emotion_lightning.config import own_parts
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs import waiting
 from emotion_lightning.runs.files import new_folder
@@ -26,7 +27,7 @@ def export(settings: config.Export, folder: Path) -> None:
     Raises:
         UserError: the run cannot be exported or uploaded.
     """
-    if settings.format in _GRAPHS:
+    if isinstance(settings.format, config.BuiltInFormat) and settings.format.kind in _GRAPHS:
         from emotion_lightning.inference import onnx_graph
 
         onnx_graph.check_installed()
@@ -69,10 +70,18 @@ def write_export(settings: config.Export, source: Path, output: Path) -> None:
         )
     if metadata.is_graph:
         raise UserError(f"run={settings.run} is a graph already, of which no other export can be made; give the run.")
-    waiting.show_status(f"Making the {settings.format.value} folder and comparing its answers with the run's")
+    if isinstance(settings.format, own_parts.OwnPart):
+        waiting.show_status(f"Making the {settings.format.origin.option} folder")
+        with new_folder(output) as part:
+            exporter.export_own_format(part, source, metadata, settings)
+        log.info("Wrote %s", output)
+        return
+    assert isinstance(settings.format, config.BuiltInFormat)
+    kind = settings.format.kind
+    waiting.show_status(f"Making the {kind.value} folder and comparing its answers with the run's")
     with new_folder(output) as part:
-        found = exporter.export_model(part, source, metadata, settings)
-        stock = settings.format is not config.ExportFormat.merged or metadata.base.stock
+        found = exporter.export_model(part, source, metadata, settings, kind)
+        stock = kind is not config.ExportFormat.merged or metadata.base.stock
     console.show_export(found)
     if not stock:
         log.warning(

@@ -118,6 +118,8 @@ def train(settings: config.Train, folder: Path, job: Job | None = None) -> float
                 logs=bool(run.lightning_logger),
                 row_ids=emotions.rows["train"].ids,
                 requeues=job.own_process,
+                extra=settings.extra_callback,
+                labels=emotions.labels,
             ),
             default_root_dir=folder,
             enable_progress_bar=callbacks.shows_bar(settings.trainer),

@@ -20,7 +20,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 
 from emotion_lightning import terminal
-from emotion_lightning.cli import help, messages, model_option, multirun, override_grammar
+from emotion_lightning.cli import help, messages, model_option, multirun, override_grammar, own_options
 from emotion_lightning.cli.compose import first_of_each, hydra_settings, in_multirun, overrides_of, with_earlier_run
 from emotion_lightning.cli.jobs import (
     FULL_ERROR,
@@ -116,6 +116,7 @@ def _die_by(number: int) -> None:
 
 def _run(command: str, do: Callable[[Any, Path], Any], arguments: list[str]) -> None:
     schema.register()
+    own_options.register(command, arguments)
     # Hydra's parser accepts flags only before settings.
     arguments = sorted(
         arguments, key=lambda argument: bool(override_grammar.ARGUMENT.fullmatch(argument)) or argument.startswith("~")

@@ -1,5 +1,6 @@
 """Compose the settings of a job from a command line and, where it names one, from an earlier run."""
 
+import itertools
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -97,7 +98,10 @@ def with_earlier_run(command: str, arguments: list[str], *, multirun: bool) -> l
     stored = run_folder.settings_as_overrides(folder, changed=sorted(given))
     stored_settings.check_options(stored, folder / run_folder.SETTINGS, command, option_folders(arguments))
     options = schema.groups(command)
-    return [override_grammar.override(name, value, options) for name, value in stored.items()] + arguments
+    # Hydra's parser accepts flags only before settings.
+    flags = list(itertools.takewhile(lambda argument: not override_grammar.ARGUMENT.fullmatch(argument), arguments))
+    overrides = [override_grammar.override(name, value, options) for name, value in stored.items()]
+    return flags + overrides + arguments[len(flags) :]
 
 
 def _folder(path: str) -> Path:

@@ -11,6 +11,7 @@ import yaml
 
 from emotion_lightning import config, terminal
 from emotion_lightning.config import schema
+from emotion_lightning.config.own_parts import OwnPart
 
 USAGE = {
     "train": """Fine-tune an emotion classifier, choose epoch and thresholds on validation, report on test.
@@ -67,6 +68,9 @@ def meanings(settings: type) -> dict[str, str]:
     found: dict[str, str] = {}
     for node in reversed(settings.__mro__):
         if not dataclasses.is_dataclass(node):
+            continue
+        if issubclass(node, OwnPart) and node is not OwnPart:  # made from a function, without source
+            found |= node.meanings
             continue
         body = ast.parse(textwrap.dedent(inspect.getsource(node))).body[0]
         assert isinstance(body, ast.ClassDef)

@@ -23,7 +23,7 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict, read_write
 
 from emotion_lightning import config
-from emotion_lightning.cli import gpu_slots, messages, model_option, multirun, override_grammar
+from emotion_lightning.cli import gpu_slots, messages, model_option, multirun, override_grammar, own_options
 from emotion_lightning.cli.compose import (
     hydra_settings,
     in_multirun,
@@ -111,6 +111,7 @@ def _job(work: Work, cfg: DictConfig) -> Any:
     """Run one job, and store its error in `work.failed`: Hydra would print its own message and skip the other jobs."""
     # The processes that a job starts (DDP) parse the command line again, so they need it as the user typed it.
     with _command_line(work.arguments, full_error=False):
+        own_options.register(work.command, work.arguments)  # again, for a process that submitit started
         return _logged_job(work, cfg)
 
 
@@ -289,6 +290,7 @@ def compose_job(command: str, arguments: Sequence[str]) -> tuple[Any, dict[str, 
     schema.register()
     given = [override_grammar.as_text(argument) for argument in arguments]
     with messages.as_user_errors(command, given), inside_hydra():
+        own_options.register(command, given)
         typed = _typed_names(command, given)
         line = override_grammar.quote_texts(command, given, multirun=False)
         prepared = model_option.with_fitting_option(

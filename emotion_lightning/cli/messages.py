@@ -1,5 +1,6 @@
 """Messages for errors of Hydra, OmegaConf and the operating system that the user can fix."""
 
+import dataclasses
 import errno
 import os
 import re
@@ -9,7 +10,8 @@ from contextlib import contextmanager
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from emotion_lightning.config import schema
+from emotion_lightning import config
+from emotion_lightning.config import own_parts, schema
 from emotion_lightning.errors import UserError, first_line, nearest
 from emotion_lightning.runs import extras
 
@@ -82,14 +84,38 @@ def _of_system(error: BaseException) -> UserError | None:
     return None
 
 
+_KEY_OF_FILE = re.compile(
+    r"In '(?P<group>[^']+)/(?P<option>[^'/]+)': ConfigKeyError[^\n]*\nKey '(?P<key>[^']*)' not in '(?P<kind>\w+)'"
+)
+
+
+def _foreign_key(group: str, option: str, key: str, kind: str) -> UserError:
+    """The error for an option file with a key that is no setting of its schema."""
+    node = next((node for name, node in config.SCHEMAS.items() if node.__name__ == kind), None)
+    sets = f"The file of {group}={option} sets {key}, which is no setting of it"
+    if key == "_target_":
+        return UserError(
+            f"{sets}. No setting names code here; the file of an option of your own names the function that builds it, "
+            f"as part: module:function ({own_parts.HOW_TO})."
+        )
+    if node is None:  # that of the whole group
+        return UserError(f"{sets}. Begin the file with a schema line, as the files in conf/{group} do.")
+    return UserError(sets + nearest(key, {field.name for field in dataclasses.fields(node)}))
+
+
 def _from_hydra(command: str, error: Exception, arguments: list[str]) -> UserError:
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if "SameData is not a subclass" in str(error):
         return UserError("data=same is for evaluate, where it means the data of the run; choose another data=.")
     first = first_line(error)
+    if chosen := re.match(r"You must specify '(\w+)', e\.g", first):
+        options = ", ".join(schema.option_files(chosen[1], command))
+        return UserError(f"{chosen[1]} is not set; choose {chosen[1]}= one of {options}.")
     merged = re.match(r"Error merging override \+*(?P<key>[^=\s]+)=", first)
     # For an item of a list Hydra gives no full key, only the override.
     key = str(getattr(cause, "full_key", None) or (merged["key"] if merged else "")).partition("[")[0]
+    if foreign := _KEY_OF_FILE.match(str(error)):
+        return _foreign_key(**foreign.groupdict())
     override = re.match(r"Could not override '(?P<key>[^']*)'", first)
     if override and not re.search(r"could not be converted|Invalid value|is not Optional", str(cause)):
         return schema.unknown_setting(command, override["key"].partition("@")[0])

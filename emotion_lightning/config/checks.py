@@ -128,11 +128,15 @@ def check_study(study: config.Study) -> None:
 
 def check_export(settings: config.Export) -> None:
     """Raise UserError for settings of an export that contradict each other."""
-    chosen = settings.format
+    chosen = settings.format.kind if isinstance(settings.format, config.BuiltInFormat) else None
+    name = chosen.value if chosen else settings.format.origin.option  # type: ignore[attr-defined]  # of an OwnPart
     if settings.base is not None and chosen is not config.ExportFormat.adapter:
-        raise UserError(f"base={settings.base} is for format=adapter; format={chosen.value} holds every weight itself.")
+        raise UserError(f"base={settings.base} is for format=adapter; format={name} holds every weight itself.")
     if settings.dtype is not config.Dtype.auto and chosen is not config.ExportFormat.merged:
-        raise UserError(f"dtype={settings.dtype.value} is for format=merged; leave it out with format={chosen.value}.")
+        raise UserError(f"dtype={settings.dtype.value} is for format=merged; leave it out with format={name}.")
+    if chosen is None and (settings.push is not None or settings.refit):
+        given = "refit=true" if settings.refit else f"push={settings.push}"
+        raise UserError(f"{given} is for the formats of this program; leave it out with format={name}.")
     if settings.refit and chosen is config.ExportFormat.adapter:
         raise UserError("refit=true is not for format=adapter, which is exported as it stands.")
     if settings.push is not None:

@@ -18,8 +18,10 @@ from emotion_lightning.config.data import (
 )
 from emotion_lightning.config.evaluation import (
     EvaluatedSplit,
+    ExtraMetric,
     FixedThreshold,
     GlobalThreshold,
+    NoExtraMetric,
     PerLabelThresholds,
     Predictions,
     Protocol,
@@ -37,11 +39,14 @@ from emotion_lightning.config.training import (
     Asymmetric,
     Correlated,
     Distillation,
+    ExtraCallback,
     Focal,
     Logger,
     Loss,
     MLflow,
+    NoExtraCallback,
     NoLogger,
+    Optimizer,
     Selection,
     TensorBoard,
     Trainer,
@@ -72,9 +77,11 @@ class Train:
     model: Model
     peft: Peft
     loss: Loss
-    optimizer: AdamW
+    optimizer: Optimizer
     thresholds: Thresholds
     callbacks: Selection
+    extra_callback: ExtraCallback
+    extra_metric: ExtraMetric
     trainer: Trainer
     logger: Logger
     predict: Predictions
@@ -92,6 +99,7 @@ class Evaluate:
     accelerator: Accelerator
     """Device to run on; auto uses a GPU if there is one."""
     data: Data
+    extra_metric: ExtraMetric
     predict: Predictions
 
 
@@ -128,6 +136,20 @@ class ExportFormat(StrEnum):
 
 
 @dataclass
+class Format:
+    """The `format` group: what `export` writes."""
+
+
+@dataclass
+class BuiltInFormat(Format):
+    """A format of this program."""
+
+    kind: ExportFormat
+    """adapter: the trained weights, unchanged. merged: the complete network as a Transformers model folder. onnx: a
+    graph for onnxruntime, including the pooling. onnx_int8: the same with 8-bit weights, smaller and less exact."""
+
+
+@dataclass
 class Export:
     """`python -m emotion_lightning.export`."""
 
@@ -135,9 +157,6 @@ class Export:
     """Run folder, its model/, or hf:user/name."""
     output: str
     """Folder to create; it may exist if it is empty."""
-    format: ExportFormat
-    """adapter: the trained weights, unchanged. merged: the complete network as a Transformers model folder. onnx: a
-    graph for onnxruntime, including the pooling. onnx_int8: the same with 8-bit weights, smaller and less exact."""
     base: str | None
     """With format=adapter: hub id of a base model that the run loaded from a folder. The export then refers to this id
     and contains no copy of the base."""
@@ -151,6 +170,7 @@ class Export:
     """Create a new repository as private, and do not upload to an existing public one."""
     accelerator: Accelerator
     """Device for the checks; auto uses a GPU if there is one."""
+    format: Format
 
 
 @dataclass
@@ -195,6 +215,7 @@ class Baseline:
     """balanced: rows with a label and rows without it have the same total weight; none: all rows weigh the same."""
     data: Batches
     thresholds: Thresholds
+    extra_metric: ExtraMetric
     predict: Predictions
 
 
@@ -262,6 +283,9 @@ SCHEMAS: dict[str, type] = {
     "thresholds/global": GlobalThreshold,
     "thresholds/per_label": PerLabelThresholds,
     "callbacks/selection": Selection,
+    "extra_callback/none": NoExtraCallback,
+    "extra_metric/none": NoExtraMetric,
+    "format/built_in": BuiltInFormat,
     "trainer/trainer": Trainer,
     "logger/wandb": WandB,
     "logger/mlflow": MLflow,

@@ -62,6 +62,16 @@ class PerLabelThresholds(Thresholds):
     """One threshold for each label, fitted on validation."""
 
 
+@dataclass
+class ExtraMetric:
+    """The `extra_metric` group: metrics of your own, beside those of the program."""
+
+
+@dataclass
+class NoExtraMetric(ExtraMetric):
+    """No metric of your own."""
+
+
 class PredictionColumns(StrEnum):
     """Columns of a prediction file."""
 

@@ -110,6 +110,14 @@ class Peft:
 
 
 @dataclass
+class TargetedPeft(Peft):
+    """A method of your own, which trains something in the modules of some roles."""
+
+    targets: list[str]
+    """Roles of the modules that the method changes."""
+
+
+@dataclass
 class IA3(Peft):
     """Learned vectors that rescale activations (Liu et al., 2022)."""
 

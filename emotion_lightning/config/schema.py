@@ -6,7 +6,6 @@ import types
 import typing
 from collections.abc import Iterator
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -14,7 +13,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from emotion_lightning import config
-from emotion_lightning.config import composition
+from emotion_lightning.config import composition, own_parts
 from emotion_lightning.config.checks import (
     check_data,
     check_export,
@@ -24,21 +23,15 @@ from emotion_lightning.config.checks import (
     check_scores,
     check_study,
 )
+from emotion_lightning.config.own_parts import conf_folder as conf_folder
 from emotion_lightning.errors import UserError, nearest
 
 
 def schema_of(settings: Any) -> str:
     """Name of an option's schema, without its group: `ia3` for both peft=ia3 and peft=ia3_all."""
+    if isinstance(settings, own_parts.OwnPart):  # another class in a process that a launcher started
+        return settings.origin.option
     return next(name.partition("/")[2] for name, node in config.SCHEMAS.items() if node is type(settings))
-
-
-def conf_folder() -> Path:
-    """Absolute path of conf/ in the checkout, or of its copy inside the installed package."""
-    package = Path(__file__).resolve().parents[1]
-    checkout = package.parent
-    if (checkout / "pyproject.toml").is_file() and (checkout / "conf" / "train.yaml").is_file():
-        return checkout / "conf"
-    return package / "conf"
 
 
 @functools.cache
@@ -52,8 +45,8 @@ def register() -> None:
 
 
 def option_files(group: str, command: str = "train") -> list[str]:
-    """Names of the options in conf/ for a group of a command."""
-    names = sorted(file.stem for file in (conf_folder() / group).glob("*.yaml"))
+    """Names of the options for a group of a command: those in conf/, and the user's own."""
+    names = sorted({file.stem for file in (conf_folder() / group).glob("*.yaml")} | own_parts.option_names(group))
     return [name for name in names if command == "evaluate" or (group, name) != ("data", "same")]
 
 
@@ -152,6 +145,9 @@ def check_settings(settings: Any, command: str) -> None:
         command: name of the command.
     """
     check_ranges(settings)
+    for field in dataclasses.fields(settings):
+        if isinstance(part := getattr(settings, field.name), own_parts.OwnPart):
+            own_parts.check_part(part, field.name)
     if isinstance(settings, config.Compare):
         check_scores(settings)
     elif isinstance(settings, config.Export):

@@ -11,13 +11,13 @@ import re
 import types
 import typing
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from emotion_lightning import config, terminal
-from emotion_lightning.config import schema
+from emotion_lightning.config import own_parts, schema
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def checked_settings(tree: Any, file: Path) -> dict[str, Any]:
     """
     if not isinstance(tree, dict) or not isinstance(tree.get("options"), dict):
         raise UserError(f"{file} is not a settings file of a run.")
-    groups, hints = _groups(), _hints()
+    groups, hints = _groups(), _hints(frozenset(config.SCHEMAS.items()))
     if foreign := sorted(map(str, tree.keys() - {name.partition(".")[0] for name in hints} - {"options"} - groups)):
         raise UserError(f"{file} sets {terminal.one_line(foreign[0])}, which is no setting of a run.")
     for group, option in tree["options"].items():
@@ -69,7 +69,10 @@ def checked_settings(tree: Any, file: Path) -> dict[str, Any]:
         if not isinstance(option, str) or not re.fullmatch(r"\w[\w-]*", option):
             raise UserError(f"{file} sets {group}={option!r}, which is no name of an option; it is not opened.")
     gone = []
+    lacking = {group for group, _ in parts_lacking(tree)}
     for name, value in stored_values(tree):
+        if name.partition(".")[0] in lacking and _fits(Any, value):
+            continue  # of an option of the user's own that is not at hand: whoever needs it asks for it
         if name in REMOVED:
             gone.append(name)
             continue
@@ -117,12 +120,26 @@ def check_options(options: dict[str, Any], file: Path, command: str, folders: Se
         folders: folders of option files from the command line.
 
     Raises:
-        UserError: an option has no such file.
+        UserError: an option has no such file, or is of the user's own and is built by another function now.
     """
+    own = {group: options[f"{group}.part"] for group in options if f"{group}.part" in options}
+    if absent := {group: part for group, part in own.items() if f"{group}/{options[group]}" not in config.SCHEMAS}:
+        raise own_parts.lacking({f"{group}={options[group]}": part for group, part in absent.items()}, file)
+    for group, part in own.items():
+        node = config.SCHEMAS[f"{group}/{options[group]}"]
+        if not issubclass(node, own_parts.OwnPart):
+            raise UserError(f"{file} sets {group}.part, which {group}={options[group]} does not have.")
+        if part != node.origin.reference:
+            raise UserError(
+                f"{file} was made with the part {terminal.one_line(str(part))[:80]} as {group}={options[group]}, "
+                f"where {node.origin.place} names {node.origin.reference}."
+            )
     for group, option in options.items():
         places = [schema.conf_folder(), *folders]
-        if group in schema.groups(command) and not any(
-            (place / group / f"{option}.yaml").is_file() for place in places
+        if (
+            group in schema.groups(command)
+            and option not in own_parts.option_names(group)
+            and not any((place / group / f"{option}.yaml").is_file() for place in places)
         ):
             raise UserError(
                 f"{file} chooses {group}={option}, which is no option of this program. If it is one of your own, give "
@@ -150,9 +167,17 @@ def _groups() -> set[str]:
     return {group for command in config.COMMANDS for group in schema.groups(command)}
 
 
-@functools.cache
-def _hints() -> dict[str, list[Any]]:
-    """All types of each setting, over all commands and options."""
+def parts_lacking(tree: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the groups whose option in a settings file is the user's own and is not at hand, with its settings."""
+    for group, option in tree["options"].items():
+        stored = tree.get(group)
+        if isinstance(stored, dict) and "part" in stored and f"{group}/{option}" not in config.SCHEMAS:
+            yield group, {"option": option, **stored}
+
+
+@functools.lru_cache(maxsize=1)
+def _hints(schemas: frozenset[tuple[str, type]]) -> dict[str, list[Any]]:
+    """All types of each setting, over all commands and options; the schemas change with options of the user's own."""
     found: dict[str, list[Any]] = defaultdict(list)
     for command in config.COMMANDS:
         for name, hint in schema.fields_of(config.SCHEMAS[command]):

@@ -83,8 +83,8 @@ class Schedule(StrEnum):
 
 
 @dataclass
-class AdamW:
-    """The `optimizer` group: AdamW (Loshchilov and Hutter, 2019)."""
+class Optimizer:
+    """The `optimizer` group. All optimizers have these settings."""
 
     lr: Annotated[float | None, Bounds(above=0)]
     """Peak learning rate; null uses the `lr` of the `peft` option. IA3 needs 10 to 100 times the rate of full
@@ -98,6 +98,12 @@ class AdamW:
     weight_decay: Annotated[float, Bounds(at_least=0)]
     """Decoupled weight decay of matrices. It is not applied to vectors, biases and norms, because it would pull the IA3
     vectors from 1 towards 0."""
+
+
+@dataclass
+class AdamW(Optimizer):
+    """AdamW (Loshchilov and Hutter, 2019)."""
+
     beta1: Annotated[float, Bounds(at_least=0, below=1)]
     """Decay rate of the running mean of the gradient."""
     beta2: Annotated[float, Bounds(at_least=0, below=1)]
@@ -122,6 +128,16 @@ class Selection:
     ema_decay: Annotated[float | None, Bounds(above=0, below=1)]
     """Decay of an exponential moving average of the trained parameters (Polyak and Juditsky, 1992), which is scored and
     saved in their place; 0.99 averages about the last 100 optimizer steps. null: no average."""
+
+
+@dataclass
+class ExtraCallback:
+    """The `extra_callback` group: callbacks of your own, beside those of the program."""
+
+
+@dataclass
+class NoExtraCallback(ExtraCallback):
+    """No callback of your own."""
 
 
 class Accelerator(StrEnum):

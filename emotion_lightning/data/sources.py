@@ -2,16 +2,15 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Set
-from functools import partial
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
 from emotion_lightning import config
-from emotion_lightning.config import schema
-from emotion_lightning.data import labels, official, overlap, reading, splitting
-from emotion_lightning.data.formats import arrow, delimited, files
-from emotion_lightning.data.rows import SPLITS, WHOLE, Chunk, Corpus, Problems, Source
+from emotion_lightning.config import own_parts, schema
+from emotion_lightning.data import official, overlap, own_source, reading, splitting
+from emotion_lightning.data.formats import arrow, files
+from emotion_lightning.data.rows import SPLITS, WHOLE, Corpus, Problems, Source
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs.files import write_json
 
@@ -29,6 +28,8 @@ def read_corpus(settings: config.Data, *, known: Set[str] = frozenset()) -> Corp
         UserError: the data is missing or wrong; the message names file, row and column.
     """
     match settings:
+        case config.Table() if isinstance(settings, own_parts.OwnPart):
+            corpus = own_source.read(settings, known)
         case config.Sample():
             corpus = official.sample()
         case config.SemEval2018(dir=None):
@@ -184,7 +185,7 @@ def _hub(settings: config.Hub, known: Set[str]) -> Corpus:
     if unused := sorted(set(loaded) - set(wanted.values())):
         log.warning("Splits of %s left aside: %s (see data.validation and data.test).", place, ", ".join(unused))
     sources = {
-        name: Source(path, partial(_dataset_chunks, path, table), _class_names(table))
+        name: arrow.dataset_source(path, table)
         for name, table in given.items()
         for path in [Path(f"{settings.path}[{wanted[name]}]")]
     }
@@ -212,18 +213,3 @@ def _load(settings: config.Hub) -> Any:
 
 def _place(settings: config.Hub) -> str:
     return f"{settings.path}{f' ({settings.name})' if settings.name else ''}"
-
-
-def _dataset_chunks(path: Path, table: Any, problems: Problems) -> Iterator[Chunk]:
-    start = 1
-    delimited.refuse_repeated(path, list(map(labels.normalised, table.column_names)))
-    for columns in table.iter(batch_size=arrow.ROWS_AT_ONCE):
-        count = len(next(iter(columns.values())))
-        yield Chunk(range(start, start + count), {labels.normalised(name): cells for name, cells in columns.items()})
-        start += count
-
-
-def _class_names(table: Any) -> dict[str, list[str]]:
-    """Names of the label ids in each column of class labels."""
-    kinds = {name: getattr(feature, "feature", feature) for name, feature in table.features.items()}
-    return {labels.normalised(name): list(kind.names) for name, kind in kinds.items() if getattr(kind, "names", None)}

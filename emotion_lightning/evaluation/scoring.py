@@ -9,7 +9,7 @@ from torch import Tensor
 
 from emotion_lightning import config
 from emotion_lightning.data.rows import Rows
-from emotion_lightning.evaluation import calibration, metrics, prediction_files, row_outcomes, thresholds
+from emotion_lightning.evaluation import calibration, extra_metrics, metrics, prediction_files, row_outcomes, thresholds
 from emotion_lightning.runs import run_folder
 from emotion_lightning.runs.metrics_file import SplitScores
 
@@ -56,6 +56,7 @@ def score(
     thresholding: config.Thresholds,
     predict: config.Predictions,
     loss: Callable[[Tensor, Tensor], float],
+    extra_metric: config.ExtraMetric,
 ) -> Scores:
     """Fit calibration and thresholds on `validation`; write outcomes and predictions of every split into a run folder.
 
@@ -66,6 +67,7 @@ def score(
         thresholding: how thresholds are fitted, and which protocol decides the predictions.
         predict: how prediction files are written.
         loss: computes the loss from logits and targets, [row, label].
+        extra_metric: metrics of the user's own.
     """
     logits, targets = splits["validation"].logits, splits["validation"].targets
     assert targets is not None
@@ -91,6 +93,10 @@ def score(
             continue
         scores[name] = metrics.score(probabilities, split.targets, by_protocol, labels, calibrated=scaling is not None)
         scores[name]["loss"] = loss(split.logits, split.targets)
+        decides = by_protocol[thresholds.chosen_protocol(thresholding)]
+        scores[name] |= extra_metrics.extra_scores(  # type: ignore[typeddict-item]
+            extra_metric, probabilities, split.targets, decides, labels
+        )
     if "test" not in splits:
         log.warning("No test split is scored: metrics.json has none.")
     return Scores(scores, shares, by_protocol, scaling)

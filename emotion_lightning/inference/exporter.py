@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from emotion_lightning import config
-from emotion_lightning.config import schema
+from emotion_lightning.config import own_parts, schema
 from emotion_lightning.data import sources
 from emotion_lightning.errors import UserError, first_line
 from emotion_lightning.evaluation import calibration, metrics, row_outcomes, thresholds
@@ -96,6 +96,7 @@ class _Job:
         run_card: metadata of `source`.
         metadata: metadata of `folder`.
         settings: of the command `export`.
+        format: the format to write.
         rows: on which probabilities are compared.
         own: outputs of the run.
     """
@@ -105,6 +106,7 @@ class _Job:
     run_card: Metadata
     metadata: Metadata
     settings: config.Export
+    format: config.ExportFormat
     rows: CheckedRows
     own: Answers
 
@@ -126,7 +128,9 @@ class _Job:
         ]
 
 
-def export_model(folder: Path, source: Path, metadata: Metadata, settings: config.Export) -> dict[str, Any]:
+def export_model(
+    folder: Path, source: Path, metadata: Metadata, settings: config.Export, kind: config.ExportFormat
+) -> dict[str, Any]:
     """Export a model folder and check the result.
 
     Args:
@@ -134,6 +138,7 @@ def export_model(folder: Path, source: Path, metadata: Metadata, settings: confi
         source: the run's model folder.
         metadata: metadata of `source`.
         settings: of the command `export`.
+        kind: the format to write.
 
     Returns:
         The results of the checks, which are also written to export.json.
@@ -143,7 +148,7 @@ def export_model(folder: Path, source: Path, metadata: Metadata, settings: confi
             the validation rows cannot be read.
         RuntimeError: the exported model gives other probabilities than the network that it was made from.
     """
-    adapter = settings.format is config.ExportFormat.adapter
+    adapter = kind is config.ExportFormat.adapter
     if adapter and not metadata.base.adapter:
         raise UserError(f"run={settings.run} has no adapter: it is a whole network. Take format=merged.")
     if settings.base is not None and not safe_loading.is_hub_id(settings.base):
@@ -152,13 +157,45 @@ def export_model(folder: Path, source: Path, metadata: Metadata, settings: confi
     _base(source, metadata)
     rows = _rows(source, metadata, needed=settings.refit)
     own = _own(source, metadata, rows, settings.accelerator)
-    new = dataclasses.replace(metadata, format=settings.format.value, data=_without_paths(metadata.data))
-    job = _Job(folder, source, metadata, new, settings, rows, own)
-    content = {"format": settings.format.value, "rows": rows.name, "texts": len(rows.texts)}
+    new = dataclasses.replace(metadata, format=kind.value, data=_without_paths(metadata.data))
+    job = _Job(folder, source, metadata, new, settings, kind, rows, own)
+    content = {"format": kind.value, "rows": rows.name, "texts": len(rows.texts)}
     content |= _adapter(job) if adapter else _whole(job)
     write_json(folder / REPORT, content)
     manifest.write_hashes(folder)
     return content
+
+
+def export_own_format(folder: Path, source: Path, metadata: Metadata, settings: config.Export) -> None:
+    """Let the function of a format of the user's own write a folder; what it writes is not checked.
+
+    The function gets the merged network in float32 on the CPU, in evaluation mode.
+
+    Args:
+        folder: the folder to write.
+        source: the run's model folder.
+        metadata: metadata of `source`.
+        settings: of the command `export`.
+
+    Raises:
+        UserError: the base model is missing or itself quantised, or the function writes nothing.
+    """
+    assert isinstance(settings.format, own_parts.OwnPart)
+    manifest.check_hashes(source, "*")
+    network, tokenizer, _ = _merged(source, metadata, _probe_texts(metadata), torch.device("cpu"))
+    own_parts.build(
+        settings.format,
+        network=network,
+        tokenizer=tokenizer,
+        folder=folder,
+        labels=list(metadata.labels),
+        thresholds=dict(metadata.thresholds[metadata.protocol]),
+        max_tokens=metadata.max_tokens,
+    )
+    if not any(folder.iterdir()):
+        raise UserError(
+            f"format={settings.format.origin.option}: {settings.format.part} wrote no file into its folder."
+        )
 
 
 # ------------------------------------------------------------------------------------------------------------- adapter
@@ -202,7 +239,7 @@ def _whole(job: _Job) -> dict[str, Any]:
     """Write the merged network, in Transformers' format or as an ONNX graph."""
     rows, cpu, graph = job.rows, config.Accelerator.cpu, job.metadata.is_graph
     device = device_for(cpu if graph else job.settings.accelerator)
-    merged, tokenizer, moved = _merged(job, device)
+    merged, tokenizer, moved = _merged(job.source, job.run_card, [rows.texts[i] for i in rows.probes()], device)
     dtype = job.settings.dtype if job.settings.dtype is not config.Dtype.auto else config.Dtype.float32
     job.metadata = metadata = job.metadata.with_base(
         adapter=False, quantization=config.Quantization.none, dtype=dtype, revision=None,
@@ -219,7 +256,7 @@ def _whole(job: _Job) -> dict[str, Any]:
         _save_metadata(job, tokenizer)
         found["onnx_from_torch"] = _same_in_any_batch(job.read_again(cpu), in_torch, rows)
         forms += [in_torch, _answer("onnx, float32", job.read_again(cpu), rows, _size(job.folder))]
-        if job.settings.format is config.ExportFormat.onnx_int8:
+        if job.format is config.ExportFormat.onnx_int8:
             onnx_graph.quantize_graph(job.folder)
             forms.append(_answer("onnx, int8", job.read_again(cpu), rows, _size(job.folder)))
     else:
@@ -243,13 +280,18 @@ def _whole(job: _Job) -> dict[str, Any]:
     return found
 
 
-def _merged(job: _Job, device: torch.device) -> tuple[Any, Any, float | None]:
+def _merged(source: Path, metadata: Metadata, texts: list[str], device: torch.device) -> tuple[Any, Any, float | None]:
     """Load the network in float32 and merge its adapter.
+
+    Args:
+        source: the run's model folder.
+        metadata: its metadata.
+        texts: on which the probabilities before and after merging are compared.
+        device: where the network is placed.
 
     Returns:
         The network, its tokenizer, and the largest change of a probability by merging (None without an adapter).
     """
-    source, metadata = job.source, job.run_card
     tokenizer = model_folder.load_tokenizer(source)
     path = _base(source, metadata)
     with model_folder.damaged_as_user_error(source):
@@ -262,7 +304,6 @@ def _merged(job: _Job, device: torch.device) -> tuple[Any, Any, float | None]:
     if not metadata.base.adapter:
         return network.eval(), tokenizer, None
     exact = metadata.with_base(dtype=config.Dtype.float32)
-    texts = [job.rows.texts[i] for i in job.rows.probes()]
 
     def answers(of: Any) -> Tensor:
         return Predictor(of.eval(), tokenizer, metadata=exact, device=device).probabilities(texts)
@@ -318,12 +359,16 @@ def _rows(source: Path, metadata: Metadata, *, needed: bool) -> CheckedRows:
         if needed:
             raise UserError(f"refit=true needs the run's validation rows: {why}. Leave it out.") from error
         log.warning("The run's validation rows are not at hand (%s): answers are compared on bundled texts.", why)
-        sample = sources.read_corpus(_sample(metadata)).splits["validation"]
-        return CheckedRows("bundled sample", list(sample.texts[:_PROBES]), None, None)
+        return CheckedRows("bundled sample", _probe_texts(metadata), None, None)
     order = [corpus.labels.index(name) for name in metadata.labels]
     kept = None if metadata.format else row_outcomes.read_outcomes(source.parent, "validation", metadata.labels)
     answers = kept.probabilities if kept is not None and kept.ids == list(rows.ids) else None
     return CheckedRows("validation", list(rows.texts), torch.from_numpy(rows.targets[:, order]), answers)
+
+
+def _probe_texts(metadata: Metadata) -> list[str]:
+    """Return texts of the bundled sample."""
+    return list(sources.read_corpus(_sample(metadata)).splits["validation"].texts[:_PROBES])
 
 
 def _sample(metadata: Metadata) -> config.Sample:

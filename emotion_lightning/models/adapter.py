@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from emotion_lightning import config
+from emotion_lightning.config import own_parts
 from emotion_lightning.errors import UserError, first_line
-from emotion_lightning.models import fused, pooling
+from emotion_lightning.models import fused, pooling, safe_loading
 from emotion_lightning.models.roles import is_linear
 
 
@@ -54,6 +55,8 @@ def attach_adapter(
                 f"PEFT cannot adapt these layers: {first_line(error)[:200]} Change peft.targets, or choose another "
                 "option of peft."
             ) from error
+        if isinstance(settings, own_parts.OwnPart):
+            _check_layers(network, asked.peft_type.value)
         keep_dtype(network)
         fused.freeze_outputs(network, chosen)
     for parameter in network.parameters():
@@ -108,6 +111,9 @@ def _peft_config(
     def pattern(names: list[str]) -> str:
         return "|".join(f"({roles[name]})" for name in names)
 
+    if isinstance(settings, own_parts.OwnPart):
+        assert isinstance(settings, config.TargetedPeft)
+        return _own_method(settings, target_modules=pattern(settings.targets), head=head, seed=seed)
     shared: dict[str, Any] = {"task_type": "SEQ_CLS", "modules_to_save": list(head)}
     # GPT-2's layers store their weights the other way round; PEFT would find it out itself, with a warning.
     turned = {"fan_in_fan_out": True} if has_turned_layers else {}
@@ -145,6 +151,33 @@ def _peft_config(
         case config.Head():
             return peft.LoraConfig(**shared, target_modules=DUMMY_TARGET_MODULES)
     raise TypeError(f"no PEFT method for {type(settings).__name__}")
+
+
+def _own_method(settings: own_parts.OwnPart, *, target_modules: str, head: list[str], seed: int) -> Any:
+    import peft
+
+    found = own_parts.build(settings, target_modules=target_modules, modules_to_save=list(head), seed=seed)
+    if not isinstance(found, peft.PeftConfig):
+        raise UserError(
+            f"peft={settings.origin.option}: {settings.part} must return a configuration of PEFT; it gave "
+            f"{type(found).__name__}."
+        )
+    if sorted(getattr(found, "modules_to_save", None) or []) != sorted(head):
+        raise UserError(f"peft={settings.origin.option}: {settings.part} must pass modules_to_save on, {head}.")
+    found.task_type = peft.TaskType.SEQ_CLS
+    safe_loading.check_method(found.to_dict(), f"peft={settings.origin.option}: what {settings.part} returns")
+    return found
+
+
+def _check_layers(network: nn.Module, method: str) -> None:
+    """Raise UserError if PEFT put layers that need whole weights around quantised ones, where their products fail."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for module in network.modules():
+        if isinstance(module, BaseTunerLayer) and not type(module).__module__.endswith(".bnb"):
+            base = type(module.get_base_layer()).__name__
+            if base in ("Linear4bit", "Linear8bitLt"):
+                raise UserError(f"PEFT has no layers of {method} for quantised weights; set model.quantization=none.")
 
 
 def _has_turned_layers(network: nn.Module) -> bool:

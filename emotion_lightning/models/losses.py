@@ -1,23 +1,33 @@
 """Losses for multi-label classification: from logits and targets, [batch, label], to a scalar."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from emotion_lightning import config
+from emotion_lightning.config import own_parts
 from emotion_lightning.data.labels import positive_weights
+from emotion_lightning.errors import UserError
 
 
-def build_loss(settings: config.Loss, *, label_counts: np.ndarray, rows: int) -> nn.Module:
+def build_loss(settings: config.Loss, *, label_counts: np.ndarray, rows: int, labels: Sequence[str] = ()) -> nn.Module:
     """Build the loss.
 
     Args:
         settings: which loss, and its parameters.
         label_counts: number of positives of each label in train, [label].
         rows: number of rows in train.
+        labels: names of the labels, for a loss of the user's own.
+
+    Raises:
+        UserError: a loss of the user's own returns something else than a number for a batch.
     """
     match settings:
+        case own_parts.OwnPart():
+            return _own_loss(settings, label_counts=label_counts, rows=rows, labels=list(labels))
         case config.BCE():
             return WeightedBCE(None)
         case config.WeightedBCE():
@@ -33,6 +43,31 @@ def build_loss(settings: config.Loss, *, label_counts: np.ndarray, rows: int) ->
         case config.Correlated():
             return Correlated(alpha=settings.alpha)
     raise TypeError(f"no loss for {type(settings).__name__}")
+
+
+def _own_loss(settings: own_parts.OwnPart, *, label_counts: np.ndarray, rows: int, labels: list[str]) -> nn.Module:
+    loss = own_parts.build(settings, label_counts=label_counts, rows=rows, labels=labels)
+    module = loss if isinstance(loss, nn.Module) else _Function(loss)
+    targets = torch.zeros(2, len(label_counts))
+    found = module(torch.zeros_like(targets, requires_grad=True), targets) if callable(loss) else loss
+    if not isinstance(found, Tensor) or found.ndim or not found.requires_grad:
+        shown = f"a tensor of shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise UserError(
+            f"loss={settings.origin.option}: what {settings.part} returns must compute one number from logits and "
+            f"targets, [batch, label], that has a gradient; it gave {shown}."
+        )
+    return module
+
+
+class _Function(nn.Module):
+    """A loss that is a function."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return self.function(logits, targets)
 
 
 class WeightedBCE(nn.Module):

@@ -284,8 +284,9 @@ def read_metadata(folder: Path) -> Metadata:
         metadata.threshold_settings()
         required = {
             "max_tokens": type(metadata.max_tokens) is int and 0 < metadata.max_tokens <= 1_000_000,
-            "data": f"data/{metadata.data['option']}" in config.SCHEMAS,
-            "loss": f"loss/{metadata.loss['option']}" in config.SCHEMAS,
+            # With a part, it is an option of the user's own, which need not be at hand.
+            "data": f"data/{metadata.data['option']}" in config.SCHEMAS or "part" in metadata.data,
+            "loss": f"loss/{metadata.loss['option']}" in config.SCHEMAS or "part" in metadata.loss,
             "format": not metadata.format or config.ExportFormat(metadata.format),
             "base": metadata.base_or_none is None or metadata.base_or_none.is_valid(),
             "template": metadata.template is None or metadata.template.length < metadata.max_tokens,

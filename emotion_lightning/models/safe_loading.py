@@ -29,6 +29,8 @@ _CONFIG = (
     "quantization_config",
 )
 _METHODS = ("IA3", "LORA", "VERA", "LN_TUNING")
+_FURTHER = ("LOHA", "LOKR", "OFT", "BOFT", "HRA", "FOURIERFT", "VBLORA", "ROAD", "MISS", "RANDLORA", "DELORA")
+"""Methods for parts of the user's own. Their fields that are numbers choose sizes and seeds, and no file or code."""
 _OF_METHODS = {
     "peft_type",
     "task_type",
@@ -218,16 +220,30 @@ def _check_tokenizer(file: Path, content: dict[str, Any]) -> None:
 
 
 def _check_adapter(file: Path, content: dict[str, Any]) -> None:
+    check_method(content, str(file))
+
+
+def check_method(content: dict[str, Any], place: str) -> None:
+    """Raise UserError if PEFT might read another file, or run code, for the configuration of a method.
+
+    Args:
+        content: of adapter_config.json.
+        place: what has it, for messages.
+    """
     method = content.get("peft_type")
-    if method not in _METHODS or content.get("task_type") != "SEQ_CLS":
-        raise UserError(f"{file} is of no method of this project: {method} for {content.get('task_type')}.")
+    if method not in _METHODS + _FURTHER or content.get("task_type") != "SEQ_CLS":
+        raise UserError(
+            f"{place} is of no method that is opened here: {method} for {content.get('task_type')}. These are: "
+            f"{', '.join(_METHODS + _FURTHER)}."
+        )
     import peft
 
     defaults = peft.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(method)]()
     for key, value in content.items():
         # PEFT ignores fields that its version does not know.
-        if key not in _OF_METHODS and hasattr(defaults, key) and value and value != getattr(defaults, key):
-            raise UserError(f"{file} sets {key}, which no method of this project does.")
+        is_harmless = key in _OF_METHODS or (method in _FURTHER and isinstance(value, bool | int | float))
+        if not is_harmless and hasattr(defaults, key) and value and value != getattr(defaults, key):
+            raise UserError(f"{place} sets {key}, which no method of this project does.")
 
 
 _CHECKS = {

@@ -57,11 +57,15 @@ def show_scores(
             name, *[f"{of_protocol(floor, protocol)[metric]:.3f}" for metric in PROTOCOL_METRICS], style="dim"
         )
     console.print(protocols)
+    loss = f"{scores['loss']:.4f}" if "loss" in scores else "not computed"
     console.print(
-        f"mAP {scores['map']:.3f}   LRAP {scores['lrap']:.3f}   loss {scores['loss']:.4f}   "
+        f"mAP {scores['map']:.3f}   LRAP {scores['lrap']:.3f}   loss {loss}   "
         f"ECE {scores['ece']:.3f}   Brier {scores['brier']:.3f} ({scores['probabilities']} probabilities)   "
         f"gold labels/text {main['gold_cardinality']:.3f}"
     )
+    if extra := scores.get("extra"):
+        shown = "   ".join(f"{name} {value:.4g}" for name, value in extra.items())
+        console.print(f"Your own: {shown}", markup=False)
     console.print(f"{ORACLE}: thresholds fitted on these very rows: an upper bound, not a result", style="dim")
     if floors:
         console.print(

@@ -53,6 +53,7 @@ SplitScores = TypedDict(
         "ece": float,
         "brier": float,
         "loss": NotRequired[float],
+        "extra": NotRequired[dict[str, float]],
         "fixed": ProtocolScores,
         "global": ProtocolScores,
         "per_label": ProtocolScores,

@@ -16,7 +16,7 @@ from emotion_lightning.config import schema
 from emotion_lightning.data.batches import Batch
 from emotion_lightning.data.module import EmotionData
 from emotion_lightning.errors import UserError
-from emotion_lightning.evaluation import calibration, metrics, thresholds
+from emotion_lightning.evaluation import calibration, extra_metrics, metrics, thresholds
 from emotion_lightning.models import nonfinite, pooling
 from emotion_lightning.training import optimizer
 
@@ -34,6 +34,7 @@ class EmotionClassifier(lightning.LightningModule):
         head: names of the modules that use the head's learning rate.
         pooling: how token vectors are pooled into the head's input.
         head_factor: factor on the method's learning rate for the head; depends on the scale of the head's inputs.
+        extra_metric: metrics of the user's own, logged with those of the program.
         identity: properties in which a checkpoint must equal this run to be loaded, such as base, labels and method.
     """
 
@@ -47,12 +48,13 @@ class EmotionClassifier(lightning.LightningModule):
         labels: list[str],
         loss: nn.Module,
         thresholds: config.Thresholds,
-        optimizer: config.AdamW,
+        optimizer: config.Optimizer,
         method: config.Peft,
         head: list[str],
         pooling: config.Pooling,
         identity: dict[str, Any],
         head_factor: float = 1.0,
+        extra_metric: config.ExtraMetric | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -64,6 +66,7 @@ class EmotionClassifier(lightning.LightningModule):
         self.head = head
         self.pooling = pooling
         self.head_factor = head_factor
+        self.extra_metric = extra_metric or config.NoExtraMetric()
         self.identity = identity
         self.outcomes = metrics.Outcomes()
         self.batch_shape: tuple[int, ...] = (0, 0)
@@ -120,6 +123,8 @@ class EmotionClassifier(lightning.LightningModule):
             }
         )
         self.log("val/f1_macro", scores["f1_macro"], prog_bar=True)
+        extra = extra_metrics.extra_scores(self.extra_metric, probabilities, targets, threshold, self.labels)
+        self.log_dict({f"val/extra/{name}": value for name, value in extra.get("extra", {}).items()})
 
     def on_test_epoch_end(self) -> None:
         """Find the module with non-finite outputs while the network is on its device; `finish` raises the error."""
@@ -142,7 +147,7 @@ class EmotionClassifier(lightning.LightningModule):
         return float(self.loss(logits.to(self.device), targets.to(self.device)))
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW and its schedule, which advances at each optimizer step."""
+        """Return the optimizer and its schedule, which advances at each optimizer step."""
         chosen, schedule = optimizer.build_optimizer(
             self.optimizer_settings,
             self.method,

@@ -73,6 +73,7 @@ def finish(
         thresholding=settings.thresholds,
         predict=settings.predict,
         loss=classifier.split_loss,
+        extra_metric=settings.extra_metric,
     )
     network: Any = classifier.network
     content: RunMetrics = {

@@ -8,13 +8,15 @@ from functools import partial
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from emotion_lightning import config
+from emotion_lightning.config import own_parts
+from emotion_lightning.errors import UserError
 
 
 def build_optimizer(
-    settings: config.AdamW,
+    settings: config.Optimizer,
     method: config.Peft,
     network: nn.Module,
     *,
@@ -22,8 +24,8 @@ def build_optimizer(
     steps: int,
     fused: bool = True,
     head_factor: float = 1.0,
-) -> tuple[Optimizer, LambdaLR]:
-    """Return AdamW over the trained parameters, and its schedule.
+) -> tuple[Optimizer, LRScheduler]:
+    """Return the optimizer of the trained parameters, and its schedule.
 
     Args:
         settings: learning rates, weight decay and warm-up.
@@ -34,6 +36,9 @@ def build_optimizer(
         fused: update all parameters in one kernel. In full fine-tuning of MiniLM on a CPU, the unfused loop takes a
             third of a training step.
         head_factor: factor on the method's learning rate for the head; a rate in `settings` is not multiplied.
+
+    Raises:
+        UserError: an optimizer of the user's own is none.
     """
     groups = parameter_groups(
         network,
@@ -43,8 +48,26 @@ def build_optimizer(
         weight_decay=settings.weight_decay,
         layer_decay=settings.layer_decay,
     )
+    if isinstance(settings, own_parts.OwnPart):
+        return _own_optimizer(settings, groups, steps)
+    assert isinstance(settings, config.AdamW)
     optimizer = torch.optim.AdamW(groups, betas=(settings.beta1, settings.beta2), fused=fused)
     return optimizer, LambdaLR(optimizer, schedule(settings, steps=steps))
+
+
+def _own_optimizer(
+    settings: own_parts.OwnPart, groups: list[dict[str, object]], steps: int
+) -> tuple[Optimizer, LRScheduler]:
+    found = own_parts.build(settings, parameter_groups=groups, steps=steps)
+    optimizer, rates = found if isinstance(found, tuple) and len(found) == 2 else (found, lambda step: 1.0)
+    if isinstance(optimizer, Optimizer) and isinstance(rates, LRScheduler):
+        return optimizer, rates
+    if not isinstance(optimizer, Optimizer) or not callable(rates):
+        raise UserError(
+            f"optimizer={settings.origin.option}: {settings.part} must return a torch.optim.Optimizer, or a pair of "
+            "one and a schedule: an LRScheduler, or a function from the step to the factor on the learning rate."
+        )
+    return optimizer, LambdaLR(optimizer, rates)
 
 
 def parameter_groups(

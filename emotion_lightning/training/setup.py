@@ -90,7 +90,9 @@ def build_classifier(
     return EmotionClassifier(
         network,
         labels=emotions.labels,
-        loss=losses.build_loss(settings.loss, label_counts=emotions.label_counts, rows=emotions.train_rows),
+        loss=losses.build_loss(
+            settings.loss, label_counts=emotions.label_counts, rows=emotions.train_rows, labels=emotions.labels
+        ),
         thresholds=settings.thresholds,
         optimizer=settings.optimizer,
         method=settings.peft,
@@ -98,6 +100,7 @@ def build_classifier(
         pooling=settings.model.pooling,
         identity=checkpoint_identity(settings, emotions),
         head_factor=head_factor,
+        extra_metric=settings.extra_metric,
     )
 
 

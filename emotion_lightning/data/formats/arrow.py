@@ -1,15 +1,17 @@
 """Readers for parquet, Arrow and Feather files, and for folders saved by `datasets`."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from emotion_lightning.data.formats.delimited import refuse_repeated
 from emotion_lightning.data.formats.encoding import unreadable
 from emotion_lightning.data.labels import normalised
-from emotion_lightning.data.rows import Chunk, Problems
+from emotion_lightning.data.rows import Chunk, Problems, Source
 from emotion_lightning.errors import UserError
 
 ROWS_AT_ONCE = 4096
@@ -160,3 +162,36 @@ def _cell(path: Path, problems: Problems, row: int, name: str, scalar: Any) -> A
         byte = error.object[error.start]
         problems.add(path, f"byte 0x{byte:02x} is not UTF-8; write the texts as UTF-8.", row=row, column=name)
         return None
+
+
+def dataset_source(path: Path, table: Any) -> Source:
+    """The rows of a `datasets.Dataset`.
+
+    Args:
+        path: what messages call it.
+        table: the dataset.
+    """
+    return Source(path, partial(_dataset_chunks, path, table), _names_of_ids(table))
+
+
+def digest(table: Any) -> str:
+    """SHA-256 of the cells of a `datasets.Dataset`, with the names of its columns."""
+    found = hashlib.sha256()
+    for columns in table.iter(batch_size=ROWS_AT_ONCE):
+        found.update(repr(sorted(columns.items())).encode("utf-8", errors="surrogatepass"))
+    return found.hexdigest()
+
+
+def _dataset_chunks(path: Path, table: Any, problems: Problems) -> Iterator[Chunk]:
+    start = 1
+    refuse_repeated(path, list(map(normalised, table.column_names)))
+    for columns in table.iter(batch_size=ROWS_AT_ONCE):
+        count = len(next(iter(columns.values())))
+        yield Chunk(range(start, start + count), {normalised(name): cells for name, cells in columns.items()})
+        start += count
+
+
+def _names_of_ids(table: Any) -> dict[str, list[str]]:
+    """Names of the label ids in each column of class labels."""
+    kinds = {name: getattr(feature, "feature", feature) for name, feature in table.features.items()}
+    return {normalised(name): list(kind.names) for name, kind in kinds.items() if getattr(kind, "names", None)}

@@ -10,6 +10,8 @@ from typing import Any
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, TQDMProgressBar
 
 from emotion_lightning import config, terminal
+from emotion_lightning.config import own_parts
+from emotion_lightning.errors import UserError
 from emotion_lightning.runs import run_folder
 from emotion_lightning.training.callbacks import epoch_log, finite_loss
 from emotion_lightning.training.callbacks.checkpoints import (
@@ -35,6 +37,8 @@ def build_callbacks(
     logs: bool,
     row_ids: Sequence[str],
     requeues: bool,
+    extra: config.ExtraCallback,
+    labels: Sequence[str],
 ) -> list[Callback]:
     """Build the callbacks of a training run.
 
@@ -46,6 +50,11 @@ def build_callbacks(
         logs: whether to log the learning rate; needs a logger.
         row_ids: ids of the training rows, used in error messages.
         requeues: whether a cluster's preemption signal requeues the job.
+        extra: callbacks of the user's own, which come after those of the program but for the checkpoints.
+        labels: names of the labels.
+
+    Raises:
+        UserError: callbacks of the user's own are none.
     """
     checkpoints = folder / run_folder.CHECKPOINTS
     history = History(folder / run_folder.HISTORY)
@@ -74,6 +83,8 @@ def build_callbacks(
                 check_on_train_epoch_end=False,
             )
         )
+    if isinstance(extra, own_parts.OwnPart):
+        callbacks += _own_callbacks(extra, folder, labels)
     callbacks.append(
         RelocatableCheckpoint(
             checkpoints,
@@ -91,6 +102,17 @@ def build_callbacks(
     if trainer.checkpoint_minutes is not None:
         callbacks.append(_last(checkpoints, train_time_interval=timedelta(minutes=trainer.checkpoint_minutes)))
     return callbacks
+
+
+def _own_callbacks(settings: own_parts.OwnPart, folder: Path, labels: Sequence[str]) -> list[Callback]:
+    found = own_parts.build(settings, folder=folder, labels=list(labels))
+    several = list(found) if isinstance(found, list | tuple) else [found]
+    if wrong := next((type(one).__name__ for one in several if not isinstance(one, Callback)), None):
+        raise UserError(
+            f"extra_callback={settings.origin.option}: {settings.part} must return a lightning.pytorch Callback, or a "
+            f"list of them; it gave {wrong}."
+        )
+    return several
 
 
 def shows_bar(trainer: config.Trainer) -> bool:

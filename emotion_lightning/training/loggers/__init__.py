@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from emotion_lightning import config
-from emotion_lightning.config import schema
+from emotion_lightning.config import own_parts, schema
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs import extras
 from emotion_lightning.training.loggers import base, csv_logger, mlflow_logger, tensorboard_logger, wandb_logger
@@ -36,6 +36,24 @@ def check_logger(settings: config.Logger) -> None:
         wandb_logger.is_offline(settings)
     else:
         check_tracker(settings)
+
+
+def _own_run(settings: own_parts.OwnPart, folder: Path, resolved: dict[str, Any]) -> Iterator[Run]:
+    from lightning.pytorch.loggers import Logger
+
+    logger = own_parts.build(settings, folder=folder, run_settings=resolved)
+    if not isinstance(logger, Logger):
+        raise UserError(
+            f"logger={settings.origin.option}: {settings.part} must return a lightning.pytorch Logger; it gave "
+            f"{type(logger).__name__}."
+        )
+    logger.log_hyperparams(base.dotted(resolved))
+    try:
+        yield Run(logger)
+    except BaseException:
+        logger.finalize("failed")
+        raise
+    logger.finalize("success")
 
 
 @contextmanager
@@ -67,5 +85,7 @@ def open_logger(settings: config.Logger, folder: Path, *, resolved: dict[str, An
                 yield Run(logger)
             finally:
                 logger.finalize("finished")
+        case own_parts.OwnPart():
+            yield from _own_run(settings, folder, resolved)
         case _:
             yield Run(False)

@@ -1,0 +1,414 @@
+"""Options of the user's own: a function outside this package builds a loss, a callback, a data source and so on.
+
+The file of such an option, in a folder that the command line gives with --config-dir, names its function. An installed
+package names functions by entry points. The parameters of the function are the settings of the option, with their
+types and defaults, so that they are checked as the settings of this program are.
+
+The function always is that of the option's file or entry point, never one that a stored run names.
+"""
+
+import dataclasses
+import functools
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass
+from enum import Enum
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+from hydra.core.config_store import ConfigStore
+
+from emotion_lightning import config
+from emotion_lightning.errors import UserError, first_line, nearest
+
+HOW_TO = "docs/how-to/extend.md"
+_REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the options of a group may be extended by.
+
+    Attributes:
+        entry_points: name of the group of entry points, after `emotion_lightning.`.
+        base: dataclass with the settings that all options of the group have.
+        given: parameters of the function that the program passes itself, so that they are no settings.
+        shared: files of conf/shared with values of the settings of `base`.
+    """
+
+    entry_points: str
+    base: type
+    given: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+
+
+KINDS = {
+    "loss": Kind("losses", config.Loss, ("labels", "label_counts", "rows")),
+    "extra_callback": Kind("callbacks", config.ExtraCallback, ("folder", "labels")),
+    "extra_metric": Kind("metrics", config.ExtraMetric, ("probabilities", "decisions", "targets", "labels")),
+    "logger": Kind("loggers", config.Logger, ("folder", "run_settings")),
+    "data": Kind("sources", config.Table, shared=("batches", "table")),
+    "optimizer": Kind("optimizers", config.Optimizer, ("parameter_groups", "steps"), shared=("optimizer",)),
+    "peft": Kind("peft_methods", config.TargetedPeft, ("target_modules", "modules_to_save", "seed")),
+    "format": Kind(
+        "export_formats",
+        config.Format,
+        ("network", "tokenizer", "folder", "labels", "thresholds", "max_tokens"),
+    ),
+}
+"""The groups whose options may name a function."""
+MODELS = "models"
+"""Group of the entry points for options of `model`: functions without parameters that return values for model=auto."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an option of the user's own comes from.
+
+    Attributes:
+        group: its group, such as `loss`.
+        option: its name.
+        reference: its function, as `module:function`.
+        folder: folder of the command line that has its file; None for an entry point.
+        place: the file, or the package with the entry point, for messages.
+    """
+
+    group: str
+    option: str
+    reference: str
+    folder: Path | None
+    place: str
+
+
+@dataclass
+class OwnPart:
+    """An option of the user's own, which a function builds. Its settings are the parameters of the function."""
+
+    part: str
+    """The function, as module:function. The file of the option names it; it cannot be set elsewhere."""
+
+    origin: ClassVar[Origin]
+    passed: ClassVar[tuple[str, ...]]
+    meanings: ClassVar[dict[str, str]]
+
+
+def conf_folder() -> Path:
+    """Absolute path of conf/ in the checkout, or of its copy inside the installed package."""
+    package = Path(__file__).resolve().parents[1]
+    checkout = package.parent
+    if (checkout / "pyproject.toml").is_file() and (checkout / "conf" / "train.yaml").is_file():
+        return checkout / "conf"
+    return package / "conf"
+
+
+_names: dict[str, set[str]] = {}
+"""Names of all options of the user's own that are known, by group; also of those whose file names no function."""
+
+
+def option_names(group: str) -> set[str]:
+    """Names of the options of a group that are the user's own."""
+    return _names.get(group, set())
+
+
+def register(folders: Sequence[Path], *, is_used: Callable[[str], bool]) -> Iterator[UserError]:
+    """Let Hydra compose the options of the user's own.
+
+    Args:
+        folders: folders of option files that the user gave on the command line.
+        is_used: whether an option may be chosen, by its name. The function of any other option is not imported.
+
+    Yields:
+        An error for each option that may be chosen and cannot be built.
+    """
+    _names.clear()
+    for name in [name for name, node in config.SCHEMAS.items() if issubclass(node, OwnPart)]:
+        del config.SCHEMAS[name]  # of an earlier command line in this process
+    for group, option, found in (*_of_folders(folders), *_of_packages()):
+        _names.setdefault(group, set()).add(option)
+        if found is None or not is_used(option):
+            continue
+        try:
+            if isinstance(found, UserError):
+                raise found
+            _add(found)
+        except UserError as error:
+            yield error
+
+
+def build(settings: Any, **given: Any) -> Any:
+    """Call the function of an option of the user's own with its settings.
+
+    Args:
+        settings: the settings of the option, an `OwnPart`.
+        given: what the program passes to the functions of this group; each gets what it has a parameter for.
+    """
+    own = {name: getattr(settings, name) for name in settings.passed if name not in given}
+    return _function(settings.origin)(**own, **{name: given[name] for name in settings.passed if name in given})
+
+
+def check_part(settings: OwnPart, name: str) -> None:
+    """Raise UserError if the settings name another function than the option does.
+
+    Args:
+        settings: the settings of the option.
+        name: name of the group.
+    """
+    if settings.part != settings.origin.reference:
+        raise UserError(
+            f"{name}.part={settings.part} is not possible: {name}={settings.origin.option} is built by "
+            f"{settings.origin.reference}, as {settings.origin.place} says. Code is never taken from a setting; "
+            f"make an option of your own for it ({HOW_TO})."
+        )
+
+
+def lacking(parts: Mapping[str, object], file: object) -> UserError:
+    """The error for stored options of the user's own that are not at hand.
+
+    Args:
+        parts: the stored function of each, by `group=option`.
+        file: file that has them.
+    """
+    shown = " and ".join(f"{option} (built by {_shown(part)})" for option, part in parts.items())
+    are, files = ("are no options", "their files") if len(parts) > 1 else ("is no option", "its file")
+    return UserError(
+        f"{file} was made with {shown}, which {are} of this program. Give the folder of {files} with --config-dir "
+        "FOLDER, or install the package that brings it."
+    )
+
+
+def _shown(text: object) -> str:
+    return " ".join(str(text).split())[:80]
+
+
+# ----------------------------------------------------------------------------------------------------------- discovery
+
+
+_Found = tuple[str, str, Origin | UserError | None]
+"""Group and name of an option, and where it comes from; None if it names no function."""
+
+
+def _of_folders(folders: Sequence[Path]) -> Iterator[_Found]:
+    for folder in folders:
+        for file in sorted(folder.glob("*/*.yaml")):
+            try:
+                content = yaml.safe_load(file.read_text(encoding="utf-8"))
+            except (OSError, UnicodeDecodeError, yaml.YAMLError):
+                content = None  # Hydra reports it when the option is chosen
+            has_part = file.parent.name in KINDS and isinstance(content, dict) and "part" in content
+            yield file.parent.name, file.stem, _of_file(file, content, folder) if has_part else None
+
+
+def _of_file(file: Path, content: dict[str, Any], folder: Path) -> Origin | UserError:
+    group, option, reference, lines = file.parent.name, file.stem, content["part"], content.get("defaults")
+    if not isinstance(reference, str) or not _REFERENCE.fullmatch(reference):
+        return UserError(f"{file}: part: {_shown(reference)} is no function; name it as module:function.")
+    if _is_taken(group, option):
+        return UserError(f"{file} has the name of an option of this program; give it another name.")
+    first = f"/schema/{group}/{option}@_here_"
+    if not isinstance(lines, list) or first not in map(str, lines):
+        shared = "".join(f", /shared/{name}@_here_" for name in KINDS[group].shared)
+        return UserError(f"{file} must begin with the line\n\ndefaults: [{first}{shared}, _self_]")
+    return Origin(group, option, reference, folder, str(file))
+
+
+def _of_packages() -> Iterator[_Found]:
+    groups = {kind.entry_points: group for group, kind in KINDS.items()} | {MODELS: "model"}
+    for plural, group in groups.items():
+        for point in entry_points(group=f"emotion_lightning.{plural}"):
+            place = f"the package {point.dist.name}" if point.dist else "an installed package"
+            found: Origin | UserError = Origin(group, point.name, point.value, None, place)
+            if not _REFERENCE.fullmatch(point.value):
+                found = UserError(f"{place} names {_shown(point.value)} as {group}={point.name}, no module:function.")
+            elif _is_taken(group, point.name):
+                found = UserError(f"{place} brings {group}={point.name}, the name of an option of this program.")
+            yield group, point.name, found
+
+
+def _is_taken(group: str, option: str) -> bool:
+    """Whether the program has an option of this name."""
+    return (conf_folder() / group / f"{option}.yaml").is_file()
+
+
+# -------------------------------------------------------------------------------------------------------------- import
+
+
+@functools.cache
+def _function(origin: Origin) -> Callable[..., Any]:
+    """Import the function of an option."""
+    named, _, attribute = origin.reference.partition(":")
+    if origin.folder is not None:
+        _make_importable(origin, named.partition(".")[0])
+    try:
+        module = importlib.import_module(named)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (named == error.name or named.startswith(f"{error.name}.")):
+            raise UserError(f"{origin.place}: the part {origin.reference} needs the module {error.name}.") from error
+        where = f"{origin.folder} has no {named.replace('.', '/')}.py, and " if origin.folder else ""
+        raise UserError(f"{origin.place}: {where}no module {named} is installed.") from error
+    except Exception as error:
+        raise UserError(
+            f"{origin.place}: {named} cannot be imported: {type(error).__name__}: {first_line(error)} "
+            "HYDRA_FULL_ERROR=1 shows where."
+        ) from error
+    found = getattr(module, attribute, None)
+    if not callable(found):
+        names = {name for name, value in vars(module).items() if callable(value) and not name.startswith("_")}
+        raise UserError(f"{origin.place}: {named} has no function {attribute}{nearest(attribute, names)}")
+    return found
+
+
+def _make_importable(origin: Origin, top: str) -> None:
+    """Make the modules of a folder importable.
+
+    The folder is searched last, so that a `datasets.py` in it hides no library; a module of its own that would be
+    hidden by another one is refused.
+    """
+    assert origin.folder is not None
+    folder = origin.folder.resolve()
+    if not (folder / f"{top}.py").is_file() and not (folder / top / "__init__.py").is_file():
+        return
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+        importlib.invalidate_caches()
+    found = sys.modules[top].__spec__ if top in sys.modules else importlib.util.find_spec(top)
+    file = Path(found.origin).resolve() if found is not None and found.origin else None
+    if file is None or folder not in file.parents:
+        raise UserError(
+            f"{origin.place}: Python has another module {top} ({file or 'built in'}) than that in "
+            f"{folder}; rename yours."
+        )
+
+
+# -------------------------------------------------------------------------------------------------------------- schema
+
+
+def _add(origin: Origin) -> None:
+    """Register the option, and its schema, in Hydra's ConfigStore."""
+    store = ConfigStore.instance()
+    if origin.group == "model":
+        values = _function(origin)()
+        if not isinstance(values, dict):
+            raise UserError(f"{origin.reference} of {origin.place} returns no dict of values for model=auto.")
+        store.store(group="model", name=origin.option, node={"defaults": ["auto", "_self_"], **values})
+        return
+    name = f"{origin.group}/{origin.option}"
+    node = _schema(origin, KINDS[origin.group])
+    config.SCHEMAS[name] = node
+    store.store(group=f"schema/{origin.group}", name=origin.option, node=node)
+    if origin.folder is None:
+        shared = [f"/shared/{part}@_here_" for part in KINDS[origin.group].shared]
+        lines = [f"/schema/{name}@_here_", *shared, "_self_"]
+        store.store(group=origin.group, name=origin.option, node={"defaults": lines, **_defaults(node)})
+
+
+def _defaults(node: type) -> dict[str, Any]:
+    """The defaults of a function's parameters that are settings of all options of its group."""
+    found = {field.name: field for field in dataclasses.fields(node)}
+    return {name: found[name].default for name in node.__annotations__ if found[name].default is not MISSING}
+
+
+def _schema(origin: Origin, kind: Kind) -> type:
+    """The dataclass with the settings of an option: those of its group, and the parameters of its function."""
+    function = _function(origin)
+    of_group = {field.name: field for field in dataclasses.fields(kind.base)}
+    hints = _hints(function)
+    fields: list[Any] = [("part", str, origin.reference)]
+    passed, text = [], _parameter_texts(function)
+    for name, parameter in _parameters(function, origin).items():
+        passed.append(name)
+        if name in kind.given:
+            continue
+        hint = _settable(hints.get(name, Any)) if name not in of_group else _hints(kind.base)[name]
+        field = dataclasses.field() if parameter.default is MISSING else _default(parameter.default, name, origin)
+        if name not in of_group or parameter.default is not MISSING:
+            fields.append((name, hint, field))
+    namespace = {
+        "__doc__": next(iter((function.__doc__ or "").strip().splitlines()), f"Built by {origin.reference}."),
+        "__module__": __name__,
+        "origin": origin,
+        "passed": tuple(passed),
+        "meanings": {
+            name: text.get(name, f"Parameter of {origin.reference}.")
+            for name, _, _ in fields[1:]
+            if name not in of_group or name in text
+        },
+    }
+    title = "".join(part.capitalize() for part in origin.option.split("_"))
+    return dataclasses.make_dataclass(title, fields, bases=(OwnPart, kind.base), namespace=namespace, kw_only=True)
+
+
+def _parameters(function: Callable[..., Any], origin: Origin) -> dict[str, Any]:
+    """The parameters of a function that take a value by name, with MISSING for those without a default."""
+    found: dict[str, Any] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        if parameter.kind is parameter.POSITIONAL_ONLY or name == "part" or name.startswith("_"):
+            raise UserError(
+                f"{origin.place}: the parameter {name} of {origin.reference} cannot be a setting; rename it."
+            )
+        found[name] = parameter.replace(default=MISSING) if parameter.default is parameter.empty else parameter
+    return found
+
+
+def _hints(function: Any) -> dict[str, Any]:
+    """The types of the parameters of a function or class, or of the fields of a dataclass."""
+    is_class = isinstance(function, type) and not dataclasses.is_dataclass(function)
+    try:
+        return typing.get_type_hints(function.__init__ if is_class else function, include_extras=True)
+    except (NameError, TypeError, AttributeError):  # a name that only type checkers import; a callable object
+        return {}
+
+
+def _settable(hint: Any) -> Any:
+    """The type if settings can have it, else Any."""
+    plain = typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
+    if plain in (bool, int, float, str) or (isinstance(plain, type) and issubclass(plain, Enum)):
+        return hint
+    parts = typing.get_args(plain)
+    if typing.get_origin(plain) in (types.UnionType, typing.Union):
+        simple = all(part in (bool, int, float, str, type(None)) for part in parts)
+        alone = len(parts) == 2 and type(None) in parts and all(_settable(p) is p for p in parts if p is not type(None))
+        return functools.reduce(lambda one, other: one | other, parts) if simple or alone else Any
+    if typing.get_origin(plain) in (list, dict) and _settable(parts[-1]) is parts[-1]:
+        return hint
+    return Any
+
+
+def _default(value: Any, name: str, origin: Origin) -> Any:
+    if isinstance(value, tuple):
+        value = list(value)
+    if isinstance(value, list | dict):
+        return dataclasses.field(default_factory=lambda: type(value)(value))
+    if not isinstance(value, bool | int | float | str | Enum | None):
+        raise UserError(
+            f"{origin.place}: the default of the parameter {name} of {origin.reference} is no plain value "
+            f"({type(value).__name__}); a setting is a number, a text, a list or a mapping."
+        )
+    return dataclasses.field(default=value)
+
+
+def _parameter_texts(function: Callable[..., Any]) -> dict[str, str]:
+    """What a docstring says of each parameter below `Args:`, or of each attribute of a class."""
+    texts = "\n".join(filter(None, [function.__doc__, getattr(function.__init__, "__doc__", None)]))
+    found: dict[str, str] = {}
+    last = ""
+    indent = 0
+    for line in texts.splitlines():
+        entry = re.fullmatch(r"(\s+)(\w+)(?: \([^)]*\))?: (\S.*)", line)
+        if entry and (not indent or len(entry[1]) <= indent):
+            last, indent = entry[2], len(entry[1])
+            found[last] = entry[3]
+        elif last and line.strip() and len(line) - len(line.lstrip()) > indent:
+            found[last] += f" {line.strip()}"
+        else:
+            last, indent = "", 0
+    return {name: text if text.endswith((".", ")")) else f"{text}." for name, text in found.items()}

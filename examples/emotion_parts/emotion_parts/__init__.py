@@ -1,0 +1,1 @@
+"""Options for emotion_lightning."""
