@@ -27,9 +27,12 @@ GROUPS = {
     "optimizer": "The optimizer, its learning rates and their schedule.",
     "thresholds": "How probabilities become labels.",
     "callbacks": "Selection of the best epoch, early stopping and averaging of parameters.",
+    "extra_callback": "A callback of [your own](../how-to/extend.md), beside those of the program.",
+    "extra_metric": "A metric of [your own](../how-to/extend.md), beside those of the program.",
     "trainer": "Device, number of epochs, precision of the steps and checkpoints.",
     "logger": "The experiment tracker.",
     "space": "What `tune` searches.",
+    "format": "What `export` writes.",
 }
 """Groups with options in conf/, in the order of the page."""
 
@@ -142,7 +145,7 @@ def _options_table() -> str:
         chosen = compose("tune", return_hydra_config=True).hydra.runtime.choices
     for group in GROUPS:
         names = schema.option_files(group, "tune")
-        rows.append(f"| [`{group}`](#{group}) | {_joined(names, str(chosen[group]))} |")
+        rows.append(f"| [`{group}`](#{group}) | {_joined(names, str(chosen.get(group)))} |")
     for group in ("experiment", "template", "sweep"):
         rows.append(f"| `{group}` | {_joined(schema.option_files(group))} |")
     return "\n".join([*rows, "\nAn option in bold is the one that is used unless you choose another."])

@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import inspect
 import textwrap
+import typing
 from enum import Enum
 from typing import Any
 
@@ -113,7 +114,8 @@ def _settings(settings: type, cfg: Any, prefix: str = "") -> list[tuple[str, typ
     for field in dataclasses.fields(settings):
         name = prefix + field.name
         if OmegaConf.is_missing(cfg, field.name):
-            rows.append((name, settings, "???"))
+            if not dataclasses.is_dataclass(typing.get_type_hints(settings)[field.name]):  # a group, listed as options
+                rows.append((name, settings, "???"))
             continue
         value = cfg[field.name]
         node = OmegaConf.get_type(cfg, field.name) if OmegaConf.is_config(value) else None

@@ -108,9 +108,6 @@ def _from_hydra(command: str, error: Exception, arguments: list[str]) -> UserErr
     if "SameData is not a subclass" in str(error):
         return UserError("data=same is for evaluate, where it means the data of the run; choose another data=.")
     first = first_line(error)
-    if chosen := re.match(r"You must specify '(\w+)', e\.g", first):
-        options = ", ".join(schema.option_files(chosen[1], command))
-        return UserError(f"{chosen[1]} is not set; choose {chosen[1]}= one of {options}.")
     merged = re.match(r"Error merging override \+*(?P<key>[^=\s]+)=", first)
     # For an item of a list Hydra gives no full key, only the override.
     key = str(getattr(cause, "full_key", None) or (merged["key"] if merged else "")).partition("[")[0]

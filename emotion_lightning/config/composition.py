@@ -30,7 +30,7 @@ def remember_options(conf: Path) -> None:
         return
     loader.remembers_options = True
     choose, merge = config_loader_impl.create_defaults_list, loader._compose_config_from_defaults_list
-    chosen, merged = _Results(), _Results()
+    chosen, merged = _results
 
     def is_own(repo: Any) -> bool:
         sources = {(source.scheme(), source.path) for source in repo.get_sources()}
@@ -60,6 +60,12 @@ def remember_options(conf: Path) -> None:
     loader._compose_config_from_defaults_list = remembered_merge
 
 
+def forget_options() -> None:
+    """Let Hydra choose and merge all options again, because options in its ConfigStore have changed."""
+    for results in _results:
+        results.clear()
+
+
 class _Results:
     """The newest results by key."""
 
@@ -73,3 +79,11 @@ class _Results:
             if len(self._by_key) > _MOST:
                 del self._by_key[next(iter(self._by_key))]
         return self._by_key[key]
+
+    def clear(self) -> None:
+        """Keep no result."""
+        self._by_key.clear()
+
+
+_results = _Results(), _Results()
+"""The options that were chosen, and the settings that were merged."""

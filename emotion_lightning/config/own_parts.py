@@ -27,6 +27,7 @@ import yaml
 from hydra.core.config_store import ConfigStore
 
 from emotion_lightning import config
+from emotion_lightning.config import composition
 from emotion_lightning.errors import UserError, first_line, nearest
 
 HOW_TO = "docs/how-to/extend.md"
@@ -113,6 +114,10 @@ _names: dict[str, set[str]] = {}
 """Names of all options of the user's own that are known, by group; also of those whose file names no function."""
 
 
+_of_entry_points: list[tuple[str, str]] = []
+"""Group and name of the options that are in Hydra's ConfigStore, in place of a file."""
+
+
 def option_names(group: str) -> set[str]:
     """Names of the options of a group that are the user's own."""
     return _names.get(group, set())
@@ -131,6 +136,11 @@ def register(folders: Sequence[Path], *, is_used: Callable[[str], bool]) -> Iter
     _names.clear()
     for name in [name for name, node in config.SCHEMAS.items() if issubclass(node, OwnPart)]:
         del config.SCHEMAS[name]  # of an earlier command line in this process
+    if _of_entry_points:
+        composition.forget_options()
+    while _of_entry_points:
+        group, option = _of_entry_points.pop()
+        del ConfigStore.instance().repo[group][f"{option}.yaml"]
     for group, option, found in (*_of_folders(folders), *_of_packages()):
         _names.setdefault(group, set()).add(option)
         if found is None or not is_used(option):
@@ -297,7 +307,7 @@ def _add(origin: Origin) -> None:
         values = _function(origin)()
         if not isinstance(values, dict):
             raise UserError(f"{origin.reference} of {origin.place} returns no dict of values for model=auto.")
-        store.store(group="model", name=origin.option, node={"defaults": ["auto", "_self_"], **values})
+        _add_without_file(origin, {"defaults": ["auto", "_self_"], **values})
         return
     name = f"{origin.group}/{origin.option}"
     node = _schema(origin, KINDS[origin.group])
@@ -306,7 +316,12 @@ def _add(origin: Origin) -> None:
     if origin.folder is None:
         shared = [f"/shared/{part}@_here_" for part in KINDS[origin.group].shared]
         lines = [f"/schema/{name}@_here_", *shared, "_self_"]
-        store.store(group=origin.group, name=origin.option, node={"defaults": lines, **_defaults(node)})
+        _add_without_file(origin, {"defaults": lines, **_defaults(node)})
+
+
+def _add_without_file(origin: Origin, content: dict[str, Any]) -> None:
+    ConfigStore.instance().store(group=origin.group, name=origin.option, node=content)
+    _of_entry_points.append((origin.group, origin.option))
 
 
 def _defaults(node: type) -> dict[str, Any]:
@@ -376,6 +391,8 @@ def _settable(hint: Any) -> Any:
     parts = typing.get_args(plain)
     if typing.get_origin(plain) in (types.UnionType, typing.Union):
         simple = all(part in (bool, int, float, str, type(None)) for part in parts)
+        if any(typing.get_origin(part) is dict for part in parts):
+            return Any  # omegaconf 2.3.1 fails with an AttributeError when a mapping replaces None
         alone = len(parts) == 2 and type(None) in parts and all(_settable(p) is p for p in parts if p is not type(None))
         return functools.reduce(lambda one, other: one | other, parts) if simple or alone else Any
     if typing.get_origin(plain) in (list, dict) and _settable(parts[-1]) is parts[-1]:

@@ -129,6 +129,9 @@ def load_settings(cfg: DictConfig, command: str = "train") -> Any:
     """
     _reject_unknown(cfg, command)
     for name in _missing(cfg):
+        if name in groups(command):
+            options = ", ".join(option_files(name, command))
+            raise UserError(f"{name} is not set; choose {name}= one of {options}.")
         raise UserError(f"{name} is not set; give it as {name}=VALUE.")
     settings = OmegaConf.to_object(cfg)
     if isinstance(settings, dict):

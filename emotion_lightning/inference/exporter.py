@@ -112,6 +112,7 @@ class _Job:
 
     def read_again(self, accelerator: config.Accelerator) -> Predictor:
         """Load the exported folder."""
+        manifest.write_hashes(self.folder)  # else loading warns that there are none
         return open_folder(self.folder, self.metadata, accelerator=accelerator)
 
     def checks(self, *forms: Answers) -> list[dict[str, Any]]:

@@ -165,7 +165,8 @@ def _own_method(settings: own_parts.OwnPart, *, target_modules: str, head: list[
     if sorted(getattr(found, "modules_to_save", None) or []) != sorted(head):
         raise UserError(f"peft={settings.origin.option}: {settings.part} must pass modules_to_save on, {head}.")
     found.task_type = peft.TaskType.SEQ_CLS
-    safe_loading.check_method(found.to_dict(), f"peft={settings.origin.option}: what {settings.part} returns")
+    named = {"peft_type": found.peft_type.value, "task_type": found.task_type.value}
+    safe_loading.check_method(found.to_dict() | named, f"peft={settings.origin.option}: what {settings.part} returns")
     return found
 
 

@@ -24,7 +24,19 @@ from emotion_lightning.runs import run_folder
 CONF = schema.conf_folder()
 OPTIONS = sorted(
     f"{file.parent.name}={file.stem}"
-    for group in ("data", "model", "peft", "loss", "optimizer", "thresholds", "callbacks", "trainer", "logger")
+    for group in (
+        "data",
+        "model",
+        "peft",
+        "loss",
+        "optimizer",
+        "thresholds",
+        "callbacks",
+        "extra_callback",
+        "extra_metric",
+        "trainer",
+        "logger",
+    )
     for file in (CONF / group).glob("*.yaml")
     if file.stem != "same"
 )

@@ -219,7 +219,7 @@ EXACT = ["model.quantization=none", "model.dtype=float32"]
         ["model=gemma3", "model.pretrained=false", *SMALL, "model.architecture.vocab_size=8192", "trainer=debug",
          "model.attention=bidirectional", "model.pooling=mean", *EXACT],
         ["model=roberta", *ENCODER],
-        ["model=bert", *ENCODER],
+        pytest.param(["model=bert", *ENCODER], marks=pytest.mark.exhaustive),
     ],
     ids=lambda options: options[0],
 )  # fmt: skip

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import warm
+from helpers import parts, warm
 from helpers.hub_server import TOKEN, Hub
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -26,7 +26,7 @@ from emotion_lightning import config
 from emotion_lightning.cli import compose as cli_compose
 from emotion_lightning.cli import override_grammar
 from emotion_lightning.cli.jobs import check_jobs
-from emotion_lightning.config import schema, stored_settings
+from emotion_lightning.config import own_parts, schema, stored_settings
 from emotion_lightning.tuning.fork_server import Server
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +56,8 @@ def shape(line: str) -> tuple[str, ...]:
     return verb, *(name + sign + ("" if name in free and value[:1] != "[" else value) for name, sign, value in parts)
 
 
-SHOWN = sorted({line for text in PAGES.values() for line in commands(text)})
+SHOWN = sorted({line for text in PAGES.values() for line in commands(text) if "--config-dir parts" not in line})
+"""Commands of the pages, but for those with parts that the page itself shows, which test_extend runs."""
 COMMANDS = sorted({shape(line): line for line in SHOWN}.values())
 
 
@@ -127,13 +128,23 @@ def inline_code(text: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_settings_and_options_of_the_text_exist(page: str) -> None:
+def test_settings_and_options_of_the_text_exist(page: str, tmp_path: Path) -> None:
+    schema.register()
+    parts.worked_examples(tmp_path)
+    with parts.forgotten():
+        shown = [tmp_path / "parts"] if ROOT / page == parts.PAGE else []
+        assert not list(own_parts.register(shown, is_used=lambda option: True))
+        check_words(PAGES[page])
+
+
+def check_words(text: str) -> None:
+    """Settings and options in the inline code of a page exist."""
     groups = schema.groups("tune") | {"experiment", "sweep", "template"}
     options = {(group, name) for group in groups for name in schema.option_files(group, "evaluate")}
     options |= {(Path(path).parent.name, Path(path).stem) for path in option_file_examples()}
     known = {name for command in config.COMMANDS for name, _ in schema.fields_of(config.SCHEMAS[command])}
     known |= {"sweep.resume", *stored_settings.REMOVED}  # a decision tells why some settings are gone
-    for word in inline_code(PAGES[page]):
+    for word in inline_code(text):
         setting = re.fullmatch(r"(\w+)\.(\w+)(=.*)?", word)
         is_module = setting and (ROOT / "emotion_lightning" / setting[1] / f"{setting[2]}.py").exists()
         is_group = setting and setting[1] in groups | {"distill", "predict", "study"}
@@ -185,7 +196,7 @@ def hooks() -> Any:
 
 
 def test_the_page_of_settings_has_every_group(hooks: Any) -> None:
-    groups = {name for name in hooks._nodes(config.Tune)}
+    groups = {name for command in (config.Tune, config.Export) for name in hooks._nodes(command)}
     assert groups == hooks.GROUPS.keys() | hooks.NODES.keys()
 
 

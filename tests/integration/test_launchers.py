@@ -180,7 +180,7 @@ def test_jobs_side_by_side_of_two_processes_each(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("by", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.exhaustive)])
 def test_a_stop_reaches_the_jobs_side_by_side_and_they_go_on(tmp_path: Path, by: int) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     process = subprocess.Popen(

@@ -242,7 +242,7 @@ def test_a_damaged_list_of_jobs_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("by", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.exhaustive)])
 def test_a_process_that_is_really_killed(tmp_path: Path, whole: Path, by: int) -> None:
     line = [sys.executable, "-m", "emotion_lightning.train", "-m"]
     process = warm.Popen([*line, *ASKED, "seed=1,2,3", "hydra.sweep.dir=out"], cwd=tmp_path)

@@ -79,6 +79,19 @@ def target(folder: Folder) -> None:
     set_in_settings(folder.root / run_folder.SETTINGS, loss=loss)
 
 
+def part(folder: Folder) -> None:
+    """Name a function as an option of the user's own does."""
+    set_in_settings(folder.root / run_folder.SETTINGS, "loss", "mine", loss={"part": "os:abort"})
+
+
+def part_in_card(folder: Folder) -> None:
+    file = folder.model / METADATA
+    metadata = json.loads(file.read_text())
+    metadata["data"] = {**metadata["data"], "option": "mine", "part": "os:abort"}
+    file.write_text(json.dumps(metadata))
+    (folder.model / manifest.NAME).unlink()
+
+
 def target_of_hydra(folder: Folder) -> None:
     hydra = {"callbacks": {"x": {"_target_": "builtins.open", "file": MARKER, "mode": "w"}}}
     set_in_settings(folder.root / run_folder.SETTINGS, hydra=hydra)
@@ -119,6 +132,8 @@ ATTACKS: dict[str, tuple[Callable[[Folder], None], str]] = {
     "a launcher is a path": (launcher_is_a_path, "sets 'hydra/launcher', which is no setting of a run"),
     "_target_ in a section": (target, "sets loss._target_, which is no setting of a run"),
     "_target_ of Hydra": (target_of_hydra, "sets hydra, which is no setting of a run"),
+    "a part of somebody else": (part, "was made with loss=mine (built by os:abort), which is no option"),
+    "a part in the card": (part_in_card, "was made with data=mine (built by os:abort), which is no option"),
     "_target_ in the card": (target_in_card, "names code to run (_target_)"),
     "a pickled adapter": (
         lambda f: pickled(f.model / "adapter_model.safetensors", "adapter_model.bin"), "a pickle may run any code"),
@@ -144,6 +159,7 @@ ATTACKS: dict[str, tuple[Callable[[Folder], None], str]] = {
 SETTINGS = ["an option is a path", "a launcher is a path", "_target_ in a section", "_target_ of Hydra"]
 MODEL = ["_target_ in the card", "a pickled adapter", "a pickled base"]
 HUB = ["_target_ in the card", "an unseen pickled adapter", "an unseen pickled base"]
+PART = "a part of somebody else"
 JOBS = ["the launcher of the jobs is a path", "an option of a job is a path", "_target_ of a job"]
 TRAIN = [*SMALL, "trainer=debug", "hydra.run.dir=out"]
 TUNE = ["space=learning_rate", "study.trials=1", "study.pruner=none", "hydra.run.dir=out"]
@@ -151,14 +167,14 @@ HF = f"hf:{OWNER}/foreign"
 
 WAYS: dict[str, tuple[list[str], list[str]]] = {
     "run of predict": (["predict", "run=foreign", "text=hi"], MODEL),
-    "run of evaluate": (["evaluate", "run=foreign", "hydra.run.dir=out"], MODEL),
+    "run of evaluate": (["evaluate", "run=foreign", "hydra.run.dir=out"], [*MODEL, "a part in the card"]),
     "run of export": (["export", "run=foreign", "output=out", "format=adapter"], MODEL),
     "runs that are averaged": (["evaluate", "run=[own,foreign]", "hydra.run.dir=out"], MODEL),
     "runs that are compared": (["compare", "runs=[own,foreign]", "hydra.run.dir=out"], SETTINGS),
-    "from_run": (["train", "from_run=foreign", "trainer=debug", "hydra.run.dir=out"], SETTINGS),
-    "from_run of tune": (["tune", "from_run=foreign", *TUNE], SETTINGS),
-    "resume": (["train", "resume=foreign"], [*SETTINGS, "an unseen pickled base", "a checkpoint with code"]),
-    "sweep.resume": (["train", "-m", "sweep.resume=foreign"], [*SETTINGS, *JOBS]),
+    "from_run": (["train", "from_run=foreign", "trainer=debug", "hydra.run.dir=out"], [*SETTINGS, PART]),
+    "from_run of tune": (["tune", "from_run=foreign", *TUNE], [*SETTINGS, PART]),
+    "resume": (["train", "resume=foreign"], [*SETTINGS, PART, "an unseen pickled base", "a checkpoint with code"]),
+    "sweep.resume": (["train", "-m", "sweep.resume=foreign"], [*SETTINGS, PART, *JOBS]),
     "init_from": (["train", *TRAIN, "init_from=foreign"], MODEL),
     "distill.runs": (["train", *TRAIN, "distill.runs=foreign"], MODEL),
     "distill.runs, several": (["train", *TRAIN, "distill.runs=[own,foreign]"], MODEL),

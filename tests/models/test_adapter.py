@@ -204,20 +204,24 @@ KERNELS = {
 }
 
 
-def _marks(family: str, kernel: str, way: str) -> list[Any]:
-    """flex_attention compiles for half a minute: one family of models with one pooling stands for the others."""
-    if kernel != "flex_attention":
-        return []
-    return [pytest.mark.slow if (family, way) == ("gemma", "last") else pytest.mark.exhaustive]
+COMPILED = ("gemma", "flex_attention", "bidirectional", "last")
+"""flex_attention compiles for half a minute: one case of one test stands for all others, which are exhaustive."""
 
 
-WAYS = [
-    pytest.param(family, kernel, attention, way, marks=_marks(family, kernel, way))
-    for family, kernels in KERNELS.items()
-    for kernel in kernels
-    for attention in (["causal", "bidirectional"] if "gemma" in family else ["bidirectional"])
-    for way in (["last", "mean"] if attention == "causal" else ["first", "last", "mean"])
-]
+def ways(*, compiled: bool = False) -> list[Any]:
+    """Families with their kernels, attentions and poolings; `compiled` keeps the case COMPILED."""
+    return [
+        pytest.param(
+            *way,
+            marks=[] if way[1] != "flex_attention"
+            else pytest.mark.slow if compiled and way == COMPILED else pytest.mark.exhaustive,
+        )
+        for family, kernels in KERNELS.items()
+        for kernel in kernels
+        for attention in (["causal", "bidirectional"] if "gemma" in family else ["bidirectional"])
+        for pooled in (["last", "mean"] if attention == "causal" else ["first", "last", "mean"])
+        for way in [(family, kernel, attention, pooled)]
+    ]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -234,7 +238,7 @@ def reading(settings: Any, tmp_path: Path, family: str, kernel: str, attention: 
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("family", "kernel", "attention", "way"), WAYS)
+@pytest.mark.parametrize(("family", "kernel", "attention", "way"), ways(compiled=True))
 def test_a_text_alone_equals_the_text_in_a_padded_batch(
     settings: Any, tmp_path: Path, family: str, kernel: str, attention: str, way: str
 ) -> None:
@@ -250,7 +254,11 @@ def test_a_text_alone_equals_the_text_in_a_padded_batch(
 
 @pytest.mark.parametrize(
     ("family", "kernel"),
-    [pytest.param(f, kernel, marks=_marks(f, kernel, "last")) for f, kernels in KERNELS.items() for kernel in kernels],
+    [
+        pytest.param(family, kernel, marks=pytest.mark.exhaustive if kernel == "flex_attention" else [])
+        for family, kernels in KERNELS.items()
+        for kernel in kernels
+    ],
 )
 def test_the_first_token_sees_the_last_where_attention_is_bidirectional_alone(
     settings: Any, tmp_path: Path, family: str, kernel: str
@@ -295,7 +303,7 @@ def test_pooling_leaves_padding_out() -> None:
         assert torch.allclose(pooling.pool(hidden, present, config.Pooling.mean), mean)
 
 
-@pytest.mark.parametrize(("family", "kernel", "attention", "way"), WAYS)
+@pytest.mark.parametrize(("family", "kernel", "attention", "way"), ways())
 def test_rows_of_one_length_need_no_mask(
     settings: Any, tmp_path: Path, family: str, kernel: str, attention: str, way: str
 ) -> None:
@@ -353,7 +361,7 @@ def test_attention_and_pooling_are_stored_with_the_model(run: Any, tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["bert", "gemma"])
+@pytest.mark.parametrize("family", [pytest.param("bert", marks=pytest.mark.exhaustive), "gemma"])
 def test_a_compiled_network_gives_the_same_logits_for_every_length_and_is_compiled_once(
     settings: Any, tmp_path: Path, family: str
 ) -> None:

@@ -1,0 +1,299 @@
+"""Options of the user's own: their settings are the parameters of a function, and only their file names it."""
+
+import importlib.metadata
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from helpers import parts
+
+from emotion_lightning import api
+from emotion_lightning.cli import own_options
+from emotion_lightning.config import own_parts, schema
+from emotion_lightning.errors import UserError
+from emotion_lightning.runs import run_folder
+
+LOSS = '''
+from enum import Enum
+from typing import Annotated
+from emotion_lightning.config import Bounds
+
+class Size(Enum):
+    small = "small"
+    large = "large"
+
+def build(
+    labels, rows: int, alpha: float, beta: Annotated[int, Bounds(at_least=1)] = 2, size: Size = Size.small,
+    names: list[str] = ["a"], weights: dict[str, float] | None = None, limit: int | None = None, anything=(1, 2),
+):
+    """A loss.
+
+    Args:
+        labels: Names.
+        alpha: How much,
+            over two lines.
+        beta (int): How often.
+    """
+'''
+
+
+@pytest.fixture(autouse=True)
+def _modules_are_forgotten() -> Iterator[None]:
+    """Each test has modules of the same names in a folder of its own."""
+    with parts.forgotten():
+        yield
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    parts.write(tmp_path / "mine.py", LOSS)
+    parts.option(tmp_path, "loss", "own", "mine:build", "alpha: 0.5")
+    return tmp_path
+
+
+def composed(folder: Path, *arguments: str) -> Any:
+    return api.compose(f"--config-dir={folder}", *arguments)
+
+
+def test_the_parameters_are_the_settings(folder: Path) -> None:
+    loss = schema.plain(composed(folder, "loss=own", "loss.beta=3", "loss.size=large", "loss.names=[x,y]").loss)
+    assert loss == {
+        "part": "mine:build", "alpha": 0.5, "beta": 3, "size": "large", "names": ["x", "y"], "weights": None,
+        "limit": None, "anything": [1, 2],
+    }  # fmt: skip
+    built = schema.plain(
+        composed(folder, "loss=own", "loss.weights={joy: 2.0}", "loss.anything=x", "loss.limit=7").loss
+    )
+    assert (built["weights"], built["anything"], built["limit"]) == ({"joy": 2.0}, "x", 7)
+
+
+def test_the_function_gets_its_settings_and_what_it_asks_for(folder: Path) -> None:
+    parts.write(folder / "mine.py", LOSS + "    return dict(locals())\n")
+    settings = composed(folder, "loss=own", "loss.alpha=1")
+    got = own_parts.build(settings.loss, labels=["joy"], rows=7, label_counts=[1])
+    assert (got["labels"], got["rows"], got["alpha"], got["size"].value) == (["joy"], 7, 1.0, "small")
+    assert "label_counts" not in got
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["loss.alpa=1"], "Unknown setting loss.alpa; did you mean loss.alpha?"),
+        (["loss.alpha=high"], "loss.alpha takes a number"),
+        (["loss.beta=1.5"], "loss.beta takes a whole number"),
+        (["loss.beta=0"], "loss.beta=0 is out of range: it must be at least 1"),
+        (["loss.size=huge"], "loss.size takes one of small, large"),
+        (["loss.rows=3"], "Unknown setting loss.rows"),
+        (["loss.part=os:system"], "Code is never taken from a setting"),
+        (["loss=onw"], "did you mean own?"),
+    ],
+)
+def test_a_wrong_setting_is_refused_as_those_of_the_program(folder: Path, arguments: list[str], message: str) -> None:
+    chosen = [] if arguments[0].startswith("loss=") else ["loss=own"]
+    with pytest.raises(UserError, match=re.escape(message)):
+        composed(folder, *chosen, *arguments)
+
+
+def test_a_parameter_without_a_value_is_asked_for(folder: Path) -> None:
+    parts.option(folder, "loss", "own", "mine:build")
+    with pytest.raises(UserError, match=re.escape("loss.alpha is not set; give it as loss.alpha=VALUE.")):
+        composed(folder, "loss=own")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("loss/own.yaml", "part: mine:build\n", "must begin with the line\n\ndefaults: [/schema/loss/own@_here_, _"),
+        ("loss/own.yaml", "defaults: 3\npart: mine:build\n", "must begin with the line"),
+        ("loss/own.yaml", "part: mine.build\n", "part: mine.build is no function; name it as module:function."),
+        ("loss/own.yaml", "part: [a, b]\n", "is no function"),
+        ("loss/own.yaml", "part: 'mine:build(1)'\n", "is no function"),
+        ("loss/own.yaml", "_target_: mine.build\n", "names the function that builds it, as part: module:function"),
+        ("loss/own.yaml", "alpha: 1\n", "Begin the file with a schema line, as the files in conf/loss do."),
+        ("loss/own.yaml", "HEAD\npart: mine:build\nalpah: 1\n", "sets alpah, which is no setting of it; did you"),
+        ("loss/own.yaml", "HEAD\npart: gone:build\n", "has no gone.py, and no module gone is installed."),
+        ("loss/own.yaml", "HEAD\npart: mine:biuld\n", "mine has no function biuld; did you mean build?"),
+        ("loss/bce.yaml", "HEAD\npart: mine:build\n", "has the name of an option of this program"),
+        ("mine.py", "import gone\n", "needs the module gone."),
+        ("mine.py", "1 / 0\n", "mine cannot be imported: ZeroDivisionError: division by zero"),
+        ("mine.py", "def build(alpha, /): ...\n", "the parameter alpha of mine:build cannot be a setting"),
+        ("mine.py", "def build(part): ...\n", "the parameter part of mine:build cannot be a setting"),
+        ("mine.py", "def build(alpha, beta=object()): ...\n", "the default of the parameter beta of mine:build is no"),
+    ],
+)  # fmt: skip
+def test_a_damaged_part_is_refused_in_a_sentence(folder: Path, file: str, text: str, message: str) -> None:
+    option = Path(file).stem if file.startswith("loss") else "own"
+    parts.write(folder / file, text.replace("HEAD", f"defaults: [/schema/loss/{option}@_here_, _self_]"))
+    with pytest.raises(UserError) as raised:
+        composed(folder, f"loss={option}")
+    assert message in str(raised.value)
+    assert composed(folder, "loss=focal").loss.gamma == 2  # nobody who does not choose it is stopped by it
+
+
+def test_a_module_that_another_one_hides_is_refused(tmp_path: Path) -> None:
+    parts.write(tmp_path / "json.py", "def build(): ...\n")
+    parts.option(tmp_path, "loss", "own", "json:build")
+    with pytest.raises(UserError, match=r"Python has another module json \(.*\) than that in .*; rename yours"):
+        composed(tmp_path, "loss=own")
+
+
+def test_only_what_may_be_chosen_is_imported(folder: Path) -> None:
+    parts.write(folder / "loud.py", "raise SystemError('imported')\n")
+    parts.option(folder, "loss", "loud", "loud:build")
+    assert composed(folder, "loss=own").loss.part == "mine:build"
+    assert "loud" not in sys.modules
+    parts.write(folder / "experiment" / "all.yaml", "# @package _global_\ndefaults:\n  - override /loss: loud\n")
+    with pytest.raises(UserError, match="loud cannot be imported: SystemError: imported"):
+        composed(folder, "experiment=all")
+
+
+def test_an_experiment_in_the_folder_may_choose_the_part(folder: Path) -> None:
+    text = "# @package _global_\ndefaults:\n  - override /loss: own\n\nloss:\n  alpha: 0.25\n"
+    parts.write(folder / "experiment" / "mine.yaml", text)
+    assert composed(folder, "experiment=mine").loss.alpha == 0.25
+
+
+def test_help_lists_the_options_and_explains_their_settings(folder: Path, run: Any, capfd: Any) -> None:
+    parts.write(folder / "loss" / "mild.yaml", "defaults: [/schema/loss/focal@_here_, focal, _self_]\ngamma: 1.0\n")
+    assert run("train", "--config-dir", str(folder), "loss=own", "--help") == 0
+    raised = capfd.readouterr().out
+    assert re.search(r"loss= .*focal .*mild .*\*own .*weighted_bce", raised)
+    assert "loss.beta=2\n      How often." in raised
+    assert "loss.alpha=0.5\n      How much, over two lines." in raised
+
+
+def stored(folder: Path, **changed: Any) -> Path:
+    """The folder of a run whose loss is the own one, as it was stored."""
+    settings = composed(folder, "loss=own")
+    run = folder / "run"
+    run.mkdir()
+    run_folder.write_settings(run, settings, settings.options)
+    tree = yaml.safe_load((run / "settings.yaml").read_text())
+    tree["loss"] |= changed
+    (run / "settings.yaml").write_text(yaml.safe_dump(tree))
+    return run
+
+
+def test_a_run_is_repeated_with_its_part_and_asks_for_one_that_is_missing(folder: Path) -> None:
+    run = stored(folder)
+    assert composed(folder, f"from_run={run}").loss.alpha == 0.5
+    with pytest.raises(
+        UserError, match=r"was made with loss=own \(built by mine:build\), which is no option of this pro"
+    ):
+        api.compose(f"from_run={run}")
+    assert api.compose(f"from_run={run}", "loss=bce").loss == composed(folder, "loss=bce").loss
+
+
+@pytest.mark.parametrize("part", ["os:system", "mine:other", "", None, ["a"], {"a": 1}])
+def test_a_stored_run_names_no_code(folder: Path, part: Any) -> None:
+    run = stored(folder, part=part)
+    with pytest.raises(UserError):
+        composed(folder, f"from_run={run}")
+    with pytest.raises(UserError):
+        api.compose(f"from_run={run}")
+
+
+def test_a_part_of_a_run_for_an_option_of_the_program_is_refused(folder: Path) -> None:
+    run = stored(folder)
+    text = (run / "settings.yaml").read_text()
+    (run / "settings.yaml").write_text(text.replace("loss: own", "loss: focal").replace("alpha: 0.5", "gamma: 2.0"))
+    with pytest.raises(UserError):
+        api.compose(f"from_run={run}")
+
+
+def entry_points(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
+    """Installed packages with these entry points, by the last part of their group and name, as losses__smooth."""
+    points = [
+        SimpleNamespace(name=name.partition("__")[2], value=value, group=f"emotion_lightning.{name.partition('__')[0]}",
+                        dist=SimpleNamespace(name="a-package"))
+        for name, value in values.items()
+    ]  # fmt: skip
+    monkeypatch.setattr(own_parts, "entry_points", lambda group: [point for point in points if point.group == group])
+
+
+def test_installed_packages_bring_options(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (
+        LOSS
+        + """
+def read(database: str, max_tokens: int = 99): ...
+def method(target_modules, modules_to_save, lr: float = 0.5, head_lr: float = 0.25, targets: list[str] = ["value"]): ...
+def tweets(): return {"path": "a/b", "quantization": "none"}
+"""
+    )
+    parts.write(folder / "packaged.py", text)
+    monkeypatch.syspath_prepend(str(folder))
+    entry_points(monkeypatch, losses__packed="packaged:build", sources__packed_data="packaged:read",
+                 peft_methods__packed_method="packaged:method", models__tweets="packaged:tweets")  # fmt: skip
+    chosen = [
+        "loss=packed",
+        "loss.alpha=1",
+        "data=packed_data",
+        "data.database=x",
+        "peft=packed_method",
+        "model=tweets",
+    ]
+    settings: Any = api.compose(*chosen)
+    assert (settings.loss.part, settings.loss.beta) == ("packaged:build", 2)
+    assert (settings.data.database, settings.data.max_tokens, settings.data.batch_size) == ("x", 99, 32)
+    assert (settings.peft.lr, settings.peft.head_lr, settings.peft.targets) == (0.5, 0.25, ["value"])
+    assert (settings.model.path, settings.model.quantization.value) == ("a/b", "none")
+    assert {"packed", "bce"} <= set(schema.option_files("loss"))
+    entry_points(monkeypatch)
+    with pytest.raises(UserError, match="Unknown option loss=packed"):
+        api.compose("loss=packed")
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        ({"losses__bce": "mine:build"}, "the package a-package brings loss=bce, the name of an option of this program"),
+        ({"losses__odd": "mine.build"}, "the package a-package names mine.build as loss=odd, no module:function"),
+        ({"losses__odd": "gone:build"}, "the package a-package: no module gone is installed"),
+        ({"models__odd": "builtins:list"}, "returns no dict of values for model=auto"),
+    ],
+)
+def test_a_damaged_entry_point_stops_those_who_choose_it(
+    monkeypatch: pytest.MonkeyPatch, points: dict[str, str], message: str
+) -> None:
+    entry_points(monkeypatch, **points)
+    assert schema.plain(api.compose("loss=focal").loss)["gamma"] == 2
+    plural, _, name = next(iter(points)).partition("__")
+    with pytest.raises(UserError, match=re.escape(message)):
+        api.compose(f"{'loss' if plural == 'losses' else 'model'}={name}")
+
+
+def test_the_entry_points_of_this_environment_are_read() -> None:
+    assert own_parts.entry_points is importlib.metadata.entry_points
+
+
+def test_the_page_tells_what_each_function_gets() -> None:
+    page = parts.PAGE.read_text()
+    told = {
+        group: (plural, tuple(re.findall(r"`(\w+)`", given)))
+        for group, given, plural in re.findall(r"^\| `(\w+)` \| [^|]+ \|([^|]*)\| `(\w+)` \|$", page, re.MULTILINE)
+    }
+    assert told == {group: (kind.entry_points, kind.given) for group, kind in own_parts.KINDS.items()}
+
+
+def test_every_example_of_the_page_composes(tmp_path: Path) -> None:
+    lines = parts.worked_examples(tmp_path)
+    assert len(lines) == len(own_parts.KINDS) + 1
+    chosen = set()
+    for line in lines:
+        verb, *arguments = shlex.split(line.removeprefix("emotion_lightning."))
+        place = [f"--config-dir={tmp_path / 'parts'}" if a == "parts" else a for a in arguments if a != "--config-dir"]
+        schema.register()
+        own_options.register(verb, place)
+        if verb == "train":
+            settings = api.compose(*place)
+            chosen |= {group for group, option in settings.options.items() if option in own_parts.option_names(group)}
+        else:
+            assert own_parts.option_names("format") == {"weights"}
+            chosen.add("format")
+    assert chosen == {*own_parts.KINDS, "model"}
