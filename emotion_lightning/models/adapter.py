@@ -1,6 +1,7 @@
 """PEFT adapters (IA3, LoRA and others): attach to a frozen network, merge into it."""
 
 import functools
+import logging
 import re
 from typing import Any
 
@@ -12,6 +13,8 @@ from emotion_lightning.config import own_parts
 from emotion_lightning.errors import UserError, first_line
 from emotion_lightning.models import fused, pooling, safe_loading
 from emotion_lightning.models.roles import is_linear
+
+log = logging.getLogger(__name__)
 
 
 def attach_adapter(
@@ -68,26 +71,47 @@ def attach_adapter(
     return network
 
 
-def freeze_idle(network: Any, way: config.Pooling) -> None:
-    """Freeze parameters that the logits do not depend on, as an architecture may have some for other tasks.
+def freeze_idle(network: Any, way: config.Pooling, *, dtype: torch.dtype = torch.float32) -> None:
+    """Freeze trained parameters that the logits do not depend on.
+
+    An architecture may have parts for other tasks, such as an encoder of pictures.
 
     Args:
-        network: without an adapter, all of whose parameters are to be trained.
+        network: with its adapter attached, if it has one.
         way: how token vectors are pooled.
+        dtype: compute dtype.
+
+    Raises:
+        UserError: the network cannot be trained in this form of weights.
     """
     device = next(network.parameters()).device
     ids = torch.tensor([[5, 6, 7], [6, 7, 8]], device=device)
     # In evaluation mode no random numbers are drawn, so the run stays the same.
     network.eval()
     try:
-        with torch.enable_grad():
+        with (
+            torch.enable_grad(),
+            torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32),
+        ):
             batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
             pooling.logits(network, batch, pooling=way).sum().backward()
+    except RuntimeError as error:
+        if "is being modified inplace" not in str(error):
+            raise
+        raise UserError(
+            "This network changes the outputs of its layers in place, which bitsandbytes' layers do not allow in "
+            "training. Set model.quantization=none, or choose peft=lora."
+        ) from error
     finally:
         network.train()
-    for parameter in network.parameters():
-        parameter.requires_grad = parameter.requires_grad and parameter.grad is not None
+    idle = []
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad and parameter.grad is None:
+            idle.append(re.sub(r"^base_model\.model\.", "", name))
+            parameter.requires_grad = False
         parameter.grad = None
+    if idle:
+        log.warning("The logits do not depend on %s, which stay untrained.", _shortened(idle))
 
 
 def check_peft(settings: config.Peft, network: config.Model, device: torch.device) -> None:
@@ -198,6 +222,10 @@ def _check_roles(network: nn.Module, targets: list[str], roles: dict[str, str]) 
             f"linear layers are {shown}. The model option and model.path are of different families: choose model=auto, "
             "which reads the roles from the network, or set them."
         )
+
+
+def _shortened(names: list[str]) -> str:
+    return f"{len(names)} parameters ({', '.join(names[:3])}{' …' if len(names) > 3 else ''})"
 
 
 _SHOWN = 12

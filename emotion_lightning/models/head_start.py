@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from emotion_lightning import config
 from emotion_lightning.data.batches import Batch
+from emotion_lightning.errors import UserError
 from emotion_lightning.models import pooling
 
 log = logging.getLogger(__name__)
@@ -63,11 +64,16 @@ def measure_head(
         head: names of the head's modules.
         way: pooling of the token vectors.
         dtype: compute dtype.
+
+    Raises:
+        UserError: the head gets the same vector for different texts.
     """
     found: list[Start] = []
+    same: list[bool] = []
 
     def seen(layer: Any, given: tuple[Tensor, ...], out: Tensor) -> None:
         values = given[0].float()
+        same.append(len(values) > 1 and bool((values == values[:1]).all()))
         rms = float(values.square().mean().sqrt())
         found.append(Start(layer, values.shape[-1], rms, float(out.float().std(correction=0))))
 
@@ -86,6 +92,11 @@ def measure_head(
         network.train()
         for hook in hooks:
             hook.remove()
+    if same[-1] and bool((batch["input_ids"] != batch["input_ids"][:1]).any()):
+        raise UserError(
+            "The head of this network gets the same numbers for every text, so there is nothing to learn. Its weights "
+            "may be damaged, or its architecture needs a library that is not installed; choose another model."
+        )
     return found[-1]
 
 

@@ -1,7 +1,6 @@
 """The optimizer, its parameter groups and its learning-rate schedule."""
 
 import math
-import re
 from collections.abc import Callable
 from functools import partial
 
@@ -78,9 +77,8 @@ def parameter_groups(
     Groups are named `body`, `head`, `body_no_decay` and `head_no_decay`. With layer_decay below 1, `layer_0` (the
     embeddings), `layer_1` (the lowest layer) and so on replace `body`.
     """
-    depth = 1 + max(
-        (number for name, _ in network.named_parameters() if (number := _layer(name)) is not None), default=0
-    )
+    layers = _layers(network)
+    depth = 1 + max(layers.values(), default=0)
     groups: dict[str, dict[str, object]] = {}
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
@@ -91,9 +89,10 @@ def parameter_groups(
         decays = parameter.ndim >= 2 and min(parameter.shape) > 1
         part, rate = ("head", head_lr) if in_head else ("body", lr)
         if not in_head and layer_decay < 1:
-            layer = _layer(name)
+            layer = layers.get(name)
             # A parameter that is neither in a layer nor an embedding (the final norm) lies above all layers.
-            below = depth if "embed" in name else depth - 1 - layer if layer is not None else 0
+            embeds = "embed" in name or isinstance(network.get_submodule(name.rpartition(".")[0]), nn.Embedding)
+            below = depth - 1 - layer if layer is not None else depth if embeds else 0
             part, rate = f"layer_{depth - below}", lr * layer_decay**below
         group = part + ("" if decays else "_no_decay")
         found = groups.setdefault(
@@ -104,10 +103,20 @@ def parameter_groups(
     return [groups[name] for name in sorted(groups)]
 
 
-def _layer(name: str) -> int | None:
-    """Return the number of a parameter's layer, from 0 at the bottom; None if it is in no layer."""
-    found = re.search(r"\.layers?\.(\d+)\.", name)
-    return int(found[1]) if found else None
+def _layers(network: nn.Module) -> dict[str, int]:
+    """Return the number of the layer of each parameter that is in one, from 0 at the bottom, by the parameter's name.
+
+    The layers are the modules of the outermost lists, whatever their names are (`layers`, `h`, `block` …); encoder and
+    decoder count apart.
+    """
+    lists = [name for name, module in network.named_modules() if isinstance(module, nn.ModuleList)]
+    outermost = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
+    found = {}
+    for name, _ in network.named_parameters():
+        place = next((one for one in outermost if name.startswith(f"{one}.")), None)
+        if place is not None:
+            found[name] = int(name.removeprefix(f"{place}.").partition(".")[0])
+    return found
 
 
 def schedule(settings: config.AdamW, *, steps: int) -> Callable[[int], float]:

@@ -59,15 +59,15 @@ def build_classifier(
         seed=settings.seed,
         unused=backbone.unused_module(settings.model),
     )
-    if isinstance(settings.peft, config.Full):
-        adapter.freeze_idle(network, settings.model.pooling)
+    dtype = compute_dtype(settings.model.dtype, device)
+    adapter.freeze_idle(network, settings.model.pooling, dtype=dtype)
     # Measure before init_from copies weights of an earlier run: a resumed run skips that copy.
     start = head_start.measure_head(
         network,
         emotions.first_batch(min(8, emotions.settings.batch_size)),
         head=head,
         way=settings.model.pooling,
-        dtype=compute_dtype(settings.model.dtype, device),
+        dtype=dtype,
     )
     head_factor = head_start.scale_head(start, fresh=network.fresh_head)
     if settings.init_from is not None and starts:

@@ -168,6 +168,26 @@ def test_folds_of_a_seed_and_copies_of_a_run_are_no_seeds_of_their_own() -> None
     assert bootstrap.differences(folds[0], folds[1:], confidence=0.95)[0].p_seeds is None
 
 
+def test_a_p_value_counts_the_rarer_side_with_one_sample_added() -> None:
+    for samples in (np.repeat([-0.1, 0.1], [3, 16]), np.repeat([0.0, 0.1], [3, 16]), np.repeat([-0.1, 0.1], [16, 3])):
+        assert bootstrap.p_value(samples) == 2 * (3 + 1) / (19 + 1)
+    assert bootstrap.p_value(np.repeat([-0.1, 0.1], [9, 10])) == 1
+    assert bootstrap.p_value(np.ones(1)) == 1
+
+
+def test_runs_without_a_known_seed_are_one_seed_beside_the_others() -> None:
+    measured = bootstrap.Measured(np.array([0.1, 0.3, 0.5, 0.7]), np.zeros(9), [None, None, 0, 1])
+    assert measured.by_seed().tolist() == pytest.approx([0.2, 0.5, 0.7])
+
+
+def test_fewer_than_three_seeds_have_no_test() -> None:
+    three, two = np.array([0.4, 0.5, 0.6]), np.array([0.4, 0.5])
+    assert bootstrap.p_between_seeds(three, two) is None and bootstrap.p_between_seeds(two, three) is None
+    assert bootstrap.p_between_seeds(three, three + 0.01) is not None
+    tiny = np.array([0.0, 1e-200, 0.0])  # its variance is too small for float64
+    assert bootstrap.p_between_seeds(tiny, tiny[::-1] + 0) is None
+
+
 def test_seeds_that_change_nothing_have_no_test() -> None:
     same = np.array([0.5, 0.5, 0.5])
     assert bootstrap.p_between_seeds(same, same + 0.1) is None

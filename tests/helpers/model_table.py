@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from emotion_lightning import config
 from emotion_lightning.data.batches import Collate, EmotionRows, tokenize
 from emotion_lightning.errors import UserError
-from emotion_lightning.models import adapter, auto, backbone, pooling
+from emotion_lightning.models import adapter, auto, backbone, head_start, pooling
 from helpers.tiny_networks import text_types, tiny_config
 
 METHODS = ("ia3", "lora", "head", "full")
@@ -110,8 +110,10 @@ def build(path: Path, method: str, form: str, **changed: Any) -> tuple[Asked, An
         seed=1,
         unused=backbone.unused_module(asked.model),
     )
-    if method == "full":
-        adapter.freeze_idle(network, asked.model.pooling)
+    adapter.freeze_idle(network, asked.model.pooling)
+    head_start.measure_head(
+        network, batch_of(TEXTS), head=backbone.head_modules(asked.model), way=asked.model.pooling, dtype=torch.float32
+    )
     return asked, network
 
 

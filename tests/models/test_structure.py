@@ -13,6 +13,7 @@ from helpers.tiny_networks import NAMED, tiny_config
 from emotion_lightning import config
 from emotion_lightning.errors import UserError
 from emotion_lightning.models import adapter, auto, backbone, fused, pooling, roles, structure
+from emotion_lightning.training import optimizer
 
 FEW = ["distilbert", "deberta-v2", "modernbert", "gpt2", "t5", "phi3", "roberta-prelayernorm"]
 """Architectures of the default suite: a head of two layers, a pooler in the head, fused matrices, a decoder."""
@@ -156,6 +157,39 @@ def test_ia3_rescales_keys_and_values_of_a_fused_matrix_and_leaves_its_queries(f
         if name.endswith("c_attn.ia3_l.default"):
             query, key, value = vector.grad.flatten().split(32)  # GPT-2 has them one after the other
             assert not query.any() and key.any() and value.any()
+
+
+def test_an_adapter_where_the_logits_do_not_depend_on_it_stays_untrained(folders: Any, caplog: Any) -> None:
+    _, network = model_table.build(folders("lilt"), "ia3", "none")
+    trained = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+    assert any("layer.1.output.dense.ia3_l" in name for name in trained)
+    assert not any("layer.1.layout_output" in name for name in trained)
+    assert "The logits do not depend on 1 parameters (lilt.encoder.layer.1.layout_output.dense.ia3_l" in caplog.text
+
+
+def test_a_network_that_changes_outputs_in_place_is_refused_in_4_bits(folders: Any) -> None:
+    with pytest.raises(UserError, match="changes the outputs of its layers in place.*Set model.quantization=none"):
+        model_table.build(folders("longformer"), "ia3", "nf4")
+
+
+def test_a_network_that_reads_no_text_is_refused(folders: Any) -> None:
+    with pytest.raises(UserError, match="gets the same numbers for every text, so there is nothing to learn"):
+        model_table.build(folders("mra"), "head", "none")
+
+
+@pytest.mark.parametrize(("model_type", "embeddings"), [("gpt2", 2), ("t5", 1), ("distilbert", 4), ("roberta", 5)])
+def test_every_layer_has_a_rate_of_its_own_whatever_it_is_called(
+    folders: Any, model_type: str, embeddings: int
+) -> None:
+    _, network = model_table.build(folders(model_type), "full", "none")
+    found = optimizer.parameter_groups(
+        network, head=["score", "classifier", "pre_classifier", "classification_head"], lr=1.0, head_lr=9.0,
+        weight_decay=0.0, layer_decay=0.5,
+    )  # fmt: skip
+    rates = {str(group["name"]).removesuffix("_no_decay"): group["lr"] for group in found}
+    assert rates == {"layer_0": 0.25, "layer_1": 0.5, "layer_2": 1.0, "head": 9.0}
+    lowest = [group["params"] for group in found if str(group["name"]).startswith("layer_0")]
+    assert sum(map(len, lowest)) == embeddings
 
 
 def test_parameters_that_the_logits_do_not_depend_on_are_not_trained_in_full(folders: Any) -> None:
