@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from emotion_lightning import config
+from emotion_lightning.config import schema
 from emotion_lightning.errors import UserError, first_line
 from emotion_lightning.models import backbone, model_folder, safe_loading
 from emotion_lightning.models.hub import fetch_run
@@ -54,6 +55,11 @@ def start_from_run(network: Any, run: str, *, settings: config.Train, labels: li
         )
     if not full:
         _check_base(metadata, folder, run, settings, base_folder)
+    if differing := _read_otherwise(metadata, settings.data):
+        log.warning(
+            "init_from=%s saw its texts with %s, which this run does otherwise: its weights may help less.",
+            run, " and ".join(differing),
+        )  # fmt: skip
     own = _trained(network, full=full)
     theirs = _stored(folder, full=full)
     heads = {name for name in own if backbone.head_modules(settings.model)[-1] in name.split(".")}
@@ -82,6 +88,15 @@ def start_from_run(network: Any, run: str, *, settings: config.Train, labels: li
         "Starts from %s: %d tensors, and the output of %d of %d labels%s.",
         run, len(values), len(known), len(labels), f" ({', '.join(known)})" if 0 < len(known) < len(labels) else "",
     )  # fmt: skip
+
+
+def _read_otherwise(metadata: Metadata, data: config.Batches) -> list[str]:
+    """Return the settings of the earlier run with which the network saw other texts than it does now."""
+    here = schema.plain(data)
+    there = {"template": None, "question": None, "clean": []} | metadata.data
+    here["clean"], there["clean"] = sorted(here["clean"]), sorted(there["clean"])  # their order changes nothing
+    names = ["template", *(["question"] if there["template"] == here["template"] == config.CHAT else []), "clean"]
+    return [f"data.{name}={there[name]}" for name in names if there[name] != here[name]]
 
 
 def _copy_head(own: Tensor, value: Tensor, *, here: list[str], there: list[str]) -> None:

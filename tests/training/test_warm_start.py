@@ -80,6 +80,24 @@ def test_a_resumed_run_goes_on_from_its_checkpoint_and_not_from_the_start(
     )
 
 
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ([], None),
+        (["data.clean=[html,newlines]"], "data.clean=[]"),
+        (["data.template='{text} Feelings:'"], "data.template=None"),
+        (["data.question=Other? {labels} {text}"], None),  # that of a chat template, which neither uses
+    ],
+)
+def test_a_start_from_weights_that_saw_other_texts_is_told(
+    run: Any, finished: Path, capfd: Any, asked: list[str], named: str | None
+) -> None:
+    assert run("train", *SMALL, "trainer=debug", f"init_from={finished}", *asked, "hydra.run.dir=out") == 0
+    raised = capfd.readouterr().err
+    assert ("saw its texts with" in raised) == (named is not None)
+    assert named is None or f"saw its texts with {named}, which this run does otherwise" in raised
+
+
 def test_what_does_not_fit_is_refused_by_name(run: Any, finished: Path, full: Path, tmp_path: Path, capfd: Any) -> None:
     damaged = tmp_path / "damaged"
     shutil.copytree(finished, damaged)
