@@ -2,6 +2,7 @@
 
 import base64
 import importlib.util
+import logging
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ import nbformat
 import pytest
 from conftest import SMALL
 
+import emotion_lightning as el
 from emotion_lightning.cli import override_grammar
 from emotion_lightning.cli.jobs import check_jobs
 from emotion_lightning.config import schema
@@ -85,16 +87,19 @@ def test_a_command_that_fails_stops_the_notebook(tmp_path: Path) -> None:
 
 
 def commands(folder: Path, monkeypatch: pytest.MonkeyPatch, **parameters: Any) -> list[tuple[str, ...]]:
-    """The commands that the notebook runs with such parameters."""
+    """The commands that the notebook runs with such parameters; `fit` stands for train."""
     monkeypatch.chdir(folder)
     seen: list[tuple[str, ...]] = []
+    monkeypatch.setattr(el, "compose", lambda *settings: settings)
+    monkeypatch.setattr(el, "fit", lambda settings, folder=None: seen.append(("train", *settings)))
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
     names: dict[str, Any] = {"Path": Path, "in_colab": False, "run": lambda *line: seen.append(line)}
     exec(cell("parameters").source, names)
     names.update(parameters)
     exec(cell("run_folder = home").source, names)
     names["run_folder"].mkdir(parents=True, exist_ok=True)
     for part in notebook().cells:
-        if part.cell_type == "code" and re.search(r"^ *run\(", part.source, re.MULTILINE):
+        if part.cell_type == "code" and re.search(r"^ *run\(|el\.compose", part.source, re.MULTILINE):
             exec(part.source, names)
     return seen
 
