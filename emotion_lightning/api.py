@@ -114,7 +114,8 @@ def compose(*overrides: str) -> Settings:
 
     Args:
         overrides: settings as on the command line of `train`, each a text of its own that needs no quotes for a shell:
-            `"peft=ia3"`, `"data.path=my texts.csv"`. `resume=FOLDER` and `from_run=FOLDER` work too.
+            `"peft=ia3"`, `"data.path=my texts.csv"`. `resume=FOLDER`, `from_run=FOLDER` and `--config-dir=FOLDER`, with
+            options of your own, work too.
 
     Raises:
         UserError: a setting is wrong, or the settings ask for several runs.

@@ -96,6 +96,7 @@ def with_earlier_run(command: str, arguments: list[str], *, multirun: bool) -> l
         folder = _folder(str(source))
     manifest.check_run_hashes(folder, run_folder.SETTINGS, run_folder.SPLITS)
     stored = run_folder.settings_as_overrides(folder, changed=sorted(given))
+    stored = {name: value for name, value in stored.items() if name not in given}
     stored_settings.check_options(stored, folder / run_folder.SETTINGS, command, option_folders(arguments))
     options = schema.groups(command)
     # Hydra's parser accepts flags only before settings.
@@ -174,8 +175,13 @@ def overrides_of(arguments: list[str]) -> list[str]:
 
 def _config_dirs(arguments: Sequence[str]) -> list[str]:
     """Folders given with --config-dir; Hydra uses the last one."""
-    apart = [arguments[i + 1] for i, a in enumerate(arguments[:-1]) if a in ("--config-dir", "-cd")]
-    return apart + [a.partition("=")[2] for a in arguments if a.startswith("--config-dir=")]
+    found = []
+    for argument, after in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument in ("--config-dir", "-cd"):
+            found.append(after)
+        elif argument.startswith(("--config-dir=", "-cd=")):
+            found.append(argument.partition("=")[2])
+    return found
 
 
 def option_folders(arguments: Sequence[str]) -> list[Path]:

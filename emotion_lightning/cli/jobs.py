@@ -315,9 +315,10 @@ def _typed_names(command: str, arguments: Sequence[str]) -> set[str]:
     """
     override_grammar.refuse_dashes(command, arguments)
     names = set()
-    for argument in arguments:
+    for before, argument in zip(["", *arguments], arguments, strict=False):
         match = override_grammar.ARGUMENT.fullmatch(argument)
-        if match is None and not argument.startswith(("~", "--config-dir=")):
+        is_folder = "--config-dir" in (before, argument) or argument.startswith("--config-dir=")
+        if match is None and not is_folder and not argument.startswith("~"):
             raise UserError(f"Cannot read {argument!r}; settings are given as name=value, each as a text of its own.")
         name = match["name"] if match else ""
         if re.match(r"hydra[./]", name) and name != "hydra.searchpath":

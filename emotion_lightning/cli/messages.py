@@ -89,6 +89,12 @@ _KEY_OF_FILE = re.compile(
 )
 
 
+_VALUE_OF_FILE = re.compile(
+    r"In '(?P<group>[^']+)/(?P<option>[^'/]+)': \w+ raised while composing config:\n"
+    r"(?P<why>(?!Key )[^\n]+)(\n +full_key: (?P<key>\S+))?"
+)
+
+
 def _foreign_key(group: str, option: str, key: str, kind: str) -> UserError:
     """The error for an option file with a key that is no setting of its schema."""
     node = next((node for name, node in config.SCHEMAS.items() if node.__name__ == kind), None)
@@ -111,6 +117,9 @@ def _from_hydra(command: str, error: Exception, arguments: list[str]) -> UserErr
     merged = re.match(r"Error merging override \+*(?P<key>[^=\s]+)=", first)
     # For an item of a list Hydra gives no full key, only the override.
     key = str(getattr(cause, "full_key", None) or (merged["key"] if merged else "")).partition("[")[0]
+    if value := _VALUE_OF_FILE.match(str(error)):
+        sets = f"a wrong {value['key']}" if value["key"] else "a wrong value"
+        return UserError(f"The file of {value['group']}={value['option']} has {sets}: {value['why']}.")
     if foreign := _KEY_OF_FILE.match(str(error)):
         return _foreign_key(**foreign.groupdict())
     override = re.match(r"Could not override '(?P<key>[^']*)'", first)

@@ -31,6 +31,7 @@ from emotion_lightning.config.data import (
     Batches,
     CleaningStep,
     Data,
+    DividedTable,
     EmptyTexts,
     File,
     GoEmotions,

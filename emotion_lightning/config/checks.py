@@ -18,10 +18,11 @@ def check_ranges(settings: Any, prefix: str = "") -> None:
         name, value = f"{prefix}{field.name}", getattr(settings, field.name)
         if dataclasses.is_dataclass(value):
             check_ranges(value, name + ".")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            marks = getattr(hints[field.name], "__metadata__", ())
-            bounds = next((mark for mark in marks if isinstance(mark, config.Bounds)), config.Bounds())
-            if not bounds.allows(value):
+            continue
+        marks = getattr(hints[field.name], "__metadata__", ())
+        bounds = next((mark for mark in marks if isinstance(mark, config.Bounds)), config.Bounds())
+        for number in value if isinstance(value, list) and marks else [value]:
+            if isinstance(number, int | float) and not isinstance(number, bool) and not bounds.allows(number):
                 raise UserError(f"{name}={value} is out of range: it must be {bounds}.")
 
 
@@ -151,6 +152,8 @@ def check_data(settings: Any, command: str) -> None:
     if isinstance(data, config.Batches):
         _check_batches(data)
         _check_template(data, command)
+    if isinstance(data, config.DividedTable) and not isinstance(data, config.File):
+        _check_shares(data)
     if isinstance(data, config.File):
         _check_file(data, scored=command == "evaluate")
     if isinstance(data, config.File | config.InputColumns) and data.encoding is not None:
@@ -250,7 +253,12 @@ def _check_file(data: config.File, *, scored: bool) -> None:
         raise UserError(
             f"data.split_column={data.split_column} and data.train both say how rows are split; leave one out."
         )
-    if data.path is not None and data.validation_share + data.test_share >= 1:
+    if data.path is not None:
+        _check_shares(data)
+
+
+def _check_shares(data: config.DividedTable) -> None:
+    if data.validation_share + data.test_share >= 1:
         raise UserError(
             f"data.validation_share={data.validation_share} and data.test_share={data.test_share} leave no rows to "
             "train on; together they must be below 1."

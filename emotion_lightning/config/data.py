@@ -167,7 +167,18 @@ class Table(Batches):
 
 
 @dataclass
-class File(Table):
+class DividedTable(Table):
+    """A table that may come as one, which is then divided into splits."""
+
+    test_share: Annotated[float, Bounds(at_least=0, below=1)]
+    """Fraction of the rows for the test split, if they come without splits."""
+    split_column: str | None
+    """Column that says of each row whether it belongs to train, validation or test, if the rows come as one table. null
+    uses one with a usual name (split, fold, set, partition …) and the usual values; none uses none."""
+
+
+@dataclass
+class File(DividedTable):
     """Your own files: csv, tsv, jsonl, json, parquet, arrow, or a folder that `datasets` saved."""
 
     path: str | None
@@ -179,8 +190,6 @@ class File(Table):
     """Validation file, or a list of files; null uses a `validation_share` of the training rows."""
     test: str | None
     """Test file, or a list of files; null: no test split."""
-    test_share: Annotated[float, Bounds(at_least=0, below=1)]
-    """Fraction of the rows of `path` for the test split."""
     encoding: str | None
     """Encoding of csv, tsv, jsonl, json and txt files (cp1252, utf-16 …); null is UTF-8."""
     header: Header | None
@@ -188,9 +197,6 @@ class File(Table):
     first line, which is refused if it looks like data."""
     columns: list[str] | None
     """Names of the columns, in order, with header=none; null calls them column_1, column_2 and so on."""
-    split_column: str | None
-    """Column of `path` that says of each row whether it belongs to train, validation or test. null uses one with a
-    usual name (split, fold, set, partition …) and the usual values; none uses none."""
 
 
 @dataclass

@@ -12,6 +12,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import operator
 import re
 import sys
 import types
@@ -25,12 +26,20 @@ from typing import Any, ClassVar
 
 import yaml
 from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from emotion_lightning import config
 from emotion_lightning.config import composition
 from emotion_lightning.errors import UserError, first_line, nearest
 
 HOW_TO = "docs/how-to/extend.md"
+SECRET = (
+    "{file} holds {name} without its value, because the name is that of a secret. Give it again, with from_run= or "
+    "data=, or let your part read it from an environment variable."
+)
+_RESERVED = ("part", "origin", "passed", "meanings", "defaults")
+"""Names that a parameter cannot have: those of `OwnPart`, and Hydra's list."""
 _REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -56,7 +65,7 @@ KINDS = {
     "extra_callback": Kind("callbacks", config.ExtraCallback, ("folder", "labels")),
     "extra_metric": Kind("metrics", config.ExtraMetric, ("probabilities", "decisions", "targets", "labels")),
     "logger": Kind("loggers", config.Logger, ("folder", "run_settings")),
-    "data": Kind("sources", config.Table, shared=("batches", "table")),
+    "data": Kind("sources", config.DividedTable, shared=("batches", "table", "divided")),
     "optimizer": Kind("optimizers", config.Optimizer, ("parameter_groups", "steps"), shared=("optimizer",)),
     "peft": Kind("peft_methods", config.TargetedPeft, ("target_modules", "modules_to_save", "seed")),
     "format": Kind(
@@ -263,7 +272,7 @@ def _function(origin: Origin) -> Callable[..., Any]:
             raise UserError(f"{origin.place}: the part {origin.reference} needs the module {error.name}.") from error
         where = f"{origin.folder} has no {named.replace('.', '/')}.py, and " if origin.folder else ""
         raise UserError(f"{origin.place}: {where}no module {named} is installed.") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(
             f"{origin.place}: {named} cannot be imported: {type(error).__name__}: {first_line(error)} "
             "HYDRA_FULL_ERROR=1 shows where."
@@ -283,13 +292,16 @@ def _make_importable(origin: Origin, top: str) -> None:
     """
     assert origin.folder is not None
     folder = origin.folder.resolve()
-    if not (folder / f"{top}.py").is_file() and not (folder / top / "__init__.py").is_file():
+    if not (folder / f"{top}.py").is_file() and not (folder / top).is_dir():
         return
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
         importlib.invalidate_caches()
     found = sys.modules[top].__spec__ if top in sys.modules else importlib.util.find_spec(top)
-    file = Path(found.origin).resolve() if found is not None and found.origin else None
+    places = (
+        [found.origin] if found and found.origin else list(getattr(found, "submodule_search_locations", None) or [])
+    )
+    file = Path(places[0]).resolve() if places else None
     if file is None or folder not in file.parents:
         raise UserError(
             f"{origin.place}: Python has another module {top} ({file or 'built in'}) than that in "
@@ -337,13 +349,15 @@ def _schema(origin: Origin, kind: Kind) -> type:
     hints = _hints(function)
     fields: list[Any] = [("part", str, origin.reference)]
     passed, text = [], _parameter_texts(function)
-    for name, parameter in _parameters(function, origin).items():
+    for name, default in _parameters(function, origin).items():
         passed.append(name)
         if name in kind.given:
             continue
         hint = _settable(hints.get(name, Any)) if name not in of_group else _hints(kind.base)[name]
-        field = dataclasses.field() if parameter.default is MISSING else _default(parameter.default, name, origin)
-        if name not in of_group or parameter.default is not MISSING:
+        if default is None and hint is not Any:
+            hint = _settable(hint | None)
+        field = dataclasses.field() if default is MISSING else _default(default, name, origin)
+        if name not in of_group or default is not MISSING:
             fields.append((name, hint, field))
     namespace = {
         "__doc__": next(iter((function.__doc__ or "").strip().splitlines()), f"Built by {origin.reference}."),
@@ -357,35 +371,87 @@ def _schema(origin: Origin, kind: Kind) -> type:
         },
     }
     title = "".join(part.capitalize() for part in origin.option.split("_"))
-    return dataclasses.make_dataclass(title, fields, bases=(OwnPart, kind.base), namespace=namespace, kw_only=True)
+    node = dataclasses.make_dataclass(title, fields, bases=(OwnPart, kind.base), namespace=namespace, kw_only=True)
+    try:
+        OmegaConf.structured(node)
+    except OmegaConfBaseException as error:
+        name = str(getattr(error, "full_key", "") or getattr(error, "key", ""))
+        raise UserError(
+            f"{origin.place}: the parameter {name} of {origin.reference} has a default of another type: "
+            f"{first_line(error)}"
+        ) from error
+    return node
 
 
-def _parameters(function: Callable[..., Any], origin: Origin) -> dict[str, Any]:
-    """The parameters of a function that take a value by name, with MISSING for those without a default."""
+def _parameters(function: Any, origin: Origin) -> dict[str, Any]:
+    """The default of each parameter that takes a value by name; MISSING for those without one."""
     found: dict[str, Any] = {}
-    for name, parameter in inspect.signature(function).parameters.items():
+    try:
+        parameters = inspect.signature(function).parameters
+    except (ValueError, TypeError) as error:  # of a function that is written in C
+        raise UserError(f"{origin.place}: Python cannot tell the parameters of {origin.reference}; wrap it.") from error
+    of_dataclass = {field.name: field for field in dataclasses.fields(function)} if _is_dataclass(function) else {}
+    for name, parameter in parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
-        if parameter.kind is parameter.POSITIONAL_ONLY or name == "part" or name.startswith("_"):
+        if parameter.kind is parameter.POSITIONAL_ONLY or name in _RESERVED or name.startswith("_"):
             raise UserError(
                 f"{origin.place}: the parameter {name} of {origin.reference} cannot be a setting; rename it."
             )
-        found[name] = parameter.replace(default=MISSING) if parameter.default is parameter.empty else parameter
+        default = MISSING if parameter.default is parameter.empty else parameter.default
+        factory = of_dataclass[name].default_factory if name in of_dataclass else MISSING
+        if factory is not MISSING:
+            default = factory()
+        found[name] = default
     return found
+
+
+def _is_dataclass(function: Any) -> bool:
+    return isinstance(function, type) and dataclasses.is_dataclass(function)
 
 
 def _hints(function: Any) -> dict[str, Any]:
     """The types of the parameters of a function or class, or of the fields of a dataclass."""
-    is_class = isinstance(function, type) and not dataclasses.is_dataclass(function)
+    if isinstance(function, functools.partial):
+        return _hints(function.func)
+    if isinstance(function, type):
+        function = function if dataclasses.is_dataclass(function) else inspect.getattr_static(function, "__init__")
+    elif not inspect.isroutine(function):
+        function = type(function).__call__
     try:
-        return typing.get_type_hints(function.__init__ if is_class else function, include_extras=True)
-    except (NameError, TypeError, AttributeError):  # a name that only type checkers import; a callable object
-        return {}
+        return typing.get_type_hints(function, include_extras=True)
+    except (NameError, AttributeError, TypeError):  # a name that only type checkers import, such as that of Tensor
+        known = getattr(inspect.unwrap(function), "__globals__", None)
+        if known is None:
+            known = vars(sys.modules[function.__module__])
+        return {
+            name: hint
+            for name, given in getattr(function, "__annotations__", {}).items()
+            if (hint := _resolved(given, known))
+        }
+
+
+def _resolved(given: Any, known: dict[str, Any]) -> Any:
+    """An annotation that may be a text; None if it names something that is not there."""
+    holder = type("Holder", (), {"__annotations__": {"it": given}})
+    try:
+        return typing.get_type_hints(holder, globalns=known, include_extras=True)["it"]
+    except Exception:  # whatever an annotation does when it is evaluated
+        return None
 
 
 def _settable(hint: Any) -> Any:
-    """The type if settings can have it, else Any."""
-    plain = typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
+    """The type if settings can have it, else Any. `Annotated[int, Bounds()] | None` keeps its bounds."""
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        marked = [part for part in typing.get_args(hint) if typing.get_origin(part) is typing.Annotated]
+        if len(marked) == 1 and len(typing.get_args(hint)) == 2 and type(None) in typing.get_args(hint):
+            plain, *marks = typing.get_args(marked[0])
+            return typing.Annotated[_settable(plain | None), *marks]
+    if typing.get_origin(hint) is typing.Annotated:
+        plain, *marks = typing.get_args(hint)
+        kept = _settable(plain)
+        return kept if kept is Any else typing.Annotated[kept, *marks]
+    plain = hint
     if plain in (bool, int, float, str) or (isinstance(plain, type) and issubclass(plain, Enum)):
         return hint
     parts = typing.get_args(plain)
@@ -394,7 +460,7 @@ def _settable(hint: Any) -> Any:
         if any(typing.get_origin(part) is dict for part in parts):
             return Any  # omegaconf 2.3.1 fails with an AttributeError when a mapping replaces None
         alone = len(parts) == 2 and type(None) in parts and all(_settable(p) is p for p in parts if p is not type(None))
-        return functools.reduce(lambda one, other: one | other, parts) if simple or alone else Any
+        return functools.reduce(operator.or_, parts) if simple or alone else Any
     if typing.get_origin(plain) in (list, dict) and _settable(parts[-1]) is parts[-1]:
         return hint
     return Any
@@ -413,7 +479,7 @@ def _default(value: Any, name: str, origin: Origin) -> Any:
     return dataclasses.field(default=value)
 
 
-def _parameter_texts(function: Callable[..., Any]) -> dict[str, str]:
+def _parameter_texts(function: Any) -> dict[str, str]:
     """What a docstring says of each parameter below `Args:`, or of each attribute of a class."""
     texts = "\n".join(filter(None, [function.__doc__, getattr(function.__init__, "__doc__", None)]))
     found: dict[str, str] = {}

@@ -87,9 +87,12 @@ def settings(content: Any) -> Any:
         content: settings as nested dicts and lists.
     """
     if isinstance(content, dict):
-        # The roles have a `key` too, but its value is a pattern and not a secret.
         return {
-            tree(name): tree(value) if name == "roles" else HIDDEN if _is_secret(name, value) else settings(value)
+            tree(name): tree(value)
+            if name in _NO_SECRETS_IN
+            else HIDDEN
+            if _is_secret(name, value)
+            else settings(value)
             for name, value in content.items()
         }
     if isinstance(content, list):
@@ -97,8 +100,18 @@ def settings(content: Any) -> Any:
     return tree(content)
 
 
+_NO_SECRETS_IN = ("roles", "architecture")
+"""Groups of settings with names such as `key` and `share_att_key`, whose values are patterns and sizes."""
+
+
 def _is_secret(name: Any, value: Any) -> bool:
-    return value is not None and bool(_SETTING.search(str(name)))
+    if value is None or isinstance(value, bool):
+        return False
+    named = _SETTING.search(str(name))
+    # A number is a password perhaps, but no key or token.
+    return named is not None and (
+        not isinstance(value, int | float) or named[3].lower().startswith(("pass", "pwd", "secret"))
+    )
 
 
 def argument(given: str) -> str:
@@ -109,7 +122,7 @@ def argument(given: str) -> str:
 
 def value(name: str, given: str) -> str:
     """The value of a setting on a command line, without secrets."""
-    if _SETTING.search(re.split(r"[.@]", name)[-1]) and "roles" not in name:
+    if _SETTING.search(re.split(r"[.@]", name)[-1]) and not any(part in name.split(".") for part in _NO_SECRETS_IN):
         return HIDDEN
     quote = given[:1] if len(given) > 1 and given[0] == given[-1] and given[0] in "'\"" else ""
     return f"{quote}{hide_secrets(given[len(quote) : len(given) - len(quote)], is_value=True)}{quote}"

@@ -216,7 +216,10 @@ def _typed(hint: Any, value: Any) -> Any:
 
 def _subclasses(node: type) -> Iterator[type]:
     children: list[type] = node.__subclasses__()
+    known = set(config.SCHEMAS.values())
     for child in children:
+        if issubclass(child, own_parts.OwnPart) and child not in known:
+            continue  # of another command line in this process
         yield child
         yield from _subclasses(child)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from emotion_lightning import config, terminal
-from emotion_lightning.config import own_parts, schema
+from emotion_lightning.config import own_parts, redaction, schema
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ ADDED: dict[str, dict[str, Any]] = {
         "present_from": None,
         "aggregate": None,
     },
-    "test_share": {"header": "first", "columns": None, "split_column": "none"},
+    "encoding": {"header": "first", "columns": None, "split_column": "none"},
 }
 """Settings of data that earlier versions did not have, each with the value that means what those versions did.
 
@@ -125,6 +125,9 @@ def check_options(options: dict[str, Any], file: Path, command: str, folders: Se
     own = {group: options[f"{group}.part"] for group in options if f"{group}.part" in options}
     if absent := {group: part for group, part in own.items() if f"{group}/{options[group]}" not in config.SCHEMAS}:
         raise own_parts.lacking({f"{group}={options[group]}": part for group, part in absent.items()}, file)
+    for name, value in options.items():
+        if name.partition(".")[0] in own and redaction.HIDDEN in str(value):
+            raise UserError(own_parts.SECRET.format(file=file, name=name))
     for group, part in own.items():
         node = config.SCHEMAS[f"{group}/{options[group]}"]
         if not issubclass(node, own_parts.OwnPart):

@@ -58,7 +58,9 @@ def _dataset(rows: Any, place: str) -> Any:
         if isinstance(rows, Iterable) and not isinstance(rows, str | bytes):
             records = list(rows)
             if records and all(isinstance(record, Mapping) for record in records):
-                return datasets.Dataset.from_list([dict(record) for record in records])
+                # Dataset.from_list has the columns of the first row only.
+                columns = list(dict.fromkeys(name for record in records for name in record))
+                return datasets.Dataset.from_dict({name: [row.get(name) for row in records] for name in columns})
     except Exception as error:  # pyarrow raises many kinds of errors, for cells of several types
         raise UserError(f"{place} returned no table: {first_line(error)}") from error
     raise UserError(

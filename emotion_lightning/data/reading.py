@@ -51,7 +51,7 @@ def read_tables(settings: config.Table, sources: dict[str, list[Source]], *, kno
     if not found[first]:
         problems.raise_any()
     decisions = Decisions()
-    if first == WHOLE and isinstance(settings, config.File):
+    if first == WHOLE and isinstance(settings, config.DividedTable):
         found = _by_split_column(settings, found, decisions)
         first = next(iter(found))
     source = found[first][0].source
@@ -141,7 +141,7 @@ def _merged(parts: Sequence[Survey]) -> Survey:
 
 
 def _by_split_column(
-    settings: config.File, found: dict[str, list[_Table]], decisions: Decisions
+    settings: config.DividedTable, found: dict[str, list[_Table]], decisions: Decisions
 ) -> dict[str, list[_Table]]:
     """Divide the rows of a single file by its column of splits, if there is one."""
     tables_ = found[WHOLE]

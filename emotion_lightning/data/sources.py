@@ -87,7 +87,7 @@ def split_corpus(corpus: Corpus, settings: config.Batches, *, tell: bool = True)
 
 def settled(settings: config.Batches, corpus: Corpus) -> Any:
     """Data settings with the column of splits that was found, so that the rows are divided in the same way again."""
-    if isinstance(settings, config.File) and corpus.decisions.split_column is not None:
+    if isinstance(settings, config.DividedTable) and corpus.decisions.split_column is not None:
         return dataclasses.replace(settings, split_column=corpus.decisions.split_column)
     return settings
 

@@ -26,7 +26,7 @@ _VALUES = {
 """Usual values, each with the split that it means."""
 
 
-def find(path: Path, seen: Survey, settings: config.File) -> str | None:
+def find(path: Path, seen: Survey, settings: config.DividedTable) -> str | None:
     """Name of the column of splits: that of the settings, or one with a usual name and usual values; None without one.
 
     Raises:

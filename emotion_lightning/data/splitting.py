@@ -88,7 +88,7 @@ def joined(parts: list[Rows]) -> Rows:
 
 
 def _stratified(rows: Rows, settings: config.Table, *, whole: bool) -> dict[str, Rows]:
-    test_share = settings.test_share if whole and isinstance(settings, config.File) else 0.0
+    test_share = settings.test_share if whole and isinstance(settings, config.DividedTable) else 0.0
     named = settings.train if isinstance(settings, config.File) and settings.train else getattr(settings, "path", None)
     split = partial(_split_rows, seed=settings.split_seed, source=str(named), clean=settings.clean)
     rest, test = split(rows, test_share)

@@ -1,5 +1,7 @@
 """Metrics of the user's own, beside those of the program."""
 
+import logging
+import math
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -8,6 +10,8 @@ from emotion_lightning import config
 from emotion_lightning.config import own_parts
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation import thresholds
+
+log = logging.getLogger(__name__)
 
 
 def extra_scores(
@@ -36,8 +40,11 @@ def extra_scores(
     )
     by_name = found if isinstance(found, Mapping) else {settings.origin.option: found}
     try:
-        return {"extra": {str(name): float(value) for name, value in by_name.items()}}
+        numbers = {str(name): float(value) for name, value in by_name.items()}
     except (TypeError, ValueError) as error:
         raise UserError(
             f"extra_metric={settings.origin.option}: {settings.part} must return a number, or numbers by name: {error}."
         ) from error
+    if lost := [name for name, number in numbers.items() if not math.isfinite(number)]:
+        log.warning("extra_metric=%s: %s is not finite, and left out.", settings.origin.option, ", ".join(lost))
+    return {"extra": {name: number for name, number in numbers.items() if math.isfinite(number)}}

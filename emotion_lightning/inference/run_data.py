@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from emotion_lightning import config
-from emotion_lightning.config import own_parts, schema, stored_settings
+from emotion_lightning.config import own_parts, redaction, schema, stored_settings
 from emotion_lightning.data import sources
 from emotion_lightning.data.rows import WHOLE, Corpus
 from emotion_lightning.errors import UserError
@@ -27,6 +27,8 @@ def data_settings(metadata: Metadata, folder: Path) -> config.Batches:
     values = {name: value for name, value in stored.items() if f"data.{name}" not in stored_settings.REMOVED}
     if "part" in values and f"data/{values['option']}" not in config.SCHEMAS:
         raise own_parts.lacking({f"data={values['option']}": values["part"]}, "The run")
+    if "part" in values and (hidden := [name for name, value in values.items() if redaction.HIDDEN in str(value)]):
+        raise UserError(own_parts.SECRET.format(file="The run", name=f"data.{hidden[0]}"))
     node = config.SCHEMAS[f"data/{values.pop('option')}"]
     places = [values.get(name) for name in ("path", "train", "dir")]
     if metadata.format and issubclass(node, config.File) and not any(places):

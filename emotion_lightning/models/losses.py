@@ -48,6 +48,11 @@ def build_loss(settings: config.Loss, *, label_counts: np.ndarray, rows: int, la
 def _own_loss(settings: own_parts.OwnPart, *, label_counts: np.ndarray, rows: int, labels: list[str]) -> nn.Module:
     loss = own_parts.build(settings, label_counts=label_counts, rows=rows, labels=labels)
     module = loss if isinstance(loss, nn.Module) else _Function(loss)
+    if any(parameter.requires_grad for parameter in module.parameters()):
+        raise UserError(
+            f"loss={settings.origin.option}: {settings.part} has parameters, which no optimizer would train; keep "
+            "numbers as buffers."
+        )
     targets = torch.zeros(2, len(label_counts))
     found = module(torch.zeros_like(targets, requires_grad=True), targets) if callable(loss) else loss
     if not isinstance(found, Tensor) or found.ndim or not found.requires_grad:

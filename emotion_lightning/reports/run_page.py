@@ -301,7 +301,8 @@ def _other_scores(facts: RunFacts) -> Section:
         split: dict(of_split(facts.metrics, split)) for split in SPLITS if split in facts.metrics
     }
     rows = [
-        [split, *[f"{scores[name]:.4f}" for name in names], scores["probabilities"]] for split, scores in splits.items()
+        [split, *[f"{scores[name]:.4f}" if name in scores else "" for name in names], scores["probabilities"]]
+        for split, scores in splits.items()
     ]
     note = "What needs no thresholds. Raw probabilities of a weighted loss are too high on purpose."
     return Section("Rankings and calibration", note, columns=["split", *names.values(), "probabilities"], rows=rows)

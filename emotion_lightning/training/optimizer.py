@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from emotion_lightning import config
 from emotion_lightning.config import own_parts
@@ -59,6 +59,11 @@ def _own_optimizer(
 ) -> tuple[Optimizer, LRScheduler]:
     found = own_parts.build(settings, parameter_groups=groups, steps=steps)
     optimizer, rates = found if isinstance(found, tuple) and len(found) == 2 else (found, lambda step: 1.0)
+    if isinstance(rates, ReduceLROnPlateau):
+        raise UserError(
+            f"optimizer={settings.origin.option}: ReduceLROnPlateau waits for a metric, and the schedule advances at "
+            "each step; take another one."
+        )
     if isinstance(optimizer, Optimizer) and isinstance(rates, LRScheduler):
         return optimizer, rates
     if not isinstance(optimizer, Optimizer) or not callable(rates):

@@ -100,6 +100,84 @@ def test_a_wrong_setting_is_refused_as_those_of_the_program(folder: Path, argume
         composed(folder, *chosen, *arguments)
 
 
+@pytest.mark.parametrize(
+    ("parameter", "fine", "wrong"),
+    [
+        ("alpha: Annotated[int | None, Bounds(at_least=1)] = None", "1", "0"),
+        ("alpha: Annotated[int, Bounds(at_least=1)] | None = None", "null", "0"),
+        ("alpha: Optional[Annotated[float, Bounds(below=1)]] = None", "0.5", "1.5"),
+        ("alpha: Annotated[list[float], Bounds(at_least=0)] = [1.0]", "[2,3]", "[2,-3]"),
+        ("alpha: float = None", "0.5", "high"),
+        ("alpha: 'int | str' = 3", "x", "[1]"),
+        ("logits: Tensor = None, alpha: Annotated[float, Bounds(below=1)] = 0.5", "0.1", "2"),
+    ],
+)
+def test_types_and_bounds_hold_however_they_are_written(folder: Path, parameter: str, fine: str, wrong: str) -> None:
+    head = (
+        "from __future__ import annotations\nfrom typing import TYPE_CHECKING, Annotated, Optional\n"
+        "from emotion_lightning.config import Bounds\nif TYPE_CHECKING:\n    from torch import Tensor\n"
+    )
+    parts.option(folder, "loss", "own", "mine:build")
+    parts.write(folder / "mine.py", f"{head}def build({parameter}): ...\n")
+    assert composed(folder, "loss=own", f"loss.alpha={fine}")
+    with pytest.raises(UserError, match=r"loss\.alpha"):
+        composed(folder, "loss=own", f"loss.alpha={wrong}")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def f(beta, alpha: float = 0.5): ...\nimport functools\nbuild = functools.partial(f, beta=3)",
+        "class F:\n    def __call__(self, alpha: float = 0.5): ...\nbuild = F()",
+        "class F:\n    def __init__(self, alpha: float = 0.5): ...\nclass build(F): ...",
+        "import dataclasses\n@dataclasses.dataclass\nclass build:\n    alpha: float = 0.5\n"
+        "    names: list = dataclasses.field(default_factory=list)",
+    ],
+)
+def test_what_can_be_called_is_a_function(folder: Path, code: str) -> None:
+    parts.option(folder, "loss", "own", "mine:build")
+    parts.write(folder / "mine.py", code + "\n")
+    assert composed(folder, "loss=own").loss.alpha == 0.5
+    with pytest.raises(UserError, match=r"loss\.alpha takes a number"):
+        composed(folder, "loss=own", "loss.alpha=high")
+
+
+def test_a_folder_of_modules_needs_no_init_file(folder: Path) -> None:
+    parts.write(folder / "space" / "sub.py", "def build(alpha: float = 0.5): ...\n")
+    parts.option(folder, "loss", "own", "space.sub:build")
+    assert composed(folder, "loss=own").loss.alpha == 0.5
+
+
+def test_settings_of_one_part_are_no_settings_of_another(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    parts.write(folder / "mine.py", "def build(alpha: str = 'x'): ...\n")
+    parts.option(folder, "loss", "own", "mine:build")
+    assert composed(folder, "loss=own", "loss.alpha=1,2").loss.alpha == "1,2"
+    other = tmp_path_factory.mktemp("other")
+    parts.write(other / "theirs.py", "def build(alpha: list[float] = [1.0], beta=(1, 2)): ...\n")
+    parts.option(other, "loss", "other", "theirs:build")
+    assert composed(other, "loss=other", "loss.alpha=[1,2.5]", "loss.beta=[3,4]").loss.beta == [3, 4]
+
+
+def test_the_folder_may_stand_apart_from_its_flag(folder: Path) -> None:
+    assert schema.plain(api.compose("--config-dir", str(folder), "loss=own").loss)["alpha"] == 0.5
+    assert schema.plain(composed(Path("nowhere"), f"--config-dir={folder}", "loss=own").loss)["alpha"] == 0.5
+
+
+def test_a_secret_is_asked_for_again(folder: Path) -> None:
+    parts.write(folder / "mine.py", "def build(api_token: str = '', class_key: int = 3): ...\n")
+    parts.option(folder, "loss", "own", "mine:build")
+    run = folder / "run"
+    run.mkdir()
+    settings = composed(folder, "loss=own", "loss.api_token=s3cret")
+    assert run_folder.write_settings(run, settings, settings.options)["loss"]["class_key"] == 3
+    assert "s3cret" not in (run / "settings.yaml").read_text()
+    with pytest.raises(UserError, match=r"holds loss\.api_token without its value"):
+        composed(folder, f"from_run={run}")
+    assert composed(folder, f"from_run={run}", "loss.api_token=other").loss.api_token == "other"
+
+
 def test_a_parameter_without_a_value_is_asked_for(folder: Path) -> None:
     parts.option(folder, "loss", "own", "mine:build")
     with pytest.raises(UserError, match=re.escape("loss.alpha is not set; give it as loss.alpha=VALUE.")):
@@ -123,6 +201,12 @@ def test_a_parameter_without_a_value_is_asked_for(folder: Path) -> None:
         ("mine.py", "import gone\n", "needs the module gone."),
         ("mine.py", "1 / 0\n", "mine cannot be imported: ZeroDivisionError: division by zero"),
         ("mine.py", "def build(alpha, /): ...\n", "the parameter alpha of mine:build cannot be a setting"),
+        ("mine.py", "raise SystemExit\n", "mine cannot be imported: SystemExit"),
+        ("mine.py", "build = dict\n", "Python cannot tell the parameters of mine:build; wrap it."),
+        ("mine.py", "def build(origin=3): ...\n", "the parameter origin of mine:build cannot be a setting"),
+        ("mine.py", "def build(defaults=3): ...\n", "the parameter defaults of mine:build cannot be a setting"),
+        ("mine.py", "def build(alpha: int = 0.5): ...\n", "the parameter alpha of mine:build has a default"),
+        ("loss/own.yaml", "HEAD\npart: mine:build\nalpha: high\n", "The file of loss=own has a wrong loss.alpha: Va"),
         ("mine.py", "def build(part): ...\n", "the parameter part of mine:build cannot be a setting"),
         ("mine.py", "def build(alpha, beta=object()): ...\n", "the default of the parameter beta of mine:build is no"),
     ],

@@ -12,6 +12,17 @@ from helpers.stand_in import trials_by_stand_in
 from emotion_lightning.config import redaction
 
 
+def test_sizes_and_numbers_are_no_secrets() -> None:
+    given = {
+        "architecture": {"share_att_key": True, "token": "x"},
+        "class_key": 3,
+        "use_auth": False,
+        "password": 12345,
+    }
+    assert redaction.settings(given) == given | {"password": "<redacted>"}
+    assert redaction.argument("model.architecture.share_att_key=true") == "model.architecture.share_att_key=true"
+
+
 @pytest.mark.parametrize(
     ("written", "kept"),
     [

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -111,6 +112,7 @@ def test_other_data_is_scored_without_the_loss(folder: Path) -> None:
     raised = command(folder, "evaluate", "run=run", "data=file", "data.path=other.csv", "hydra.run.dir=other")
     assert "was made with loss=smooth (built by smooth:Smooth)" in raised and "Its loss is not computed" in raised
     assert "loss" not in json.loads((folder / "other" / "metrics.json").read_text())["test"]
+    assert (folder / "other" / "report.html").is_file()
 
 
 @pytest.mark.slow
@@ -169,6 +171,12 @@ BAD: dict[str, tuple[str, str, str, list[str]]] = {
     "loss": ("def build(): return lambda logits, targets: (logits - targets) ** 2", "loss", "one number", []),
     "loss without a gradient": ("def build(): return lambda logits, targets: logits.detach().sum()", "loss",
                                 "gradient", []),
+    "loss with parameters": (
+        "from torch import nn\nclass build(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.own = nn.Linear(2, 2)\n", "loss", "has parameters, which no optimizer would train", []),
+    "schedule that waits": (
+        "import torch\ndef build(parameter_groups):\n    own = torch.optim.SGD(parameter_groups)\n"
+        "    return own, torch.optim.lr_scheduler.ReduceLROnPlateau(own)", "optimizer", "ReduceLROnPlateau waits", []),
     "loss that is none": ("def build(): return 3", "loss", "it gave int", []),
     "callback": ("def build(): return [3]", "extra_callback", "must return a lightning.pytorch Callback", []),
     "logger": ("def build(): return 3", "logger", "must return a lightning.pytorch Logger; it gave int", []),
@@ -215,6 +223,34 @@ def test_an_error_in_a_part_shows_its_traceback(run: Any, tmp_path: Path, capfd:
     assert "breaks.py" in raised and "in my part" in raised
 
 
+def test_a_number_that_is_not_finite_is_left_out(run: Any, tmp_path: Path, capfd: Any) -> None:
+    parts.write(tmp_path / "parts" / "ratio.py", "def build(): return {'ratio': float('nan'), 'one': 1}\n")
+    parts.option(tmp_path / "parts", "extra_metric", "ratio", "ratio:build")
+    assert run("train", *PLACE, *SMALL, "trainer=debug", "extra_metric=ratio", "hydra.run.dir=run") == 0
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["validation"]["extra"] == {"one": 1.0}
+    assert "extra_metric=ratio: ratio is not finite, and left out." in capfd.readouterr().err
+
+
+def test_a_source_is_divided_as_a_file_is(run: Any, tmp_path: Path, capfd: Any) -> None:
+    code = """
+def build(split: bool = False):
+    rows = [{"text": f"text {i}", ("joy" if i % 2 else "anger"): 1} for i in range(60)]
+    if split:
+        rows = [row | {"split": ["train", "train", "dev", "test"][i // 2 % 4]} for i, row in enumerate(rows)]
+    return rows
+"""
+    parts.write(tmp_path / "parts" / "sparse.py", code)
+    shared = ", /shared/batches@_here_, /shared/table@_here_, /shared/divided@_here_"
+    parts.option(tmp_path / "parts", "data", "mine", "sparse:build", "missing: zero", shared=shared)
+    sizes = {}
+    for name, more in {"new": ["data.test_share=0.2"], "column": ["data.split=true"]}.items():
+        assert run("inspect", *PLACE, "data=mine", *more, f"hydra.run.dir={name}") == 0
+        raised = capfd.readouterr()
+        assert "Labels in mine: anger, joy." in raised.out + raised.err
+        sizes[name] = [int(n) for n in re.findall(r"(?:train|validation|test) (\d+)", raised.err)[:3]]
+    assert sizes == {"new": [42, 6, 12], "column": [32, 14, 14]}
+
+
 @pytest.mark.parametrize("kind", ["list", "pandas", "datasets", "tables by split"])
 def test_a_source_returns_tables_of_every_kind(tmp_path: Path, run: Any, kind: str) -> None:
     build = {
@@ -226,11 +262,11 @@ def test_a_source_returns_tables_of_every_kind(tmp_path: Path, run: Any, kind: s
     name = f"source_{kind.replace(' ', '_')}"
     rows = "rows = [{'text': f'text {i}', 'joy': i % 2, 'anger': int(i % 3 == 0)} for i in range(60)]"
     parts.write(tmp_path / "parts" / f"{name}.py", f"def build():\n    {rows}\n    {build}\n")
-    shared = ", /shared/batches@_here_, /shared/table@_here_"
+    shared = ", /shared/batches@_here_, /shared/table@_here_, /shared/divided@_here_"
     parts.option(tmp_path / "parts", "data", "mine", f"{name}:build", shared=shared)
     assert run_in_process("train", *PLACE, *SMALL, "trainer=debug", "data=mine", "hydra.run.dir=run") == 0
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert ("test" in metrics) == (kind == "tables by split")
+    assert metrics["test"]["rows"] == (10 if kind == "tables by split" else 6)
     assert list(metrics["validation"]["global"]["labels"]) == ["joy", "anger"]
     hashes = json.loads((tmp_path / "run" / "model" / "emotion_lightning.json").read_text())["data_hashes"]
     assert run_in_process("train", *PLACE, *SMALL, "trainer=debug", "data=mine", "hydra.run.dir=again") == 0
