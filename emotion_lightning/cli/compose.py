@@ -169,7 +169,11 @@ def overrides_of(arguments: list[str]) -> list[str]:
     if extra and not Path(extra[-1]).is_dir():
         raise UserError(f"--config-dir {extra[-1]} is not a folder.")
     if extra:
-        overrides.append(f"hydra.searchpath=[{override_grammar.quoted('file://' + str(Path(extra[-1]).absolute()))}]")
+        # Beside typed folders, of which Hydra itself would keep only one setting.
+        typed = [a for a in overrides if a.startswith("hydra.searchpath=[")]
+        places = [a.partition("[")[2].removesuffix("]") for a in typed]
+        places.append(override_grammar.quoted("file://" + str(Path(extra[-1]).absolute())))
+        overrides = [a for a in overrides if a not in typed] + [f"hydra.searchpath=[{','.join(places)}]"]
     return overrides
 
 

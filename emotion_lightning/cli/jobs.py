@@ -34,7 +34,7 @@ from emotion_lightning.cli.compose import (
     overrides_of,
     with_earlier_run,
 )
-from emotion_lightning.config import redaction, schema, stored_settings
+from emotion_lightning.config import own_parts, redaction, schema, stored_settings
 from emotion_lightning.errors import Stopped, UserError, first_line
 from emotion_lightning.runs import quiet, run_folder, slurm
 
@@ -390,7 +390,7 @@ def run_multirun(work: Work, prepared: list[str], jobs: list[list[str]], *, is_n
     """
     record = work.record
     assert record is not None
-    go_on = override_grammar.shell_line(work.command, ["-m", f"{RESUME}{record.folder}"])
+    go_on = override_grammar.shell_line(work.command, ["-m", *own_parts.folder_arguments(), f"{RESUME}{record.folder}"])
     with multirun.locked(record.folder, "The multirun in"):
         if is_new:
             multirun.write_jobs(record)

@@ -132,6 +132,13 @@ def option_names(group: str) -> set[str]:
     return _names.get(group, set())
 
 
+def folder_arguments() -> list[str]:
+    """The arguments that a printed command needs if this one has options of the user's own; none without such."""
+    folders = [node.origin.folder for node in config.SCHEMAS.values() if issubclass(node, OwnPart)]
+    used = [str(folder) for folder in folders if folder is not None]
+    return ["--config-dir", used[-1]] if used else []
+
+
 def register(folders: Sequence[Path], *, is_used: Callable[[str], bool]) -> Iterator[UserError]:
     """Let Hydra compose the options of the user's own.
 

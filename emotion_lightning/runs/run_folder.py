@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from emotion_lightning.config import hub_name, redaction, schema, stored_settings
+from emotion_lightning.config import hub_name, own_parts, redaction, schema, stored_settings
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs import bounded_files
 from emotion_lightning.runs.files import as_text, atomic_write, write_together
@@ -57,7 +57,8 @@ _CHOOSE_ROWS = {"data"} | {
 
 def resume_command(folder: Path) -> str:
     """The command that resumes a run, quoted for a shell."""
-    return shlex.join(["python", "-m", "emotion_lightning.train", f"resume={folder}"])
+    place = own_parts.folder_arguments()
+    return shlex.join(["python", "-m", "emotion_lightning.train", *place, f"resume={folder}"])
 
 
 def expand_runs(run: str) -> list[str]:

@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString
 
 from emotion_lightning.cli import override_grammar
-from emotion_lightning.config import redaction, schema
+from emotion_lightning.config import own_parts, redaction, schema
 from emotion_lightning.reports import console, pages
 from emotion_lightning.reports.pages import Section
 from emotion_lightning.runs import run_folder
@@ -57,11 +57,20 @@ def write_study_report(folder: Path, facts: StudyFacts, *, arguments: Sequence[s
     if (folder / EXPERIMENT / f"{BEST}.yaml").exists():
         log.info(
             "The same by a file: %s",
-            override_grammar.shell_line("train", ["--config-dir", str(folder), f"{EXPERIMENT}={BEST}"]),
+            override_grammar.shell_line("train", [*_place_of_options(folder), f"{EXPERIMENT}={BEST}"]),
         )
     # The folder may be on another machine.
     if best[0].folder and (Path(best[0].folder) / run_folder.MODEL).is_dir():
-        log.info("Its scores on test: %s", override_grammar.shell_line("evaluate", [f"run={best[0].folder}"]))
+        log.info(
+            "Its scores on test: %s",
+            override_grammar.shell_line("evaluate", [*own_parts.folder_arguments(), f"run={best[0].folder}"]),
+        )
+
+
+def _place_of_options(folder: Path) -> list[str]:
+    """The arguments with which `train` finds the experiments of a study, and options of the user's own."""
+    own = own_parts.folder_arguments()
+    return [*own, f"hydra.searchpath=[file://{folder.resolve()}]"] if own else ["--config-dir", str(folder)]
 
 
 def _values(facts: StudyFacts, trial: Trial) -> str:

@@ -165,6 +165,21 @@ def test_the_folder_may_stand_apart_from_its_flag(folder: Path) -> None:
     assert schema.plain(composed(Path("nowhere"), f"--config-dir={folder}", "loss=own").loss)["alpha"] == 0.5
 
 
+def test_printed_commands_name_the_folder_of_the_parts_in_use(folder: Path) -> None:
+    composed(folder, "loss=focal")
+    assert "--config-dir" not in run_folder.resume_command(Path("run"))
+    composed(folder, "loss=own")
+    line = shlex.split(run_folder.resume_command(Path("run")))
+    assert line[3:] == ["--config-dir", str(folder), "resume=run"]
+
+
+def test_an_experiment_in_a_second_folder_may_choose_the_part(folder: Path) -> None:
+    text = "# @package _global_\ndefaults:\n  - override /loss: own\n\nloss:\n  alpha: 0.25\n"
+    parts.write(folder / "study" / "experiment" / "best.yaml", text)
+    second = f"hydra.searchpath=[file://{folder / 'study'}]"
+    assert composed(folder, second, "experiment=best").loss.alpha == 0.25
+
+
 def test_a_secret_is_asked_for_again(folder: Path) -> None:
     parts.write(folder / "mine.py", "def build(api_token: str = '', class_key: int = 3): ...\n")
     parts.option(folder, "loss", "own", "mine:build")

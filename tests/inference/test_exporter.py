@@ -289,7 +289,10 @@ def test_what_cannot_be_exported_is_told_and_nothing_is_left(
     for arguments, message in [
         ([f"run={finished}", "output=used", "format=merged"], "used stands already and is not empty"),
         ([f"run={finished}", "output=used/mine.txt", "format=merged"], "mine.txt stands already"),
-        ([f"run={finished}", "output=new", "format=pickle"], "format takes one of adapter, merged, onnx, onnx_int8"),
+        (
+            [f"run={finished}", "output=new", "format=pickle"],
+            "Unknown option format=pickle. Options of format: adapter, merged, onnx, onnx_int8.",
+        ),
         ([f"run={finished}", "output=new"], "format is not set"),
         ([f"run={finished}", "format=merged"], "output is not set"),
         (["run=empty", "output=new", "format=merged"], "run=empty has no trained model"),
