@@ -180,9 +180,9 @@ def overrides_of(arguments: list[str]) -> list[str]:
 def _config_dirs(arguments: Sequence[str]) -> list[str]:
     """Folders given with --config-dir; Hydra uses the last one."""
     found = []
-    for argument, after in zip(arguments, [*arguments[1:], ""], strict=True):
-        if argument in ("--config-dir", "-cd"):
-            found.append(after)
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if before in ("--config-dir", "-cd"):
+            found.append(argument)
         elif argument.startswith(("--config-dir=", "-cd=")):
             found.append(argument.partition("=")[2])
     return found

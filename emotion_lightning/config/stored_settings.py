@@ -35,7 +35,7 @@ ADDED: dict[str, dict[str, Any]] = {
         "present_from": None,
         "aggregate": None,
     },
-    "encoding": {"header": "first", "columns": None, "split_column": "none"},
+    "test_share": {"header": "first", "columns": None, "split_column": "none"},
 }
 """Settings of data that earlier versions did not have, each with the value that means what those versions did.
 
@@ -101,7 +101,8 @@ def with_added(data: Any) -> Any:
         return data
     added: dict[str, Any] = {}
     for known, values in ADDED.items():
-        added |= values if known in data else {}
+        # A source of the user's own has a test_share, and neither header nor columns.
+        added |= values if known in data and not (known == "test_share" and "part" in data) else {}
     return added | data
 
 
