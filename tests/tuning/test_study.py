@@ -320,7 +320,7 @@ def until(what: Callable[[], bool], process: subprocess.Popen[str]) -> None:
 )
 @pytest.mark.slow
 def test_a_stopped_study_says_how_it_goes_on(tmp_path: Path, worker: Worker, number: int, code: int) -> None:
-    stopped = worker("study.trials=1", "study.pruner=none", "hydra.run.dir=out")
+    stopped = worker("study.trials=2", "study.pruner=none", "hydra.run.dir=out")
     until((tmp_path / "out" / "trials" / "0" / "history.csv").exists, stopped)
     stopped.send_signal(number)
     _, said = stopped.communicate(timeout=PATIENCE)
@@ -439,7 +439,7 @@ def test_a_trial_of_two_processes_has_the_same_values_in_both(tmp_path: Path) ->
                               text=True, timeout=PATIENCE)  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
 
-    python("emotion_lightning.tune", *line, "study.trials=2", "study.pruner=none", "hydra.run.dir=out")
+    python("emotion_lightning.tune", *line, "study.trials=1", "study.pruner=none", "hydra.run.dir=out")
     raised = json.loads((tmp_path / "out" / "study.json").read_text())
     assert raised["trials"] == {"complete": 1}
     (best,) = raised["best"]
