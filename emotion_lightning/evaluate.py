@@ -94,9 +94,10 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
     row_outcomes.write_outcomes(
         folder, split, row_outcomes.RowOutcomes(rows.ids, shared, probabilities[:, ours], targets)
     )
-    scores |= extra_metrics.extra_scores(  # type: ignore[typeddict-item]
+    if extra := extra_metrics.extra_scores(
         settings.extra_metric, probabilities[:, ours], targets, decides[ours], shared
-    )
+    ):
+        scores["extra"] = extra
     if (loss := run_loss(metadata, ours)) is not None:
         scores["loss"] = float(loss(logits[:, ours], targets))
     waiting.show_status("Drawing the report")

@@ -87,14 +87,7 @@ def settings(content: Any) -> Any:
         content: settings as nested dicts and lists.
     """
     if isinstance(content, dict):
-        return {
-            tree(name): tree(value)
-            if name in _NO_SECRETS_IN
-            else HIDDEN
-            if _is_secret(name, value)
-            else settings(value)
-            for name, value in content.items()
-        }
+        return {tree(name): _of_setting(name, value) for name, value in content.items()}
     if isinstance(content, list):
         return [settings(value) for value in content]
     return tree(content)
@@ -102,6 +95,12 @@ def settings(content: Any) -> Any:
 
 _NO_SECRETS_IN = ("roles", "architecture")
 """Groups of settings with names such as `key` and `share_att_key`, whose values are patterns and sizes."""
+
+
+def _of_setting(name: Any, value: Any) -> Any:
+    if name in _NO_SECRETS_IN:
+        return tree(value)
+    return HIDDEN if _is_secret(name, value) else settings(value)
 
 
 def _is_secret(name: Any, value: Any) -> bool:

@@ -11,7 +11,7 @@ import re
 import types
 import typing
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def checked_settings(tree: Any, file: Path) -> dict[str, Any]:
         if not isinstance(option, str) or not re.fullmatch(r"\w[\w-]*", option):
             raise UserError(f"{file} sets {group}={option!r}, which is no name of an option; it is not opened.")
     gone = []
-    lacking = {group for group, _ in parts_lacking(tree)}
+    lacking = _groups_lacking(tree)
     for name, value in stored_values(tree):
         if name.partition(".")[0] in lacking and _fits(Any, value):
             continue  # of an option of the user's own that is not at hand: whoever needs it asks for it
@@ -171,12 +171,15 @@ def _groups() -> set[str]:
     return {group for command in config.COMMANDS for group in schema.groups(command)}
 
 
-def parts_lacking(tree: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the groups whose option in a settings file is the user's own and is not at hand, with its settings."""
-    for group, option in tree["options"].items():
-        stored = tree.get(group)
-        if isinstance(stored, dict) and "part" in stored and f"{group}/{option}" not in config.SCHEMAS:
-            yield group, {"option": option, **stored}
+def _groups_lacking(tree: dict[str, Any]) -> set[str]:
+    """The groups whose option in a settings file is the user's own and is not at hand."""
+    return {
+        group
+        for group, option in tree["options"].items()
+        if isinstance(stored := tree.get(group), dict)
+        and "part" in stored
+        and f"{group}/{option}" not in config.SCHEMAS
+    }
 
 
 @functools.lru_cache(maxsize=1)

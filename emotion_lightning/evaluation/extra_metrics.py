@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 
 def extra_scores(
     settings: config.ExtraMetric, probabilities: Tensor, targets: Tensor, threshold: Tensor, labels: list[str]
-) -> dict[str, dict[str, float]]:
-    """The part of metrics.json that holds the user's own metrics of a split: by name below `extra`, or nothing.
+) -> dict[str, float]:
+    """The user's own metrics of a split, by name; empty without such.
 
     Args:
         settings: of the group `extra_metric`.
@@ -47,4 +47,4 @@ def extra_scores(
         ) from error
     if lost := [name for name, number in numbers.items() if not math.isfinite(number)]:
         log.warning("extra_metric=%s: %s is not finite, and left out.", settings.origin.option, ", ".join(lost))
-    return {"extra": {name: number for name, number in numbers.items() if math.isfinite(number)}}
+    return {name: number for name, number in numbers.items() if math.isfinite(number)}

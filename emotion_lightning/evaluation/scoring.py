@@ -94,9 +94,8 @@ def score(
         scores[name] = metrics.score(probabilities, split.targets, by_protocol, labels, calibrated=scaling is not None)
         scores[name]["loss"] = loss(split.logits, split.targets)
         decides = by_protocol[thresholds.chosen_protocol(thresholding)]
-        scores[name] |= extra_metrics.extra_scores(  # type: ignore[typeddict-item]
-            extra_metric, probabilities, split.targets, decides, labels
-        )
+        if extra := extra_metrics.extra_scores(extra_metric, probabilities, split.targets, decides, labels):
+            scores[name]["extra"] = extra
     if "test" not in splits:
         log.warning("No test split is scored: metrics.json has none.")
     return Scores(scores, shares, by_protocol, scaling)

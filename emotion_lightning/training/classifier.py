@@ -124,7 +124,7 @@ class EmotionClassifier(lightning.LightningModule):
         )
         self.log("val/f1_macro", scores["f1_macro"], prog_bar=True)
         extra = extra_metrics.extra_scores(self.extra_metric, probabilities, targets, threshold, self.labels)
-        self.log_dict({f"val/extra/{name}": value for name, value in extra.get("extra", {}).items()})
+        self.log_dict({f"val/extra/{name}": value for name, value in extra.items()})
 
     def on_test_epoch_end(self) -> None:
         """Find the module with non-finite outputs while the network is on its device; `finish` raises the error."""
