@@ -90,7 +90,8 @@ def test_a_run_leaves_what_a_training_run_leaves(floor: Path) -> None:
     }  # fmt: skip
     assert content["cost"]["train_seconds"] > 0 and content["cost"]["peak_memory_bytes"] > 2**20
     kept = yaml.safe_load((floor / run_folder.SETTINGS).read_text())
-    assert kept["options"] == {"data": "sample", "thresholds": "global"} and kept["class_weight"] == "none"
+    assert kept["options"] == {"data": "sample", "extra_metric": "none", "thresholds": "global"}
+    assert kept["class_weight"] == "none"
     assert bounded_files.read_json(floor / run_folder.ENVIRONMENT)["starts"][0]["data_hashes"]
 
 
