@@ -1,6 +1,8 @@
 """The error that a user can fix, and helpers for error messages."""
 
 import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 LOG_IN = "Log in with `hf auth login`, or set HF_TOKEN"
 
@@ -9,7 +11,16 @@ class UserError(Exception):
     """The user can fix this error: a setting, a file or an access right is wrong.
 
     The message names the error, its place and the fix. The command prints only the message and exits with code 2.
+
+    Args:
+        message: what is printed.
+        ways: settings of the data, each a choice that may read them, as names without `data.` and plain values. They
+            are what the message proposes, for programs: `data.doctor` tries them.
     """
+
+    def __init__(self, message: str = "", *, ways: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__(message)
+        self.ways = [dict(way) for way in ways]
 
 
 def first_line(error: BaseException) -> str:

@@ -6,14 +6,22 @@ python -m emotion_lightning.inspect model=auto model.path=FOLDER    also prints 
 """
 
 import logging
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from emotion_lightning import config
+import yaml
+
+from emotion_lightning import config, terminal
 from emotion_lightning.cli import app, override_grammar
-from emotion_lightning.cli.compose import chosen_options, settings_of
+from emotion_lightning.cli.compose import chosen_options, option_folders, settings_of
 from emotion_lightning.config import redaction, schema
+from emotion_lightning.errors import UserError
 from emotion_lightning.runs import run_folder, waiting
 from emotion_lightning.runs.files import as_json, as_text, write_together
+
+if TYPE_CHECKING:
+    from emotion_lightning.data import doctor
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +43,12 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
     backbone.check_access(settings.model)
     waiting.show_status("Reading the data")
     # The data card reports leaks. With drop_leaks they are removed before, so the split logs them.
-    corpus = sources.split_corpus(sources.read_corpus(settings.data), settings.data, tell=settings.data.drop_leaks)
+    try:
+        corpus = sources.split_corpus(sources.read_corpus(settings.data), settings.data, tell=settings.data.drop_leaks)
+    except UserError as error:
+        if isinstance(settings.data, config.File):
+            _show_diagnosis(settings.data, error)
+        raise
     if settings.model.is_open:
         _show_structure(settings.model, labels=len(corpus.labels))
     waiting.show_status("Counting tokens and labels")
@@ -66,6 +79,48 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
     log.info("Tables, pictures and examples: %s", folder / "data_card.html")
     if not settings.tables:
         log.info("Add tables=true to print the tables here.")
+
+
+def _show_diagnosis(data: config.File, error: UserError) -> None:
+    """Print what a file that cannot be read holds, and settings that read it; offer to save these as an option."""
+    from emotion_lightning.data import doctor
+    from emotion_lightning.reports import console
+
+    waiting.show_status("Looking for settings that read the data")
+    found = doctor.examine(data, error)
+    waiting.end_status()
+    lines = []
+    for way in found.ways:
+        added = [override_grammar.typed(f"data.{name}", value) for name, value in way.settings.items()]
+        given = [a for a in sys.argv[1:] if a.partition("=")[0] not in {f"data.{name}" for name in way.settings}]
+        lines.append(override_grammar.shell_line("inspect", [*given, *added]))
+    console.show_diagnosis(found, lines)
+    if found.ways:
+        _offer_option(data, found)
+
+
+def _offer_option(data: config.File, found: "doctor.Diagnosis") -> None:
+    """Write the settings that read a file as an option of the data group; without a terminal, print that option."""
+    from emotion_lightning.data import doctor
+
+    content = yaml.safe_dump(
+        doctor.option_file(data, found.ways[0].settings), sort_keys=False, allow_unicode=True, default_flow_style=None
+    )
+    folder = next(iter(option_folders(sys.argv[1:])), Path("options"))
+    file = doctor.free_name(folder / "data", found.path)
+    use = override_grammar.shell_line("train", [f"--config-dir={folder}", f"data={file.stem}"])
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        terminal.say(f"As an option of your own, {file}, for {use}:\n\n{content}")
+        return
+    terminal.say(f"{content}\nWrite this to {file}, for {use}? [y/N]")
+    try:
+        answer = input()
+    except EOFError:
+        return
+    if answer.strip().lower() in ("y", "yes"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_together({file: as_text(content)})
+        terminal.say(f"Wrote {file}.")
 
 
 def _show_structure(model: config.Model, *, labels: int) -> None:

@@ -76,6 +76,9 @@ def run_command(command: str, work: Callable[[Any, Path], Any]) -> None:
     except Exception as error:
         mistake = messages.as_user_error(command, error, arguments)
         message = str(mistake) if mistake and not full_error else traceback.format_exc().rstrip()
+        if mistake and mistake.ways and command != "inspect":
+            of_data = [argument for argument in arguments if argument.startswith(("data=", "data."))]
+            message += f"\nTo see what it holds: {override_grammar.shell_line('inspect', of_data)}"
         terminal.say(redaction.hide_secrets(message), error=True)
         code = 2 if mistake else 1
     waiting.end_status()

@@ -139,6 +139,22 @@ def _quote_text(name: str, value: str, *, multirun: bool) -> str:
     return quote_path(value)
 
 
+_PLAIN = re.compile(r"[\w./-]+( [\w./-]+)*")
+"""A text that needs no quotes as an item of a list."""
+
+
+def typed(name: str, value: Any) -> str:
+    """A setting as people type it: the readers of the command line take texts as they are.
+
+    >>> typed("data.text", "what I felt"), typed("data.true_values", ["yes"]), typed("data.labels", ["joy, love"])
+    ('data.text=what I felt', 'data.true_values=[yes]', "data.labels=['joy, love']")
+    """
+    if isinstance(value, list):
+        parts = (part if isinstance(part, str) and _PLAIN.fullmatch(part) else quoted(part) for part in value)
+        return f"{name}=[{','.join(parts)}]"
+    return f"{name}={value if isinstance(value, str) else quoted(value)}"
+
+
 def quote_path(value: str) -> str:
     """Quote a path as one value."""
     # Interpolations such as ${oc.env:HOME} are useful in paths, so they are not escaped.

@@ -68,7 +68,7 @@ def _check(corpus: Corpus, settings: config.Table, seen: Survey, path: Path) -> 
         if len(rows) and (sizes[groups] > 1).sum() >= _MOST * len(rows):
             sentence = several_rows(f"{path}", len(rows), int((sizes > 0).sum()), column)
             if settings.id_column != files.ROW:
-                raise UserError(sentence)
+                raise UserError(sentence, ways=[{"aggregate": config.Aggregate.majority.value}])
             log.warning("%s", sentence)
             corpus.decisions.notes.append(sentence)
             return

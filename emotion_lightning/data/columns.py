@@ -19,7 +19,7 @@ from emotion_lightning.errors import UserError
 log = logging.getLogger(__name__)
 
 _SEPARATORS = "|;,"
-_ROW_NUMBERS = re.compile(r"Unnamed: \d+$|__index_level_\d+__$")
+ROW_NUMBERS = re.compile(r"Unnamed: \d+$|__index_level_\d+__$")
 """Names that pandas gives to a column of row numbers."""
 
 
@@ -81,7 +81,7 @@ def find_columns(
     text = files.text_column(path, names, settings.text)
     identifier = files.id_column(path, names, settings.id_column, text=text)
     taken = {text, identifier, *used}
-    others = [name for name in names if name not in taken and not _ROW_NUMBERS.match(name)]
+    others = [name for name in names if name not in taken and not ROW_NUMBERS.match(name)]
     table = _Table(source, settings, seen, every or seen, known, text, identifier, others)
     found = _chosen(table)
     chosen = [found.labels_column] if found.labels_column is not None else found.labels
@@ -117,7 +117,8 @@ def _chosen(table: _Table) -> Columns:
             meant = files.near(settings.labels_column, names)
             raise UserError(
                 f"{path} has no column {settings.labels_column}; its columns are {files.listed(names)}. "
-                f"Name the one with the labels: data.labels_column={meant or '…'}"
+                f"Name the one with the labels: data.labels_column={meant or '…'}",
+                ways=[{"labels_column": meant}] if meant else [],
             )
         if settings.labels_column in (settings.labels or []):
             raise UserError(
@@ -154,7 +155,8 @@ def _recognised(table: _Table) -> Columns:
             raise UserError(
                 f"{path} can be read in two ways: the column {column} holds labels such as "
                 f"{files.listed(_some_labels(seen, column)[:5])}, and {files.listed(binaries)} hold{_s(binaries)} 0 "
-                f"and 1. Choose one: data.labels_column={column} or data.labels=[{','.join(binaries)}]"
+                f"and 1. Choose one: data.labels_column={column} or data.labels=[{','.join(binaries)}]",
+                ways=[{"labels_column": column}, {"labels": binaries}],
             )
         _log_flags(path, flags)
         return _list_column(table, column)
@@ -315,7 +317,8 @@ def _first_id(table: _Table, column: str, names: list[str]) -> int:
         return 0  # ids beyond the names are reported with their rows
     raise UserError(
         f"{table.source.path}, column {column}: the ids are {lowest} to {max(ids)} and none is 0, so they may count "
-        f"from 1 or from 0. Say which it is: {', '.join(meanings)}."
+        f"from 1 or from 0. Say which it is: {', '.join(meanings)}.",
+        ways=[{"first_id": first} for first in (1, 0) if lowest - first < len(names) and max(ids) - first < len(names)],
     )
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from emotion_lightning.data.formats import files
 from emotion_lightning.data.formats.cells import binary, number
@@ -36,6 +37,9 @@ _MANY = 10
 
 _LARGEST = 100
 """Larger numbers in a column are neither intensities nor counts of annotators."""
+
+_Found = tuple[str, str, dict[str, Any]]
+"""What some cells are, the settings that read them as text, and the same as a way of `UserError`."""
 
 
 def is_administrative(name: str) -> bool:
@@ -84,7 +88,7 @@ def check_unread(path: Path, seen: Survey, names: Sequence[str]) -> None:
 
 
 def _refuse_first(
-    finders: Sequence[Callable[[Survey, Sequence[str]], tuple[str, str] | None]],
+    finders: Sequence[Callable[[Survey, Sequence[str]], _Found | None]],
     path: Path,
     seen: Survey,
     names: Sequence[str],
@@ -92,8 +96,8 @@ def _refuse_first(
     """Raise UserError for the first kind of cells that is found."""
     for find in finders:
         if (found := find(seen, names)) is not None:
-            what, setting = found
-            raise UserError(f"{path}: {what}. If so, {setting} reads them.")
+            what, setting, way = found
+            raise UserError(f"{path}: {what}. If so, {setting} reads them.", ways=[way] if way else [])
 
 
 def half_binary(seen: Survey, names: Sequence[str]) -> list[str]:
@@ -132,7 +136,7 @@ def _cells(seen: Survey, values: dict[str, list[str]]) -> int:
     return sum(seen.values[name][value][0] for name, own in values.items() for value in own)
 
 
-def _numbers(seen: Survey, names: Sequence[str]) -> tuple[str, str] | None:
+def _numbers(seen: Survey, names: Sequence[str]) -> _Found | None:
     """Intensities, counts or shares."""
     wrong = {name: list(filter(_amount, values)) for name, values in _unread(seen, names).items()}
     amounts = [number(value) or 0.0 for values in wrong.values() for value in values]
@@ -146,10 +150,11 @@ def _numbers(seen: Survey, names: Sequence[str]) -> tuple[str, str] | None:
         f"the columns {files.listed([name for name in wrong if wrong[name]])} look like {kind}: {cells:,} cells are "
         f"neither 0 nor 1 ({_examples(seen, wrong)})",
         f"data.present_from={least}, with which a label is present from {least} on,",
+        {"present_from": float(least)},
     )
 
 
-def _words(seen: Survey, names: Sequence[str]) -> tuple[str, str] | None:
+def _words(seen: Survey, names: Sequence[str]) -> _Found | None:
     """Words such as yes and no."""
     wrong = {
         name: [value for value in values if binary(value) is None and number(value) is None]
@@ -163,7 +168,7 @@ def _words(seen: Survey, names: Sequence[str]) -> tuple[str, str] | None:
     return _word_settings(seen, wrong, yes, no)
 
 
-def _others(seen: Survey, names: Sequence[str]) -> tuple[str, str] | None:
+def _others(seen: Survey, names: Sequence[str]) -> _Found | None:
     """Words of which it is not known whether they mean 0 or 1."""
     wrong = _unread(seen, names)
     cells = _cells(seen, wrong)
@@ -173,10 +178,11 @@ def _others(seen: Survey, names: Sequence[str]) -> tuple[str, str] | None:
         f"{cells:,} cells of {files.listed([name for name in wrong if wrong[name]])} are neither 0 nor 1 "
         f"({_examples(seen, wrong)}), which may be words for 1 and 0",
         "data.true_values=[…] data.false_values=[…]",
+        {},
     )
 
 
-def _one_value(seen: Survey, names: Sequence[str]) -> tuple[str, str] | None:
+def _one_value(seen: Survey, names: Sequence[str]) -> _Found | None:
     """The name of the label, or nothing."""
     wrong = {
         name: list(seen.values[name])
@@ -186,26 +192,30 @@ def _one_value(seen: Survey, names: Sequence[str]) -> tuple[str, str] | None:
     return _word_settings(seen, wrong, sorted(name.casefold() for name in wrong), []) if len(wrong) > 1 else None
 
 
-def _word_settings(seen: Survey, wrong: dict[str, list[str]], yes: list[str], no: list[str]) -> tuple[str, str] | None:
+def _word_settings(seen: Survey, wrong: dict[str, list[str]], yes: list[str], no: list[str]) -> _Found | None:
     named = [name for name in wrong if wrong[name]]
     cells = _cells(seen, wrong)
     if cells < _MANY:
         return None
     blank = sum(seen.blank[name] for name in named)
     settings = [f"data.true_values=[{','.join(yes)}]"]
+    way: dict[str, Any] = {"true_values": yes}
     if no:
         settings.append(f"data.false_values=[{','.join(no)}]")
+        way["false_values"] = no
     if blank and not seen.cells.blank_is_zero:
         settings.append("data.missing=zero")
+        way["missing"] = "zero"
     empty = f" and {blank:,} empty ones" if blank else ""
     return (
         f"the columns {files.listed(named)} look like labels written in words: {cells:,} cells{empty} instead of 0 "
         f"and 1 ({_examples(seen, wrong)})",
         " ".join(settings),
+        way,
     )
 
 
-def _blanks(seen: Survey, names: Sequence[str]) -> tuple[str, str] | None:
+def _blanks(seen: Survey, names: Sequence[str]) -> _Found | None:
     """1 or nothing."""
     if seen.cells.blank_is_zero:
         return None
@@ -218,6 +228,7 @@ def _blanks(seen: Survey, names: Sequence[str]) -> tuple[str, str] | None:
         f"the columns {files.listed(wrong)} look like labels whose zeros are left empty: {cells:,} cells are empty and "
         f"{ones:,} are 1",
         "data.missing=zero, with which an empty cell is 0,",
+        {"missing": "zero"},
     )
 
 

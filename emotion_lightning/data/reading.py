@@ -64,7 +64,7 @@ def read_tables(settings: config.Table, sources: dict[str, list[Source]], *, kno
         labels.check_names(columns.labels, str(source.path), id_column=columns.id)
         labels.log_respelled(columns.labels)
     except UserError as error:
-        problems.note(source.path, str(error))
+        problems.note(source.path, str(error), ways=error.ways)
         problems.raise_any()
         raise
     if alike := labels.alike_sentence(columns.labels):
@@ -89,7 +89,7 @@ def _surveyed(settings: config.Table, sources: dict[str, list[Source]], problems
         try:
             seen = _survey(source, problems, settings)
         except UserError as error:
-            problems.note(source.path, str(error))
+            problems.note(source.path, str(error), ways=error.ways)
             continue
         left_out: dict[str, int] = {}
         if seen.names and set(seen.names) >= _PRODIGY:
@@ -181,7 +181,7 @@ def _split(
             try:
                 kinds.check_kinds(table.source.path, table.seen, columns.labels)
             except UserError as error:
-                problems.note(table.source.path, str(error))
+                problems.note(table.source.path, str(error), ways=error.ways)
                 continue
         parts.append(
             tables.read_rows(

@@ -1,7 +1,7 @@
 """Data structures for reading: sources and their chunks, rows, a corpus, and the problems found in files."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -159,25 +159,42 @@ class Problems:
         """Messages about cells that look wrong but may be intended."""
         self._found: list[tuple[int, int, str]] = []
         self._files: dict[Path, int] = {}
+        self._ways: list[dict[str, Any]] = []
 
     @property
     def count(self) -> int:
         """Number of problems."""
         return len(self._found)
 
-    def add(self, file: Path, message: str, *, row: int | None = None, column: str | None = None) -> None:
+    def add(
+        self,
+        file: Path,
+        message: str,
+        *,
+        row: int | None = None,
+        column: str | None = None,
+        ways: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         """Add a problem. Rows count from 1, without the header."""
         place = "".join([f", row {row}" if row is not None else "", f", column {column}" if column else ""])
-        self.note(file, f"{file}{place}: {message}", row=row)
+        self.note(file, f"{file}{place}: {message}", row=row, ways=ways)
 
-    def note(self, file: Path, message: str, *, row: int | None = None) -> None:
+    def note(self, file: Path, message: str, *, row: int | None = None, ways: Sequence[Mapping[str, Any]] = ()) -> None:
         """Add a problem whose message already names its place.
+
+        Args:
+            file: where it is.
+            message: what it is.
+            row: its row, from 1.
+            ways: settings that may mend it, as in `UserError`; the error of all problems has those of the first with
+                any.
 
         Raises:
             UserError: there are `ENOUGH` problems.
         """
         order = self._files.setdefault(file, len(self._files))
         self._found.append((order, row or 0, message))
+        self._ways = self._ways or [dict(way) for way in ways]
         if len(self._found) >= self.ENOUGH:
             raise self._error(f"… and at least {len(self._found) - self.SHOWN:,} more problems; reading stopped there.")
 
@@ -190,4 +207,4 @@ class Problems:
     def _error(self, rest: str | None) -> UserError:
         # Chunks are checked column by column, but users look for rows.
         shown = [message for *_, message in sorted(self._found, key=lambda found: found[:2])[: self.SHOWN]]
-        return UserError("\n".join(shown + ([rest] if rest else [])))
+        return UserError("\n".join(shown + ([rest] if rest else [])), ways=self._ways)

@@ -114,9 +114,17 @@ def _log_one_sided(corpus: Corpus) -> None:
 
 
 def _file(settings: config.File, known: Set[str]) -> Corpus:
+    problems = Problems()
+    sources = file_sources(settings, problems)
+    problems.raise_any()
+    corpus = reading.read_tables(settings, sources, known=known)
+    return dataclasses.replace(corpus, hashes=_hashes(_given(settings)))
+
+
+def file_sources(settings: config.File, problems: Problems) -> dict[str, list[Source]]:
+    """The files of each split as sources; those that cannot be read are added to the problems and left out."""
     given = _given(settings)
     sources: dict[str, list[Source]] = {name: [] for name in given}
-    problems = Problems()
     for name, path in ((name, path) for name, paths in given.items() for path in paths):
         try:
             source = files.source(path, settings.encoding, header=settings.header, columns=settings.columns, table=True)
@@ -126,10 +134,8 @@ def _file(settings: config.File, known: Set[str]) -> Corpus:
                 )
             sources[name].append(source)
         except UserError as error:
-            problems.note(path, str(error))
-    problems.raise_any()
-    corpus = reading.read_tables(settings, sources, known=known)
-    return dataclasses.replace(corpus, hashes=_hashes(given))
+            problems.note(path, str(error), ways=error.ways)
+    return sources
 
 
 def _hashes(given: dict[str, list[Path]]) -> dict[str, str]:

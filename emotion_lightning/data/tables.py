@@ -148,6 +148,7 @@ class _Gathered:
                             f"{what}, remove the row, or choose data.empty_texts=drop.",
                             row=row,
                             column=self.columns.text,
+                            ways=[{"empty_texts": "drop"}],
                         )
         return [text or "" for text in found], with_text
 
@@ -179,6 +180,7 @@ class _Gathered:
                 f"{place}: {have} the id and the text of an earlier row, {self.ids[again[0]][:60]} for example, as "
                 f"rows of several annotators do. {annotators.ADVICE}"
             )
+            way = {"aggregate": config.Aggregate.majority.value}
         else:
             shown = "; ".join(
                 f"{self.ids[position][:60]} stands in row {self._numbers[first[self.ids[position]]]} and in "
@@ -189,7 +191,8 @@ class _Gathered:
                 f"{place}: {have} the id of an earlier row ({shown}). Name another column as "
                 "data.id_column, or count rows with data.id_column=row."
             )
-        self.problems.note(self.path, message, row=row)
+            way = {"id_column": files.ROW}
+        self.problems.note(self.path, message, row=row, ways=[way])
 
     def _labels(self, chunk: Chunk) -> np.ndarray:
         if self.columns.labels_column is None:
@@ -215,7 +218,8 @@ class _Gathered:
                 if value is None:
                     found = "nothing" if is_blank(cell) else shown(cell)
                     hint = " (if the column lists labels: data.labels_column)" if name.lower() in LIST_COLUMNS else ""
-                    self.problems.add(self.path, f"{found} where 0 or 1 is due{hint}.", row=row, column=name)
+                    ways = [{"missing": "zero"}] if is_blank(cell) else []
+                    self.problems.add(self.path, f"{found} where 0 or 1 is due{hint}.", row=row, column=name, ways=ways)
         self._check_spelling(chunk, name, cells, kinds - {None})
         return np.array([value or 0 for value in values], dtype=np.uint8)
 

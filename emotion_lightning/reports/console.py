@@ -1,6 +1,6 @@
 """Print the results of the commands as tables."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -9,6 +9,9 @@ from emotion_lightning import terminal
 from emotion_lightning.reports.pages import Section
 from emotion_lightning.runs.metrics_file import Score, SplitScores, of_protocol
 from emotion_lightning.runs.plain_text import printable
+
+if TYPE_CHECKING:
+    from emotion_lightning.data.doctor import Diagnosis
 
 PROTOCOL_METRICS: dict[Score, str] = {
     "f1_macro": "macro F1",
@@ -106,6 +109,42 @@ def show_data(
     for label, texts in examples.items():
         line = printable(texts[0][0])
         console.print(f"{label}: {line[:100]}{'…' if len(line) > 100 else ''}", markup=False, highlight=False)
+
+
+def show_diagnosis(found: "Diagnosis", lines: list[str]) -> None:
+    """Print what the columns of a file are taken for, and the settings that read it.
+
+    Args:
+        found: what is known of the file.
+        lines: the command line of each way.
+    """
+    console = terminal.console(140)
+    if found.columns:
+        read = ", ".join(
+            [
+                found.about["format"],
+                *(f"{name} {found.about[name]}" for name in ("encoding", "delimiter") if name in found.about),
+            ]
+        )
+        console.print(f"{found.path}: {read}, {found.rows:,} rows", markup=False, highlight=False)
+        table = Table()
+        for name in ("column", "taken for", "because", "empty", "holds"):
+            table.add_column(name, justify="right" if name == "empty" else "left")
+        for column in found.columns:
+            cells = (column.name, column.taken, column.why, f"{column.blank:.0%}", printable(column.holds))
+            table.add_row(*map(escape, cells))
+        console.print(table)
+    if not found.ways:
+        console.print("No settings were found that read it.", markup=False, highlight=False)
+    for way, line in zip(found.ways, lines, strict=True):
+        rows = {name: len(part) for name, part in way.corpus.splits.items()}
+        counts = sum(part.targets.sum(axis=0) for part in way.corpus.splits.values() if part.targets is not None)
+        labels = ", ".join(f"{name} {count:,.0f}" for name, count in zip(way.corpus.labels[:12], counts, strict=False))
+        more = f" and {len(way.corpus.labels) - 12} more" if len(way.corpus.labels) > 12 else ""
+        splits = ", ".join(f"{name} {count:,}" for name, count in rows.items())
+        console.print(f"\nThis reads it ({splits}; {labels}{more}):", markup=False, highlight=False)
+        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+    console.print()
 
 
 def show_structure(tables: list[tuple[str, list[str], list[list[str]]]]) -> None:

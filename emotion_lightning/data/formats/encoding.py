@@ -145,14 +145,18 @@ def wrong_bytes(path: Path, encoding: str | None, text: str, place: str) -> User
         return UserError(f"{start}, though other letters of it are: it mixes encodings; write those bytes anew.")
     likely = guess(path)
     if likely == "utf-16":
-        return UserError(f"{start}; it may be {likely}: give data.encoding={likely}, or save it as UTF-8.")
+        return UserError(
+            f"{start}; it may be {likely}: give data.encoding={likely}, or save it as UTF-8.",
+            ways=[{"encoding": likely}],
+        )
     number, readings = _readings(path, likely, given=encoding or "utf-8")
     if not readings:
         return UserError(f"{start}; save it as UTF-8, or name its encoding: data.encoding=…")
     shown = ", ".join(f"{name} {reading!r}" for name, reading in readings.items())
     return UserError(
         f"{start}. Line {number} would read: {shown}. Choose the encoding that is right, such as "
-        f"data.encoding={next(iter(readings))}, or save the file as UTF-8."
+        f"data.encoding={next(iter(readings))}, or save the file as UTF-8.",
+        ways=[{"encoding": name} for name in readings],
     )
 
 

@@ -31,10 +31,12 @@ def check_header(path: Path, rows: Sequence[Sequence[str]], *, usual: Container[
     if len(columns) != width or not looks_like_data(first, columns, usual=usual):
         return
     shown = ", ".join(repr(cell if len(cell) <= 40 else f"{cell[:39]}…") for cell in first[:5])
+    guessed = _guessed(first, columns)
     raise UserError(
         f"{path}: its first line looks like data, not like names of columns ({shown}). If the file has no header line, "
-        f"data.header=none data.columns=[{','.join(_guessed(first, columns))}] reads it; name the columns as they are. "
-        "data.header=first takes the line as names all the same."
+        f"data.header=none data.columns=[{','.join(guessed)}] reads it; name the columns as they are. "
+        "data.header=first takes the line as names all the same.",
+        ways=[{"header": "none", "columns": guessed}],
     )
 
 
