@@ -49,6 +49,11 @@ USAGE = {
 
   python -m emotion_lightning.compare runs=outputs/multirun/DATE/TIME
   python -m emotion_lightning.compare runs=[A,B,C] split=validation metrics=[jaccard]""",
+    "audit": """List labels that look wrong, or the texts of a file that are worth labelling next.
+
+  python -m emotion_lightning.audit run=FOLDER                     the validation and test rows of a run
+  python -m emotion_lightning.audit run=outputs/multirun/DATE/TIME all rows that folds validated on
+  python -m emotion_lightning.audit run=FOLDER input=new.csv rows=200""",
     "tune": """Search settings by trials of `train` that learn from each other; every setting of train may be given too.
 
   python -m emotion_lightning.tune space=ia3 data=file data.path=my.csv

@@ -51,7 +51,7 @@ RESUME = "sweep.resume="
 KEEP_RUNS = ("train", "baseline")
 """Commands whose multiruns are saved in jobs.json, so that they can be resumed."""
 _FILL_THEIR_FOLDER = {**dict.fromkeys(KEEP_RUNS, "The run in"), "evaluate": "The evaluation in", "inspect": "The "
-                      "inspection in", "compare": "The comparison in"}  # fmt: skip
+                      "inspection in", "compare": "The comparison in", "audit": "The audit in"}  # fmt: skip
 """Commands that lock their folder: two that start in the same second would mix their results in one folder.
 
 The value begins the error message.

@@ -11,6 +11,7 @@ from emotion_lightning.config.bounds import Bounds
 from emotion_lightning.config.commands import (
     COMMANDS,
     SCHEMAS,
+    Audit,
     Baseline,
     BuiltInFormat,
     ClassWeight,

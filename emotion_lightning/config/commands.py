@@ -242,6 +242,25 @@ class Compare:
 
 
 @dataclass
+class Audit:
+    """`python -m emotion_lightning.audit`."""
+
+    run: str | None
+    """Run folder: its validation and test rows are audited. The folder of a multirun of folds (-m sweep=folds): all
+    rows that the folds validate on are. With input, any run that predict takes; null: the small bundled classifier."""
+    input: str | None
+    """File without labels: choose the rows of it that are worth labelling next. null: audit the labels of the run's own
+    data."""
+    rows: Annotated[int, Bounds(at_least=1)]
+    """Number of rows to show on the page, or, with input, to choose."""
+    seed: Annotated[int, Bounds(at_least=0, below=2**32)]
+    """Seed of the clusters from which the rows of input are chosen."""
+    accelerator: Accelerator
+    """Device to run on, with input; auto uses a GPU if there is one."""
+    data: InputColumns
+
+
+@dataclass
 class Tune(Train):
     """`python -m emotion_lightning.tune`: all settings of `train`, and in addition `space` and `study`."""
 
@@ -257,6 +276,7 @@ SCHEMAS: dict[str, type] = {
     "inspect": Inspect,
     "baseline": Baseline,
     "compare": Compare,
+    "audit": Audit,
     "tune": Tune,
     "space/space": Space,
     "data/sample": Sample,

@@ -4,11 +4,9 @@ The ways that an error proposes (`UserError.ways`) are tried. Where it proposes 
 the longest texts, and columns of few words. A way is told only after the whole file was read with it.
 """
 
-import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from emotion_lightning.data.formats.cells import as_text, is_blank, number
 from emotion_lightning.data.rows import Corpus, Problems, Source
 from emotion_lightning.data.survey import Survey, survey
 from emotion_lightning.errors import UserError
+from emotion_lightning.runs import quiet
 
 _TRIES = 12
 """Readings of the file that are tried at most."""
@@ -104,7 +103,7 @@ def examine(settings: config.File, error: UserError) -> Diagnosis:
         settings: with which it cannot be read.
         error: why.
     """
-    with _silent():
+    with quiet.only_errors("emotion_lightning.data"):
         ways = _find_ways(settings, error)
         known = changed(settings, ways[0].settings) if ways else settings
         source = _first_source(known)
@@ -318,18 +317,6 @@ def _first_source(settings: config.File) -> Source | None:
 
 def _surveyed(source: Source, settings: config.File) -> Survey:
     return survey(source, Problems(), labels_column=settings.labels_column, cells=reading.label_cells(settings))
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Log nothing of the readings that are tried."""
-    logger = logging.getLogger("emotion_lightning.data")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def option_file(settings: config.File, way: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,21 +57,21 @@ def probabilities(logits: Tensor, scaling: Scaling | None) -> Tensor:
     return torch.sigmoid(logits.float()) if scaling is None else scaling.probabilities(logits)
 
 
-def fit_calibration(settings: config.Thresholds, logits: Tensor, targets: Tensor) -> Scaling | None:
-    """Fit the calibration on validation by maximum likelihood; None if the settings ask for none.
+def fit_calibration(kind: config.Calibration, logits: Tensor, targets: Tensor) -> Scaling | None:
+    """Fit the calibration on validation by maximum likelihood; None if the kind is none.
 
     temperature: one slope for all labels, no offset (Guo et al., 2017). per_label: slope and offset for each label
     (Platt, 1999), with Platt's smoothed targets, so that a label which the logits separate perfectly keeps a finite
     slope. A label without positives or without negatives is not changed.
 
     Args:
-        settings: kind of calibration.
+        kind: kind of calibration.
         logits: [row, label].
         targets: multi-hot, [row, label].
     """
     logits, truth = logits.double().cpu(), targets.double().cpu()
     labels = logits.shape[1]
-    match settings.calibration:
+    match kind:
         case config.Calibration.none:
             return None
         case config.Calibration.temperature:

@@ -111,6 +111,11 @@ class _Table:
             yield [identifier, *text, *decisions[i], *(shares[i] if self.probabilities else [])]
 
 
+def csv_writer(file: Any) -> Any:
+    """A writer of csv rows that ends lines with LF and quotes cells with CR or LF."""
+    return csv.writer(_UnixLines(file))
+
+
 class _UnixLines:
     """Replaces CR LF at the end of a line by LF; the csv module keeps CR LF so that it quotes cells with CR or LF."""
 
@@ -123,7 +128,7 @@ class _UnixLines:
 
 class _CSV:
     def __init__(self, file: Any, table: _Table) -> None:
-        self._writer = csv.writer(_UnixLines(file))
+        self._writer = csv_writer(file)
         self._table = table
         self._writer.writerow([_safe_in_spreadsheets(name) for name in table.names] if table.safe else table.names)
 

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from emotion_lightning.data.labels import normalised
+from emotion_lightning.data.rows import Rows
 from emotion_lightning.errors import UserError, first_line
 from emotion_lightning.runs import manifest, run_folder
 from emotion_lightning.runs.files import atomic_write
@@ -29,6 +31,30 @@ class RowOutcomes:
     labels: list[str]
     probabilities: Tensor
     targets: Tensor | None
+
+
+@dataclass
+class HeldOut:
+    """All rows of a dataset, train first, and what was answered for them.
+
+    Attributes:
+        rows: labelled rows; ids are unique.
+        splits: the split of each row.
+        labels: names, in the order of the label axes.
+        probabilities: mean over the runs that did not learn from a row, [row, label]; NaN if all of them did.
+        runs: number of runs.
+    """
+
+    rows: Rows
+    splits: list[str]
+    labels: list[str]
+    probabilities: npt.NDArray[np.float64]
+    runs: int
+
+    @property
+    def answered(self) -> npt.NDArray[np.int64]:
+        """Positions of the rows that have probabilities."""
+        return np.flatnonzero(~np.isnan(self.probabilities).any(axis=1))
 
 
 def write_outcomes(folder: Path, split: str, outcomes: RowOutcomes) -> None:

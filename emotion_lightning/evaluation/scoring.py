@@ -71,7 +71,7 @@ def score(
     """
     logits, targets = splits["validation"].logits, splits["validation"].targets
     assert targets is not None
-    scaling = calibration.fit_calibration(thresholding, logits, targets)
+    scaling = calibration.fit_calibration(thresholding.calibration, logits, targets)
     shares = {name: calibration.probabilities(split.logits, scaling) for name, split in splits.items()}
     by_protocol = thresholds.fit_thresholds(shares["validation"], targets, thresholding)
     scores: dict[str, SplitScores] = {}

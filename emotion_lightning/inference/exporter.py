@@ -400,7 +400,7 @@ def _refitted(job: _Job, form: Answers) -> dict[str, Any]:
     """Refit the thresholds on validation and compare them with the run's; refit=true puts them into the metadata."""
     assert form.logits is not None and job.rows.targets is not None
     metadata, settings = job.metadata, job.metadata.threshold_settings()
-    scaling = calibration.fit_calibration(settings, form.logits, job.rows.targets)
+    scaling = calibration.fit_calibration(settings.calibration, form.logits, job.rows.targets)
     probabilities = calibration.probabilities(form.logits, scaling)
     by_protocol = thresholds.fit_thresholds(probabilities, job.rows.targets, settings)
     fitted = dataclasses.replace(

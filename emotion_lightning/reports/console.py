@@ -154,6 +154,11 @@ def show_structure(tables: list[tuple[str, list[str], list[list[str]]]]) -> None
         _print_tables(console, [Section(title=title, columns=columns, rows=rows)])
 
 
+def show_tables(sections: list[Section]) -> None:
+    """Print tables."""
+    _print_tables(terminal.console(140), sections)
+
+
 def show_comparison(sections: list[Section], sentences: list[str], notes: list[str]) -> None:
     """Print a comparison of runs: tables, sentences and notes."""
     console = terminal.console(140)

@@ -99,3 +99,15 @@ def while_working() -> Iterator[None]:
             logging.getLogger(_DROPPED_OF).removeFilter(drop)
             for name, level in before.items():
                 logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def only_errors(name: str) -> Iterator[None]:
+    """Hide messages below ERROR of a logger, as of data that is read for the second time."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

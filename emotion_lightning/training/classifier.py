@@ -106,7 +106,7 @@ class EmotionClassifier(lightning.LightningModule):
             self._find_cause(self.trainer.val_dataloaders)
         check_finite(logits, f"step {self.global_step}", self.cause)
         protocol = thresholds.chosen_protocol(self.threshold_settings)
-        scaling = calibration.fit_calibration(self.threshold_settings, logits, targets)
+        scaling = calibration.fit_calibration(self.threshold_settings.calibration, logits, targets)
         probabilities = calibration.probabilities(logits, scaling)
         threshold = thresholds.fit_thresholds(probabilities, targets, self.threshold_settings)[protocol]
         scores = metrics.decisions_report(

@@ -30,13 +30,13 @@ def case(rows: int = 4000) -> tuple[Tensor, Tensor]:
 
 def test_without_calibration_probabilities_are_those_of_the_network() -> None:
     logits, targets = case()
-    assert calibration.fit_calibration(asked("none"), logits, targets) is None
+    assert calibration.fit_calibration(Calibration.none, logits, targets) is None
     assert calibration.probabilities(logits.float(), None).equal(torch.sigmoid(logits.float()))
 
 
 def test_per_label_finds_slope_and_offset_as_a_logistic_regression_does() -> None:
     logits, targets = case()
-    scaling = calibration.fit_calibration(asked("per_label"), logits, targets)
+    scaling = calibration.fit_calibration(Calibration.per_label, logits, targets)
     assert scaling is not None
     for label in range(3):
         peer = LogisticRegression(C=np.inf, tol=1e-8).fit(logits[:, label : label + 1], targets[:, label])
@@ -51,7 +51,7 @@ def test_per_label_finds_slope_and_offset_as_a_logistic_regression_does() -> Non
 
 def test_one_temperature_is_the_best_slope_for_all_labels() -> None:
     logits, targets = case()
-    scaling = calibration.fit_calibration(asked("temperature"), logits, targets)
+    scaling = calibration.fit_calibration(Calibration.temperature, logits, targets)
     assert scaling is not None
     assert len(set(scaling.slope.tolist())) == 1 and scaling.offset.tolist() == [0, 0, 0]
 
@@ -65,7 +65,7 @@ def test_one_temperature_is_the_best_slope_for_all_labels() -> None:
 def test_a_label_that_is_parted_perfectly_or_has_one_kind_of_row_only_stays_finite() -> None:
     logits = torch.tensor([[5.0, 1.0, 0.3], [4.0, -1.0, 0.1], [-3.0, 2.0, -2.0], [-6.0, 0.0, 7.0]])
     targets = torch.tensor([[1.0, 0.0, 1.0], [1.0, 0.0, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
-    scaling = calibration.fit_calibration(asked("per_label"), logits, targets)
+    scaling = calibration.fit_calibration(Calibration.per_label, logits, targets)
     assert scaling is not None
     assert torch.isfinite(scaling.slope).all() and torch.isfinite(scaling.offset).all()
     assert (scaling.slope[1:].tolist(), scaling.offset[1:].tolist()) == ([1, 1], [0, 0])
