@@ -178,8 +178,8 @@ def test_a_graph_answers_as_the_network_in_batches_of_any_size(
         assert run("predict", f"run={output}", "text=We won!", "accelerator=cpu") == 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("form", ["onnx", pytest.param("onnx_int8", marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("form", ["onnx", "onnx_int8"])
 def test_a_graph_too_large_for_one_file_has_its_weights_beside_it(
     run: Any, finished: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
@@ -214,8 +214,9 @@ EXACT = ["model.quantization=none", "model.dtype=float32"]
 @pytest.mark.parametrize(
     "options",
     [
-        ["model=gemma2", "model.pretrained=false", *SMALL, "model.architecture.vocab_size=8192",
-         "model.architecture.num_key_value_heads=1", "trainer=debug", *EXACT],
+        pytest.param(["model=gemma2", "model.pretrained=false", *SMALL, "model.architecture.vocab_size=8192",
+                      "model.architecture.num_key_value_heads=1", "trainer=debug", *EXACT],
+                     marks=pytest.mark.exhaustive),
         ["model=gemma3", "model.pretrained=false", *SMALL, "model.architecture.vocab_size=8192", "trainer=debug",
          "model.attention=bidirectional", "model.pooling=mean", *EXACT],
         ["model=roberta", *ENCODER],

@@ -9,8 +9,9 @@ import pytest
 from helpers.servers import PATIENCE
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("settings", [pytest.param("plain", marks=pytest.mark.exhaustive), "several"])
+# Signals to a process of its own are in test_stopping; here real kills at random moments.
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("settings", ["plain", "several"])
 def test_a_training_stopped_at_random_moments_ends_as_one_that_was_not(tmp_path: Path, settings: str) -> None:
     script = Path(__file__).parents[1] / "kill_and_resume.py"
     line = [sys.executable, str(script), str(tmp_path), "--kills", "1", "--signals", "1", "--settings", settings]

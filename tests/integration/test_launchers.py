@@ -160,7 +160,7 @@ def test_only_the_first_process_of_a_job_writes(monkeypatch: pytest.MonkeyPatch)
     assert not slurm.is_first_process() and slurm.processes() == 2
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_jobs_side_by_side_of_two_processes_each(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     done = subprocess.run(

@@ -429,7 +429,7 @@ def test_a_real_trial_gives_the_number_that_its_command_gives(
     assert scored["test"]["global"] == metrics["test"]["global"]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_trial_of_two_processes_has_the_same_values_in_both(tmp_path: Path) -> None:
     line = [*SMALL, "trainer=ddp", "trainer.accelerator=cpu", "trainer.max_epochs=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
