@@ -61,7 +61,13 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
     runs = ensemble.find_members(settings.run)
     waiting.show_status("Reading the texts")
     rows = tables.read_texts(
-        files.source(source, settings.data.encoding, header=settings.data.header, columns=settings.data.columns),
+        files.source(
+            source,
+            settings.data.encoding,
+            header=settings.data.header,
+            columns=settings.data.columns,
+            table=settings.data.table,
+        ),
         settings.data,
         usual=_columns_of_run(runs[0]),
     )

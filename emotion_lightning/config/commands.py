@@ -112,8 +112,8 @@ class Predict:
     of a multirun, form an ensemble, which averages their probabilities and fits its thresholds on validation. null: the
     small bundled classifier, which predicts the 11 emotions of the sample."""
     input: str | None
-    """File with one text per row: csv, tsv, jsonl, json, parquet, arrow, or a folder that `datasets` saved; or txt with
-    one text per line."""
+    """File with one text per row: csv, tsv, jsonl, json, parquet, arrow, xlsx, sqlite, a zip file with one of these, or
+    a folder that `datasets` saved; or txt with one text per line."""
     output: str | None
     """File for the predictions; its suffix selects the format: csv, jsonl or parquet."""
     text: str | None

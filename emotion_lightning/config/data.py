@@ -132,11 +132,12 @@ class Table(Batches):
     """Settings that files and hub datasets have: the roles of columns, and the splits."""
 
     text: str | None
-    """Text column; null looks for usual names."""
+    """Text column, or a path into objects such as data.text; null looks for usual names."""
     labels: list[str] | None
     """Names of the 0/1 columns. With `labels_column`: the label names that its ids or names refer to."""
     labels_column: str | None
-    """Column with all labels of a row: a list, or a string of labels with `separator` between them."""
+    """Column with all labels of a row: a list, or a string of labels with `separator` between them; or a path into
+    objects and lists, such as annotations.result.value.choices."""
     separator: str | None
     """Separator of the labels in a `labels_column` string; null uses the first of | ; , that occurs in it."""
     first_id: Annotated[int | None, Bounds(at_least=0)]
@@ -179,11 +180,15 @@ class DividedTable(Table):
 
 @dataclass
 class File(DividedTable):
-    """Your own files: csv, tsv, jsonl, json, parquet, arrow, or a folder that `datasets` saved."""
+    """Your own files: csv, tsv, jsonl, json, parquet, arrow, xlsx, sqlite, zip, or a folder of such files.
+
+    Exports of annotation tools are recognised.
+    """
 
     path: str | None
-    """A single file, or a list [a.csv,b.csv] of files that are read as one. A column of splits divides it
-    (`split_column`), or it is split automatically (stratified by labels; equal texts stay in one split)."""
+    """A single file; a list [a.csv,b.csv], a folder or a pattern data/*.csv of files that are read as one, unless the
+    names of the files in a folder say their splits (train, dev, test). A column of splits divides it (`split_column`),
+    or it is split automatically (stratified by labels; equal texts stay in one split)."""
     train: str | None
     """Training file, or a list of files, if you have your own splits."""
     validation: str | None
@@ -197,6 +202,8 @@ class File(DividedTable):
     first line, which is refused if it looks like data."""
     columns: list[str] | None
     """Names of the columns, in order, with header=none; null calls them column_1, column_2 and so on."""
+    table: str | None
+    """Sheet of an Excel file, table of an SQLite database, or file in a zip file; null: the only one with rows."""
 
 
 @dataclass
@@ -227,7 +234,8 @@ class InputColumns:
     """How `predict` reads its input file."""
 
     text: str | None
-    """Text column; null uses the column of the run, or looks for usual names."""
+    """Text column, or a path into objects such as data.text; null uses the column of the run, or looks for usual
+    names."""
     id_column: str | None
     """Column that identifies a row. null uses the column of the run, or looks for usual names; `row` numbers the
     rows."""
@@ -238,6 +246,8 @@ class InputColumns:
     first line, which is refused if it looks like data."""
     columns: list[str] | None
     """Names of the columns, in order, with header=none; null calls them column_1, column_2 and so on."""
+    table: str | None
+    """Sheet of an Excel file, table of an SQLite database, or file in a zip file; null: the only one with rows."""
     empty_texts: EmptyTexts
     """Rows without a text: refuse raises an error that lists them, keep predicts them like any other row."""
     batch_size: Annotated[int, Bounds(at_least=1)]

@@ -35,7 +35,7 @@ ADDED: dict[str, dict[str, Any]] = {
         "present_from": None,
         "aggregate": None,
     },
-    "test_share": {"header": "first", "columns": None, "split_column": "none"},
+    "test_share": {"header": "first", "columns": None, "split_column": "none", "table": None},
 }
 """Settings of data that earlier versions did not have, each with the value that means what those versions did.
 

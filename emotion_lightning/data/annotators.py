@@ -8,6 +8,7 @@ import numpy as np
 
 from emotion_lightning import config
 from emotion_lightning.data import kinds
+from emotion_lightning.data.columns import Columns
 from emotion_lightning.data.formats import files
 from emotion_lightning.data.overlap import group_numbers, groups_of
 from emotion_lightning.data.rows import Corpus, Rows
@@ -59,7 +60,7 @@ def _by_id(corpus: Corpus) -> bool:
 
 
 def _check(corpus: Corpus, settings: config.Table, seen: Survey, path: Path) -> None:
-    column = next((name for name in seen.names if kinds.is_annotator(name)), None)
+    column = kinds.annotator_column(seen.names)
     if column is None or len(seen.values.get(column, {"": 0, " ": 0})) < 2:
         return
     for rows in corpus.splits.values():
@@ -72,6 +73,15 @@ def _check(corpus: Corpus, settings: config.Table, seen: Survey, path: Path) -> 
             log.warning("%s", sentence)
             corpus.decisions.notes.append(sentence)
             return
+
+
+def signs(columns: Columns) -> str:
+    """The column of annotators and the flags of a table, for the middle of a sentence; empty if there are none."""
+    by = kinds.annotator_column(columns.aside)
+    flags = [name for name in columns.flags if name != by]
+    said = [f"column {by}"] if by else []
+    said += [f"{files.listed(flags)} {'is a flag' if len(flags) == 1 else 'are flags'}, no label"] if flags else []
+    return f" ({'; '.join(said)})" if said else ""
 
 
 def several_rows(path: str, rows: int, texts: int, column: str | None) -> str:

@@ -10,10 +10,10 @@ from typing import Any
 
 from emotion_lightning import config
 from emotion_lightning.data import kinds, labels
-from emotion_lightning.data.formats import files
+from emotion_lightning.data.formats import files, nested
 from emotion_lightning.data.formats.cells import PLAIN, LabelCells, is_odd, number, shown, split_labels
 from emotion_lightning.data.rows import Source
-from emotion_lightning.data.survey import ACCEPT, DIFFERENT, Survey
+from emotion_lightning.data.survey import DIFFERENT, Survey
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,8 @@ class Columns:
     """Columns that are not used."""
     by_id: bool = False
     """Whether `labels_column` holds numbers of labels instead of names."""
+    flags: list[str] = field(default_factory=list)
+    """Columns of zeros and ones that are not labels."""
 
 
 def normalised(settings: Any) -> Any:
@@ -78,17 +80,59 @@ def find_columns(
     path, names = source.path, seen.names
     if settings.separator == "":
         raise UserError("data.separator is empty; give what stands between labels, such as data.separator=,")
-    text = files.text_column(path, names, settings.text)
-    identifier = files.id_column(path, names, settings.id_column, text=text)
+    text, identifier = texts_and_ids(path, seen, settings.text, settings.id_column)
     taken = {text, identifier, *used}
     others = [name for name in names if name not in taken and not ROW_NUMBERS.match(name)]
-    table = _Table(source, settings, seen, every or seen, known, text, identifier, others)
+    no_ids = [name for name in _no_ids(seen) if name in others]
+    table = _Table(source, settings, seen, every or seen, known, text, identifier, others, no_ids)
     found = _chosen(table)
     chosen = [found.labels_column] if found.labels_column is not None else found.labels
     aside = [name for name in others if name not in chosen]
     if aside:
         log.info("Columns of %s left aside: %s.", path, files.listed(aside))
     return dataclasses.replace(found, cells=seen.cells, aside=aside)
+
+
+def texts_and_ids(path: Path, seen: Survey, text: str | None, identifier: str | None) -> tuple[str, str | None]:
+    """The columns of texts and of ids; None for ids means that rows are numbered.
+
+    A column with a usual name that holds only zeros and ones is neither, but a label with that name, where there is
+    another column of texts, or where the zeros and ones cannot identify rows.
+
+    Args:
+        path: the file, for messages.
+        seen: its survey.
+        text: name that the user gave for the column of texts.
+        identifier: name that the user gave for the column of ids.
+
+    Raises:
+        UserError: there is no such column.
+    """
+    found = files.text_column(path, seen.names, text, inside=nested.leaves(seen.first))
+    if text is None and _all_binary(seen, found):
+        others = [name for name in seen.names if name.lower() in files.TEXT_COLUMNS and not _all_binary(seen, name)]
+        if others:
+            log.warning("%s, column %s: holds only 0 and 1, so it is a label; texts are in %s.", path, found, others[0])
+            found = files.text_column(path, others, None)
+    names = seen.names
+    if identifier is None and (no_ids := _no_ids(seen)):
+        log.warning(
+            "%s, column %s: holds only 0 and 1, which repeat, so it is a label and not the id of a row; "
+            "data.id_column names a column of ids.", path, files.listed(no_ids),
+        )  # fmt: skip
+        names = [name for name in names if name not in no_ids]
+    return found, files.id_column(path, names, identifier, text=found)
+
+
+def _no_ids(seen: Survey) -> list[str]:
+    """Columns with a usual name for ids that cannot identify rows, because they hold zeros and ones."""
+    return [
+        name for name in seen.names if seen.rows > 2 and name.lower() in files.ID_COLUMNS and _all_binary(seen, name)
+    ]
+
+
+def _all_binary(seen: Survey, name: str) -> bool:
+    return seen.rows > 0 and seen.binary[name] == seen.rows
 
 
 @dataclass
@@ -104,6 +148,8 @@ class _Table:
     identifier: str | None
     others: list[str]
     """Columns that hold neither texts nor ids."""
+    no_ids: list[str]
+    """Those with a usual name of an id column that hold zeros and ones, and are therefore labels."""
 
     def columns(self, names: list[str]) -> Columns:
         """These columns of zeros and ones as the labels."""
@@ -144,7 +190,8 @@ def _recognised(table: _Table) -> Columns:
     flags = [
         name
         for name in zeros_and_ones
-        if name not in table.known and (kinds.is_administrative(name) or table.every.is_constant(name))
+        if name not in table.known
+        and (table.every.is_constant(name) or (kinds.is_administrative(name) and name not in table.no_ids))
     ]
     binaries = [name for name in zeros_and_ones if name not in flags]
     column = _usual_list(seen, others)
@@ -162,6 +209,7 @@ def _recognised(table: _Table) -> Columns:
         return _list_column(table, column)
     aside = [name for name in others if name not in zeros_and_ones]
     if not binaries:
+        kinds.check_no_regression(path, table.every, others)
         kinds.check_unread(path, seen, others)
         flagged = f" {_why_flags(flags)}" if flags else ""
         if empty := [name for name in others if seen.is_blank(name)]:
@@ -184,19 +232,16 @@ def _recognised(table: _Table) -> Columns:
                 "%s, column %s: %.0f %% of the cells are 0 or 1, too few to take it for a label; name it in "
                 "data.labels to hear of the others.", path, name, 100 * seen.binary[name] / seen.rows,
             )  # fmt: skip
-    return table.columns(binaries)
+    return dataclasses.replace(table.columns(binaries), flags=flags)
 
 
 def _usual_list(seen: Survey, others: list[str]) -> str | None:
     """The first column with a usual name for all labels of a row, unless it holds zeros and ones; otherwise None."""
-    # The columns of Prodigy's own format; another column called accept is not one of labels.
-    prodigy = {ACCEPT, "answer", "_task_hash"} <= set(seen.names)
     return next(
         (
             name
             for name in others
             if name in seen.lists
-            and (prodigy or name != ACCEPT)
             and not seen.looks_binary(name)
             and not seen.is_blank(name)
             and not _measures(seen, name)

@@ -62,7 +62,11 @@ def _place(file: dict[str, Any]) -> str:
 
 def _file_line(file: dict[str, Any]) -> str:
     parts = [str(file["path"]), str(file.get("format") or "")]
-    parts += [f"{name} {file[name]}" for name in ("encoding", "delimiter", "quotes", "header") if file.get(name)]
+    parts += [
+        f"{name} {file[name]}"
+        for name in ("tool", "table", "encoding", "delimiter", "quotes", "header")
+        if file.get(name)
+    ]
     parts.append(f"{file['rows']:,} rows")
     parts += [f"{count:,} left out: {why}" for why, count in file.get("left_out", {}).items()]
     return ", ".join(part for part in parts if part)

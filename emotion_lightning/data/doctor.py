@@ -15,7 +15,7 @@ from emotion_lightning import config
 from emotion_lightning.config import schema
 from emotion_lightning.data import kinds, reading, sources, split_column
 from emotion_lightning.data.columns import ROW_NUMBERS, Columns, find_columns
-from emotion_lightning.data.formats import files
+from emotion_lightning.data.formats import files, tools
 from emotion_lightning.data.formats.cells import as_text, is_blank, number
 from emotion_lightning.data.rows import Corpus, Problems, Source
 from emotion_lightning.data.survey import Survey, survey
@@ -109,6 +109,7 @@ def examine(settings: config.File, error: UserError) -> Diagnosis:
         source = _first_source(known)
         if source is None:
             return Diagnosis(_paths(settings)[0], {}, 0, [], ways)
+        known = tools.with_roles(known, source.roles)
         seen = _surveyed(source, known)
         return Diagnosis(source.path, source.about, seen.rows, _columns(source, seen, known), ways)
 
@@ -156,6 +157,7 @@ def _guesses(settings: config.File) -> list[dict[str, Any]]:
     source = _first_source(settings)
     if source is None:
         return []
+    settings = tools.with_roles(settings, source.roles)
     seen = _surveyed(source, settings)
     try:
         text = files.text_column(source.path, seen.names, settings.text)
@@ -309,6 +311,7 @@ def _first_source(settings: config.File) -> Source | None:
     """The first file; None if nothing of it can be read."""
     try:
         source = next(iter(sources.file_sources(settings, Problems()).values()))[0]
+        source = tools.prepared(source, settings)
         next(iter(source.chunks(Problems())), None)
     except (UserError, StopIteration, IndexError):
         return None

@@ -1,7 +1,7 @@
 """Recognises what the cells of possible label columns are: administrative flags, words, intensities, shares."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,12 @@ _ADMINISTRATIVE = re.compile(
     r"|(verified|retweet|retweeted|favorited|favourited|truncated|protected|deleted|edited|reviewed|duplicate|checked)"
     r"|(timestamp|confidence|agreement|lead_time|possibly_sensitive|unnamed:?_\d+)"
     r"|(.+_)?unclear(_.+)?"
+    r"|file(_?name|_?path)?"
 )
 """Names of columns that describe a row, its author or its annotation, not the emotions in its text."""
+
+_DIMENSIONS = re.compile(r"v|a|d|(.+_)?(valence|arousal|dominance|pleasure|activation)(_.+)?|(vad|pad)_[vadp]")
+"""Names of the dimensions of emotion, whose values are numbers."""
 
 _TRUE_WORDS = {
     "yes": "no", "y": "n", "ja": "nein", "j": "n", "oui": "non", "si": "no", "sí": "no", "sim": "não", "da": "ne",
@@ -56,6 +60,11 @@ def is_annotator(name: str) -> bool:
     return bool(_ANNOTATOR.fullmatch(_plain(name)))
 
 
+def annotator_column(names: Iterable[str]) -> str | None:
+    """The first column that is named like one that says who labelled a row; None without one."""
+    return next(filter(is_annotator, names), None)
+
+
 def answers(seen: Survey, names: Sequence[str]) -> list[str]:
     """The columns that hold what each of several annotators answered: zeros and ones, or intensities."""
     return [
@@ -85,6 +94,26 @@ def check_unread(path: Path, seen: Survey, names: Sequence[str]) -> None:
     candidates = [name for name in names if not is_administrative(name) and name in seen.values and seen.values[name]]
     likely = [name for name in candidates if _is_candidate(seen, name)]
     _refuse_first((_one_value, _words, _blanks, _numbers), path, seen, likely)
+
+
+def check_no_regression(path: Path, seen: Survey, names: Sequence[str]) -> None:
+    """Raise UserError if columns hold valence, arousal and dominance as numbers, which are no labels."""
+    found = [
+        name
+        for name in names
+        if _DIMENSIONS.fullmatch(_plain(name))
+        and not seen.looks_binary(name)
+        and name in seen.first
+        and all(number(value) is not None for value in seen.values.get(name, {str(seen.first[name]): 0}))
+    ]
+    if len(found) > 1:
+        cells = sum(seen.rows - seen.blank[name] for name in found)
+        examples = ", ".join(f"{name} {seen.first[name]}" for name in found[:3])
+        raise UserError(
+            f"{path}: the columns {files.listed(found)} hold {cells:,} numbers ({examples}), as valence, arousal and "
+            "dominance do. To predict numbers is regression; this program predicts labels, which are there or not, "
+            "and the file has no others. data.labels_column=… or data.labels=[…] names columns of labels."
+        )
 
 
 def _refuse_first(

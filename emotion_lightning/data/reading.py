@@ -9,17 +9,14 @@ from emotion_lightning import config
 from emotion_lightning.data import annotators, kinds, labels, split_column, splitting, tables
 from emotion_lightning.data.columns import Columns, find_columns, normalised, unlabelled
 from emotion_lightning.data.decisions import Decisions
-from emotion_lightning.data.formats import files
+from emotion_lightning.data.formats import files, tools
 from emotion_lightning.data.formats.cells import LabelCells
 from emotion_lightning.data.rows import WHOLE, Chunk, Corpus, Problems, Rows, Source
-from emotion_lightning.data.survey import ACCEPT, Survey, survey
+from emotion_lightning.data.survey import Survey, survey
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs import run_folder
 
 log = logging.getLogger(__name__)
-
-_PRODIGY = {"text", ACCEPT, "answer", "_task_hash"}
-"""Columns of Prodigy's own format."""
 
 
 @dataclasses.dataclass
@@ -50,6 +47,7 @@ def read_tables(settings: config.Table, sources: dict[str, list[Source]], *, kno
     first = next(iter(sources))
     if not found[first]:
         problems.raise_any()
+    settings = _as_the_format_says(settings, found[first][0].source)
     decisions = Decisions()
     if first == WHOLE and isinstance(settings, config.DividedTable):
         found = _by_split_column(settings, found, decisions)
@@ -86,26 +84,47 @@ def _surveyed(settings: config.Table, sources: dict[str, list[Source]], problems
     found: dict[str, list[_Table]] = {name: [] for name in sources}
     for name, source in ((name, source) for name, parts in sources.items() for source in parts):
         before = problems.count
+        left_out: dict[str, int] = {}
         try:
-            seen = _survey(source, problems, settings)
+            source = tools.prepared(source, settings)
+            own = tools.with_roles(settings, source.roles)
+            seen = _survey(source, problems, own)
+            if tools.LEFT_OUT in seen.names:
+                reasons = seen.values[tools.LEFT_OUT]
+                left_out = {why: count for why, (count, _) in reasons.items()}
+                if left_out:
+                    log.warning(
+                        "%s: rows that were not accepted in %s are left out: %s.", source.path, source.about["tool"],
+                        ", ".join(f"{count:,} ({why})" for why, count in left_out.items()),
+                    )  # fmt: skip
+                source = source.where(_accepted).without(tools.LEFT_OUT)
+                seen = _survey(source, Problems(), own)
+                if not seen.rows:
+                    raise UserError(f"{source.path}: no row was accepted in {source.about['tool']}.")
         except UserError as error:
             problems.note(source.path, str(error), ways=error.ways)
             continue
-        left_out: dict[str, int] = {}
-        if seen.names and set(seen.names) >= _PRODIGY:
-            rejected = {answer: count for answer, (count, _) in seen.values.get("answer", {}).items()}
-            left_out = {f"answer {answer}": count for answer, count in rejected.items() if answer != ACCEPT}
-            if left_out:
-                log.warning(
-                    "%s: rows that the annotator did not accept in Prodigy are left out: %s.", source.path,
-                    ", ".join(f"{count:,} with {why}" for why, count in left_out.items()),
-                )  # fmt: skip
-                source = source.where(_accepted)
-                seen = _survey(source, Problems(), settings)
         if seen.rows:
             found[name].append(_Table(source, seen, left_out))
         elif problems.count == before:
             problems.note(source.path, files.no_rows(source.path))
+    return found
+
+
+def _as_the_format_says(settings: config.Table, source: Source) -> config.Table:
+    """The settings with the columns that the format of the first source says.
+
+    Raises:
+        UserError: annotators were asked several questions, and no setting says whose answers are the labels.
+    """
+    if source.questions and settings.labels_column is None:
+        raise UserError(
+            f"{source.path}: annotators answered several questions in {source.about['tool']}: "
+            f"{files.listed(list(source.questions))}. Choose the one with the labels, for example "
+            f"data.labels_column={source.questions[0]}",
+            ways=[{"labels_column": question} for question in source.questions],
+        )
+    found: config.Table = tools.with_roles(settings, source.roles)
     return found
 
 
@@ -124,7 +143,7 @@ def label_cells(settings: config.Table) -> LabelCells:
 
 
 def _accepted(chunk: Chunk) -> list[bool]:
-    return [answer == ACCEPT for answer in chunk.column("answer")]
+    return [why is None for why in chunk.column(tools.LEFT_OUT)]
 
 
 def _together(found: Sequence[_Table]) -> Survey:

@@ -1,6 +1,8 @@
 """Data structures for reading: sources and their chunks, rows, a corpus, and the problems found in files."""
 
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,6 +37,15 @@ class Chunk:
 
 
 @dataclass(frozen=True)
+class Roles:
+    """Columns of texts, ids and labels that a format itself says; None where it does not."""
+
+    text: str | None = None
+    id: str | None = None
+    labels_column: str | None = None
+
+
+@dataclass(frozen=True)
 class Source:
     """A file or a split of a dataset that can be read several times, in chunks, so that memory does not grow with it.
 
@@ -44,12 +55,16 @@ class Source:
             raises UserError if nothing more can be read.
         class_names: names of the label ids in each column of class labels, if the source has them.
         about: how the file is read, for data.json: format, encoding, delimiter.
+        roles: the columns of texts, ids and labels, where the format says them.
+        questions: columns of labels among which one must be chosen, where the format has several.
     """
 
     path: Path
     chunks: Callable[["Problems"], Iterator[Chunk]]
     class_names: dict[str, list[str]] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
+    roles: Roles = Roles()
+    questions: tuple[str, ...] = ()
 
     def where(self, keep: Callable[[Chunk], Sequence[bool]]) -> "Source":
         """The source with only the rows for which `keep` says so; they keep their numbers."""
@@ -69,6 +84,31 @@ class Source:
                     )
 
         return replace(self, chunks=chunks)
+
+    def without(self, column: str) -> "Source":
+        """The source without a column."""
+
+        def chunks(problems: "Problems") -> Iterator[Chunk]:
+            for chunk in self.chunks(problems):
+                yield Chunk(chunk.rows, {name: cells for name, cells in chunk.columns.items() if name != column})
+
+        return replace(self, chunks=chunks)
+
+    def renamed(self, path: Path) -> "Source":
+        """The source under another name, also in messages."""
+
+        def chunks(problems: "Problems") -> Iterator[Chunk]:
+            own = Problems()
+            try:
+                for chunk in self.chunks(own):
+                    own.move(problems, self.path, path)
+                    yield chunk
+                own.move(problems, self.path, path)
+            except UserError as error:
+                own.move(problems, self.path, path)
+                raise UserError(str(error).replace(str(self.path), str(path)), ways=error.ways) from error
+
+        return replace(self, path=path, chunks=chunks)
 
 
 @dataclass
@@ -151,13 +191,16 @@ class Problems:
     """Collects problems in files, so that one error message can list several of them."""
 
     SHOWN = 10
+    """Maximum number of lines in a message."""
+    EXAMPLES = 3
+    """More problems of one kind than this become one line, with so many of them as examples."""
     ENOUGH = 10_000
     """With this many problems, reading stops: the files are not what the settings describe."""
 
     def __init__(self) -> None:
         self.remarks: list[str] = []
         """Messages about cells that look wrong but may be intended."""
-        self._found: list[tuple[int, int, str]] = []
+        self._found: list[_Problem] = []
         self._files: dict[Path, int] = {}
         self._ways: list[dict[str, Any]] = []
 
@@ -176,8 +219,9 @@ class Problems:
         ways: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """Add a problem. Rows count from 1, without the header."""
-        place = "".join([f", row {row}" if row is not None else "", f", column {column}" if column else ""])
-        self.note(file, f"{file}{place}: {message}", row=row, ways=ways)
+        places = [f"row {row}" if row is not None else "", f"column {column}" if column else ""]
+        place = ", ".join(filter(None, places))
+        self._note(_Problem(file, row or 0, message, place, _kind(message)), ways)
 
     def note(self, file: Path, message: str, *, row: int | None = None, ways: Sequence[Mapping[str, Any]] = ()) -> None:
         """Add a problem whose message already names its place.
@@ -192,19 +236,96 @@ class Problems:
         Raises:
             UserError: there are `ENOUGH` problems.
         """
-        order = self._files.setdefault(file, len(self._files))
-        self._found.append((order, row or 0, message))
+        self._note(_Problem(file, row or 0, message), ways)
+
+    def _note(self, problem: "_Problem", ways: Sequence[Mapping[str, Any]] = ()) -> None:
         self._ways = self._ways or [dict(way) for way in ways]
+        self._files.setdefault(problem.file, len(self._files))
+        self._found.append(problem)
         if len(self._found) >= self.ENOUGH:
-            raise self._error(f"… and at least {len(self._found) - self.SHOWN:,} more problems; reading stopped there.")
+            raise self._error(f"Reading stopped there, after {len(self._found):,} problems.")
+
+    def move(self, to: "Problems", old: Path, new: Path) -> None:
+        """Move what was found in the file `old` to other problems, as found in `new`."""
+        for problem in self._found:
+            to._note(replace(problem, file=new, message=problem.message.replace(str(old), str(new))))
+        to.remarks += [remark.replace(str(old), str(new)) for remark in self.remarks]
+        to._ways = to._ways or self._ways
+        self._found.clear()
+        self.remarks.clear()
 
     def raise_any(self) -> None:
         """Raise one UserError for all problems, if there are any."""
         if self._found:
-            more = self.count - self.SHOWN
-            raise self._error(f"… and {more:,} more problem{'s' if more > 1 else ''}." if more > 0 else None)
+            raise self._error(None)
 
     def _error(self, rest: str | None) -> UserError:
         # Chunks are checked column by column, but users look for rows.
-        shown = [message for *_, message in sorted(self._found, key=lambda found: found[:2])[: self.SHOWN]]
-        return UserError("\n".join(shown + ([rest] if rest else [])), ways=self._ways)
+        ordered = sorted(self._found, key=lambda problem: (self._files[problem.file], problem.row))
+        alike: Counter[tuple[Path, str | None]] = Counter(
+            (problem.file, problem.kind) for problem in ordered if problem.kind is not None
+        )
+        lines: list[str] = []
+        told = 0
+        for problem in ordered:
+            key = (problem.file, problem.kind)
+            count = alike.get(key, 1)
+            if len(lines) == self.SHOWN or count == 0:
+                continue
+            if count <= self.EXAMPLES:
+                lines.append(problem.sentence())
+                told += 1
+                continue
+            lines.append(_together([other for other in ordered if (other.file, other.kind) == key], self.EXAMPLES))
+            alike[key] = 0
+            told += count
+        more = self.count - told
+        if rest is None and more > 0:
+            rest = f"… and {more:,} more problem{'s' if more > 1 else ''}."
+        return UserError("\n".join(lines + ([rest] if rest else [])), ways=self._ways)
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """A problem in a file.
+
+    Attributes:
+        file: the file.
+        row: its row, or 0.
+        message: what is wrong.
+        place: its row and column, as text.
+        kind: what the messages of its kind have in common; None: the message names its file and place itself.
+    """
+
+    file: Path
+    row: int
+    message: str
+    place: str = ""
+    kind: str | None = None
+
+    def sentence(self) -> str:
+        """The message with the file and the place."""
+        if self.kind is None:
+            return self.message
+        return f"{self.file}, {self.placed()}" if self.place else f"{self.file}: {self.message}"
+
+    def placed(self) -> str:
+        """The message with the place."""
+        return f"{self.place}: {self.message}" if self.place else self.message
+
+
+def _together(problems: Sequence[_Problem], examples: int) -> str:
+    """One sentence for problems of one kind in a file, with the first of them as examples."""
+    count, shown = f"{problems[0].file}: {len(problems):,} problems of one kind", problems[:examples]
+    if len({problem.message for problem in shown}) == 1:
+        places = "; ".join(problem.place for problem in shown if problem.place)
+        return f"{count}{f' ({places}; …)' if places else ''}: {shown[0].message}"
+    return f"{count}: {'; '.join(problem.placed().rstrip('.') for problem in shown)}; …"
+
+
+_VARYING = re.compile(r"""'[^']*'|"[^"]*"|\{[^}]*\}|\[[^\]]*\]|\d[\d,.]*""")
+"""What differs between messages of one kind: quoted cells and numbers."""
+
+
+def _kind(message: str) -> str:
+    return _VARYING.sub("…", message)

@@ -8,7 +8,7 @@ from typing import Any
 
 from emotion_lightning import config
 from emotion_lightning.config import own_parts, schema
-from emotion_lightning.data import official, overlap, own_source, reading, splitting
+from emotion_lightning.data import folders, official, overlap, own_source, reading, splitting
 from emotion_lightning.data.formats import arrow, files
 from emotion_lightning.data.rows import SPLITS, WHOLE, Corpus, Problems, Source
 from emotion_lightning.errors import UserError
@@ -118,21 +118,32 @@ def _file(settings: config.File, known: Set[str]) -> Corpus:
     sources = file_sources(settings, problems)
     problems.raise_any()
     corpus = reading.read_tables(settings, sources, known=known)
-    return dataclasses.replace(corpus, hashes=_hashes(_given(settings)))
+    found = _given(settings, tell=False)
+    if found.by_names:
+        corpus.decisions.split = folders.FROM_NAMES
+    return dataclasses.replace(corpus, hashes=_hashes(found.files))
 
 
 def file_sources(settings: config.File, problems: Problems) -> dict[str, list[Source]]:
     """The files of each split as sources; those that cannot be read are added to the problems and left out."""
-    given = _given(settings)
+    found = _given(settings)
+    given = found.files
     sources: dict[str, list[Source]] = {name: [] for name in given}
     for name, path in ((name, path) for name, paths in given.items() for path in paths):
         try:
-            source = files.source(path, settings.encoding, header=settings.header, columns=settings.columns, table=True)
+            source = files.source(
+                path,
+                settings.encoding,
+                header=settings.header,
+                columns=settings.columns,
+                labelled=True,
+                table=settings.table,
+            )
             if source.about["format"] == "txt":
                 raise UserError(
                     f"{path} has texts only; training and scoring need labels too: csv, tsv, jsonl, parquet or arrow."
                 )
-            sources[name].append(source)
+            sources[name].append(folders.with_file(source, path) if name in found.expanded else source)
         except UserError as error:
             problems.note(path, str(error), ways=error.ways)
     return sources
@@ -147,13 +158,51 @@ def _hashes(given: dict[str, list[Path]]) -> dict[str, str]:
     }
 
 
-def _given(settings: config.File) -> dict[str, list[Path]]:
-    """Files to read, by split."""
+@dataclasses.dataclass
+class _Given:
+    """The files that the settings name.
+
+    Attributes:
+        files: by split.
+        expanded: splits whose files come from folders or patterns.
+        by_names: whether the names of the files say the splits.
+    """
+
+    files: dict[str, list[Path]]
+    expanded: Set[str] = frozenset()
+    by_names: bool = False
+
+
+def _given(settings: config.File, *, tell: bool = True) -> _Given:
     paths = {WHOLE: settings.path, "train": settings.train, "validation": settings.validation, "test": settings.test}
-    given = {name: reading.paths(path) for name, path in paths.items() if path is not None}
-    folder = given.get(WHOLE, [Path()])[0]
-    if WHOLE not in given or not (folder / arrow.SAVED_SPLITS).is_file():
-        return given
+    named = {name: reading.paths(path) for name, path in paths.items() if path is not None}
+    folder = named.get(WHOLE, [Path()])[0]
+    if WHOLE in named and (folder / arrow.SAVED_SPLITS).is_file():
+        return _Given(_saved(folder))
+    given = {name: [file for path in several for file in folders.expand(path)] for name, several in named.items()}
+    expanded = {name for name, found in given.items() if found != named[name]}
+    if WHOLE not in expanded:
+        return _Given(given, expanded)
+    splits = None if settings.split_column is not None else folders.by_split(given[WHOLE])
+    if not tell:
+        return _Given(given if splits is None else splits, expanded, by_names=splits is not None)
+    if splits is None:
+        count = f"{len(given[WHOLE]):,}"
+        log.info("%s stands for %s files, which are read as one: %s.", settings.path, count, _names(given[WHOLE]))
+        return _Given(given, expanded)
+    log.info(
+        "Splits of %s as the files are named: %s. data.split_column=none reads them as one and splits anew.",
+        settings.path, "; ".join(f"{name} {_names(parts)}" for name, parts in splits.items()),
+    )  # fmt: skip
+    return _Given(splits, splits.keys(), by_names=True)
+
+
+def _names(found: list[Path]) -> str:
+    return files.listed([file.name for file in found])
+
+
+def _saved(folder: Path) -> dict[str, list[Path]]:
+    """The splits in a folder that `datasets` saved."""
     found = {name: [folder / name] for name in arrow.saved_splits(folder)}
     if "train" not in found:
         raise UserError(f"{folder} has no split train; it has {', '.join(found)}. Name them: data.train={folder}/…")

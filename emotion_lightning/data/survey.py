@@ -18,9 +18,6 @@ LIST_COLUMNS = ("labels", "label", "emotions", "emotion")
 DIFFERENT = 100_000
 """A column with more different cells than this is not a column of labels."""
 
-ACCEPT = "accept"
-"""Column in which Prodigy keeps the labels that an annotator chose."""
-
 _ENOUGH_ROWS = 10
 """With fewer rows, a column may be constant by chance."""
 
@@ -122,7 +119,7 @@ def survey(
                 found.binary[name] = 0
                 found.blank[name] = found.rows
                 found.values[name] = {}
-                if name in candidates or (not labels_column and name.lower() in (*LIST_COLUMNS, ACCEPT)):
+                if name in candidates or (not labels_column and name.lower() in LIST_COLUMNS):
                     found.lists[name] = {}
         found.rows += len(chunk.rows)
         for name in found.names:

@@ -16,8 +16,8 @@ import numpy as np
 from emotion_lightning import config
 from emotion_lightning.config import EmptyTexts
 from emotion_lightning.data import annotators, labels, memory
-from emotion_lightning.data.columns import Columns, normalised
-from emotion_lightning.data.formats import files
+from emotion_lightning.data.columns import Columns, normalised, texts_and_ids
+from emotion_lightning.data.formats import files, tools
 from emotion_lightning.data.formats.cells import as_text, is_blank, shown, split_labels
 from emotion_lightning.data.overlap import groups_of
 from emotion_lightning.data.rows import Chunk, Problems, Rows, Source
@@ -178,7 +178,7 @@ class _Gathered:
         if all(groups[position] == groups[first[self.ids[position]]] for position in again):
             message = (
                 f"{place}: {have} the id and the text of an earlier row, {self.ids[again[0]][:60]} for example, as "
-                f"rows of several annotators do. {annotators.ADVICE}"
+                f"rows of several annotators do{annotators.signs(self.columns)}. {annotators.ADVICE}"
             )
             way = {"aggregate": config.Aggregate.majority.value}
         else:
@@ -322,6 +322,7 @@ def read_texts(
     settings = normalised(settings)
     problems = Problems()
     try:
+        source = tools.prepared(source, settings, usual=usual, labelled=False)
         seen = survey(source, problems)
     except UserError as error:
         problems.note(source.path, str(error))
@@ -334,8 +335,8 @@ def read_texts(
     for i, name in enumerate(name and labels.normalised(name) for name in usual):
         if wanted[i] is None and name in (*seen.names, files.ROW):
             wanted[i] = name
-    text = files.text_column(source.path, seen.names, wanted[0])
-    identifier = files.id_column(source.path, seen.names, wanted[1], text=text)
+    wanted = [name or role for name, role in zip(wanted, (source.roles.text, source.roles.id), strict=True)]
+    text, identifier = texts_and_ids(source.path, seen, *wanted)
     columns = Columns(text, identifier, [], None, "")
     checked = _Gathered(source.path, columns, problems, labelled=False, empty_texts=settings.empty_texts)
     for chunk in source.chunks(Problems()):

@@ -1,6 +1,7 @@
 """The files of a run folder: their names, and functions that write and read a run's settings."""
 
 import csv
+import glob
 import io
 import logging
 import re
@@ -47,6 +48,7 @@ _CHOOSE_ROWS = {"data"} | {
         "split_column",
         "aggregate",
         "header",
+        "table",
         "validation_share",
         "test_share",
         "split_seed",
@@ -187,11 +189,12 @@ def absolute(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _absolute_paths(named: str) -> str:
-    """A path, or a list of paths, with those that exist made absolute."""
-    paths = [Path(path).expanduser() for path in parse_list(named)]
-    found = [
-        str(path.resolve()) if path.exists() else given for path, given in zip(paths, parse_list(named), strict=True)
-    ]
+    """A path, or a list of paths, with those that exist made absolute, and with patterns that match files."""
+    found = []
+    for given in parse_list(named):
+        path = Path(given).expanduser()
+        matches = not path.exists() and glob.has_magic(given) and any(glob.iglob(str(path), recursive=True))
+        found.append(str(path.resolve()) if path.exists() else str(path.absolute()) if matches else given)
     return found[0] if len(found) == 1 and not _is_list(named) else format_list(found)
 
 

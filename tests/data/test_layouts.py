@@ -460,12 +460,11 @@ def test_labels_that_differ_in_case_only_are_told(
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.xlsx", "xl/workbook.xml", "is an Excel file; save the sheet as csv"),
-        ("a.csv", "xl/workbook.xml", "is an Excel file; save the sheet as csv"),
-        ("a.zip", "train.csv", r"is a zip file; unpack it, and give the table in it \(train\.csv\)"),
+        ("a.csv", "xl/workbook.xml", "is an Excel file; name it .xlsx"),
+        ("a.csv", "train.csv", "is a zip file; name it .zip"),
         ("a.pkl", b"\x80\x04\x95abc", "is a pickle, which may run any code"),
         ("a.xls", b"\xd0\xcf\x11\xe0abcd", "is an old Excel file"),
-        ("a.db", b"SQLite format 3\0", "is an SQLite database"),
+        ("a.csv", b"SQLite format 3\0", "is an SQLite database; name it .sqlite"),
     ],
 )
 def test_other_formats_are_named_by_their_content(tmp_path: Path, name: str, content: Any, message: str) -> None:
@@ -481,14 +480,13 @@ def test_other_formats_are_named_by_their_content(tmp_path: Path, name: str, con
         sources.read_corpus(data_settings(path=path))
 
 
-def test_a_folder_of_splits_is_told_with_its_settings(tmp_path: Path) -> None:
+def test_predict_of_a_folder_of_splits_is_told_to_give_a_file(tmp_path: Path) -> None:
     for name in ("train.csv", "my_dev.csv", "test-gold.csv"):
         write_csv(tmp_path / name, emotions(4))
-    with pytest.raises(UserError) as raised:
-        sources.read_corpus(data_settings(path=tmp_path))
-    shown = str(raised.value)
-    for split, name in {"train": "train.csv", "validation": "my_dev.csv", "test": "test-gold.csv"}.items():
-        assert f"data.{split}={tmp_path}/{name}" in shown
+    with pytest.raises(
+        UserError, match=r"is a folder; give a file in it\. It has my_dev\.csv, test-gold\.csv, train\.csv"
+    ):
+        files.source(tmp_path)
 
 
 def test_several_files_are_read_as_one(tmp_path: Path) -> None:

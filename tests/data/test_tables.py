@@ -254,14 +254,41 @@ def test_a_missing_id_is_reported(identifier: Any) -> None:
 def test_ten_problems_stand_in_one_message_with_a_count_of_the_rest(bad: int, rest: str | None) -> None:
     problems = Problems()
     for row in range(1, bad + 1):
-        problems.add(FILE, "wrong.", row=row)
+        problems.add(FILE, f"wrong in {'i' * row} ways.", row=row)
     with pytest.raises(UserError) as raised:
         problems.raise_any()
     lines = str(raised.value).splitlines()
-    assert lines[: min(bad, 10)] == [f"a.csv, row {row}: wrong." for row in range(1, min(bad, 10) + 1)]
+    shown = [f"a.csv, row {row}: wrong in {'i' * row} ways." for row in range(1, min(bad, 10) + 1)]
+    assert lines[: min(bad, 10)] == shown
     assert len(lines) == min(bad, 10) + (rest is not None)
     if rest:
         assert rest in lines[-1]
+
+
+@pytest.mark.parametrize("bad", [4, 9, 1234])
+def test_problems_of_one_kind_are_one_sentence_with_a_count_and_three_examples(bad: int) -> None:
+    problems = Problems()
+    for row in range(1, bad + 1):
+        problems.add(FILE, f"'{row}' where 0 or 1 is due.", row=row, column="joy")
+        problems.add(FILE, "no text.", row=row)
+    problems.add(Path("b.csv"), "'7' where 0 or 1 is due.", row=5, column="joy")
+    with pytest.raises(UserError) as raised:
+        problems.raise_any()
+    assert str(raised.value).splitlines() == [
+        f"a.csv: {bad:,} problems of one kind: row 1, column joy: '1' where 0 or 1 is due; row 2, column joy: '2' "
+        "where 0 or 1 is due; row 3, column joy: '3' where 0 or 1 is due; …",
+        f"a.csv: {bad:,} problems of one kind (row 1; row 2; row 3; …): no text.",
+        "b.csv, row 5, column joy: '7' where 0 or 1 is due.",
+    ]
+
+
+def test_three_problems_of_one_kind_are_a_line_each() -> None:
+    problems = Problems()
+    for row in (7, 3, 5):
+        problems.add(FILE, "wrong.", row=row)
+    with pytest.raises(UserError) as raised:
+        problems.raise_any()
+    assert str(raised.value).splitlines() == [f"a.csv, row {row}: wrong." for row in (3, 5, 7)]
 
 
 def test_without_problems_nothing_is_raised() -> None:

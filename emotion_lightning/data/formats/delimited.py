@@ -35,6 +35,10 @@ _SEP = re.compile(r"sep=(.)[\r\n]*")
 
 _NUMBER = re.compile(r"\d+(\.\d+)?|true|false", re.IGNORECASE)
 _SAMPLE = 100
+_WORDS = 3
+_LONGEST = 40
+"""Longest label at the end of a line, in words and in characters."""
+
 _FEW_LINES = 5
 """In fewer lines the number of cells may agree by chance."""
 
@@ -50,14 +54,18 @@ class Dialect:
         delimiter: character between cells.
         quoted: whether cells may be quoted, with quotes inside them doubled.
         escaped: whether quotes inside quoted cells are escaped by a backslash instead.
+        last: whether only the last delimiter of a line separates cells; lines are not quoted then.
     """
 
     delimiter: str
     quoted: bool = True
     escaped: bool = False
+    last: bool = False
 
     def rows(self, lines: Iterable[str]) -> Any:
         """Return a csv reader for these lines; it raises csv.Error if quotes are wrong."""
+        if self.last:
+            return _AtLast(lines, self.delimiter)
         options: dict[str, Any] = {"delimiter": self.delimiter, "strict": True}
         if not self.quoted:
             options["quoting"] = csv.QUOTE_NONE
@@ -68,13 +76,61 @@ class Dialect:
         return csv.reader(lines, **options)
 
     def __str__(self) -> str:
+        if self.last:
+            return "cells are split at the last delimiter"
         if not self.quoted:
             return "cells are not quoted"
         return "quotes are escaped by backslashes" if self.escaped else "cells may be quoted"
 
 
+class _AtLast:
+    """Splits each line at its last delimiter; as a csv reader, it counts lines in `line_num`."""
+
+    def __init__(self, lines: Iterable[str], delimiter: str) -> None:
+        self._lines = iter(lines)
+        self._delimiter = delimiter
+        self.line_num = 0
+
+    def __iter__(self) -> "_AtLast":
+        return self
+
+    def __next__(self) -> list[str]:
+        line = next(self._lines).rstrip("\r\n")
+        self.line_num += 1
+        return line.rsplit(self._delimiter, 1) if line.strip() else []
+
+
+@dataclass(frozen=True)
+class LabelledLines:
+    """How the lines of a text file end, where they may be texts with labels.
+
+    Attributes:
+        dialect: splits them at the last delimiter.
+        endings: different words after it, in order.
+    """
+
+    dialect: Dialect
+    endings: list[str]
+
+    def question(self, path: Path) -> str:
+        """The message that asks whether these are labels."""
+        mark = {"\t": "a tab"}.get(self.dialect.delimiter, repr(self.dialect.delimiter))
+        shown = ", ".join(repr(ending) for ending in self.endings[:3])
+        return (
+            f"{path}: every line ends in {mark} and few words such as {shown}. If these are labels, data.header=none "
+            "data.columns=[text,label] reads the file; otherwise it has texts only, and training and scoring need "
+            "labels too."
+        )
+
+
 def chunks(
-    path: Path, problems: Problems, *, tabs: bool, encoding: str | None, names: list[str] | None = None
+    path: Path,
+    problems: Problems,
+    *,
+    tabs: bool,
+    encoding: str | None,
+    names: list[str] | None = None,
+    dialect: Dialect | None = None,
 ) -> Iterator[Chunk]:
     """Yield the rows of a csv file (or tsv, with `tabs`) in chunks.
 
@@ -85,8 +141,9 @@ def chunks(
         encoding: encoding of the file; None means UTF-8.
         names: names of the columns of a file without a header line, none for column_1, column_2 …; None: the first line
             names them.
+        dialect: how cells are separated; None: as the content of the file says.
     """
-    dialect = recognise(path, tabs=tabs, encoding=encoding)
+    dialect = dialect or recognise(path, tabs=tabs, encoding=encoding)
     with _opened(path, encoding) as file:
         yield from _chunks(path, problems, dialect, Lines(file), encoding, names)
 
@@ -100,7 +157,7 @@ def _chunks(
     table: list[list[str]] = []
     try:
         first: list[str] = next(reader, [])
-        header = _named(path, first, names) if names is not None else [normalised(name) for name in first]
+        header = header_names(path, first, names) if names is not None else [normalised(name) for name in first]
         if lines.suspicious and names is None:
             _refuse_header(path, header, encoding)
         if not any(header):
@@ -143,7 +200,7 @@ def _chunks(
         yield _chunk(numbers, header, table)
 
 
-def _named(path: Path, first: list[str], names: list[str]) -> list[str]:
+def header_names(path: Path, first: list[str], names: list[str]) -> list[str]:
     """Names of the columns of a file without a header line."""
     if names and len(names) != len(first):
         raise UserError(
@@ -272,6 +329,22 @@ def table_delimiter(path: Path, encoding: str | None, *, names: Container[str]) 
             named = any(name.strip().lower() in names for name in rows[0])
             if named or (delimiter in "\t;" and len(rows) >= _FEW_LINES):
                 return delimiter
+    return None
+
+
+def labelled_lines(path: Path, encoding: str | None) -> LabelledLines | None:
+    """How the lines of a text file end, if all end in a delimiter and few words that occur again; otherwise None."""
+    with open_text(path, encoding) as file:
+        sample = [line.rstrip("\r\n") for line in islice(file, _SAMPLE) if line.strip()]
+    for delimiter in "\t;|,":
+        parts = [line.rsplit(delimiter, 1) for line in sample]
+        if len(parts) < 2 or not all(len(part) == 2 and part[0].strip() for part in parts):
+            continue
+        endings = [part[1].strip() for part in parts]
+        different = list(dict.fromkeys(endings))
+        few = all(ending and len(ending.split()) <= _WORDS and len(ending) <= _LONGEST for ending in endings)
+        if few and (len(parts) < 2 * _FEW_LINES or 2 * len(different) <= len(parts)):
+            return LabelledLines(Dialect(delimiter, quoted=False, last=True), different)
     return None
 
 

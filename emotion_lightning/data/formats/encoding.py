@@ -31,8 +31,8 @@ _OFFERED = 4
 
 _GZIP = b"\x1f\x8b"
 _OTHER_KINDS = {
-    b"\xd0\xcf\x11\xe0": "an old Excel file; save the sheet as csv",
-    b"SQLite format 3": "an SQLite database; export the table as csv",
+    b"\xd0\xcf\x11\xe0": "an old Excel file; save it as .xlsx or csv",
+    b"SQLite format 3": "an SQLite database; name it .sqlite",
     b"PAR1": "a parquet file; name it .parquet",
     b"ARROW1": "an Arrow file; name it .arrow",
     _GZIP: "a gzip file; name it so, with .gz at the end",
@@ -87,12 +87,12 @@ def refuse_other_kinds(path: Path) -> None:
 def _zip_kind(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as packed:
-            names = [name for name in packed.namelist() if not name.endswith("/")]
+            names = packed.namelist()
     except (zipfile.BadZipFile, OSError, ValueError):
-        return "an Excel or zip file; save the sheet as csv"
+        return "a damaged Excel or zip file"
     if any(name.startswith("xl/") for name in names):
-        return "an Excel file; save the sheet as csv"
-    return f"a zip file; unpack it, and give the table in it ({', '.join(names[:3])}{' …' if len(names) > 3 else ''})"
+        return "an Excel file; name it .xlsx"
+    return "a zip file; name it .zip"
 
 
 class Lines:

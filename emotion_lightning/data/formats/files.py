@@ -3,19 +3,30 @@
 Cells of csv and tsv files stay text. Problems are reported with their row.
 """
 
+import dataclasses
 import difflib
 import hashlib
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from emotion_lightning import config
-from emotion_lightning.data.formats import arrow, delimited, headers, lines
+from emotion_lightning import config, terminal
+from emotion_lightning.data.formats import (
+    archive,
+    arrow,
+    database,
+    delimited,
+    dialogues,
+    headers,
+    lines,
+    webanno,
+    workbook,
+)
 from emotion_lightning.data.formats.encoding import open_text, refuse_other_kinds
-from emotion_lightning.data.rows import Problems, Source
+from emotion_lightning.data.rows import Chunk, Problems, Roles, Source
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -33,7 +44,17 @@ _KINDS = {
     ".arrow": "arrow",
     ".feather": "arrow",
     ".txt": "txt",
+    ".xlsx": "excel",
+    ".xlsm": "excel",
+    ".sqlite": "sqlite",
+    ".sqlite3": "sqlite",
+    ".db": "sqlite",
+    ".zip": "zip",
 }
+SUFFIXES = tuple(_KINDS)
+"""Suffixes of the files that are read; the text ones may be followed by .gz."""
+
+_TEXT_KINDS = ("csv", "tsv", "jsonl", "json", "txt")
 ROW = "row"
 """Name of the column of row numbers, and the value of data.id_column that asks for it."""
 
@@ -42,19 +63,31 @@ TEXT_COLUMNS = ("text", "tweet", "sentence", "comment", "content", "message", "b
 ID_COLUMNS = ("id", "row_id", "uid", "tweet_id", "comment_id", "text_id", "key", "index")
 
 
+def has_known_suffix(path: Path) -> bool:
+    """Whether the name of a file says a format that is read."""
+    return _kind_by_name(path) is not None
+
+
+def _kind_by_name(path: Path) -> str | None:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    zipped = bool(suffixes) and suffixes[-1] == ".gz"
+    suffix = (suffixes[:-1] if zipped else suffixes)[-1:]
+    found = _KINDS.get(suffix[0]) if suffix else None
+    return None if zipped and found not in _TEXT_KINDS else found
+
+
 def kind(path: Path) -> str:
-    """Format of a file by its suffix: csv, tsv, jsonl, json, parquet, arrow or txt; text formats may end in .gz.
+    """Format of a file by its suffix: csv, tsv, jsonl, json, parquet, arrow, txt, excel, sqlite or zip.
+
+    Text formats may end in .gz.
 
     Raises:
         UserError: the suffix is not known.
     """
     if path.is_dir():
         return "arrow"
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    zipped = bool(suffixes) and suffixes[-1] == ".gz"
-    suffix = (suffixes[:-1] if zipped else suffixes)[-1:]
-    found = _KINDS.get(suffix[0]) if suffix else None
-    if found is None or (zipped and found in ("parquet", "arrow")):
+    found = _kind_by_name(path)
+    if found is None:
         if path.is_file():
             refuse_other_kinds(path)
         raise UserError(f"{path}: its format is not known; name it {', '.join(_KINDS)}, the text ones also with .gz.")
@@ -66,29 +99,15 @@ def check_exists(path: Path) -> None:
     if path.is_dir():
         if arrow.is_saved(path):
             return
-        raise UserError(f"{path} is a folder; give a file in it.{_splits_in(path)}")
+        inside = sorted(file.name for file in path.iterdir() if file.is_file() and has_known_suffix(file))
+        hint = f" It has {', '.join(inside[:5])}{' …' if len(inside) > 5 else ''}." if inside else ""
+        raise UserError(f"{path} is a folder; give a file in it.{hint}")
     if not path.exists():
         beside = sorted(other.name for other in path.parent.glob("*" + path.suffix)) if path.parent.is_dir() else []
         hint = f" Its folder has {', '.join(beside[:5])}." if beside else ""
         raise UserError(f"{path} does not exist.{hint}")
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty.")
-
-
-def _splits_in(folder: Path) -> str:
-    """The settings that read the splits in a folder, as a sentence; empty if no files are named like splits."""
-    files = sorted(file for file in folder.iterdir() if file.is_file() and set(file.suffixes) & set(_KINDS))
-    words = {file: set(re.split(r"[^a-z]+", file.name.lower())) for file in files}
-    usual = {
-        "train": {"train", "training"},
-        "validation": {"validation", "valid", "val", "dev"},
-        "test": {"test", "testing"},
-    }
-    found = {split: next((file for file in files if words[file] & names), None) for split, names in usual.items()}
-    if found["train"] is None:
-        return f" It has {', '.join(file.name for file in files[:5])}." if files else ""
-    named = " ".join(f"data.{split}={file}" for split, file in found.items() if file is not None)
-    return f" For its splits: {named}"
 
 
 def sha256(path: Path) -> str:
@@ -108,7 +127,8 @@ def source(
     *,
     header: config.Header | None = config.Header.first,
     columns: list[str] | None = None,
-    table: bool = False,
+    labelled: bool = False,
+    table: str | None = None,
 ) -> Source:
     """Return a file as a source that is read in chunks.
 
@@ -117,7 +137,9 @@ def source(
         encoding: encoding of a text file; None means UTF-8.
         header: line of a table that names its columns; None: the first, which is refused if it looks like data.
         columns: names of the columns of a table without a header line.
-        table: whether a text file (.txt) is expected to be a table, so that one of tabs or semicolons is read as one.
+        labelled: whether labels are read, so that a text file (.txt) of tabs or semicolons is read as a table.
+        table: name of the sheet of an Excel file, of the table of a database or of the file in a zip file; None: the
+            only one.
 
     Raises:
         UserError: the file does not exist, is empty, is of a format that is not known, or starts with data.
@@ -125,14 +147,37 @@ def source(
     check_exists(path)
     found = kind(path)
     names = (columns or []) if header is config.Header.none else None
+    if found == "zip":
+        return _unpacked(path, encoding, header=header, columns=columns, labelled=labelled, table=table)
+    if found == "excel":
+        return _sheet(path, header=header, names=names, table=table)
+    if found == "sqlite":
+        name = database.table_name(path, table)
+        about = {"format": "sqlite", "table": name}
+        return Source(path, partial(database.chunks, path, table=name), about=about)
+    if table is not None:
+        raise UserError(f"data.table={table} is for Excel, SQLite and zip files; {path} holds a single table.")
+    if found == "json":
+        lines.refuse_cas(path, encoding)
+    if dialogues.is_dialogues(path) and labelled and names is None:
+        return dialogues.source(path, encoding)
+    if found in ("tsv", "txt") and webanno.is_webanno(path, encoding):
+        return _webanno(path, encoding)
     if found == "txt":
         delimiter = delimited.table_delimiter(path, encoding, names=TEXT_COLUMNS)
-        if delimiter is not None and (table or names is not None or _names_text(path, encoding, delimiter)):
+        if delimiter is not None and (labelled or names is not None or _names_text(path, encoding, delimiter)):
             found = "tsv" if delimiter == "\t" else "csv"
             log.info("%s is read as a table: its lines are separated by %r.", path, delimiter)
+    if found == "txt" and (labelled or names is not None):
+        ends = delimited.labelled_lines(path, encoding)
+        if ends is not None and names is None and header is None:
+            raise UserError(ends.question(path), ways=[{"header": "none", "columns": ["text", "label"]}])
+        if ends is not None and names is not None:
+            chunks = partial(delimited.chunks, path, tabs=False, encoding=encoding, names=names, dialect=ends.dialect)
+            return Source(path, chunks, about=_about(path, "csv", encoding, names, ends.dialect))
     if header is None and found in ("csv", "tsv"):
         rows = delimited.first_rows(path, tabs=found == "tsv", encoding=encoding)
-        headers.check_header(path, rows, usual=(*TEXT_COLUMNS, *ID_COLUMNS))
+        headers.check_header(path, rows, usual=(*TEXT_COLUMNS, *ID_COLUMNS), encoding=encoding)
     readers = {
         "csv": partial(delimited.chunks, path, tabs=False, encoding=encoding, names=names),
         "tsv": partial(delimited.chunks, path, tabs=True, encoding=encoding, names=names),
@@ -146,6 +191,42 @@ def source(
     return Source(path, readers[found], class_names, _about(path, found, encoding, names))
 
 
+def _unpacked(path: Path, encoding: str | None, **options: Any) -> Source:
+    """A file in a zip file; it stays unpacked as long as the source is used."""
+    inner = archive.Unpacked(path, options.pop("table"), _KINDS.keys() - {".zip"})
+    shown = path / terminal.one_line(
+        PurePosixPath(inner.name.replace("\\", "/")).name
+    )  # the whole name may lead anywhere
+    try:
+        found = source(inner.path, encoding, **options)
+    except UserError as error:
+        raise UserError(str(error).replace(str(inner.path), str(shown)), ways=error.ways) from error
+    chunks = found.renamed(shown).chunks
+
+    def read(problems: Problems, kept: archive.Unpacked = inner) -> Iterator[Chunk]:
+        return chunks(problems)
+
+    about = {"format": found.about["format"], "table": inner.name} | found.about
+    return dataclasses.replace(found, path=shown, chunks=read, about=about)
+
+
+def _sheet(path: Path, *, header: config.Header | None, names: list[str] | None, table: str | None) -> Source:
+    sheet = workbook.Sheet(path, table)
+    if header is None:
+        headers.check_header(path, sheet.written(), usual=(*TEXT_COLUMNS, *ID_COLUMNS))
+    about = {"format": "excel", "table": sheet.name, "header": "first line" if names is None else "none"}
+    return Source(path, partial(sheet.chunks, names=names), about=about)
+
+
+def _webanno(path: Path, encoding: str | None) -> Source:
+    found = webanno.features(path, encoding)
+    log.info("%s is read as INCEpTION exports it, with a row for each sentence.", path)
+    roles = Roles("text", None, found[0] if len(found) == 1 else None)
+    about = {"format": "WebAnno TSV", "encoding": encoding or "utf-8", "tool": "INCEpTION"}
+    chunks = partial(webanno.chunks, path, encoding=encoding)
+    return Source(path, chunks, about=about, roles=roles, questions=tuple(found) if len(found) > 1 else ())
+
+
 def _names_text(path: Path, encoding: str | None, delimiter: str) -> bool:
     """Whether the first line of a text file is a header with a usual name of a text column."""
     with open_text(path, encoding) as file:
@@ -153,13 +234,15 @@ def _names_text(path: Path, encoding: str | None, delimiter: str) -> bool:
     return any(name.strip().strip('"').lower() in TEXT_COLUMNS for name in first.split(delimiter))
 
 
-def _about(path: Path, found: str, encoding: str | None, names: list[str] | None) -> dict[str, Any]:
+def _about(
+    path: Path, found: str, encoding: str | None, names: list[str] | None, dialect: delimited.Dialect | None = None
+) -> dict[str, Any]:
     """How a file is read, for data.json."""
     about: dict[str, Any] = {"format": found}
     if found not in ("parquet", "arrow"):
         about["encoding"] = encoding or "utf-8"
     if found in ("csv", "tsv"):
-        dialect = delimited.recognise(path, tabs=found == "tsv", encoding=encoding)
+        dialect = dialect or delimited.recognise(path, tabs=found == "tsv", encoding=encoding)
         about |= {"delimiter": _DELIMITER_NAMES.get(dialect.delimiter, dialect.delimiter), "quotes": str(dialect)}
         about["header"] = "first line" if names is None else "none"
     return about
@@ -191,7 +274,14 @@ def records(path: Path, problems: Problems | None = None, *, encoding: str | Non
         gathered.raise_any()
 
 
-def text_column(path: Path | str, names: list[str], wanted: str | None, *, setting: str = "data.text") -> str:
+def text_column(
+    path: Path | str,
+    names: list[str],
+    wanted: str | None,
+    *,
+    setting: str = "data.text",
+    inside: Sequence[str] = (),
+) -> str:
     """Name of the text column: the wanted one, one with a usual name, or the only one.
 
     Args:
@@ -199,11 +289,12 @@ def text_column(path: Path | str, names: list[str], wanted: str | None, *, setti
         names: names of the columns.
         wanted: name that the user gave.
         setting: name of the setting that gives `wanted`, for messages.
+        inside: paths into columns that hold objects, for messages.
 
     Raises:
         UserError: there is no such column.
     """
-    return _column(path, names, wanted, usual=TEXT_COLUMNS, setting=setting)
+    return _column(path, names, wanted, usual=TEXT_COLUMNS, setting=setting, inside=inside)
 
 
 def id_column(path: Path, names: list[str], wanted: str | None, *, text: str) -> str | None:
@@ -235,13 +326,22 @@ def near(wanted: str, names: list[str]) -> str | None:
     return same or next(iter(difflib.get_close_matches(wanted, names, n=1)), None)
 
 
-def _column(path: Path | str, names: list[str], wanted: str | None, *, usual: tuple[str, ...], setting: str) -> str:
+def _column(
+    path: Path | str,
+    names: list[str],
+    wanted: str | None,
+    *,
+    usual: tuple[str, ...],
+    setting: str,
+    inside: Sequence[str] = (),
+) -> str:
+    into = f" (paths into them: {listed(list(inside))})" if inside else ""
     if wanted is not None:
         if wanted in names:
             return wanted
-        meant = near(wanted, names)
+        meant = near(wanted, [*names, *inside])
         hint = f"; did you mean {setting}={meant}?" if meant else "."
-        raise UserError(f"{path} has no column {wanted}; its columns are {listed(names)}{hint}")
+        raise UserError(f"{path} has no column {wanted}; its columns are {listed(names)}{into}{hint}")
     by_name = {name.lower(): name for name in reversed(names)}
     for name in usual:
         if name in by_name:
@@ -253,6 +353,9 @@ def _column(path: Path | str, names: list[str], wanted: str | None, *, usual: tu
                 f"in another way than its name says. Save it as csv with commas, or name the column: {setting}=…"
             )
         return names[0]
+    likely = next((path for name in usual for path in inside if path.rpartition(".")[2].lower() == name), "…")
     raise UserError(
-        f"{path} has no column with a usual name for texts; its columns are {listed(names)}. Name one: {setting}=…"
+        f"{path} has no column with a usual name for texts; its columns are {listed(names)}{into}. Name one: "
+        f"{setting}={likely}",
+        ways=[{"text": likely}] if likely != "…" else [],
     )

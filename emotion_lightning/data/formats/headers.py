@@ -5,9 +5,13 @@ from collections import Counter
 from collections.abc import Container, Sequence
 from pathlib import Path
 
+from emotion_lightning.data.formats.encoding import decoded, wrong_bytes
 from emotion_lightning.errors import UserError
 
 _NUMBERS = re.compile(r"[-+\d.,; ]*\d[-+\d.,; ]*")
+_IDS = re.compile(r"\s*\d{1,3}(\s*[,;|]\s*\d{1,3})*\s*")
+"""Numbers of labels."""
+
 _FEW = 3
 """With fewer rows below it, nothing can be said about the first line."""
 
@@ -15,13 +19,16 @@ _WORDS = 3
 """A cell with more words than this is a text, not a name of a column."""
 
 
-def check_header(path: Path, rows: Sequence[Sequence[str]], *, usual: Container[str]) -> None:
+def check_header(
+    path: Path, rows: Sequence[Sequence[str]], *, usual: Container[str], encoding: str | None = None
+) -> None:
     """Raise UserError if the first row looks like data; the message has the setting that reads the file.
 
     Args:
         path: the file, for the message.
         rows: the first rows of the file.
         usual: usual names of columns, in lower case.
+        encoding: encoding in which the file was read; None means UTF-8.
     """
     if len(rows) <= _FEW:
         return
@@ -30,14 +37,36 @@ def check_header(path: Path, rows: Sequence[Sequence[str]], *, usual: Container[
     columns = list(zip(*(cells for cells in others if len(cells) == width), strict=True))
     if len(columns) != width or not looks_like_data(first, columns, usual=usual):
         return
+    names = _guessed(first, columns)
+    setting = f"data.header=none data.columns=[{','.join(names)}]"
+    wrong = next((cell for cells in rows for cell in cells if not decoded(cell)), None)
+    if wrong is not None:
+        number = next(number for number, cells in enumerate(rows, 1) if wrong in cells)
+        found = wrong_bytes(path, encoding, wrong, f"line {number}")
+        raise UserError(
+            f"{found} Its first line looks like data, too, not like names of columns: add {setting}",
+            ways=[way | {"header": "none", "columns": names} for way in found.ways],
+        )
     shown = ", ".join(repr(cell if len(cell) <= 40 else f"{cell[:39]}…") for cell in first[:5])
-    guessed = _guessed(first, columns)
     raise UserError(
         f"{path}: its first line looks like data, not like names of columns ({shown}). If the file has no header line, "
-        f"data.header=none data.columns=[{','.join(guessed)}] reads it; name the columns as they are. "
-        "data.header=first takes the line as names all the same.",
-        ways=[{"header": "none", "columns": guessed}],
+        f"{setting} reads it; name the columns as they are.{_ids(names, rows)} data.header=first takes the line as "
+        "names all the same.",
+        ways=[{"header": "none", "columns": names}],
     )
+
+
+def _ids(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A sentence about labels that are numbers; empty if they are not."""
+    if "label" not in names:
+        return ""
+    place = names.index("label")
+    cells = [cells[place] for cells in rows if len(cells) == len(names) and cells[place].strip()]
+    if not all(_IDS.fullmatch(cell) for cell in cells):
+        return ""
+    lowest = min(int(part) for cell in cells for part in re.findall(r"\d+", cell))
+    first = f" data.first_id={lowest}" if lowest == 1 else ""
+    return f" Its labels are numbers: data.labels=[…]{first} names them in their order."
 
 
 def looks_like_data(first: Sequence[str], columns: Sequence[Sequence[str]], *, usual: Container[str]) -> bool:

@@ -15,6 +15,9 @@ from emotion_lightning.errors import UserError
 _OBJECT_BYTES = 12
 """Approximate number of bytes of memory that Python needs for each byte of JSON."""
 
+_START = 4096
+"""Characters at the start of a file that show its format."""
+
 
 def text_chunks(path: Path, problems: Problems, *, encoding: str | None) -> Iterator[Chunk]:
     """Yield each line of a file as a row with the column `text`, in chunks."""
@@ -32,6 +35,16 @@ def json_chunks(path: Path, problems: Problems, *, encoding: str | None) -> Iter
         start = next((line for line in file if line.strip()), "").lstrip()
     rows = _array_rows(path, problems, encoding) if start.startswith("[") else _jsonl_rows(path, problems, encoding)
     yield from _pieces(rows)
+
+
+def refuse_cas(path: Path, encoding: str | None) -> None:
+    """Raise UserError for the JSON in which INCEpTION keeps a document with all its layers."""
+    with open_text(path, encoding) as file:
+        if any(mark in file.read(_START) for mark in ('"%TYPES"', '"%FEATURE_STRUCTURES"')):
+            raise UserError(
+                f"{path} is a document of INCEpTION as UIMA CAS JSON; export it as WebAnno TSV (v3.x), which is read "
+                "with a row for each sentence."
+            )
 
 
 def _pieces(rows: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[Chunk]:

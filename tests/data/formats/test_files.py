@@ -420,7 +420,7 @@ BROKEN = {
     "JSON nested too deep": (content("n.jsonl", b"[" * 100_000 + b"\n"), r"n\.jsonl, row 1: line 1"),
     "half a character": (content("half.jsonl", b'{"text": "half \\ud83d"}\n'), r"half\.jsonl, row 1"),
     "column twice": (content("twice.csv", b"text,joy,love,joy\nhi,1,0,0\n"), r"twice\.csv has more than one .* joy"),
-    "unknown suffix": (content("a.xlsx", b"PK"), r"a\.xlsx: its format is not known; name it \.csv"),
+    "unknown suffix": (content("a.docx", b"PK"), r"a\.docx: its format is not known; name it \.csv"),
     "no suffix": (content("texts", b"hi\n"), r"texts: its format is not known"),
 }
 
