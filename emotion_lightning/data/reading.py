@@ -214,7 +214,9 @@ def _split(
                 repeated_ids=settings.aggregate is not None,
             )
         )
-    return splitting.joined(parts) if len(parts) > 1 else parts[0] if parts else None
+    if len(parts) > 1:
+        return splitting.joined(parts, by_id=settings.aggregate is not None)
+    return parts[0] if parts else None
 
 
 def _has_columns(table: _Table, columns: Columns, problems: Problems, labelled: bool, first: Path) -> bool:

@@ -266,11 +266,21 @@ class Problems:
             (problem.file, problem.kind) for problem in ordered if problem.kind is not None
         )
         lines: list[str] = []
+        elsewhere: dict[str, list[_Problem]] = {}
+        for problem in ordered:
+            if problem.kind is None:
+                elsewhere.setdefault(problem.of_any_file(), []).append(problem)
         told = 0
         for problem in ordered:
             key = (problem.file, problem.kind)
             count = alike.get(key, 1)
             if len(lines) == self.SHOWN or count == 0:
+                continue
+            same = elsewhere.get(problem.of_any_file(), []) if problem.kind is None else []
+            if len({other.file for other in same}) >= self.EXAMPLES:
+                if problem is same[0]:
+                    lines.append(_in_several_files(same))
+                    told += len(same)
                 continue
             if count <= self.EXAMPLES:
                 lines.append(problem.sentence())
@@ -309,9 +319,20 @@ class _Problem:
             return self.message
         return f"{self.file}, {self.placed()}" if self.place else f"{self.file}: {self.message}"
 
+    def of_any_file(self) -> str:
+        """The message without the name of its file and without what varies, so that it is the same for other files."""
+        return _kind(self.message.replace(str(self.file), "…"))
+
     def placed(self) -> str:
         """The message with the place."""
         return f"{self.place}: {self.message}" if self.place else self.message
+
+
+def _in_several_files(problems: Sequence[_Problem]) -> str:
+    """The message of the first file, and the names of the others that have the same problem."""
+    others = list(dict.fromkeys(str(problem.file) for problem in problems))[1:]
+    more = f" and {len(others) - 3:,} more" if len(others) > 3 else ""
+    return f"{problems[0].message} The same in {', '.join(others[:3])}{more}."
 
 
 def _together(problems: Sequence[_Problem], examples: int) -> str:

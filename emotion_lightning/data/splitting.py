@@ -73,10 +73,15 @@ def folded(corpus: Corpus, *, folds: int, fold: int, seed: int, clean: Sequence[
     return replace(corpus, splits=corpus.splits | splits, decisions=decisions)
 
 
-def joined(parts: list[Rows]) -> Rows:
-    """Concatenate rows; if ids repeat, for example because each part counts its rows, prefix them with their part."""
+def joined(parts: list[Rows], *, by_id: bool = False) -> Rows:
+    """Concatenate rows; if ids repeat, for example because each part counts its rows, prefix them with their part.
+
+    Args:
+        parts: rows with the same labels.
+        by_id: whether an id of a column means the same text in every part, so that ids stay as they are.
+    """
     ids = [identifier for part in parts for identifier in part.ids]
-    if len(set(ids)) < len(ids):
+    if len(set(ids)) < len(ids) and not (by_id and parts[0].id_column != files.ROW):
         ids = [f"{number}-{identifier}" for number, part in enumerate(parts, 1) for identifier in part.ids]
     labelled = [part.targets for part in parts if part.targets is not None]
     return Rows(

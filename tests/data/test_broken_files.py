@@ -284,7 +284,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "gzip without its name": ({ONE: gzip.compress(csv())}, {"path": ONE}, r"a\.csv is a gzip file; name it so"),
     "not gzip": ({"a.csv.gz": csv()}, {"path": "a.csv.gz"}, r"a\.csv\.gz cannot be read \(Not a gzipped file"),
     "Excel": (
-        {ONE: b"PK\x03\x04" + bytes(50)}, {"path": ONE}, r"a\.csv is an Excel or zip file; save the sheet as csv",
+        {ONE: b"PK\x03\x04" + bytes(50)}, {"path": ONE}, r"a\.csv is a damaged Excel or zip file",
     ),
     "parquet named csv": ({ONE: b"PAR1" + bytes(50)}, {"path": ONE}, r"a\.csv is a parquet file; name it \.parquet"),
     "csv named parquet": ({"a.parquet": csv()}, {"path": "a.parquet"}, r"a\.parquet cannot be read"),

@@ -83,6 +83,19 @@ def test_rows_of_annotators_are_known_by_one_sentence(tmp_path: Path, by: str, f
     assert labels_of(found)[0] == {"anger"} and len(found.splits[WHOLE]) == 12
 
 
+def test_annotators_in_several_files_are_joined_by_the_ids_of_all(tmp_path: Path) -> None:
+    whole = by_annotators(tmp_path / "whole.csv").read_text().splitlines(keepends=True)
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    for number in range(3):
+        part = "".join([whole[0], *whole[1 + 12 * number : 13 + 12 * number]])
+        write(folder / f"goemotions_{number + 1}.csv", part)
+    message = refusal(folder)
+    assert len(message.splitlines()) == 1 and "data.aggregate=majority" in message
+    together, apart = read(tmp_path / "whole.csv", aggregate="majority"), read(folder, aggregate="majority")
+    assert apart.splits[WHOLE].ids == together.splits[WHOLE].ids and labels_of(apart) == labels_of(together)
+
+
 # ---------------------------------------------------------------------------------------------- texts with labels, .txt
 
 
@@ -103,6 +116,16 @@ def test_lines_that_end_in_a_label_are_asked_about_and_read_by_the_line_of_setti
     found = read(path, header="none", columns=["text", "label"])
     assert found.splits[WHOLE].texts[0] == first and len(found.splits[WHOLE]) == len(lines)
     assert labels_of(found)[:3] == [{"anger"}, {"joy"}, {"sadness"}]
+
+
+def test_files_without_a_header_are_asked_about_once(tmp_path: Path) -> None:
+    for name in ("train", "val", "test"):
+        write(tmp_path / f"{name}.txt", "".join(f"i feel {text(i)};{WORDS[i % 4]}\n" for i in range(20)))
+    message = refusal(tmp_path)
+    assert len(message.splitlines()) == 1
+    assert message.endswith(f"The same in {tmp_path}/val.txt, {tmp_path}/test.txt.")
+    found = read(tmp_path, header="none", columns=["text", "label"])
+    assert {name: len(rows) for name, rows in found.splits.items()} == {"train": 20, "validation": 20, "test": 20}
 
 
 @pytest.mark.parametrize("content", ["so glad\nno, really\nnot again\n", "a; b\nc; d e f g\nh; i\n", ";joy\n;anger\n"])
