@@ -32,8 +32,8 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
     Raises:
         UserError: the data or the tokenizer cannot be read.
     """
-    from emotion_lightning.data import sources
-    from emotion_lightning.models import backbone
+    from emotion_lightning.data import max_tokens, sources
+    from emotion_lightning.models import auto, backbone
     from emotion_lightning.reports import charts, console, data_facts, data_page, pages
     from emotion_lightning.reports.charts import data as data_charts
     from emotion_lightning.reports.charts import names
@@ -52,15 +52,20 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
     if settings.model.is_open:
         _show_structure(settings.model, labels=len(corpus.labels))
     waiting.show_status("Counting tokens and labels")
+    tokenizer, positions = backbone.load_tokenizer(settings.model), auto.positions(settings.model)
+    data = settings.data
+    if data.max_tokens == config.AUTO:
+        data = max_tokens.choose(data, corpus, tokenizer, positions=positions)
     facts = data_facts.describe_data(
         corpus,
-        backbone.load_tokenizer(settings.model),
-        data=settings.data,
+        tokenizer,
+        data=data,
         weighted=settings.loss,
-        shown=redaction.settings({"option": chosen_options()["data"], **schema.plain(settings.data)}),
+        shown=redaction.settings({"option": chosen_options()["data"], **schema.plain(data)}),
         examples=settings.examples,
         seed=settings.seed,
         tokenizer_name=settings.model.path if settings.model.pretrained else "the bundled tokenizer",
+        positions=positions,
     )
     waiting.show_status("Drawing the pictures")
     pictures = {name: charts.picture(figure) for name, figure in data_charts.data_pictures(facts).items()}

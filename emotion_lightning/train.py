@@ -51,7 +51,8 @@ def train(settings: config.Train, folder: Path, job: Job | None = None) -> float
     # Imported late, so that a wrong setting is reported before torch is loaded.
     from lightning import Trainer, seed_everything
 
-    from emotion_lightning.data import sources
+    from emotion_lightning.data import max_tokens, sources
+    from emotion_lightning.data.long_texts import token_limit
     from emotion_lightning.data.module import EmotionData
     from emotion_lightning.models import adapter, auto, backbone
     from emotion_lightning.models.device import compute_dtype, device_for, enough_memory, precision
@@ -78,9 +79,13 @@ def train(settings: config.Train, folder: Path, job: Job | None = None) -> float
     adapter.check_peft(settings.peft, settings.model, device)
     waiting.show_status("Loading the tokenizer and counting tokens")
     tokenizer = backbone.load_tokenizer(settings.model)
+    if settings.data.max_tokens == config.AUTO:
+        found = max_tokens.choose(settings.data, corpus, tokenizer, positions=auto.positions(settings.model))
+        settings = dataclasses.replace(settings, data=found)
     emotions = EmotionData(settings.data, corpus, tokenizer=tokenizer, seed=settings.seed)
-    if emotions.template is not None:
-        log.info("%s.", emotions.template.cost(settings.data.max_tokens))
+    if emotions.template is not None and settings.data.template is not None:
+        log.info("%s.", emotions.template.cost(token_limit(settings.data)))
+    emotions.lengths().tell()
     if settings.distill.runs is not None or settings.distill.answers is not None:
         emotions.learn(
             distillation.teacher_targets(

@@ -151,6 +151,7 @@ def check_data(settings: Any, command: str) -> None:
     data = settings.data
     if isinstance(data, config.Batches):
         _check_batches(data)
+        _check_long_texts(data, command)
         _check_template(data, command)
     if isinstance(data, config.DividedTable) and not isinstance(data, config.File):
         _check_shares(data)
@@ -176,10 +177,43 @@ def _check_batches(data: config.Batches) -> None:
         raise UserError(
             f"data.fold={data.fold} is no part of data.folds={'null' if data.folds is None else data.folds}."
         )
-    if data.batch_tokens is not None and data.batch_tokens < data.max_tokens:
+    check_token_budget(data)
+
+
+def check_token_budget(data: config.Batches) -> None:
+    """Raise UserError if a text may take more tokens than a batch; max_tokens=auto is checked once it is found."""
+    if data.batch_tokens is None or not isinstance(data.max_tokens, int):
+        return
+    pieces = data.max_windows if data.long_texts is config.LongTexts.windows else 1
+    if data.batch_tokens < pieces * data.max_tokens:
+        most = f"data.max_windows={pieces} pieces of " if pieces > 1 else ""
         raise UserError(
-            f"data.batch_tokens={data.batch_tokens} is less than one text may take, data.max_tokens={data.max_tokens}; "
-            "raise the one or lower the other."
+            f"data.batch_tokens={data.batch_tokens} is less than one text may take, {most}data.max_tokens="
+            f"{data.max_tokens}; raise the one or lower the other."
+        )
+
+
+def _check_long_texts(data: config.Batches, command: str) -> None:
+    if isinstance(data.max_tokens, str) and data.max_tokens != config.AUTO:
+        raise UserError(
+            f"data.max_tokens={terminal.one_line(data.max_tokens)} is neither a whole number nor {config.AUTO}."
+        )
+    changed = [f"data.max_tokens={config.AUTO}"] if data.max_tokens == config.AUTO else []
+    if data.long_texts is not config.LongTexts.cut_end:
+        changed.append(f"data.long_texts={data.long_texts.value}")
+    if changed and command == "baseline":
+        raise UserError(f"{changed[0]} is for networks; a baseline reads whole texts. Leave it out.")
+    if changed and command == "evaluate":
+        raise UserError(f"{changed[0]}: texts are read as in training, which is stored with the model; leave it out.")
+    if (
+        data.long_texts is config.LongTexts.windows
+        and isinstance(data.max_tokens, int)
+        and data.window_overlap is not None
+        and data.window_overlap >= data.max_tokens
+    ):
+        raise UserError(
+            f"data.window_overlap={data.window_overlap} is not smaller than a piece, data.max_tokens="
+            f"{data.max_tokens}; lower it, or set null for a quarter of a piece."
         )
 
 

@@ -22,6 +22,22 @@ class CleaningStep(StrEnum):
     emojis = "emojis"
 
 
+class LongTexts(StrEnum):
+    """What happens to a text that is longer than data.max_tokens."""
+
+    cut_end = "cut_end"
+    cut_start = "cut_start"
+    middle = "middle"
+    windows = "windows"
+
+
+class JoinWindows(StrEnum):
+    """How the logits of a text's pieces become those of the text."""
+
+    maximum = "maximum"
+    mean = "mean"
+
+
 class EmptyTexts(StrEnum):
     """How rows without a text are handled."""
 
@@ -60,9 +76,23 @@ CHAT = "chat"
 class Batches(Data):
     """Settings that all data sources have."""
 
-    max_tokens: Annotated[int, Bounds(at_least=4)]
-    """Maximum tokens per text, including special tokens and those of the template; longer texts are truncated. Emotion
-    texts rarely need more than 64."""
+    max_tokens: Annotated[int | str, Bounds(at_least=4)]
+    """Maximum tokens per text, including special tokens and those of the template; `long_texts` says what happens to
+    longer texts. Emotion texts rarely need more than 64. auto: the smallest number that is enough for 99 % of the texts
+    of train, 512 at most and no more than the network has positions for; it is found once, and stored."""
+    long_texts: LongTexts
+    """What happens to longer texts, stored with the model and used in training and prediction: cut_end keeps their
+    start, cut_start their end, middle their first and last halves (Sun et al., 2019). windows reads them whole, in
+    pieces of max_tokens that overlap, and joins the logits of the pieces; a text of n pieces takes n times as long."""
+    window_overlap: Annotated[int | None, Bounds(at_least=0)]
+    """With long_texts=windows: minimum number of tokens that two neighbouring pieces share. null: a quarter of the
+    tokens that a piece has for the text."""
+    max_windows: Annotated[int, Bounds(at_least=2, at_most=1000)]
+    """With long_texts=windows: maximum number of pieces of a text, because a text needs the memory of all its pieces at
+    once in training. The rest of a longer text is cut off."""
+    join_windows: JoinWindows
+    """With long_texts=windows: the logit of a label is the maximum of those of the pieces (an emotion anywhere in the
+    text counts) or their mean."""
     template: str | None
     """What stands around every text, stored with the model and used in training and prediction: null (nothing), a text
     with {text} and, if wanted, {labels} (the names of the labels, joined by commas), or chat, the chat template of the

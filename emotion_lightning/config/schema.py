@@ -13,7 +13,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from emotion_lightning import config
-from emotion_lightning.config import composition, own_parts
+from emotion_lightning.config import composition, own_parts, unions
 from emotion_lightning.config.checks import (
     check_data,
     check_export,
@@ -37,6 +37,7 @@ def schema_of(settings: Any) -> str:
 @functools.cache
 def register() -> None:
     """Register the schemas in Hydra's ConfigStore, and make Hydra compose the same options once."""
+    unions.allow_unions()
     composition.remember_options(conf_folder())
     store = ConfigStore.instance()
     for name, node in config.SCHEMAS.items():
@@ -168,6 +169,8 @@ def check_settings(settings: Any, command: str) -> None:
 def describe(hint: Any) -> str:
     """A description of the values that a type allows, for error messages."""
     if isinstance(hint, types.UnionType):
+        if {int, str} <= set(typing.get_args(hint)):
+            return f"{describe(int)} or {config.AUTO}"  # the only word that such a setting takes
         return " or ".join("null" if part is type(None) else describe(part) for part in typing.get_args(hint))
     if isinstance(hint, type) and issubclass(hint, Enum):
         return "one of " + ", ".join(member.name for member in hint)

@@ -26,7 +26,14 @@ _NAME = re.compile(r"\w[\w.-]*")
 REMOVED = {"data.packing", "data.cache_dir", "data.cache_gb"}
 """Settings of earlier versions that never affected results; they are ignored in the settings of an old run."""
 ADDED: dict[str, dict[str, Any]] = {
-    "max_tokens": {"template": None, "question": config.PLACES[0]},
+    "max_tokens": {
+        "template": None,
+        "question": config.PLACES[0],
+        "long_texts": "cut_end",
+        "window_overlap": None,
+        "max_windows": 8,
+        "join_windows": "maximum",
+    },
     "labels_column": {
         "first_id": 0,
         "true_values": None,

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset, Sampler
 from emotion_lightning import config
 from emotion_lightning.data.cleaning import cleaner
 from emotion_lightning.data.labels import Targets
+from emotion_lightning.data.long_texts import LongTexts
 from emotion_lightning.data.template import Template
 from emotion_lightning.errors import UserError
 
@@ -30,21 +31,43 @@ _TEXTS_AT_ONCE = 1000
 
 @dataclass
 class Tokens:
-    """Token ids of many texts in one array; text i is `ids[starts[i]:starts[i + 1]]`."""
+    """Token ids of many texts in one array; piece i is `ids[starts[i]:starts[i + 1]]`.
+
+    Attributes:
+        ids: token ids of all pieces.
+        starts: where each piece starts in `ids`, and where the last one ends, [piece + 1].
+        firsts: number of the first piece of each text, and the number of pieces, [text + 1]; None if every text is one
+            piece.
+    """
 
     ids: np.ndarray
     starts: np.ndarray
+    firsts: np.ndarray | None = None
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """Number of tokens of each text."""
-        return np.diff(self.starts)
+        """Number of tokens of each text, [text]; of one in several pieces, of its longest piece."""
+        of_pieces = np.diff(self.starts)
+        if self.firsts is None or not len(self):
+            return of_pieces
+        return np.maximum.reduceat(of_pieces, self.firsts[:-1])
+
+    @cached_property
+    def counts(self) -> np.ndarray | None:
+        """Number of pieces of each text, [text]; None if every text is one piece."""
+        return None if self.firsts is None else np.diff(self.firsts)
+
+    def by_piece(self) -> "Tokens":
+        """The same tokens, with each piece as a text of its own."""
+        return self if self.firsts is None else Tokens(self.ids, self.starts)
 
     def __len__(self) -> int:
-        return len(self.starts) - 1
+        return len(self.starts if self.firsts is None else self.firsts) - 1
 
     def __getitem__(self, text: int) -> np.ndarray:
-        return self.ids[self.starts[text] : self.starts[text + 1]]
+        """All token ids of a text, one piece after the other."""
+        first, after = (text, text + 1) if self.firsts is None else self.firsts[text : text + 2]
+        return self.ids[self.starts[first] : self.starts[after]]
 
 
 def tokenize(
@@ -54,23 +77,33 @@ def tokenize(
     max_tokens: int | None,
     clean: Sequence[config.CleaningStep] = (),
     template: Template | None = None,
+    long_texts: LongTexts | None = None,
 ) -> Tokens:
-    """Clean and tokenize texts, with special tokens, truncated to `max_tokens` (None: not truncated).
+    """Clean and tokenize texts, with special tokens, up to `max_tokens` (None: not truncated).
 
     With a template, only the text is truncated. Names of special tokens in a text are then plain characters, so that no
     text can end the part that is its own.
+
+    Args:
+        texts: the texts.
+        tokenizer: of the network.
+        max_tokens: maximum number of tokens of a piece, with those of the template.
+        clean: cleaning steps.
+        template: what stands around every piece; needed with `long_texts`.
+        long_texts: what becomes of texts that are too long; None: the tokenizer truncates them.
 
     Raises:
         UserError: a text cannot be encoded in UTF-8.
     """
     cleaned = cleaner(clean)
     options: dict[str, Any] = {"truncation": False}
-    if max_tokens is not None:
+    if max_tokens is not None and long_texts is None:
         options = {"truncation": True, "max_length": max_tokens - (template.length if template else 0)}
     if template is not None:
         options |= {"add_special_tokens": False, "split_special_tokens": True}
     pieces = [np.zeros(0, np.int32)]
     lengths = [np.zeros(1, np.int64)]
+    counts = [np.zeros(1, np.int64)]
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
         some = [cleaned(text) for text in texts[start : start + _TEXTS_AT_ONCE]]
         try:
@@ -83,11 +116,45 @@ def tokenize(
                 if not isinstance(text, str) or text != text.encode(errors="replace").decode():
                     raise UserError(f"Text {number} is {ascii(text)[:60]}, which is no text in UTF-8.") from error
             raise
+        if long_texts is not None and template is not None and max_tokens is not None:
+            parts = [long_texts.pieces(own, max_tokens - template.length) for own in ids]
+            counts.append(np.fromiter(map(len, parts), np.int64, len(parts)))
+            ids = list(chain.from_iterable(parts))
         if template is not None:
             ids = [template.around(own) for own in ids]
         lengths.append(np.fromiter(map(len, ids), np.int64, len(ids)))
         pieces.append(np.fromiter(chain.from_iterable(ids), np.int32))
-    return Tokens(ids=np.concatenate(pieces), starts=np.cumsum(np.concatenate(lengths)))
+    firsts = np.cumsum(np.concatenate(counts)) if long_texts is not None and long_texts.in_pieces else None
+    return Tokens(ids=np.concatenate(pieces), starts=np.cumsum(np.concatenate(lengths)), firsts=firsts)
+
+
+def whole_lengths(
+    texts: Sequence[str],
+    tokens: Tokens,
+    tokenizer: Any,
+    *,
+    max_tokens: int,
+    clean: Sequence[config.CleaningStep] = (),
+    template: Template | None = None,
+) -> np.ndarray:
+    """Return the number of tokens of each text before anything was cut from it, [text].
+
+    Only texts that fill `max_tokens` are tokenized again.
+
+    Args:
+        texts: the texts.
+        tokens: what `tokenize` returned for them with these settings.
+        tokenizer: of the network.
+        max_tokens: as of `tokenize`.
+        clean: as of `tokenize`.
+        template: as of `tokenize`.
+    """
+    found = tokens.lengths.astype(np.int64)
+    full = np.flatnonzero(found >= max_tokens)
+    if len(full):
+        again = tokenize([texts[i] for i in full.tolist()], tokenizer, max_tokens=None, clean=clean, template=template)
+        found[full] = again.lengths
+    return found
 
 
 class EmotionRows(Dataset[int]):
@@ -112,6 +179,9 @@ class Collate:
     a text is padded; `rows`, [batch], the row numbers; `tokens`, the number of tokens without padding, an int; and, if
     the texts are labelled, `targets`, [batch, label], float32.
 
+    If a text of the batch has several pieces, `input_ids` and `attention_mask` have a row for each piece, and `pieces`
+    is the number of pieces of each text, a list.
+
     If batches differ in size, `weight` is the number of rows of the batch divided by the mean, so that each row has the
     same weight in the loss.
 
@@ -129,11 +199,15 @@ class Collate:
         """Make the batch of these rows."""
         tokens = self.dataset.tokens
         numbers = np.asarray(rows)
-        lengths = tokens.lengths[numbers]
+        pieces, counts = numbers, None
+        if tokens.firsts is not None and tokens.counts is not None:
+            counts = tokens.counts[numbers]
+            pieces = np.concatenate([np.arange(*tokens.firsts[text : text + 2]) for text in numbers])
+        lengths = tokens.starts[pieces + 1] - tokens.starts[pieces]
         ends = np.cumsum(lengths)
         # Position of each token in its text, and then in the array of all tokens, without a Python loop over texts.
         places = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
-        flat = tokens.ids[np.repeat(tokens.starts[numbers], lengths) + places].astype(np.int64)
+        flat = tokens.ids[np.repeat(tokens.starts[pieces], lengths) + places].astype(np.int64)
         batch: Batch = {"rows": torch.from_numpy(numbers.astype(np.int64)), "tokens": len(flat)}
         present = np.arange(lengths.max()) < lengths[:, None]
         ids = np.full(present.shape, self.pad_token_id, dtype=np.int64)
@@ -141,6 +215,8 @@ class Collate:
         batch["input_ids"] = torch.from_numpy(ids)
         if not present.all():
             batch["attention_mask"] = torch.from_numpy(present.astype(np.int64))
+        if counts is not None and len(pieces) > len(numbers):
+            batch["pieces"] = counts.tolist()
         if self.dataset.targets is not None:
             batch["targets"] = torch.from_numpy(self.dataset.targets[numbers])
         if self.mean_rows is not None:
@@ -155,7 +231,8 @@ class ShuffledByLength(Sampler[list[int]]):
     interrupted run had not seen. All processes and all epochs have the same number of batches.
 
     Args:
-        lengths: number of tokens of each row.
+        lengths: number of tokens of each row; of one in several pieces, of its longest piece.
+        pieces: number of pieces of each row; None if each is one piece.
         batch_size: number of rows in a batch.
         batch_tokens: maximum number of tokens in a batch, padding included; replaces `batch_size`.
         window: the rows of this many batches are sorted by length together; 1 gives random batches.
@@ -168,6 +245,7 @@ class ShuffledByLength(Sampler[list[int]]):
         self,
         lengths: np.ndarray,
         *,
+        pieces: np.ndarray | None = None,
         batch_size: int,
         batch_tokens: int | None = None,
         window: int,
@@ -176,6 +254,9 @@ class ShuffledByLength(Sampler[list[int]]):
         processes: int = 1,
     ) -> None:
         self.lengths = lengths
+        self.pieces = pieces
+        self.sizes = lengths if pieces is None else lengths * pieces
+        """Number of tokens of each row, over all its pieces."""
         self.batch_size = batch_size
         self.batch_tokens = batch_tokens
         self.window = window
@@ -235,14 +316,20 @@ class ShuffledByLength(Sampler[list[int]]):
         rows = order.permutation(len(self.lengths))
         size = self.batch_size
         if self.batch_tokens is not None:
-            size = max(1, int(self.batch_tokens / self.lengths.mean()))
+            size = max(1, int(self.batch_tokens / self.sizes.mean()))
         window = size * self.processes * self.window
         parts = (rows[start : start + window] for start in range(0, len(rows), window))
-        return [part[np.argsort(self.lengths[part], kind="stable")] for part in parts]
+        return [part[np.argsort(self.sizes[part], kind="stable")] for part in parts]
 
     def _cut_by_tokens(self, windows: list[np.ndarray], budget: float) -> list[np.ndarray]:
         longest_first = (window[::-1] for window in windows)
-        return [rows[start:stop] for rows in longest_first for start, stop in _token_cuts(self.lengths[rows], budget)]
+        return [
+            rows[start:stop]
+            for rows in longest_first
+            for start, stop in _token_cuts(
+                self.lengths[rows], budget, pieces=None if self.pieces is None else self.pieces[rows]
+            )
+        ]
 
     def _by_tokens(self, windows: list[np.ndarray], order: np.random.Generator) -> list[list[int]]:
         assert self._steps is not None and self.batch_tokens is not None
@@ -251,7 +338,7 @@ class ShuffledByLength(Sampler[list[int]]):
             budget *= 1.005
         while missing := wanted - len(batches):
             # Halve the batches with the most tokens. A batch of a single row cannot be halved and is repeated.
-            tokens = np.array([self.lengths[rows].sum() if len(rows) > 1 else 0 for rows in batches])
+            tokens = np.array([self.sizes[rows].sum() if len(rows) > 1 else 0 for rows in batches])
             largest = set(np.argsort(-tokens, kind="stable")[:missing].tolist())
             batches = [
                 part
@@ -260,7 +347,7 @@ class ShuffledByLength(Sampler[list[int]]):
                              if number in largest else (rows,))
             ]  # fmt: skip
         # In each step, the processes take batches of similar length, so that none waits for longer texts.
-        batches.sort(key=lambda rows: int(self.lengths[rows].max()))
+        batches.sort(key=lambda rows: int(self.sizes[rows].max()))
         steps = [batches[start : start + self.processes] for start in range(0, wanted, self.processes)]
         order.shuffle(steps)
         return [step[self.process].tolist() for step in steps]
@@ -270,7 +357,8 @@ class SortedByLength(Sampler[list[int]]):
     """Evaluation batches: every row once, longest first within windows, in the same order every time.
 
     Args:
-        lengths: number of tokens of each row.
+        lengths: number of tokens of each row; of one in several pieces, of its longest piece.
+        pieces: number of pieces of each row; None if each is one piece.
         batch_size: number of rows in a batch.
         batch_tokens: maximum number of tokens in a batch, padding included; replaces `batch_size`.
         process: rank of this process.
@@ -282,12 +370,13 @@ class SortedByLength(Sampler[list[int]]):
         self,
         lengths: np.ndarray,
         *,
+        pieces: np.ndarray | None = None,
         batch_size: int,
         batch_tokens: int | None = None,
         process: int = 0,
         processes: int = 1,
     ) -> None:
-        batches = by_length(lengths, batch_size=batch_size, batch_tokens=batch_tokens)
+        batches = by_length(lengths, pieces=pieces, batch_size=batch_size, batch_tokens=batch_tokens)
         missing = -len(batches) % processes
         self._batches = (batches + batches[:1] * missing)[process::processes]
 
@@ -298,31 +387,49 @@ class SortedByLength(Sampler[list[int]]):
         return iter(self._batches)
 
 
-def by_length(lengths: np.ndarray, *, batch_size: int, batch_tokens: int | None = None) -> list[list[int]]:
+def by_length(
+    lengths: np.ndarray, *, pieces: np.ndarray | None = None, batch_size: int, batch_tokens: int | None = None
+) -> list[list[int]]:
     """Row numbers in batches, longest first within windows, so that lack of memory shows at the first batch.
+
+    Args:
+        lengths: number of tokens of each row; of one in several pieces, of its longest piece.
+        pieces: number of pieces of each row; None if each is one piece.
+        batch_size: number of rows in a batch.
+        batch_tokens: maximum number of tokens in a batch, padding included; replaces `batch_size`.
 
     >>> by_length(np.array([3, 9, 5]), batch_size=2)
     [[1, 2], [0]]
     >>> by_length(np.array([3, 9, 5]), batch_size=2, batch_tokens=10)
     [[1], [2, 0]]
+    >>> by_length(np.array([3, 9, 9]), pieces=np.array([1, 1, 3]), batch_size=2, batch_tokens=27)
+    [[2], [1, 0]]
     """
+    sizes = lengths if pieces is None else lengths * pieces
     batches = []
     for start in range(0, len(lengths), batch_size * WINDOW):
         window = np.arange(start, min(start + batch_size * WINDOW, len(lengths)))
-        ordered = window[np.argsort(-lengths[window], kind="stable")]
+        ordered = window[np.argsort(-sizes[window], kind="stable")]
         if batch_tokens is None:
             batches_: Iterable[tuple[int, int]] = ((i, i + batch_size) for i in range(0, len(ordered), batch_size))
         else:
-            batches_ = _token_cuts(lengths[ordered], batch_tokens)
+            batches_ = _token_cuts(lengths[ordered], batch_tokens, pieces=None if pieces is None else pieces[ordered])
         batches += [ordered[start:stop].tolist() for start, stop in batches_]
     return batches
 
 
-def _token_cuts(lengths: np.ndarray, budget: float) -> Iterator[tuple[int, int]]:
+def _token_cuts(lengths: np.ndarray, budget: float, *, pieces: np.ndarray | None = None) -> Iterator[tuple[int, int]]:
     """Start and stop of each batch of rows, longest first, within the token budget; a single row may exceed it."""
+    ends = None if pieces is None else np.cumsum(pieces)
     start = 0
     while start < len(lengths):
         # The first is the longest, to which the others are padded.
-        stop = min(len(lengths), start + max(1, int(budget // lengths[start])))
+        most = int(budget // lengths[start])
+        if ends is None:
+            stop = start + most
+        else:
+            before = ends[start - 1] if start else 0
+            stop = int(np.searchsorted(ends, before + most, side="right"))
+        stop = min(len(lengths), max(start + 1, stop))
         yield start, stop
         start = stop

@@ -8,8 +8,17 @@ import torch
 from torch.utils.data import DataLoader
 
 from emotion_lightning import config
-from emotion_lightning.data.batches import Batch, Collate, EmotionRows, ShuffledByLength, SortedByLength, tokenize
+from emotion_lightning.data.batches import (
+    Batch,
+    Collate,
+    EmotionRows,
+    ShuffledByLength,
+    SortedByLength,
+    tokenize,
+    whole_lengths,
+)
 from emotion_lightning.data.labels import Targets
+from emotion_lightning.data.long_texts import Lengths, read_long_texts, token_limit
 from emotion_lightning.data.rows import Corpus
 from emotion_lightning.data.template import read_template
 
@@ -23,6 +32,7 @@ class EmotionData(lightning.LightningDataModule):
         rows: texts, ids and targets by split.
         hashes: sha256 of every file read.
         template: what stands around every text; None if texts stand by themselves.
+        long_texts: what becomes of texts that are longer than data.max_tokens; None: their end is cut.
     """
 
     def __init__(self, settings: config.Batches, corpus: Corpus, *, tokenizer: Any, seed: int) -> None:
@@ -36,21 +46,35 @@ class EmotionData(lightning.LightningDataModule):
         self.tokenizer = tokenizer
         self.seed = seed
         self.template = read_template(settings, corpus.labels, tokenizer)
+        self.long_texts = read_long_texts(settings, around=self.template.length if self.template else 0)
         self._datasets = {
             name: EmotionRows(
                 tokenize(
-                    rows.texts, tokenizer, max_tokens=settings.max_tokens, clean=settings.clean, template=self.template
+                    rows.texts, tokenizer, max_tokens=token_limit(settings), clean=settings.clean,
+                    template=self.template, long_texts=self.long_texts,
                 ),
                 rows.targets,
             )
             for name, rows in corpus.splits.items()
-        }
+        }  # fmt: skip
         self._train_batches: ShuffledByLength | None = None
         self._resumed: tuple[int, int] | None = None
 
     def learn(self, targets: Targets) -> None:
         """Replace the labels of the training rows by these targets, [row, label]."""
         self._datasets["train"].targets = targets
+
+    def lengths(self) -> Lengths:
+        """How the texts of all splits fit into data.max_tokens."""
+        found = [
+            whole_lengths(
+                self.rows[name].texts, dataset.tokens, self.tokenizer, max_tokens=token_limit(self.settings),
+                clean=self.settings.clean, template=self.template,
+            )
+            for name, dataset in self._datasets.items()
+        ]  # fmt: skip
+        around = self.template.length if self.template else 0
+        return Lengths(np.concatenate(found), token_limit(self.settings), self.long_texts, around)
 
     @property
     def train_rows(self) -> int:
@@ -111,6 +135,7 @@ class EmotionData(lightning.LightningDataModule):
     def _shuffled(self) -> ShuffledByLength:
         return ShuffledByLength(
             self._datasets["train"].tokens.lengths,
+            pieces=self._datasets["train"].tokens.counts,
             batch_size=self.settings.batch_size,
             batch_tokens=self.settings.batch_tokens,
             window=self.settings.sort_window,
@@ -122,6 +147,7 @@ class EmotionData(lightning.LightningDataModule):
         dataset = self._datasets[split]
         batches = SortedByLength(
             dataset.tokens.lengths,
+            pieces=dataset.tokens.counts,
             batch_size=self.settings.batch_size,
             batch_tokens=self.settings.batch_tokens,
             **self._processes(),

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from emotion_lightning import config
+from emotion_lightning.data.long_texts import token_limit
 from emotion_lightning.errors import UserError, first_line
 
 ROOM = 8
@@ -46,6 +47,11 @@ class Template:
         """Return the ids of a text with those of the template around them."""
         return [*self.before, *ids, *self.after]
 
+    @property
+    def has_words(self) -> bool:
+        """Whether it is more than the special tokens around a text."""
+        return self.text != _TEXT
+
     def cost(self, max_tokens: int) -> str:
         """Return a sentence about the tokens that the template takes."""
         left = max_tokens - self.length
@@ -74,6 +80,8 @@ class Template:
 def read_template(settings: config.Batches, labels: Sequence[str], tokenizer: Any) -> Template | None:
     """Return the template of these settings, in the tokens of a tokenizer; None if texts stand by themselves.
 
+    Where texts are cut in a way that tokenizers do not know, the special tokens are a template without words.
+
     Args:
         settings: their placeholders are checked already.
         labels: names for {labels}, in their order.
@@ -83,7 +91,10 @@ def read_template(settings: config.Batches, labels: Sequence[str], tokenizer: An
         UserError: the tokenizer has no chat template or cannot use it, or too few tokens are left for a text.
     """
     if settings.template is None:
-        return None
+        if settings.long_texts is config.LongTexts.cut_end:
+            return None
+        start, end = _special_tokens(tokenizer)
+        return Template(text=_TEXT, before=start, space="", after=end)
     chat = settings.template == config.CHAT
     whole = _rendered(tokenizer, settings.question) if chat else settings.template
     # The labels are filled in last: a name that looks like {text} stays a name.
@@ -96,9 +107,10 @@ def read_template(settings: config.Batches, labels: Sequence[str], tokenizer: An
         space=space,
         after=_end_ids(tokenizer, after) + end,
     )
-    if settings.max_tokens - template.length < ROOM:
+    limit = token_limit(settings)
+    if limit - template.length < ROOM:
         raise UserError(
-            f"{template.cost(settings.max_tokens)}, which needs {ROOM} at least; set "
+            f"{template.cost(limit)}, which needs {ROOM} at least; set "
             f"data.max_tokens={template.length + ROOM} or more, or shorten the template."
         )
     if template.after[-1:] == [tokenizer.pad_token_id]:

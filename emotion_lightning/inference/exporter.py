@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from emotion_lightning import config
-from emotion_lightning.config import own_parts, schema
+from emotion_lightning.config import own_parts, schema, stored_settings
 from emotion_lightning.data import sources
 from emotion_lightning.errors import UserError, first_line
 from emotion_lightning.evaluation import calibration, metrics, row_outcomes, thresholds
@@ -183,6 +183,11 @@ def export_own_format(folder: Path, source: Path, metadata: Metadata, settings: 
     """
     assert isinstance(settings.format, own_parts.OwnPart)
     manifest.check_hashes(source, "*")
+    if metadata.long_texts is not None and metadata.long_texts.in_pieces:
+        log.warning(
+            "format=%s gets the network alone, which reads one piece of a text: what uses the folder must divide long "
+            "texts and join their logits itself, as data.long_texts=windows does.", settings.format.origin.option,
+        )  # fmt: skip
     network, tokenizer, _ = _merged(source, metadata, _probe_texts(metadata), torch.device("cpu"))
     own_parts.build(
         settings.format,
@@ -373,7 +378,8 @@ def _probe_texts(metadata: Metadata) -> list[str]:
 
 
 def _sample(metadata: Metadata) -> config.Sample:
-    values = {field.name: metadata.data.get(field.name) for field in dataclasses.fields(config.Sample)}
+    stored = stored_settings.with_added(metadata.data)
+    values = {field.name: stored.get(field.name) for field in dataclasses.fields(config.Sample)}
     sample: config.Sample = schema.from_plain(config.Sample, values | {"max_rows": None, "folds": None, "fold": None})
     return sample
 

@@ -176,14 +176,22 @@ class Predictor(Labeller):
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         """Return the tokens of the texts, cleaned, truncated and put into the template as in training."""
         own = self.metadata
-        return [tokenize(texts, self.tokenizer, max_tokens=own.max_tokens, clean=own.cleaning(), template=own.template)]
+        return [
+            tokenize(
+                texts, self.tokenizer, max_tokens=own.max_tokens, clean=own.cleaning(), template=own.template,
+                long_texts=own.long_texts,
+            )
+        ]  # fmt: skip
 
     def compute(
         self, tokens: list[Tokens], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return logits and probabilities (calibrated if the run is), [text, label] each, float32 on the CPU."""
         (own,) = tokens
-        logits = self._logits(own, batch_size, batch_tokens)
+        # Batches are made of pieces, not of texts, so that a long text needs no more memory than others.
+        logits = self._logits(own.by_piece(), batch_size, batch_tokens)
+        if own.counts is not None and self.metadata.long_texts is not None and len(logits) > len(own):
+            logits = pooling.join(logits, own.counts.tolist(), self.metadata.long_texts.join)
         return logits, calibration.probabilities(logits, self.metadata.scaling())
 
     def logits(self, texts: Sequence[str]) -> Tensor:
@@ -199,7 +207,7 @@ class Predictor(Labeller):
 
         def answers(rows: list[int]) -> Tensor:
             batch = collate(rows)
-            enough = enough_memory(partial(tuple, batch["input_ids"].shape), training=False, batch_tokens=budget)
+            enough = enough_memory(partial(_size, batch), training=False, batch_tokens=budget)
             with torch.inference_mode(), self._precision(), enough:
                 return self._forward({n: v for n, v in batch.items() if n in ("input_ids", "attention_mask")})
 
@@ -297,6 +305,11 @@ class Ensemble(Labeller):
             raw.append(torch.sigmoid(logits.double())[:, order])
             shares.append(probabilities.double()[:, order])
         return torch.logit(torch.stack(raw).mean(0), eps=1e-12).float(), torch.stack(shares).mean(0).float()
+
+
+def _size(batch: Batch) -> tuple[int, ...]:
+    """Number of texts of a batch, of their pieces, and of the tokens of a piece."""
+    return (len(batch["rows"]), *batch["input_ids"].shape)
 
 
 def load(run: str | Path | Sequence[str | Path] | None = None, *, accelerator: str = "auto") -> Labeller:

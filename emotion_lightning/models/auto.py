@@ -8,7 +8,7 @@ from emotion_lightning import config
 from emotion_lightning.config import Attention, Pooling, checks
 from emotion_lightning.errors import UserError, first_line
 from emotion_lightning.models import backbone
-from emotion_lightning.models.structure import Structure, read_structure
+from emotion_lightning.models.structure import Structure, longest_text, read_structure
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,15 @@ def architecture_of(settings: config.Model) -> Any:
         raise UserError(
             f"The config of model.path={settings.path} cannot be read: {first_line(error)[:200]}"
         ) from error
+
+
+def positions(settings: config.Model) -> int | None:
+    """Number of tokens that the network has positions for; None if it sets no limit.
+
+    Raises:
+        UserError: the config of the network cannot be read.
+    """
+    return longest_text(architecture_of(settings))
 
 
 def fill(settings: config.Model, found: Structure) -> config.Model:

@@ -19,7 +19,7 @@ def enough_memory(
     """Turn an out-of-memory error into a UserError that names the settings to change.
 
     Args:
-        batch: returns the number of texts and tokens of the batch that did not fit.
+        batch: returns the number of texts of the batch that did not fit, of their pieces, and of the tokens of a piece.
         training: whether it was a training step, for which more settings reduce memory.
         batch_tokens: token budget of a batch; None if batches have a fixed number of texts.
 
@@ -32,15 +32,17 @@ def enough_memory(
         on_cpu = "DefaultCPUAllocator" in str(error)  # a plain RuntimeError
         if not (on_cpu or isinstance(error, torch.OutOfMemoryError | MemoryError)):
             raise
-        rows, tokens = batch()
+        rows, pieces, tokens = batch()
         smaller = f"data.batch_tokens={batch_tokens // 2}" if batch_tokens else f"data.batch_size={max(1, rows // 2)}"
         if training:
             smaller += (
                 " with trainer.accumulate_grad_batches=2 (the same optimizer steps), "
-                "model.activation_checkpointing=true, model.quantization=nf4 or a smaller data.max_tokens"
+                "model.activation_checkpointing=true, model.quantization=nf4 or a smaller "
+                + ("data.max_windows" if pieces > rows else "data.max_tokens")
             )
         where = "memory" if on_cpu else "GPU memory"
-        raise UserError(f"Out of {where} with a batch of {rows} texts of {tokens} tokens. Try {smaller}.") from error
+        of = f"{rows} texts" if pieces == rows else f"{rows} texts in {pieces} pieces"
+        raise UserError(f"Out of {where} with a batch of {of} of {tokens} tokens. Try {smaller}.") from error
 
 
 def device_for(accelerator: config.Accelerator) -> torch.device:

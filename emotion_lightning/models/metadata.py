@@ -12,6 +12,7 @@ from torch import Tensor
 from emotion_lightning import config
 from emotion_lightning.config import redaction, schema
 from emotion_lightning.data import labels
+from emotion_lightning.data.long_texts import LongTexts, token_limit
 from emotion_lightning.data.template import Template
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation.calibration import Scaling, from_plain
@@ -119,6 +120,8 @@ class Metadata:
         ngrams: only in a baseline, which has no network: shortest and longest n-gram by setting. A baseline does not
             truncate texts.
         template: what stands around every text; None if texts stand by themselves. The file then has no such entry.
+        long_texts: what becomes of texts that are longer than `max_tokens`; None, without an entry in the file: the
+            tokenizer cuts their end.
     """
 
     labels: list[str]
@@ -136,6 +139,7 @@ class Metadata:
     format: str = ""
     ngrams: dict[str, list[int]] = field(default_factory=dict)
     template: Template | None = None
+    long_texts: LongTexts | None = None
 
     @classmethod
     def of_training(
@@ -150,6 +154,7 @@ class Metadata:
         data_hashes: dict[str, str],
         ngrams: dict[str, list[int]] | None = None,
         template: Template | None = None,
+        long_texts: LongTexts | None = None,
     ) -> "Metadata":
         """The metadata of what was trained with these settings.
 
@@ -163,6 +168,7 @@ class Metadata:
             data_hashes: SHA-256 of each file that was read.
             ngrams: of a baseline.
             template: what stood around every text.
+            long_texts: what became of texts that were too long.
         """
         data = run_folder.absolute(redaction.settings(schema.plain(settings.data)))
         return cls(
@@ -172,7 +178,7 @@ class Metadata:
                 name: dict(zip(labels, threshold.tolist(), strict=True)) for name, threshold in thresholds.items()
             },
             base_or_none=base,
-            max_tokens=settings.data.max_tokens,
+            max_tokens=token_limit(settings.data),
             data={"option": schema.schema_of(settings.data), **data},
             loss=loss,
             data_hashes=data_hashes,
@@ -182,6 +188,7 @@ class Metadata:
             calibration={} if scaling is None else scaling.plain(labels),
             ngrams=ngrams or {},
             template=template,
+            long_texts=long_texts,
         )
 
     @classmethod
@@ -191,9 +198,14 @@ class Metadata:
         Raises:
             KeyError, TypeError or ValueError: an entry is missing, unknown, or has an unknown value.
         """
-        base, template = content["base"], content.get("template")
-        own = {name: value for name, value in content.items() if name not in ("base", "template")}
-        metadata = cls(base_or_none=None, template=None if template is None else Template.from_plain(template), **own)
+        base, template, long_texts = content["base"], content.get("template"), content.get("long_texts")
+        own = {name: value for name, value in content.items() if name not in ("base", "template", "long_texts")}
+        metadata = cls(
+            base_or_none=None,
+            template=None if template is None else Template.from_plain(template),
+            long_texts=None if long_texts is None else LongTexts.from_plain(long_texts),
+            **own,
+        )
         if not metadata.is_baseline:
             metadata.base_or_none = Base.from_plain(base)
         elif base or metadata.format:
@@ -204,10 +216,10 @@ class Metadata:
         """Return the content of the file."""
         base = {} if self.base_or_none is None else self.base_or_none.plain()
         values = {"base" if name == "base_or_none" else name: value for name, value in self.__dict__.items()}
-        del values["template"]
-        # Without a template the file is one that earlier versions can read.
-        template = {} if self.template is None else {"template": self.template.plain()}
-        return values | {"base": base} | template
+        parts = {name: values.pop(name) for name in ("template", "long_texts")}
+        # Without these the file is one that earlier versions can read.
+        given = {name: part.plain() for name, part in parts.items() if part is not None}
+        return values | {"base": base} | given
 
     @property
     def base(self) -> Base:
@@ -290,6 +302,7 @@ def read_metadata(folder: Path) -> Metadata:
             "format": not metadata.format or config.ExportFormat(metadata.format),
             "base": metadata.base_or_none is None or metadata.base_or_none.is_valid(),
             "template": metadata.template is None or metadata.template.length < metadata.max_tokens,
+            "long_texts": metadata.long_texts is None or _fits(metadata.long_texts, metadata),
         }
         wrong = [name for name, right in required.items() if not right]
     except (TypeError, KeyError, ValueError, AttributeError) as error:
@@ -315,6 +328,12 @@ def _spelled(metadata: Metadata) -> Metadata:
         thresholds={protocol: by_label(cuts) for protocol, cuts in metadata.thresholds.items()},
         calibration=by_label(metadata.calibration),
     )
+
+
+def _fits(long_texts: LongTexts, metadata: Metadata) -> bool:
+    """Whether pieces of long texts have room for their overlap, and their special tokens are known."""
+    template = metadata.template
+    return template is not None and long_texts.overlap < metadata.max_tokens - template.length
 
 
 def _is_texts(value: Any) -> bool:

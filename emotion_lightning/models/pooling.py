@@ -1,12 +1,13 @@
 """Pooling: from the vectors of a text's tokens to its logits."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from emotion_lightning.config import Attention, Pooling
+from emotion_lightning.config import Attention, JoinWindows, Pooling
 from emotion_lightning.data.batches import Batch
 
 
@@ -38,6 +39,22 @@ def logits(network: Any, batch: Batch, *, pooling: Pooling) -> Tensor:
     # Own pooling from the mask, because transformers looks for the last token by its id, which a text may contain.
     vectors = pool(backbone(input_ids=ids, attention_mask=mask).last_hidden_state, mask, pooling)
     return _read(own, ids, mask, vectors.unsqueeze(1).expand(*ids.shape, -1), vectors).float()
+
+
+def join(logits: Tensor, pieces: Sequence[int], way: JoinWindows) -> Tensor:
+    """Join the logits of the pieces of each text, [piece, label], to those of the texts, [text, label].
+
+    Args:
+        logits: of all pieces, those of a text one after the other.
+        pieces: number of pieces of each text.
+        way: maximum or mean over the pieces, for each label.
+
+    >>> join(torch.tensor([[1.0, 2.0], [3.0, 0.0], [5.0, 5.0]]), [2, 1], JoinWindows.maximum).tolist()
+    [[3.0, 2.0], [5.0, 5.0]]
+    """
+    # Text by text, so that a text's result has the same rounding in every batch.
+    parts = logits.split(list(pieces))
+    return torch.stack([part.amax(0) if way is JoinWindows.maximum else part.mean(0) for part in parts])
 
 
 def _through_decoder(own: Any, ids: Tensor, mask: Tensor | None, pooling: Pooling) -> Tensor:

@@ -3,6 +3,7 @@
 import json
 
 from emotion_lightning import config
+from emotion_lightning.data.long_texts import LongTexts
 from emotion_lightning.models.metadata import Base, Metadata
 from emotion_lightning.runs import run_folder
 
@@ -46,6 +47,7 @@ def block(metadata: Metadata, *, folder: str) -> list[str]:
         f"texts = [{json.dumps(TEXT)}]",
         *_tokens(metadata),
         *(_GRAPH if graph else _LOGITS),
+        *(_joined(metadata.long_texts, graph=graph) if metadata.long_texts and metadata.long_texts.in_pieces else []),
         *(_CALIBRATION[graph] if metadata.calibration else []),
         f"probabilities = {'1 / (1 + np.exp(-logits))' if graph else 'logits.sigmoid()'}",
         'cuts = card["thresholds"][card["protocol"]]',
@@ -93,16 +95,65 @@ def _tokens(metadata: Metadata) -> list[str]:
             f"    texts, padding=True, truncation=True, max_length={metadata.max_tokens}, {tensors}",
             ")",
         ]
+    if metadata.long_texts is not None:
+        return _long_texts(metadata, metadata.long_texts, room=metadata.max_tokens - metadata.template.length)
     return [
         "# Each text stands in the template that the model was trained with; only the text is truncated.",
-        'template = card["template"]',
-        "parts = tokenizer(",
-        '    [template["space"] + text for text in texts],',
-        "    add_special_tokens=False, split_special_tokens=True,",
+        *_IN_TEMPLATE,
         f"    truncation=True, max_length={metadata.max_tokens - metadata.template.length},",
         ")",
         'whole = [template["before"] + ids + template["after"] for ids in parts["input_ids"]]',
         f'tokens = tokenizer.pad({{"input_ids": whole}}, {tensors})',
+    ]
+
+
+_IN_TEMPLATE = [
+    'template = card["template"]',
+    "parts = tokenizer(",
+    '    [template["space"] + text for text in texts],',
+    "    add_special_tokens=False, split_special_tokens=True,",
+]
+
+
+def _long_texts(metadata: Metadata, long_texts: LongTexts, *, room: int) -> list[str]:
+    """Lines that cut long texts as in training, or divide them into pieces, each between the tokens of the template."""
+    tail = room // 2
+    way = {
+        config.LongTexts.cut_start: [f"pieces = [[ids[-{room}:]] for ids in parts]"],
+        config.LongTexts.middle: [
+            "pieces = [",
+            f"    [ids if len(ids) <= {room} else ids[:{room - tail}] + ids[len(ids) - {tail}:]] for ids in parts",
+            "]",
+        ],
+        config.LongTexts.windows: [
+            "pieces = []",
+            "for ids in parts:",
+            f"    step = {room} - {long_texts.overlap}  # a piece shares these tokens with the next one",
+            f"    count = min({long_texts.most}, 1 + max(0, -(-(len(ids) - {room}) // step)))",
+            f"    rest = min(len(ids), {room} + (count - 1) * step) - {room}",
+            "    starts = [rest * i // (count - 1) for i in range(count)] if count > 1 else [0]",
+            f"    pieces.append([ids[start : start + {room}] for start in starts])",
+        ],
+    }[long_texts.way]
+    return [
+        "# Long texts are read as in training, between the tokens of the template or the special tokens.",
+        *_IN_TEMPLATE,
+        ')["input_ids"]',
+        *way,
+        'whole = [template["before"] + ids + template["after"] for text in pieces for ids in text]',
+        f'tokens = tokenizer.pad({{"input_ids": whole}}, return_tensors="{"np" if metadata.is_graph else "pt"}")',
+    ]
+
+
+def _joined(long_texts: LongTexts, *, graph: bool) -> list[str]:
+    """Lines that join the logits of a text's pieces."""
+    way = "max" if graph else "amax"
+    way = way if long_texts.join is config.JoinWindows.maximum else "mean"
+    sizes = "[len(text) for text in pieces]"
+    parts = f"np.split(logits, np.cumsum({sizes})[:-1])" if graph else f"logits.split({sizes})"
+    return [
+        "# The logits of a text are joined from those of its pieces.",
+        f"logits = {'np' if graph else 'torch'}.stack([part.{way}(0) for part in {parts}])",
     ]
 
 

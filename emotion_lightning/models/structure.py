@@ -119,6 +119,20 @@ def empty_network(architecture: Any, *, labels: int = 3) -> Any:
         raise UserError(f"The network {architecture.model_type} cannot be built: {first_line(error)[:200]}") from error
 
 
+def longest_text(architecture: Any) -> int | None:
+    """Number of tokens that a network has positions for; None if its config names none."""
+    found = getattr(architecture.get_text_config(), "max_position_embeddings", None)
+    if not isinstance(found, int) or found <= 0:
+        return None
+    # RoBERTa and its kin count positions from behind the number of their padding token: fewer are left for texts.
+    fewer = (
+        module.num_embeddings - 1 - module.padding_idx
+        for name, module in empty_network(architecture).named_modules()
+        if isinstance(module, nn.Embedding) and "position" in name.rpartition(".")[2] and module.padding_idx is not None
+    )
+    return min([found, *fewer])
+
+
 def read_structure(architecture: Any, *, labels: int = 3) -> Structure:
     """Read the structure of the network that a config describes.
 

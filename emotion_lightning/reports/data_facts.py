@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 
 from emotion_lightning import config
-from emotion_lightning.data import labels, overlap
+from emotion_lightning.data import labels, max_tokens, overlap
 from emotion_lightning.data.batches import tokenize
 from emotion_lightning.data.cleaning import cleaner
 from emotion_lightning.data.labels import positive_weights
+from emotion_lightning.data.long_texts import FEW as FEW_LONG
+from emotion_lightning.data.long_texts import Lengths, LongTexts, enough_tokens, read_long_texts, token_limit
 from emotion_lightning.data.rows import Corpus, Rows
 from emotion_lightning.data.template import Template, read_template
 
@@ -19,9 +21,6 @@ FEW = 20
 
 _EXAMPLES = 3
 """Smallest number of example texts for each label."""
-
-_CUT = 0.001
-"""Fraction of texts that may be truncated without a finding."""
 
 _SHIFT = 3.0
 """Smallest reported difference of two rates, in standard errors; 2 would give a false alarm per split of 28 labels."""
@@ -97,6 +96,8 @@ class DataFacts:
         decisions: the same as plain values, as in data.json.
         notes: sentences about how the files were read that may need attention.
         template: what stands around every text, and counts in its length; None if texts stand by themselves.
+        long_texts: what becomes of longer texts; None: their end is cut.
+        auto_tokens: what data.max_tokens=auto gives.
     """
 
     data: dict[str, Any]
@@ -114,6 +115,8 @@ class DataFacts:
     decisions: dict[str, Any]
     notes: list[str]
     template: Template | None = None
+    long_texts: LongTexts | None = None
+    auto_tokens: int | None = None
 
     @property
     def train(self) -> SplitFacts:
@@ -128,8 +131,13 @@ class DataFacts:
     @property
     def suggested_tokens(self) -> int:
         """The smallest multiple of 8 that truncates at most about 0.1 % of the texts."""
+        return enough_tokens(self.all_lengths.tokens)
+
+    @property
+    def all_lengths(self) -> Lengths:
+        """How the texts of all splits fit into max_tokens."""
         lengths = np.concatenate([split.lengths for split in self.splits])
-        return int(-(-np.quantile(lengths, 1 - _CUT, method="higher") // 8) * 8)
+        return Lengths(lengths, self.max_tokens, self.long_texts, self.template.length if self.template else 0)
 
     @property
     def truncated(self) -> float:
@@ -155,13 +163,11 @@ class DataFacts:
 
     def _length_findings(self) -> list[str]:
         longest = max(int(split.lengths.max()) for split in self.splits)
-        cost = [f"{self.template.cost(self.max_tokens)}."] if self.template else []
-        if self.truncated > _CUT:
-            return [
-                *cost,
-                f"data.max_tokens={self.max_tokens} cuts {self.truncated:.1%} of the texts; {self.suggested_tokens} "
-                f"would cut hardly any, and the longest has {longest:,} tokens.",
-            ]
+        cost = [f"{self.template.cost(self.max_tokens)}."] if self.template and self.template.has_words else []
+        in_pieces = self.long_texts is not None and self.long_texts.in_pieces
+        if self.truncated > FEW_LONG or (in_pieces and longest > self.max_tokens):
+            auto = f" data.max_tokens=auto gives {self.auto_tokens}." if self.auto_tokens else ""
+            return [*cost, f"{self.all_lengths.sentence()}{auto}"]
         if longest > self.max_tokens:
             return [*cost, f"data.max_tokens={self.max_tokens} cuts hardly any text ({self.truncated:.2%})."]
         return [*cost, f"data.max_tokens={self.max_tokens} cuts no text; the longest has {longest:,} tokens."]
@@ -218,7 +224,13 @@ class DataFacts:
             "hashes": self.hashes,
             "tokenizer": self.tokenizer,
             "clean": self.clean,
-            "max_tokens": {"value": self.max_tokens, "cut": self.truncated, "suggested": self.suggested_tokens},
+            "max_tokens": {
+                "value": self.max_tokens,
+                "cut": self.truncated,
+                "suggested": self.suggested_tokens,
+                "auto": self.auto_tokens,
+            },  # fmt: skip
+            "long_texts": self.long_texts.plain() if self.long_texts else None,
             "template": self.template.plain() | {"tokens": self.template.length} if self.template else None,
             "splits": {split.name: self._plain_split(split) for split in self.splits},
             "overlaps": [
@@ -261,7 +273,7 @@ class DataFacts:
 
 def describe_data(
     corpus: Corpus, tokenizer: Any, *, data: config.Batches, weighted: config.Loss, shown: dict[str, Any],
-    examples: int, seed: int, tokenizer_name: str,
+    examples: int, seed: int, tokenizer_name: str, positions: int | None = None,
 ) -> DataFacts:  # fmt: skip
     """Collect the facts about a corpus.
 
@@ -274,6 +286,7 @@ def describe_data(
         examples: number of example texts for each label, at least three.
         seed: of the choice of examples.
         tokenizer_name: name to display.
+        positions: number of tokens that the network has positions for; None if it is not known.
     """
     template = read_template(data, corpus.labels, tokenizer)
     splits = [_split(name, rows, tokenizer, data, template) for name, rows in corpus.splits.items()]
@@ -287,7 +300,7 @@ def describe_data(
         overlaps=overlap.find_overlap(corpus, clean=data.clean),
         together=(train.targets.T @ train.targets).round().astype(int),
         weights=_weights(weighted, splits[0].counts, splits[0].rows),
-        max_tokens=data.max_tokens,
+        max_tokens=token_limit(data),
         tokenizer=tokenizer_name,
         clean=[step.value for step in data.clean],
         # A few in any case: they show at once if labels are shifted against their texts.
@@ -296,6 +309,12 @@ def describe_data(
         decisions=corpus.plain_decisions(),
         notes=corpus.decisions.notes,
         template=template,
+        long_texts=read_long_texts(data, around=template.length if template else 0),
+        auto_tokens=max_tokens.auto_tokens(
+            splits[0].lengths,
+            least=max_tokens.least(template),
+            positions=max_tokens.known_positions(tokenizer, positions),
+        ),
     )
 
 

@@ -35,6 +35,11 @@ def _content(facts: "DataFacts", numbers: dict[str, str] | None) -> dict[str, An
     chosen = {name: value for name, value in facts.data.items() if value not in (None, [], False)}
     if chosen.get("template") != config.CHAT:
         chosen.pop("question", None)  # only the chat template asks it
+    if chosen.get("long_texts") != config.LongTexts.windows:
+        for name in ("window_overlap", "max_windows", "join_windows"):
+            chosen.pop(name, None)
+    if chosen.get("long_texts") == config.LongTexts.cut_end:
+        del chosen["long_texts"]
     return {
         "title": facts.data["option"],
         "settings": ", ".join(f"{name}={value}" for name, value in chosen.items() if name != "option"),

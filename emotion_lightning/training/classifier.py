@@ -33,6 +33,7 @@ class EmotionClassifier(lightning.LightningModule):
         method: the PEFT option; its learning rates are used where `optimizer` sets none.
         head: names of the modules that use the head's learning rate.
         pooling: how token vectors are pooled into the head's input.
+        join: how the logits of a text's pieces are joined, where texts have several.
         head_factor: factor on the method's learning rate for the head; depends on the scale of the head's inputs.
         extra_metric: metrics of the user's own, logged with those of the program.
         identity: properties in which a checkpoint must equal this run to be loaded, such as base, labels and method.
@@ -53,6 +54,7 @@ class EmotionClassifier(lightning.LightningModule):
         head: list[str],
         pooling: config.Pooling,
         identity: dict[str, Any],
+        join: config.JoinWindows = config.JoinWindows.maximum,
         head_factor: float = 1.0,
         extra_metric: config.ExtraMetric | None = None,
     ) -> None:
@@ -65,20 +67,22 @@ class EmotionClassifier(lightning.LightningModule):
         self.method = method
         self.head = head
         self.pooling = pooling
+        self.join = join
         self.head_factor = head_factor
         self.extra_metric = extra_metric or config.NoExtraMetric()
         self.identity = identity
         self.outcomes = metrics.Outcomes()
-        self.batch_shape: tuple[int, ...] = (0, 0)
-        """Shape of the last batch's input_ids: [text, token]."""
+        self.batch_shape: tuple[int, ...] = (0, 0, 0)
+        """Size of the last batch: number of texts, of their pieces, and of the tokens of a piece."""
         self.cause: nonfinite.Cause | None = None
         """The first module whose numbers were not finite on a split; None if there was none or it was not found."""
         self._random_state: dict[str, Any] | None = None
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits of a batch, [batch, label], float32."""
-        self.batch_shape = tuple(batch["input_ids"].shape)
-        return pooling.logits(self.network, batch, pooling=self.pooling)
+        self.batch_shape = (len(batch["rows"]), *batch["input_ids"].shape)
+        logits = pooling.logits(self.network, batch, pooling=self.pooling)
+        return pooling.join(logits, batch["pieces"], self.join) if "pieces" in batch else logits
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Return the loss of a batch."""
@@ -270,7 +274,8 @@ def check_finite(logits: Tensor, when: str, cause: nonfinite.Cause | None) -> No
 def checkpoint_identity(settings: config.Train, emotions: EmotionData) -> dict[str, Any]:
     """Return the properties in which a checkpoint and a run must be equal."""
     # A tokenizer's chat template may have changed since the run started. Checkpoints from before have no such entry.
-    template = {} if emotions.template is None else {"data.template": emotions.template.text}
+    own = emotions.template
+    template = {"data.template": own.text} if own is not None and own.has_words else {}
     return template | {
         "base": settings.model.path if settings.model.pretrained else "random weights",
         "architecture": str(settings.model.architecture) if not settings.model.pretrained else "",

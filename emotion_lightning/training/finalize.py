@@ -170,6 +170,7 @@ def _metadata(
         },
         data_hashes=emotions.hashes,
         template=emotions.template,
+        long_texts=emotions.long_texts,
     )
 
 

@@ -34,6 +34,7 @@ def build_classifier(
         method: name of the PEFT option, for the log.
         starts: whether training starts anew; False if a checkpoint will be loaded.
     """
+    from emotion_lightning.data.long_texts import token_limit
     from emotion_lightning.models import adapter, backbone, dropout, head_start, losses
     from emotion_lightning.models.device import compute_dtype
     from emotion_lightning.training import warm_start
@@ -47,7 +48,7 @@ def build_classifier(
         device=device,
         seed=settings.seed,
         base_folder=base_folder,
-        max_tokens=emotions.settings.max_tokens,
+        max_tokens=token_limit(emotions.settings),
     )
     backbone.check_vocabulary(network, emotions.largest_token, what="A token of the texts")
     head = backbone.head_modules(settings.model)
@@ -77,7 +78,7 @@ def build_classifier(
     if settings.trainer.compile:
         backbone.compile_(network)
     elif device.type == "cpu":
-        plain = backbone.plain_attention_may_serve(settings.model.attn_implementation, emotions.settings.max_tokens)
+        plain = backbone.plain_attention_may_serve(settings.model.attn_implementation, token_limit(emotions.settings))
         dropout.speed_up_dropout(network, kernels=["eager", "sdpa"] if plain else ["eager"])
     log.info(
         "%s of %s parameters are trained (%s), on %s rows, %s.",
@@ -99,6 +100,7 @@ def build_classifier(
         head=head,
         pooling=settings.model.pooling,
         identity=checkpoint_identity(settings, emotions),
+        join=settings.data.join_windows,
         head_factor=head_factor,
         extra_metric=settings.extra_metric,
     )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL, run_in_process
+from helpers.readme_code import answers_of_readme
 
 from emotion_lightning import load
 from emotion_lightning.data.template import Template
@@ -34,18 +35,6 @@ def run_with_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def answers(folder: Path | str, **batches: int) -> np.ndarray:
     found: np.ndarray = load(folder, accelerator="cpu").probabilities(TEXTS, **batches).numpy()
     return found
-
-
-def answers_of_readme(folder: Path) -> np.ndarray:
-    """What the code in the README that needs no emotion_lightning says of the texts."""
-    readme = (folder / "README.md").read_text(encoding="utf-8")
-    (code,) = (part.partition("```")[0] for part in readme.split("```python\n") if "probabilities =" in part)
-    first = 'texts = ["I never thought they would come."]'
-    assert first in code and "emotion_lightning import" not in code
-    code = code.replace(first, f"texts = {TEXTS!r}").replace('folder = "."', f"folder = {str(folder)!r}")
-    found: dict[str, Any] = {}
-    exec(code, found)
-    return np.asarray(found["probabilities"])
 
 
 def test_the_template_is_told_and_stored_with_the_model(run_with_template: Path) -> None:
@@ -86,7 +75,7 @@ def test_transformers_alone_gives_the_same_answers_with_the_code_of_the_readme(r
     readme = (folder / "README.md").read_text(encoding="utf-8")
     template = read_metadata(folder).template
     assert template is not None and "    Text: {text}\n    Emotions (" in readme
-    np.testing.assert_allclose(answers_of_readme(folder), answers(run_with_template), atol=1e-5)
+    np.testing.assert_allclose(answers_of_readme(folder, TEXTS), answers(run_with_template), atol=1e-5)
 
 
 @pytest.mark.slow
@@ -95,7 +84,7 @@ def test_exports_answer_as_the_run_does(run: Any, run_with_template: Path) -> No
     for form in ("adapter", "merged", "onnx"):
         assert run("export", f"run={run_with_template}", f"output={form}", f"format={form}") == 0
         np.testing.assert_allclose(answers(form, batch_size=2), answers(run_with_template), atol=1e-4)
-        np.testing.assert_allclose(answers_of_readme(Path(form)), answers(run_with_template), atol=1e-4)
+        np.testing.assert_allclose(answers_of_readme(Path(form), TEXTS), answers(run_with_template), atol=1e-4)
         assert read_metadata(Path(form)).template == read_metadata(run_with_template / "model").template
         assert "pipeline(" not in Path(form, "README.md").read_text()  # which gives it the bare texts
 
