@@ -72,20 +72,25 @@ class Run:
         return predictor.load(self.folder, accelerator=self.settings.trainer.accelerator.value)
 
     @overload
-    def predict(self, texts: Sequence[str]) -> "list[Prediction]": ...
+    def predict(
+        self, texts: Sequence[str], *, context: Sequence[Sequence[str]] | None = None
+    ) -> "list[Prediction]": ...
 
     @overload
     def predict(self, texts: "Frame", *, text: str | None = None) -> "Frame": ...
 
     @overload
-    def predict(self, texts: Any, *, text: str | None = None) -> Any: ...
+    def predict(
+        self, texts: Any, *, text: str | None = None, context: Sequence[Sequence[str]] | None = None
+    ) -> Any: ...
 
-    def predict(self, texts: Any, *, text: str | None = None) -> Any:
+    def predict(self, texts: Any, *, text: str | None = None, context: Sequence[Sequence[str]] | None = None) -> Any:
         """Label texts with the trained model, as the `predict` of what `load` returns.
 
         Args:
             texts: a text, a list of texts, or a table of pandas, polars or `datasets`.
             text: text column of a table; None: the text column of the run, or one with a usual name.
+            context: for a list of texts and a run with data.context: the turns before each text, oldest first.
 
         Returns:
             A list of `Prediction` for a list, and a table for a table.
@@ -93,7 +98,7 @@ class Run:
         Raises:
             UserError: a table has no such column or a row without a text, or something else than texts was given.
         """
-        return self.model.predict(texts, text=text)
+        return self.model.predict(texts, text=text, context=context)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import itertools
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from emotion_lightning import config
 from emotion_lightning.cli import app
@@ -70,15 +71,18 @@ def choose_rows(settings: config.Audit, source: Path, folder: Path) -> None:
     from emotion_lightning.data import tables
     from emotion_lightning.data.batches import WINDOW
     from emotion_lightning.data.formats import files
+    from emotion_lightning.data.rows import without_context
     from emotion_lightning.evaluation import next_rows, prediction_files
-    from emotion_lightning.inference import predictor
+    from emotion_lightning.inference import ensemble, predictor
     from emotion_lightning.reports import audit_page
     from emotion_lightning.runs.files import atomic_write
 
     columns = settings.data
     waiting.show_status("Reading the texts")
     rows = tables.read_texts(
-        files.source(source, columns.encoding, header=columns.header, columns=columns.columns), columns
+        files.source(source, columns.encoding, header=columns.header, columns=columns.columns),
+        columns,
+        context=ensemble.context_of(ensemble.find_members(settings.run)),
     )
     model = predictor.load(settings.run, accelerator=settings.accelerator)
     names = audit_page.column_names(rows.id_column, model.metadata.labels, ["uncertainty"])
@@ -86,7 +90,7 @@ def choose_rows(settings: config.Audit, source: Path, folder: Path) -> None:
     waiting.show_status(f"Labelling {rows.count:,} texts")
     for ids, texts in _pieces(iter(rows), columns.batch_size * WINDOW):
         shares = model.probabilities(texts, batch_size=columns.batch_size, batch_tokens=columns.batch_tokens)
-        pool.add(ids, texts, shares.double().numpy())
+        pool.add(ids, [without_context(text) for text in texts], shares.double().numpy())
     waiting.show_status("Choosing rows")
     chosen = next_rows.choose(pool.best(), settings.rows, seed=settings.seed)
     blank = [""] * len(model.metadata.labels)
@@ -97,7 +101,7 @@ def choose_rows(settings: config.Audit, source: Path, folder: Path) -> None:
     log.info("Chose %d of %s rows: %s", len(chosen), f"{rows.count:,}", folder / TO_LABEL)
 
 
-def _pieces(rows: Iterator[tuple[str, str]], size: int) -> Iterator[tuple[list[str], list[str]]]:
+def _pieces(rows: Iterator[tuple[str, Any]], size: int) -> Iterator[tuple[list[str], list[Any]]]:
     while piece := list(itertools.islice(rows, size)):
         yield [identifier for identifier, _ in piece], [text for _, text in piece]
 

@@ -38,6 +38,7 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
     Raises:
         UserError: the run or the data cannot be scored.
     """
+    from emotion_lightning.data import conversations
     from emotion_lightning.evaluation import extra_metrics, metrics, prediction_files, row_outcomes
     from emotion_lightning.inference import ensemble, predictor, run_data
     from emotion_lightning.models.metadata import find_model_folder
@@ -56,6 +57,8 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
             f"data.clean={[step.value for step in data.clean]} is not what the run was trained with, {metadata.clean}; "
             "texts are cleaned as in training, so leave it out."
         )
+    if metadata.context is not None:
+        data = conversations.with_context(data, metadata.context)
     split = settings.split.value
     if own and len(runs) > 1 and split != "test" and data.folds is not None:
         raise UserError(
@@ -74,7 +77,7 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
     quiet.hide_progress_bars()
     model = predictor.open_runs(runs, metadata, accelerator=settings.accelerator)
     waiting.show_status(f"Labelling {len(rows):,} texts")
-    logits, probabilities = model.outputs(rows.texts, batch_size=data.batch_size, batch_tokens=data.batch_tokens)
+    logits, probabilities = model.outputs(rows.inputs, batch_size=data.batch_size, batch_tokens=data.batch_tokens)
     prediction_files.write_predictions(
         folder / run_folder.PREDICTIONS / f"{split}.csv",
         rows,

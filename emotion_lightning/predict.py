@@ -70,12 +70,14 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
         ),
         settings.data,
         usual=_columns_of_run(runs[0]),
+        context=ensemble.context_of(runs),
     )
 
     from rich.console import Console
     from rich.progress import Progress, TextColumn
 
     from emotion_lightning.data.batches import WINDOW
+    from emotion_lightning.data.rows import without_context
 
     window = settings.data.batch_size * WINDOW
     waiting.end_status()
@@ -94,7 +96,7 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
         pieces, beside = itertools.tee(_chunks(iter(rows), window))
         found = answers([text for _, text in piece] for piece in pieces)
         for (decisions, probabilities), piece in zip(found, beside, strict=True):
-            ids, texts = [identifier for identifier, _ in piece], [text for _, text in piece]
+            ids, texts = [identifier for identifier, _ in piece], [without_context(text) for _, text in piece]
             writer.write(prediction_files.Predicted(ids, texts, decisions, probabilities))
             progress.advance(task, len(piece))
     log.info("Wrote %s rows to %s", f"{rows.count:,}", output)
@@ -123,7 +125,7 @@ def _columns_of_run(run: str) -> tuple[str | None, str | None]:
     return data.get("text"), data.get("id_column")
 
 
-def _chunks(rows: Iterator[tuple[str, str]], size: int) -> Iterator[list[tuple[str, str]]]:
+def _chunks(rows: Iterator[tuple[str, Any]], size: int) -> Iterator[list[tuple[str, Any]]]:
     while chunk := list(itertools.islice(rows, size)):
         yield chunk
 

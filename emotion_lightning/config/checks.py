@@ -41,6 +41,12 @@ def check_relations(settings: config.Train) -> None:
     check_model(settings.model, settings.peft)
     if settings.distill.runs is not None and settings.distill.answers is not None:
         raise UserError("distill.runs and distill.answers both say what to learn; give one of them.")
+    has_context = isinstance(settings.data, config.Table) and (settings.data.context or settings.data.context_columns)
+    if settings.distill.answers is not None and has_context:
+        raise UserError(
+            "distill.answers goes by texts, and with data.context a text may stand behind several others; use "
+            "distill.runs."
+        )
     for teacher in ("runs", "answers"):
         taught = getattr(settings.distill, teacher) is not None
         if taught and not isinstance(settings.loss, config.BCE | config.WeightedBCE):
@@ -163,6 +169,7 @@ def check_data(settings: Any, command: str) -> None:
         _check_header(data)
     if isinstance(data, config.Table):
         _check_label_words(data)
+        _check_context(data, command)
     if isinstance(data, config.InputColumns) and data.empty_texts is config.EmptyTexts.drop:
         raise UserError("data.empty_texts=drop would leave rows without a prediction; choose keep or refuse.")
 
@@ -240,6 +247,35 @@ def _check_template(data: config.Batches, command: str) -> None:
         )
     if odd := [sign for sign in value if unicodedata.category(sign) == "Cc" and sign not in "\n\t"]:
         raise UserError(f"{name} has the control character {ascii(odd[0])}; leave it out.")
+
+
+def _check_context(data: config.Table, command: str) -> None:
+    columns = [name for name in ("conversation", "turn") if getattr(data, name) is not None]
+    if data.context is not None and data.context_columns is not None:
+        raise UserError("data.context takes the turns from other rows, data.context_columns from columns; give one.")
+    if (data.context is not None or data.context_columns is not None) and command == "baseline":
+        raise UserError("data.context is for networks; a baseline reads the bare texts. Leave it out.")
+    if command == "evaluate":
+        for name in ("context", "context_separator"):
+            if getattr(data, name) is not None:
+                raise UserError(f"data.{name} is that of the run, which is stored with its model; leave it out.")
+        return
+    if data.context is not None and data.conversation is None:
+        raise UserError(
+            f"data.context={data.context} needs data.conversation=COLUMN, which says which conversation a row belongs "
+            "to (and data.turn=COLUMN for the order of its turns)."
+        )
+    if data.context is None and columns:
+        raise UserError(f"data.{columns[0]} is for data.context=N, the number of turns before a text; add it.")
+    if data.context_columns is not None and not data.context_columns:
+        raise UserError("data.context_columns=[] names no column; name some, or leave it out.")
+    if (data.context is not None or data.context_columns is not None) and data.aggregate is not None:
+        raise UserError(
+            f"data.aggregate={data.aggregate.value} joins rows, so the turns before a text would be several; join the "
+            "annotators' rows first, or leave out data.context."
+        )
+    if data.context_separator == "":
+        raise UserError("data.context_separator is empty; turns would grow together.")
 
 
 def _check_encoding(name: str) -> None:

@@ -185,6 +185,21 @@ class Table(Batches):
     aggregate: Aggregate | None
     """How rows of several annotators, which have the same id (or the same text, if there are no ids), become one row:
     majority keeps a label that more than half of them gave. null: such rows are refused."""
+    context: Annotated[int | None, Bounds(at_least=1)]
+    """Maximum number of turns of the conversation before a text that the network reads in front of it, stored with the
+    model and read in prediction too. null: texts stand alone. If tokens are too many, the oldest turns are cut."""
+    conversation: str | None
+    """With context: column that says which conversation a row belongs to. Splits that are made by this program never
+    cut a conversation."""
+    turn: str | None
+    """With context: column that orders the turns of a conversation, numbers or times (ISO 8601). null: the order of the
+    rows."""
+    context_columns: list[str] | None
+    """In place of context: columns with the turns before the text, oldest first, as in [turn1,turn2] with text=turn3.
+    Empty cells are no turn."""
+    context_separator: str | None
+    """What stands between turns, for example a line break. null: the separator token of the tokenizer, or a line break
+    if it has none."""
     id_column: str | None
     """Column that identifies a row in prediction files. null looks for usual names; `row` numbers the rows."""
     empty_texts: EmptyTexts
@@ -269,6 +284,12 @@ class InputColumns:
     id_column: str | None
     """Column that identifies a row. null uses the column of the run, or looks for usual names; `row` numbers the
     rows."""
+    conversation: str | None
+    """For a run with data.context: column of the conversations; null uses the column of the run."""
+    turn: str | None
+    """For a run with data.context: column that orders the turns; null uses the column of the run."""
+    context_columns: list[str] | None
+    """For a run with data.context_columns: columns of the turns before the text; null uses the columns of the run."""
     encoding: str | None
     """Encoding of csv, tsv, jsonl, json and txt files (cp1252, utf-16 …); null is UTF-8."""
     header: Header | None

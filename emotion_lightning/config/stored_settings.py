@@ -41,6 +41,11 @@ ADDED: dict[str, dict[str, Any]] = {
         "missing": "refuse",
         "present_from": None,
         "aggregate": None,
+        "context": None,
+        "conversation": None,
+        "turn": None,
+        "context_columns": None,
+        "context_separator": None,
     },
     "test_share": {"header": "first", "columns": None, "split_column": "none", "table": None},
 }

@@ -6,7 +6,7 @@ Emotion texts are short and vary in length: in random batches of 32, half of the
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,10 @@ from torch.utils.data import Dataset, Sampler
 
 from emotion_lightning import config
 from emotion_lightning.data.cleaning import cleaner
+from emotion_lightning.data.conversations import Context
 from emotion_lightning.data.labels import Targets
 from emotion_lightning.data.long_texts import LongTexts
+from emotion_lightning.data.rows import Text, without_context
 from emotion_lightning.data.template import Template
 from emotion_lightning.errors import UserError
 
@@ -71,13 +73,14 @@ class Tokens:
 
 
 def tokenize(
-    texts: Sequence[str],
+    texts: Sequence[Text],
     tokenizer: Any,
     *,
     max_tokens: int | None,
     clean: Sequence[config.CleaningStep] = (),
     template: Template | None = None,
     long_texts: LongTexts | None = None,
+    context: Context | None = None,
 ) -> Tokens:
     """Clean and tokenize texts, with special tokens, up to `max_tokens` (None: not truncated).
 
@@ -85,12 +88,14 @@ def tokenize(
     text can end the part that is its own.
 
     Args:
-        texts: the texts.
+        texts: the texts, those of a conversation with the turns before them.
         tokenizer: of the network.
         max_tokens: maximum number of tokens of a piece, with those of the template.
         clean: cleaning steps.
         template: what stands around every piece; needed with `long_texts`.
         long_texts: what becomes of texts that are too long; None: the tokenizer truncates them.
+        context: how the turns before a text are joined to it, needed with `template` and `long_texts`; None: they are
+            left out.
 
     Raises:
         UserError: a text cannot be encoded in UTF-8.
@@ -104,18 +109,31 @@ def tokenize(
     pieces = [np.zeros(0, np.int32)]
     lengths = [np.zeros(1, np.int64)]
     counts = [np.zeros(1, np.int64)]
-    for start in range(0, len(texts), _TEXTS_AT_ONCE):
-        some = [cleaned(text) for text in texts[start : start + _TEXTS_AT_ONCE]]
+
+    def encoded(some: list[str], first: int) -> list[list[int]]:
         try:
             given = some if template is None else [template.space + text for text in some]
-            ids = tokenizer(given, return_attention_mask=False, return_token_type_ids=False, verbose=False, **options)[
-                "input_ids"
-            ]
+            found: list[list[int]] = tokenizer(
+                given, return_attention_mask=False, return_token_type_ids=False, verbose=False, **options
+            )["input_ids"]
+            return found
         except TypeError as error:  # raised by the tokenizer for a lone surrogate, which UTF-8 cannot encode
-            for number, text in enumerate(some, start=start + 1):
+            for number, text in enumerate(some, start=first):
                 if not isinstance(text, str) or text != text.encode(errors="replace").decode():
                     raise UserError(f"Text {number} is {ascii(text)[:60]}, which is no text in UTF-8.") from error
             raise
+
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        some = texts[start : start + _TEXTS_AT_ONCE]
+        ids = encoded([cleaned(without_context(text)) for text in some], start + 1)
+        if context is not None and template is not None:
+            earlier = [[cleaned(turn) for turn in context.before(text)] for text in some]
+            flat = iter(encoded(turns, start + 1) if (turns := list(chain.from_iterable(earlier))) else [])
+            room = None if max_tokens is None else max_tokens - template.length
+            ids = [
+                context.joined(list(islice(flat, len(turns))), own, room)
+                for turns, own in zip(earlier, ids, strict=True)
+            ]
         if long_texts is not None and template is not None and max_tokens is not None:
             parts = [long_texts.pieces(own, max_tokens - template.length) for own in ids]
             counts.append(np.fromiter(map(len, parts), np.int64, len(parts)))
@@ -129,13 +147,14 @@ def tokenize(
 
 
 def whole_lengths(
-    texts: Sequence[str],
+    texts: Sequence[Text],
     tokens: Tokens,
     tokenizer: Any,
     *,
     max_tokens: int,
     clean: Sequence[config.CleaningStep] = (),
     template: Template | None = None,
+    context: Context | None = None,
 ) -> np.ndarray:
     """Return the number of tokens of each text before anything was cut from it, [text].
 
@@ -148,11 +167,19 @@ def whole_lengths(
         max_tokens: as of `tokenize`.
         clean: as of `tokenize`.
         template: as of `tokenize`.
+        context: as of `tokenize`.
     """
     found = tokens.lengths.astype(np.int64)
     full = np.flatnonzero(found >= max_tokens)
     if len(full):
-        again = tokenize([texts[i] for i in full.tolist()], tokenizer, max_tokens=None, clean=clean, template=template)
+        again = tokenize(
+            [texts[i] for i in full.tolist()],
+            tokenizer,
+            max_tokens=None,
+            clean=clean,
+            template=template,
+            context=context,
+        )
         found[full] = again.lengths
     return found
 

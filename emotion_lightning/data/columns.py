@@ -48,10 +48,13 @@ class Columns:
 
 def normalised(settings: Any) -> Any:
     """Normalise the names of columns and labels in table settings, as the readers do with names in files."""
-    one = {name: getattr(settings, name, None) for name in ("text", "id_column", "labels_column")}
+    one = {
+        name: getattr(settings, name, None) for name in ("text", "id_column", "labels_column", "conversation", "turn")
+    }
     changed: dict[str, Any] = {name: labels.normalised(value) for name, value in one.items() if value}
-    if getattr(settings, "labels", None):
-        changed["labels"] = [labels.normalised(name) for name in settings.labels]
+    for several in ("labels", "context_columns"):
+        if getattr(settings, several, None):
+            changed[several] = [labels.normalised(name) for name in getattr(settings, several)]
     return dataclasses.replace(settings, **changed)
 
 

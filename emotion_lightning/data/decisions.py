@@ -14,6 +14,7 @@ class Decisions:
         ids: name of the id column; None: row numbers.
         labels: where the labels come from.
         split: where the splits come from.
+        turns: where the turns before a text come from; None: texts stand alone.
         split_column: name of the column that says of each row which split it is in.
         aside: columns that were not used.
         notes: sentences about what may need attention.
@@ -25,6 +26,7 @@ class Decisions:
     labels: str = "as in the official files"
     split: str = "the data has its own"
     split_column: str | None = None
+    turns: str | None = None
     aside: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -43,13 +45,14 @@ class Decisions:
             "splits": {"rows": rows, "from": self.split, "column": self.split_column},
             "columns_left_aside": self.aside,
             "notes": self.notes,
-        }
+        } | ({} if self.turns is None else {"turns_before_a_text": self.turns})
 
     def lines(self) -> list[tuple[str, str]]:
         """Return the decisions as pairs of name and value, for people."""
         found = [(_place(file), _file_line(file)) for file in self.files]
         if self.text is not None:
             found += [("text column", self.text), ("id column", self.ids or "none: rows are numbered")]
+        found += [("turns before a text", self.turns)] if self.turns is not None else []
         found += [("labels", self.labels), ("splits", self.split)]
         if self.aside:
             found.append(("columns left aside", ", ".join(self.aside[:20]) + (" …" if len(self.aside) > 20 else "")))

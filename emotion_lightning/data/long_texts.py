@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from emotion_lightning import config
+from emotion_lightning.data.conversations import context_of
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ def read_long_texts(settings: config.Batches, *, around: int) -> LongTexts | Non
     Raises:
         UserError: pieces have no room for a text, or for their overlap.
     """
-    if settings.long_texts is config.LongTexts.cut_end:
+    if settings.long_texts is config.LongTexts.cut_end and context_of(settings) is None:
         return None
     room = token_limit(settings) - around
     if room < 1:

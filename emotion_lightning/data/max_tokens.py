@@ -11,7 +11,7 @@ from emotion_lightning.config import checks
 from emotion_lightning.data.batches import tokenize
 from emotion_lightning.data.long_texts import percent
 from emotion_lightning.data.rows import Corpus
-from emotion_lightning.data.template import ROOM, Template, read_template
+from emotion_lightning.data.template import ROOM, Template, read_context, read_template
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +61,10 @@ def choose(settings: config.Batches, corpus: Corpus, tokenizer: Any, *, position
     """
     open_ended = dataclasses.replace(settings, max_tokens=_NO_LIMIT)
     template = read_template(open_ended, corpus.labels, tokenizer)
-    texts = corpus.splits["train"].texts
-    lengths = tokenize(texts, tokenizer, max_tokens=None, clean=settings.clean, template=template).lengths
+    lengths = tokenize(
+        corpus.splits["train"].inputs, tokenizer, max_tokens=None, clean=settings.clean, template=template,
+        context=read_context(settings, tokenizer),
+    ).lengths  # fmt: skip
     limit = known_positions(tokenizer, positions)
     found = auto_tokens(lengths, least=least(template), positions=limit)
     longer = float((lengths > found).mean())

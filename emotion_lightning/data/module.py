@@ -20,7 +20,7 @@ from emotion_lightning.data.batches import (
 from emotion_lightning.data.labels import Targets
 from emotion_lightning.data.long_texts import Lengths, read_long_texts, token_limit
 from emotion_lightning.data.rows import Corpus
-from emotion_lightning.data.template import read_template
+from emotion_lightning.data.template import read_context, read_template
 
 
 class EmotionData(lightning.LightningDataModule):
@@ -32,6 +32,7 @@ class EmotionData(lightning.LightningDataModule):
         rows: texts, ids and targets by split.
         hashes: sha256 of every file read.
         template: what stands around every text; None if texts stand by themselves.
+        context: how the turns before a text are joined to it; None: texts stand alone.
         long_texts: what becomes of texts that are longer than data.max_tokens; None: their end is cut.
     """
 
@@ -47,11 +48,12 @@ class EmotionData(lightning.LightningDataModule):
         self.seed = seed
         self.template = read_template(settings, corpus.labels, tokenizer)
         self.long_texts = read_long_texts(settings, around=self.template.length if self.template else 0)
+        self.context = read_context(settings, tokenizer)
         self._datasets = {
             name: EmotionRows(
                 tokenize(
-                    rows.texts, tokenizer, max_tokens=token_limit(settings), clean=settings.clean,
-                    template=self.template, long_texts=self.long_texts,
+                    rows.inputs, tokenizer, max_tokens=token_limit(settings), clean=settings.clean,
+                    template=self.template, long_texts=self.long_texts, context=self.context,
                 ),
                 rows.targets,
             )
@@ -68,8 +70,8 @@ class EmotionData(lightning.LightningDataModule):
         """How the texts of all splits fit into data.max_tokens."""
         found = [
             whole_lengths(
-                self.rows[name].texts, dataset.tokens, self.tokenizer, max_tokens=token_limit(self.settings),
-                clean=self.settings.clean, template=self.template,
+                self.rows[name].inputs, dataset.tokens, self.tokenizer, max_tokens=token_limit(self.settings),
+                clean=self.settings.clean, template=self.template, context=self.context,
             )
             for name, dataset in self._datasets.items()
         ]  # fmt: skip

@@ -47,6 +47,12 @@ def text_keys(texts: Sequence[str], *, clean: Sequence[config.CleaningStep] = ()
     return np.fromiter((hash(" ".join(cleaned(text).casefold().split())) for text in texts), np.int64, len(texts))
 
 
+def _keys(rows: Rows, clean: Sequence[config.CleaningStep]) -> np.ndarray:
+    """Hash of what is read of each row; a turn that follows others is not that turn again."""
+    whole = rows.texts if rows.before is None else ["\n".join(turns) for turns in rows.inputs]
+    return text_keys(whole, clean=clean)
+
+
 def groups_of(texts: Sequence[str], *, clean: Sequence[config.CleaningStep] = ()) -> np.ndarray:
     """Number of the group of equal texts that each text belongs to, [text].
 
@@ -70,7 +76,7 @@ def group_numbers(keys: np.ndarray) -> np.ndarray:
 
 def find_overlap(corpus: Corpus, *, clean: Sequence[config.CleaningStep]) -> list[Overlap]:
     """Compute the overlap of each pair of splits."""
-    found = {name: text_keys(rows.texts, clean=clean) for name, rows in corpus.splits.items()}
+    found = {name: _keys(rows, clean) for name, rows in corpus.splits.items()}
     return [
         _overlap(corpus, first, second, found[first], found[second])
         for first, second in itertools.combinations(corpus.splits, 2)
@@ -125,7 +131,7 @@ def duplicates(rows: Rows, *, clean: Sequence[config.CleaningStep]) -> tuple[int
 
     The second number is None if the rows have no labels.
     """
-    found = text_keys(rows.texts, clean=clean)
+    found = _keys(rows, clean)
     _, first, where = np.unique(found, return_index=True, return_inverse=True)
     again = np.flatnonzero(first[where] != np.arange(len(found)))
     if rows.targets is None:

@@ -4,9 +4,10 @@ import dataclasses
 import logging
 from collections.abc import Sequence, Set
 from pathlib import Path
+from typing import Any
 
 from emotion_lightning import config
-from emotion_lightning.data import annotators, kinds, labels, split_column, splitting, tables
+from emotion_lightning.data import annotators, conversations, kinds, labels, split_column, splitting, tables
 from emotion_lightning.data.columns import Columns, find_columns, normalised, unlabelled
 from emotion_lightning.data.decisions import Decisions
 from emotion_lightning.data.formats import files, tools
@@ -26,6 +27,8 @@ class _Table:
     source: Source
     seen: Survey
     left_out: dict[str, int]
+    whole: Source | None = None
+    """The source with the rows of all splits, if a column divides it."""
 
 
 def paths(setting: str) -> list[Path]:
@@ -58,7 +61,9 @@ def read_tables(settings: config.Table, sources: dict[str, list[Source]], *, kno
     if decisions.split_column is not None:  # one file: a label that only some of its splits have is a label of it
         seen[first] = dataclasses.replace(seen[first], lists=every.lists)
     try:
-        columns = find_columns(source, settings, seen[first], every=every, known=known, used={decisions.split_column})
+        context = conversations.context_of(settings)
+        used = {decisions.split_column, *(context.used if context else [])}
+        columns = find_columns(source, settings, seen[first], every=every, known=known, used=used)
         labels.check_names(columns.labels, str(source.path), id_column=columns.id)
         labels.log_respelled(columns.labels)
     except UserError as error:
@@ -68,13 +73,15 @@ def read_tables(settings: config.Table, sources: dict[str, list[Source]], *, kno
     if alike := labels.alike_sentence(columns.labels):
         log.warning("%s: %s", source.path, alike)
         decisions.notes.append(alike)
+    turns = {} if context is None else _turns(found, context, columns.text, problems)
     splits = {
-        name: _split(name, one, seen[name], columns, settings, problems, first=source if name != first else None)
+        name: _split(name, one, seen[name], columns, settings, problems, turns, first=source if name != first else None)
         for name, one in found.items()
         if one
     }
     problems.raise_any()
     _describe(decisions, found, columns, source, settings)
+    decisions.turns = None if context is None else str(context)
     rows = {name: part for name, part in splits.items() if part is not None}
     corpus = Corpus(columns.labels, rows, decisions=decisions)
     return annotators.joined(corpus, settings, seen[first], path=source.path)
@@ -173,16 +180,33 @@ def _by_split_column(
             part = table.source.where(split_column.of_split(column, name))
             seen = _survey(part, Problems(), settings)
             if seen.rows:
-                divided.setdefault(name, []).append(_Table(part, seen, table.left_out))
+                divided.setdefault(name, []).append(_Table(part, seen, table.left_out, table.source))
     sizes = ", ".join(f"{name} {sum(table.seen.rows for table in one):,}" for name, one in divided.items())
     log.info("Splits as the column %s says: %s. data.split_column=none splits anew.", column, sizes)
     decisions.split, decisions.split_column = f"column {column}", column
     return divided
 
 
+def _turns(
+    found: dict[str, list[_Table]], context: conversations.Context, text: str, problems: Problems
+) -> dict[int, conversations.Turns]:
+    """Read the turns of each table, by the identity of its source; tell of conversations that several splits share."""
+    by_source: dict[int, conversations.Turns] = {}
+    orders: dict[str, dict[str, set[Any]]] = {}
+    for name, table in ((name, table) for name, one in found.items() for table in one):
+        source = table.whole or table.source
+        if id(source) not in by_source:
+            turns = conversations.read_turns(source, table.seen.names, context, text, problems)
+            by_source[id(source)] = turns
+            orders[name] = orders.get(name, {}) | turns.orders
+    if context.turn is not None:
+        conversations.log_continued(orders)
+    return by_source
+
+
 def _split(
-    name: str, found: list[_Table], seen: Survey, columns: Columns, settings: config.Table, problems: Problems, *,
-    first: Source | None,
+    name: str, found: list[_Table], seen: Survey, columns: Columns, settings: config.Table, problems: Problems,
+    turns: dict[int, conversations.Turns], *, first: Source | None,
 ) -> Rows | None:  # fmt: skip
     """Read the rows of a split; None if its columns are not those of the first source, which is a problem."""
     path = found[0].source.path
@@ -212,6 +236,7 @@ def _split(
                 expected=table.seen.rows,
                 most=None if settings.aggregate else settings.max_rows,
                 repeated_ids=settings.aggregate is not None,
+                turns=turns.get(id(table.whole or table.source)),
             )
         )
     if len(parts) > 1:

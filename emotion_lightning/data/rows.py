@@ -15,6 +15,15 @@ from emotion_lightning.data.labels import Targets
 from emotion_lightning.errors import UserError
 
 SPLITS = ("train", "validation", "test")
+Text = str | tuple[str, ...]
+"""A text, or the turns of a conversation up to it, oldest first, the text last."""
+
+
+def without_context(text: Text) -> str:
+    """Return a text without the turns before it."""
+    return text if isinstance(text, str) else text[-1]
+
+
 WHOLE = "whole"
 """Name of the single split of a file that has no splits."""
 
@@ -120,12 +129,23 @@ class Rows:
         texts: texts, unchanged from the source.
         targets: multi-hot, [row, label]; None if the source has no labels.
         id_column: name of the id column in prediction files.
+        before: the turns of a conversation before each text, oldest first; None if texts stand alone.
+        conversations: the conversation of each row, which no split cuts; None if rows have none.
     """
 
     ids: list[str]
     texts: list[str]
     targets: Targets | None
     id_column: str = "row"
+    before: list[tuple[str, ...]] | None = None
+    conversations: list[str] | None = None
+
+    @property
+    def inputs(self) -> list[Text]:
+        """What a network reads of each row: the text, with the turns before it if there are any."""
+        if self.before is None:
+            return list(self.texts)
+        return [(*turns, text) for turns, text in zip(self.before, self.texts, strict=True)]
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -137,6 +157,8 @@ class Rows:
             total.update(f"{len(identifier)} {len(text)} {identifier}{text}".encode())
         if self.targets is not None:
             total.update(np.packbits(self.targets.astype(bool)).tobytes())
+        for turns in self.before or []:
+            total.update("".join(f"{len(turn)} {turn}" for turn in turns).encode())
         return total.hexdigest()
 
     def take(self, positions: np.ndarray | range) -> "Rows":
@@ -147,6 +169,8 @@ class Rows:
             texts=[self.texts[i] for i in chosen],
             targets=None if self.targets is None else self.targets[chosen],
             id_column=self.id_column,
+            before=None if self.before is None else [self.before[i] for i in chosen],
+            conversations=None if self.conversations is None else [self.conversations[i] for i in chosen],
         )
 
 

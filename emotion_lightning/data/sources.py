@@ -8,7 +8,7 @@ from typing import Any
 
 from emotion_lightning import config
 from emotion_lightning.config import own_parts, schema
-from emotion_lightning.data import folders, official, overlap, own_source, reading, splitting
+from emotion_lightning.data import conversations, folders, official, overlap, own_source, reading, splitting
 from emotion_lightning.data.formats import arrow, files
 from emotion_lightning.data.rows import SPLITS, WHOLE, Corpus, Problems, Source
 from emotion_lightning.errors import UserError
@@ -66,6 +66,7 @@ def split_corpus(corpus: Corpus, settings: config.Batches, *, tell: bool = True)
     Raises:
         UserError: the corpus cannot be split as the settings say.
     """
+    given = set(corpus.splits)
     if WHOLE in corpus.splits or "validation" not in corpus.splits:
         assert isinstance(settings, config.Table)
         corpus = splitting.split_rows(corpus, settings)
@@ -80,6 +81,8 @@ def split_corpus(corpus: Corpus, settings: config.Batches, *, tell: bool = True)
     if settings.drop_leaks:
         corpus = overlap.without_leaks(corpus, found)
     if tell:
+        if WHOLE in given or corpus.decisions.split_column is not None:  # in other files the same id may be another
+            conversations.log_cut(corpus)
         overlap.log_overlap(found, dropped=settings.drop_leaks)
         _log_one_sided(corpus)
     return corpus

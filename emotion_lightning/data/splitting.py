@@ -7,17 +7,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from emotion_lightning import config
 from emotion_lightning.data.formats import files
-from emotion_lightning.data.overlap import groups_of
+from emotion_lightning.data.overlap import group_numbers, groups_of
 from emotion_lightning.data.rows import SPLITS, WHOLE, Corpus, Rows
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs.files import atomic_write
 
 log = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
 
 
 def split_rows(corpus: Corpus, settings: config.Table) -> Corpus:
@@ -89,7 +92,18 @@ def joined(parts: list[Rows], *, by_id: bool = False) -> Rows:
         texts=[text for part in parts for text in part.texts],
         targets=np.concatenate(labelled) if len(labelled) == len(parts) else None,
         id_column=parts[0].id_column,
+        before=_all([part.before for part in parts]),
+        # Each part may count its conversations from 0.
+        conversations=_all(
+            [part.conversations and [f"{i}-{name}" for name in part.conversations] for i, part in enumerate(parts, 1)]
+        ),
     )
+
+
+def _all(parts: Sequence[list[Value] | None]) -> list[Value] | None:
+    """The parts as one list; None if one is missing."""
+    given = [part for part in parts if part is not None]
+    return [value for part in given for value in part] if len(given) == len(parts) else None
 
 
 def _stratified(rows: Rows, settings: config.Table, *, whole: bool) -> dict[str, Rows]:
@@ -128,13 +142,17 @@ def _split_rows(
 
 
 def _grouped(rows: Rows, clean: Sequence[config.CleaningStep]) -> tuple[np.ndarray, np.ndarray]:
-    """Group of equal texts of each row, [row], and columns to stratify the groups by, [group, label + 1].
+    """Group of each row, its conversation or else equal texts, [row], and columns to stratify by, [group, label + 1].
 
     The columns are every label, which a group has if one of its rows has it, and a column of ones for the number of
     groups. Where no text repeats, each row is a group of its own, in the order of the rows.
     """
     assert rows.targets is not None
-    groups = groups_of(rows.texts, clean=clean)
+    if rows.conversations is None:
+        groups = groups_of(rows.texts, clean=clean)
+    else:
+        # Short turns are equal in many conversations, so groups of equal texts would join nearly all of them.
+        groups = group_numbers(np.array(rows.conversations, dtype=object))
     targets = np.zeros((int(groups.max(initial=-1)) + 1, rows.targets.shape[1]))
     np.maximum.at(targets, groups, rows.targets)
     return groups, np.hstack([targets, np.ones((len(targets), 1))]).astype(int)

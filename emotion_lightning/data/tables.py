@@ -17,10 +17,11 @@ from emotion_lightning import config
 from emotion_lightning.config import EmptyTexts
 from emotion_lightning.data import annotators, labels, memory
 from emotion_lightning.data.columns import Columns, normalised, texts_and_ids
+from emotion_lightning.data.conversations import Context, Turns, read_turns
 from emotion_lightning.data.formats import files, tools
 from emotion_lightning.data.formats.cells import as_text, is_blank, shown, split_labels
 from emotion_lightning.data.overlap import groups_of
-from emotion_lightning.data.rows import Chunk, Problems, Rows, Source
+from emotion_lightning.data.rows import Chunk, Problems, Rows, Source, Text
 from emotion_lightning.data.survey import LIST_COLUMNS, survey
 from emotion_lightning.errors import UserError
 
@@ -37,6 +38,7 @@ def read_rows(
     expected: int | None = None,
     most: int | None = None,
     repeated_ids: bool = False,
+    turns: Turns | None = None,
 ) -> Rows:
     """Read the rows of a source.
 
@@ -49,11 +51,13 @@ def read_rows(
         expected: number of rows in the survey, to check early whether they fit into memory.
         most: maximum number of rows to keep; the others are only checked.
         repeated_ids: whether several rows may have the same id.
+        turns: the turns of conversations in the source; None if texts stand alone.
 
     Raises:
         UserError: the rows do not fit into memory, or there are too many problems.
     """
     gathered = _Gathered(source.path, columns, problems, labelled=labelled, empty_texts=empty_texts)
+    gathered.turns = turns
     for chunk in source.chunks(Problems()):
         gathered.add(chunk, kept=most is None or len(gathered.texts) < most)
         if expected is not None and most is None:
@@ -77,6 +81,7 @@ class _Gathered:
         self.ids: list[str] = []
         self.texts: list[str] = []
         self.empty = 0
+        self.turns: Turns | None = None
         self._numbers: list[int] = []
         self._targets: list[np.ndarray] = []
         self._spelling: dict[str, tuple[str, int]] = {}
@@ -109,6 +114,10 @@ class _Gathered:
         count = len(self.columns.labels)
         targets = np.concatenate([np.zeros((0, count), np.float32), *self._targets]) if self.labelled else None
         found = Rows(self.ids, self.texts, targets, self.columns.id or "row")
+        if self.turns is not None:
+            found.before = [self.turns.before.get(number, ()) for number in self._numbers]
+            known = self.turns.conversations
+            found.conversations = [known.get(number, "") for number in self._numbers] if known else None
         return found if most is None or len(found) <= most else found.take(range(most))
 
     def tell_empty(self) -> None:
@@ -287,34 +296,45 @@ class TextRows:
         text: name of the text column.
         id: name of the id column; None means row numbers.
         count: number of rows.
+        turns: the turns before each text; None if texts stand alone.
     """
 
     source: Source
     text: str
     id: str | None
     count: int
+    turns: Turns | None = None
 
     @property
     def id_column(self) -> str:
         """Name of the id column in prediction files."""
         return self.id or "row"
 
-    def __iter__(self) -> Iterator[tuple[str, str]]:
+    def __iter__(self) -> Iterator[tuple[str, Text]]:
         for chunk in self.source.chunks(Problems()):
             ids = chunk.column(self.id) if self.id else chunk.rows
-            for identifier, text in zip(ids, chunk.column(self.text), strict=True):
-                yield as_text(identifier) or "", as_text(text) or ""
+            for row, identifier, cell in zip(chunk.rows, ids, chunk.column(self.text), strict=True):
+                text = as_text(cell) or ""
+                before = () if self.turns is None else self.turns.before.get(row, ())
+                yield as_text(identifier) or "", (*before, text) if before else text
 
 
 def read_texts(
-    source: Source, settings: config.InputColumns, *, usual: tuple[str | None, str | None] = (None, None)
+    source: Source,
+    settings: config.InputColumns,
+    *,
+    usual: tuple[str | None, str | None] = (None, None),
+    context: Context | None = None,
 ) -> TextRows:
     """Check every row of a source, except labels, and return its ids and texts; memory does not grow with the source.
+
+    With a context, the texts of the source are held in memory, because turns may stand in any order.
 
     Args:
         source: source to read.
         settings: column settings.
         usual: names of the text and id columns that are preferred to the usual names, if the source has them.
+        context: which turns stand before a text; None if texts stand alone.
 
     Raises:
         UserError: rows are wrong, or no row has a text.
@@ -338,6 +358,7 @@ def read_texts(
     wanted = [name or role for name, role in zip(wanted, (source.roles.text, source.roles.id), strict=True)]
     text, identifier = texts_and_ids(source.path, seen, *wanted)
     columns = Columns(text, identifier, [], None, "")
+    turns = None if context is None else read_turns(source, seen.names, context.named(settings), text, problems)
     checked = _Gathered(source.path, columns, problems, labelled=False, empty_texts=settings.empty_texts)
     for chunk in source.chunks(Problems()):
         checked.add(chunk, kept=False)
@@ -345,4 +366,4 @@ def read_texts(
     problems.raise_any()
     if checked.empty == seen.rows:
         raise UserError(f"{source.path}, column {text}: no row has a text; name another column as data.text.")
-    return TextRows(source, text, identifier, seen.rows)
+    return TextRows(source, text, identifier, seen.rows, turns)

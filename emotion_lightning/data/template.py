@@ -5,10 +5,11 @@ model. So prediction, export and serving need no tokenizer's chat template, and 
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from emotion_lightning import config
+from emotion_lightning.data.conversations import Context, context_of
 from emotion_lightning.data.long_texts import token_limit
 from emotion_lightning.errors import UserError, first_line
 
@@ -80,7 +81,7 @@ class Template:
 def read_template(settings: config.Batches, labels: Sequence[str], tokenizer: Any) -> Template | None:
     """Return the template of these settings, in the tokens of a tokenizer; None if texts stand by themselves.
 
-    Where texts are cut in a way that tokenizers do not know, the special tokens are a template without words.
+    Where texts are cut or joined in a way that tokenizers do not know, the special tokens are a template without words.
 
     Args:
         settings: their placeholders are checked already.
@@ -91,7 +92,7 @@ def read_template(settings: config.Batches, labels: Sequence[str], tokenizer: An
         UserError: the tokenizer has no chat template or cannot use it, or too few tokens are left for a text.
     """
     if settings.template is None:
-        if settings.long_texts is config.LongTexts.cut_end:
+        if settings.long_texts is config.LongTexts.cut_end and context_of(settings) is None:
             return None
         start, end = _special_tokens(tokenizer)
         return Template(text=_TEXT, before=start, space="", after=end)
@@ -119,6 +120,27 @@ def read_template(settings: config.Batches, labels: Sequence[str], tokenizer: An
             f"data.template ends with {tokenizer.pad_token}, which this tokenizer pads with; end it with another token."
         )
     return template
+
+
+def read_context(settings: config.Batches, tokenizer: Any) -> Context | None:
+    """Return how these settings join the turns before a text to it, in the tokens of a tokenizer; None: not at all.
+
+    Raises:
+        UserError: the separator has no tokens.
+    """
+    context = context_of(settings)
+    if context is None or not isinstance(settings, config.Table):
+        return None
+    separator = settings.context_separator
+    if separator is None and tokenizer.sep_token_id is not None:
+        return replace(context, separator=[tokenizer.sep_token_id])
+    ids = _end_ids(tokenizer, "\n" if separator is None else separator)
+    if not ids:
+        raise UserError(
+            f"data.context_separator={separator!r} has no tokens in this tokenizer, so turns would grow together; give "
+            "another."
+        )
+    return replace(context, separator=ids)
 
 
 def _rendered(tokenizer: Any, question: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from emotion_lightning.data.conversations import Context
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation import row_outcomes, thresholds
 from emotion_lightning.models import backbone
@@ -35,6 +36,27 @@ def find_members(run: str | Path | Sequence[str | Path] | None, *, name: str = "
     if not found:
         raise UserError(f"{name}={run} names no run.")
     return found
+
+
+def context_of(runs: Sequence[str]) -> Context | None:
+    """Return which turns the runs read before a text, as many as one of them does; None if all read texts alone.
+
+    Raises:
+        UserError: they take the turns from different columns.
+    """
+    return _shared_context([read_metadata(find_model_folder(run)) for run in runs])
+
+
+def _shared_context(cards: Sequence[Metadata]) -> Context | None:
+    found = [card.context for card in cards if card.context is not None]
+    if not found:
+        return None
+    if other := next((one for one in found if one.used != found[0].used), None):
+        raise UserError(
+            f"The runs take the turns before a text from different columns, {', '.join(found[0].used)} and "
+            f"{', '.join(other.used)}: they cannot be averaged."
+        )
+    return max(found, key=lambda context: context.turns)
 
 
 def combined_metadata(runs: Sequence[str], *, name: str = "run") -> Metadata:
@@ -76,6 +98,7 @@ def combined_metadata(runs: Sequence[str], *, name: str = "run") -> Metadata:
         by_protocol = thresholds.fit_thresholds(*found, first.threshold_settings())
     return dataclasses.replace(
         first,
+        context=_shared_context(cards),
         thresholds={
             name: dict(zip(first.labels, threshold.tolist(), strict=True)) for name, threshold in by_protocol.items()
         },

@@ -8,6 +8,7 @@ import dataclasses
 import logging
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from emotion_lightning import config
 from emotion_lightning.config import own_parts, schema, stored_settings
 from emotion_lightning.data import sources
+from emotion_lightning.data.rows import Text, without_context
 from emotion_lightning.errors import UserError, first_line
 from emotion_lightning.evaluation import calibration, metrics, row_outcomes, thresholds
 from emotion_lightning.inference import hub_card, onnx_graph, run_data
@@ -56,13 +58,13 @@ class CheckedRows:
     """
 
     name: str
-    texts: list[str]
+    texts: Sequence[Text]
     targets: Tensor | None
     answers: Tensor | None
 
     def probes(self) -> list[int]:
         """Return positions of texts that cover all lengths, from the shortest to the longest."""
-        order = np.argsort([len(text) for text in self.texts], kind="stable")
+        order = np.argsort([len(without_context(text)) for text in self.texts], kind="stable")
         return sorted({int(order[i]) for i in np.linspace(0, len(order) - 1, _PROBES).astype(int)})
 
 
@@ -286,7 +288,9 @@ def _whole(job: _Job) -> dict[str, Any]:
     return found
 
 
-def _merged(source: Path, metadata: Metadata, texts: list[str], device: torch.device) -> tuple[Any, Any, float | None]:
+def _merged(
+    source: Path, metadata: Metadata, texts: Sequence[Text], device: torch.device
+) -> tuple[Any, Any, float | None]:
     """Load the network in float32 and merge its adapter.
 
     Args:
@@ -369,7 +373,7 @@ def _rows(source: Path, metadata: Metadata, *, needed: bool) -> CheckedRows:
     order = [corpus.labels.index(name) for name in metadata.labels]
     kept = None if metadata.format else row_outcomes.read_outcomes(source.parent, "validation", metadata.labels)
     answers = kept.probabilities if kept is not None and kept.ids == list(rows.ids) else None
-    return CheckedRows("validation", list(rows.texts), torch.from_numpy(rows.targets[:, order]), answers)
+    return CheckedRows("validation", rows.inputs, torch.from_numpy(rows.targets[:, order]), answers)
 
 
 def _probe_texts(metadata: Metadata) -> list[str]:

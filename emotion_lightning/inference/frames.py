@@ -7,13 +7,16 @@ loaded, so none is imported here.
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
 
 from emotion_lightning.data import labels as label_names
+from emotion_lightning.data.conversations import Context, read_turns
 from emotion_lightning.data.formats import cells, files
+from emotion_lightning.data.rows import Chunk, Problems, Source, Text
 from emotion_lightning.errors import UserError
 
 
@@ -49,17 +52,42 @@ class Table:
     library: Any
     kind: str
 
-    def texts(self, wanted: str | None, *, usual: str | None) -> list[str]:
-        """Return the texts.
+    def texts(self, wanted: str | None, *, usual: str | None, context: Context | None = None) -> list[Text]:
+        """Return the texts, with the turns before them if there is a context.
 
         Args:
             wanted: name of the text column that the caller gave.
             usual: name of the text column that is preferred to the usual names, if there is such a column.
+            context: which turns stand before a text.
 
         Raises:
             UserError: there is no such column, or a row has no text.
         """
-        return _checked(self._cells(wanted, usual), f"The {self.kind}")
+        texts = _checked(self._cells(wanted, usual), f"The {self.kind}")
+        if context is None:
+            return list(texts)
+        names = {} if self.kind == "Series" else self._by_name()
+        if missing := [name for name in context.used if name not in names]:
+            raise UserError(
+                f"The {self.kind} has no column {', '.join(missing)}, from which this run takes the turns before a "
+                "text; rename one, or give a list of texts with context=."
+            )
+        columns = {name: [cells.as_text(cell) for cell in self._column(names[name])] for name in context.used}
+        problems = Problems()
+        # Rows count from 0 here, as in the other messages about tables in memory.
+        source = Source(Path(f"The {self.kind}"), lambda _: iter([Chunk(range(len(texts)), {**columns, "": texts})]))
+        turns = read_turns(source, list(columns), context, "", problems)
+        problems.raise_any()
+        before = [turns.before.get(row, ()) for row in range(len(texts))]
+        return [(*earlier, text) for earlier, text in zip(before, texts, strict=True)]
+
+    def _column(self, name: Any) -> list[Any]:
+        found = self.data[name]
+        return list(found if self.kind == "Dataset" else found.to_list())
+
+    def _by_name(self) -> dict[str, Any]:
+        names = list(self.data.column_names if self.kind == "Dataset" else self.data.columns)
+        return {label_names.normalised(str(name)): name for name in names}
 
     def _cells(self, wanted: str | None, usual: str | None) -> list[Any]:
         if self.kind == "Series":
@@ -130,6 +158,27 @@ def texts_of_list(given: Sequence[str] | str) -> list[str]:
         if not isinstance(text, str):
             raise UserError(f"predict takes texts, but number {position} of the list is a {type(text).__name__}.")
     return texts
+
+
+def with_context(texts: list[str], context: Sequence[Sequence[str]] | None) -> list[Text]:
+    """Return texts with the turns before them.
+
+    Args:
+        texts: the texts.
+        context: turns before each text, oldest first; None: there are none.
+
+    Raises:
+        UserError: there are not as many lists of turns as texts, or a turn is no text.
+    """
+    if context is None:
+        return list(texts)
+    given = list(context)
+    if len(given) != len(texts):
+        raise UserError(f"context= has turns for {len(given):,} texts, but there are {len(texts):,}.")
+    for position, turns in enumerate(given):
+        if isinstance(turns, str) or not all(isinstance(turn, str) for turn in turns):
+            raise UserError(f"context= takes a list of texts for each text; number {position} is none.")
+    return [(*turns, text) for turns, text in zip(given, texts, strict=True)]
 
 
 def columns(labels: Sequence[str], decisions: Tensor, probabilities: Tensor) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from emotion_lightning.data.rows import Text
 from emotion_lightning.errors import UserError
 from emotion_lightning.inference import predictor
 from emotion_lightning.runs import quiet, slurm
@@ -65,14 +66,14 @@ class Workers:
         self._pool = pool
         self._count = count
 
-    def _submit(self, texts: list[str], batch_size: int, batch_tokens: int | None) -> Future[Any]:
+    def _submit(self, texts: list[Text], batch_size: int, batch_tokens: int | None) -> Future[Any]:
         try:
             return self._pool.submit(_label, texts, batch_size, batch_tokens)
         except BrokenProcessPool as error:
             raise UserError(_BROKEN) from error
 
     def decide(
-        self, pieces: Iterable[Sequence[str]], *, batch_size: int, batch_tokens: int | None = None
+        self, pieces: Iterable[Sequence[Text]], *, batch_size: int, batch_tokens: int | None = None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield the decisions and probabilities of each piece, [text, label] each.
 
@@ -124,7 +125,7 @@ def _model() -> predictor.Labeller:
     return predictor.load(runs, accelerator=accelerator)
 
 
-def _label(texts: list[str], batch_size: int, batch_tokens: int | None) -> tuple[Any, Any]:
+def _label(texts: list[Text], batch_size: int, batch_tokens: int | None) -> tuple[Any, Any]:
     ((decisions, probabilities),) = _model().decide([texts], batch_size=batch_size, batch_tokens=batch_tokens)
     # Return arrays, because tensors would be sent through shared memory, which is small in containers.
     return decisions.numpy(), probabilities.numpy()

@@ -16,6 +16,7 @@ from torch import Tensor
 from emotion_lightning import config
 from emotion_lightning.data import cleaning
 from emotion_lightning.data.batches import WINDOW, Batch, Collate, EmotionRows, Tokens, by_length, tokenize
+from emotion_lightning.data.rows import Text, without_context
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation import calibration, thresholds
 from emotion_lightning.inference import ensemble, frames, onnx_graph
@@ -56,7 +57,7 @@ class Labeller(ABC):
         self.metadata = metadata
 
     @abstractmethod
-    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+    def tokenize(self, texts: Sequence[Text]) -> list[Tokens]:
         """Return the tokens of the texts, one entry per network."""
 
     @abstractmethod
@@ -66,21 +67,22 @@ class Labeller(ABC):
         """Return logits and probabilities (calibrated if the run is), [text, label] each, float32 on the CPU."""
 
     def outputs(
-        self, texts: Sequence[str], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
+        self, texts: Sequence[Text], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return logits and probabilities (calibrated if the run is), [text, label] each, float32 on the CPU."""
         return self.compute(self.tokenize(texts), batch_size=batch_size, batch_tokens=batch_tokens)
 
     def probabilities(
-        self, texts: Sequence[str], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
+        self, texts: Sequence[Text], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
     ) -> Tensor:
         """Return the probabilities, [text, label], float32 on the CPU; calibrated if the run is."""
         return self.outputs(texts, batch_size=batch_size, batch_tokens=batch_tokens)[1]
 
     @overload
     def predict(
-        self, texts: Sequence[str], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
-    ) -> list[Prediction]: ...
+        self, texts: Sequence[str], *, context: Sequence[Sequence[str]] | None = None,
+        batch_size: int = BATCH_SIZE, batch_tokens: int | None = None,
+    ) -> list[Prediction]: ...  # fmt: skip
 
     @overload
     def predict(
@@ -89,18 +91,22 @@ class Labeller(ABC):
 
     @overload
     def predict(
-        self, texts: Any, *, text: str | None = None, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
-    ) -> Any: ...
+        self, texts: Any, *, text: str | None = None, context: Sequence[Sequence[str]] | None = None,
+        batch_size: int = BATCH_SIZE, batch_tokens: int | None = None,
+    ) -> Any: ...  # fmt: skip
 
     def predict(
-        self, texts: Any, *, text: str | None = None, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
-    ) -> Any:
+        self, texts: Any, *, text: str | None = None, context: Sequence[Sequence[str]] | None = None,
+        batch_size: int = BATCH_SIZE, batch_tokens: int | None = None,
+    ) -> Any:  # fmt: skip
         """Label texts.
 
         Args:
             texts: a list of texts, or a single one; or a table: a DataFrame or Series of pandas or polars, or a
                 Dataset of `datasets`.
             text: text column of a table; None: the text column of the run, or one with a usual name.
+            context: for a list of texts and a run with data.context: the turns of the conversation before each text,
+                oldest first. A table has them in its columns, under the names that the run was trained with.
             batch_size: texts per batch.
             batch_tokens: tokens per batch, padding included; replaces `batch_size`.
 
@@ -113,8 +119,15 @@ class Labeller(ABC):
             UserError: a table has no such column or a row without a text, or something else than texts was given.
         """
         table = frames.table(texts)
+        if context is not None and (table is not None or self.metadata.context is None):
+            raise UserError(
+                "context= is for a list of texts; a table has the turns before a text in its columns."
+                if table is not None
+                else "context= is for a run with data.context; this one was trained on texts that stand alone."
+            )
         if table is None:
-            found = self._decide_all(frames.texts_of_list(texts), batch_size, batch_tokens)
+            given = frames.with_context(frames.texts_of_list(texts), context)
+            found = self._decide_all(given, batch_size, batch_tokens)
             return [
                 Prediction(
                     labels=[name for name, yes in zip(self.metadata.labels, decided, strict=True) if yes],
@@ -125,21 +138,21 @@ class Labeller(ABC):
             ]
         labels = self.metadata.labels
         frames.check_labels(labels)
-        rows = table.texts(text, usual=self.metadata.data.get("text"))
+        rows = table.texts(text, usual=self.metadata.data.get("text"), context=self.metadata.context)
         pieces = list(self._decide_all(rows, batch_size, batch_tokens))
         decisions = torch.cat([torch.zeros(0, len(labels), dtype=torch.bool), *[piece for piece, _ in pieces]])
         shares = torch.cat([torch.zeros(0, len(labels)), *[piece for _, piece in pieces]])
         return table.like(frames.columns(labels, decisions, shares))
 
     def _decide_all(
-        self, texts: list[str], batch_size: int, batch_tokens: int | None
+        self, texts: list[Text], batch_size: int, batch_tokens: int | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         size = batch_size * WINDOW
         pieces = (texts[start : start + size] for start in range(0, len(texts), size))
         return self.decide(pieces, batch_size=batch_size, batch_tokens=batch_tokens)
 
     def decide(
-        self, pieces: Iterable[Sequence[str]], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
+        self, pieces: Iterable[Sequence[Text]], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the decisions and probabilities of each piece of texts, [text, label] each.
 
@@ -173,13 +186,13 @@ class Predictor(Labeller):
         threads = torch.get_num_threads() if device.type == "cpu" else 1
         self._cores = CorePool(threads) if threads > 1 else None
 
-    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+    def tokenize(self, texts: Sequence[Text]) -> list[Tokens]:
         """Return the tokens of the texts, cleaned, truncated and put into the template as in training."""
         own = self.metadata
         return [
             tokenize(
                 texts, self.tokenizer, max_tokens=own.max_tokens, clean=own.cleaning(), template=own.template,
-                long_texts=own.long_texts,
+                long_texts=own.long_texts, context=own.context,
             )
         ]  # fmt: skip
 
@@ -194,7 +207,7 @@ class Predictor(Labeller):
             logits = pooling.join(logits, own.counts.tolist(), self.metadata.long_texts.join)
         return logits, calibration.probabilities(logits, self.metadata.scaling())
 
-    def logits(self, texts: Sequence[str]) -> Tensor:
+    def logits(self, texts: Sequence[Text]) -> Tensor:
         """Return the logits, [text, label], float32 on the CPU."""
         return self.outputs(texts)[0]
 
@@ -264,10 +277,10 @@ class NgramPredictor(Labeller):
         super().__init__(metadata)
         self._classifier = classifier
 
-    def tokenize(self, texts: Sequence[str]) -> list[Any]:
+    def tokenize(self, texts: Sequence[Text]) -> list[Any]:
         """Return the texts, cleaned as in training, in place of tokens."""
         clean = cleaning.cleaner(self.metadata.cleaning())
-        return [[clean(text) for text in texts]]
+        return [[clean(without_context(text)) for text in texts]]
 
     def compute(
         self, tokens: list[Any], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
@@ -290,7 +303,7 @@ class Ensemble(Labeller):
         super().__init__(metadata)
         self.members = members
 
-    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+    def tokenize(self, texts: Sequence[Text]) -> list[Tokens]:
         """Return the tokens of the texts, one entry per member."""
         return [tokens for member in self.members for tokens in member.tokenize(texts)]
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from emotion_lightning import config
 from emotion_lightning.config import redaction, schema
 from emotion_lightning.data import labels
+from emotion_lightning.data.conversations import Context
 from emotion_lightning.data.long_texts import LongTexts, token_limit
 from emotion_lightning.data.template import Template
 from emotion_lightning.errors import UserError
@@ -99,6 +100,10 @@ _OPTIONAL = {"path": None, "tiny": False, "architecture": ""}
 """Entries that may be missing. The path has a check of its own."""
 
 
+_PARTS: dict[str, Any] = {"template": Template, "long_texts": LongTexts, "context": Context}
+"""Entries that a file may lack, each with the class that reads it."""
+
+
 @dataclass
 class Metadata:
     """Metadata of a model folder, in addition to what PEFT and transformers store.
@@ -122,6 +127,7 @@ class Metadata:
         template: what stands around every text; None if texts stand by themselves. The file then has no such entry.
         long_texts: what becomes of texts that are longer than `max_tokens`; None, without an entry in the file: the
             tokenizer cuts their end.
+        context: which turns of a conversation stand before a text, and how; None, without an entry: texts stand alone.
     """
 
     labels: list[str]
@@ -140,6 +146,7 @@ class Metadata:
     ngrams: dict[str, list[int]] = field(default_factory=dict)
     template: Template | None = None
     long_texts: LongTexts | None = None
+    context: Context | None = None
 
     @classmethod
     def of_training(
@@ -155,6 +162,7 @@ class Metadata:
         ngrams: dict[str, list[int]] | None = None,
         template: Template | None = None,
         long_texts: LongTexts | None = None,
+        context: Context | None = None,
     ) -> "Metadata":
         """The metadata of what was trained with these settings.
 
@@ -169,6 +177,7 @@ class Metadata:
             ngrams: of a baseline.
             template: what stood around every text.
             long_texts: what became of texts that were too long.
+            context: which turns stood before a text.
         """
         data = run_folder.absolute(redaction.settings(schema.plain(settings.data)))
         return cls(
@@ -189,6 +198,7 @@ class Metadata:
             ngrams=ngrams or {},
             template=template,
             long_texts=long_texts,
+            context=context,
         )
 
     @classmethod
@@ -198,14 +208,9 @@ class Metadata:
         Raises:
             KeyError, TypeError or ValueError: an entry is missing, unknown, or has an unknown value.
         """
-        base, template, long_texts = content["base"], content.get("template"), content.get("long_texts")
-        own = {name: value for name, value in content.items() if name not in ("base", "template", "long_texts")}
-        metadata = cls(
-            base_or_none=None,
-            template=None if template is None else Template.from_plain(template),
-            long_texts=None if long_texts is None else LongTexts.from_plain(long_texts),
-            **own,
-        )
+        own = {name: value for name, value in content.items() if name not in ("base", *_PARTS)}
+        parts = {name: kind.from_plain(content[name]) for name, kind in _PARTS.items() if content.get(name) is not None}
+        metadata, base = cls(base_or_none=None, **own, **parts), content["base"]
         if not metadata.is_baseline:
             metadata.base_or_none = Base.from_plain(base)
         elif base or metadata.format:
@@ -216,7 +221,7 @@ class Metadata:
         """Return the content of the file."""
         base = {} if self.base_or_none is None else self.base_or_none.plain()
         values = {"base" if name == "base_or_none" else name: value for name, value in self.__dict__.items()}
-        parts = {name: values.pop(name) for name in ("template", "long_texts")}
+        parts = {name: values.pop(name) for name in _PARTS}
         # Without these the file is one that earlier versions can read.
         given = {name: part.plain() for name, part in parts.items() if part is not None}
         return values | {"base": base} | given
@@ -303,6 +308,7 @@ def read_metadata(folder: Path) -> Metadata:
             "base": metadata.base_or_none is None or metadata.base_or_none.is_valid(),
             "template": metadata.template is None or metadata.template.length < metadata.max_tokens,
             "long_texts": metadata.long_texts is None or _fits(metadata.long_texts, metadata),
+            "context": metadata.context is None or metadata.long_texts is not None,
         }
         wrong = [name for name, right in required.items() if not right]
     except (TypeError, KeyError, ValueError, AttributeError) as error:

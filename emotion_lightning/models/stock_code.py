@@ -119,6 +119,7 @@ def _long_texts(metadata: Metadata, long_texts: LongTexts, *, room: int) -> list
     """Lines that cut long texts as in training, or divide them into pieces, each between the tokens of the template."""
     tail = room // 2
     way = {
+        config.LongTexts.cut_end: [f"pieces = [[ids[:{room}]] for ids in parts]"],
         config.LongTexts.cut_start: [f"pieces = [[ids[-{room}:]] for ids in parts]"],
         config.LongTexts.middle: [
             "pieces = [",

@@ -14,7 +14,7 @@ from emotion_lightning.data.labels import positive_weights
 from emotion_lightning.data.long_texts import FEW as FEW_LONG
 from emotion_lightning.data.long_texts import Lengths, LongTexts, enough_tokens, read_long_texts, token_limit
 from emotion_lightning.data.rows import Corpus, Rows
-from emotion_lightning.data.template import Template, read_template
+from emotion_lightning.data.template import Template, read_context, read_template
 
 FEW = 20
 """With fewer positives than this, a fitted threshold is mostly chance."""
@@ -324,7 +324,14 @@ def _split(name: str, rows: Rows, tokenizer: Any, data: config.Batches, template
         name=name,
         rows=len(rows),
         hash=rows.sha256(),
-        lengths=tokenize(rows.texts, tokenizer, max_tokens=None, clean=data.clean, template=template).lengths,
+        lengths=tokenize(
+            rows.inputs,
+            tokenizer,
+            max_tokens=None,
+            clean=data.clean,
+            template=template,
+            context=read_context(data, tokenizer),
+        ).lengths,  # fmt: skip
         duplicates=again,
         conflicting=conflicting,
         counts=None if rows.targets is None else rows.targets.sum(axis=0).round().astype(int),

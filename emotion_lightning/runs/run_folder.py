@@ -47,6 +47,7 @@ _CHOOSE_ROWS = {"data"} | {
         "id_column",
         "split_column",
         "aggregate",
+        "conversation",
         "header",
         "table",
         "validation_share",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from emotion_lightning import config
 from emotion_lightning.data.formats import files
 from emotion_lightning.data.labels import Targets
-from emotion_lightning.data.rows import Rows
+from emotion_lightning.data.rows import Rows, Text
 from emotion_lightning.errors import UserError
 from emotion_lightning.inference import ensemble, predictor
 from emotion_lightning.models.metadata import METADATA, find_model_folder
@@ -82,10 +82,10 @@ def _of_runs(
             "%d run%s the %s training texts.", len(runs), " labels" if len(runs) == 1 else "s label", f"{len(rows):,}"
         )
         teacher = predictor.open_runs(runs, metadata, accelerator=accelerator.value)
-        answers: NDArray[np.float32] = teacher.probabilities(rows.texts).numpy()
+        answers: NDArray[np.float32] = teacher.probabilities(rows.inputs).numpy()
         return answers
 
-    return _kept_answers(_fingerprint(rows.texts, runs), ask, shape=(len(rows), len(metadata.labels)))[:, own]
+    return _kept_answers(_fingerprint(rows.inputs, runs), ask, shape=(len(rows), len(metadata.labels)))[:, own]
 
 
 def _kept_answers(name: str, ask: Callable[[], NDArray[np.float32]], *, shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -181,9 +181,10 @@ def _weight(cell: object, path: Path, row: int, column: str) -> float:
 _SETTING = "distill.runs"
 
 
-def _fingerprint(texts: Sequence[str], runs: Sequence[str]) -> str:
+def _fingerprint(texts: Sequence[Text], runs: Sequence[str]) -> str:
     """Return a hash of the texts and of the teachers' files."""
-    parts = [*(part for run in runs for part in _files_of(run)), "", *texts]
+    parts = [*(part for run in runs for part in _files_of(run)), ""]
+    parts += [text if isinstance(text, str) else repr(text) for text in texts]
     return hashlib.sha256("".join(f"{len(part)}:{part}" for part in parts).encode()).hexdigest()
 
 

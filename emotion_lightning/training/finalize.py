@@ -95,7 +95,7 @@ def finish(
     waiting.show_status("Reading the saved model back")
     validation = splits["validation"]
     read_back.check_read_back(
-        folder / run_folder.MODEL, validation.rows.texts, validation.logits, accelerator=settings.trainer.accelerator
+        folder / run_folder.MODEL, validation.rows.inputs, validation.logits, accelerator=settings.trainer.accelerator
     )
     waiting.end_status()
     run.model(folder / run_folder.MODEL)
@@ -171,6 +171,7 @@ def _metadata(
         data_hashes=emotions.hashes,
         template=emotions.template,
         long_texts=emotions.long_texts,
+        context=emotions.context,
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from emotion_lightning import config
+from emotion_lightning.data.rows import Text
 from emotion_lightning.errors import UserError
 from emotion_lightning.inference import predictor
 from emotion_lightning.models.device import compute_dtype
@@ -35,7 +36,7 @@ def release_network(trainer: Any, classifier: Any) -> None:
         torch.cuda.empty_cache()
 
 
-def check_read_back(folder: Path, texts: list[str], logits: Tensor, *, accelerator: config.Accelerator) -> None:
+def check_read_back(folder: Path, texts: list[Text], logits: Tensor, *, accelerator: config.Accelerator) -> None:
     """Check that a model folder gives the same probabilities as the network that was trained.
 
     Args:

@@ -58,7 +58,8 @@ def data_settings(option: str = "file", **chosen: Any) -> Any:
 def text_columns() -> config.InputColumns:
     """Settings of `predict` for a file whose columns are recognised."""
     return config.InputColumns(
-        text=None, id_column=None, encoding=None, header=None, columns=None, table=None,
+        text=None, id_column=None, conversation=None, turn=None, context_columns=None, encoding=None, header=None,
+        columns=None, table=None,
         empty_texts=config.EmptyTexts.keep, batch_size=32, batch_tokens=None,
     )  # fmt: skip
 
