@@ -146,7 +146,7 @@ def _options_table() -> str:
     for group in GROUPS:
         names = schema.option_files(group, "tune")
         rows.append(f"| [`{group}`](#{group}) | {_joined(names, str(chosen.get(group)))} |")
-    for group in ("experiment", "template", "sweep"):
+    for group in ("experiment", "template", "mapping", "sweep"):
         rows.append(f"| `{group}` | {_joined(schema.option_files(group))} |")
     return "\n".join([*rows, "\nAn option in bold is the one that is used unless you choose another."])
 

@@ -28,6 +28,7 @@ def compare(settings: config.Compare, folder: Path) -> None:
     Raises:
         UserError: the runs cannot be read or compared.
     """
+    from emotion_lightning.data.label_map import LabelMap
     from emotion_lightning.evaluation import run_groups
     from emotion_lightning.reports import comparison, console
 
@@ -36,7 +37,8 @@ def compare(settings: config.Compare, folder: Path) -> None:
     for why in left_out:
         log.warning("Left out: %s.", why)
     protocol = settings.protocol.value if settings.protocol else None
-    runs = run_groups.read_runs(folders, split=settings.split.value, protocol=protocol)
+    label_map = LabelMap.of(settings.data)
+    runs = run_groups.read_runs(folders, split=settings.split.value, protocol=protocol, label_map=label_map)
     waiting.show_status(f"Comparing {len(runs)} runs by {settings.samples:,} samples of their rows")
     found = weigh(run_groups.group_runs(runs), settings, left_out=left_out)
     write_together(

@@ -39,7 +39,8 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
         UserError: the run or the data cannot be scored.
     """
     from emotion_lightning.data import conversations
-    from emotion_lightning.evaluation import extra_metrics, metrics, prediction_files, row_outcomes
+    from emotion_lightning.data.label_map import LabelMap
+    from emotion_lightning.evaluation import extra_metrics, mapped_labels, metrics, prediction_files, row_outcomes
     from emotion_lightning.inference import ensemble, predictor, run_data
     from emotion_lightning.models.metadata import find_model_folder
     from emotion_lightning.reports import console, run_facts, run_page
@@ -50,8 +51,14 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
     metadata = ensemble.combined_metadata(runs)
     first = find_model_folder(runs[0])
     given = settings.data
-    data = given if isinstance(given, config.Batches) else run_data.data_settings(metadata, first.parent)
-    own = data is not given
+    own = not isinstance(given, config.Batches)
+    # The mapping of this command is for the labels of the run too, and is applied to both below.
+    label_map = LabelMap.of(given)
+    data = (
+        replace(given, rename={}, merge={}, drop_labels=[])
+        if isinstance(given, config.Batches)
+        else run_data.data_settings(metadata, first.parent)
+    )
     if data.clean and set(data.clean) != set(metadata.cleaning()):
         raise UserError(
             f"data.clean={[step.value for step in data.clean]} is not what the run was trained with, {metadata.clean}; "
@@ -66,59 +73,76 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
             "scored on test, or on other data."
         )
     waiting.show_status("Reading the data")
-    corpus, chosen = run_data.read_split(data, split, own=own, labels=metadata.labels)
+    corpus, chosen = run_data.read_split(data, split, own=own, labels={*metadata.labels, *label_map.named})
     rows = corpus.splits[chosen]
     if rows.targets is None:
         raise UserError(f"The {split} split has no labels to score; use predict for it.")
-    shared = shared_labels(metadata.labels, corpus.labels)
+    of_run = label_map.applied(metadata.labels, what="the run", also=("the data", corpus.labels))
+    of_data = label_map.applied(corpus.labels, what="the data", also=("the run", metadata.labels))
+    if not own and not label_map:
+        warn_of_own_mapping(metadata, corpus.labels)
+    shared = shared_labels(of_run.names, of_data.names)
+    mapping = mapped_labels.plain(of_run, of_data, label_map)
 
     import torch
 
     quiet.hide_progress_bars()
     model = predictor.open_runs(runs, metadata, accelerator=settings.accelerator)
     waiting.show_status(f"Labelling {len(rows):,} texts")
-    logits, probabilities = model.outputs(rows.inputs, batch_size=data.batch_size, batch_tokens=data.batch_tokens)
-    prediction_files.write_predictions(
+    logits, raw = model.outputs(rows.inputs, batch_size=data.batch_size, batch_tokens=data.batch_tokens)
+    answers = mapped_labels.Answers(raw, {name: metadata.threshold_tensor(name) for name in metadata.thresholds})
+    prediction_files.write_decisions(
         folder / run_folder.PREDICTIONS / f"{split}.csv",
         rows,
-        probabilities,
-        metadata.threshold_tensor(),
-        labels=metadata.labels,
+        answers.probabilities(of_run.members),
+        answers.decisions(of_run.members)[metadata.protocol],
+        labels=of_run.names,
         settings=settings.predict,
     )
-    decides = metadata.threshold_tensor()
-    ours = [metadata.labels.index(name) for name in shared]
-    theirs = [corpus.labels.index(name) for name in shared]
-    targets = torch.from_numpy(rows.targets[:, theirs])
-    by_protocol = {name: metadata.threshold_tensor(name)[ours] for name in metadata.thresholds}
+    ours = [of_run.members[of_run.names.index(name)] for name in shared]
+    theirs = [of_data.names.index(name) for name in shared]
+    targets = torch.from_numpy(of_data.targets(rows.targets)[:, theirs])
+    probabilities, decisions, by_protocol = (
+        answers.probabilities(ours),
+        answers.decisions(ours),
+        answers.thresholds(ours),
+    )
+    decides = by_protocol[metadata.protocol]
     scores = metrics.score(
-        probabilities[:, ours], targets, by_protocol, shared, calibrated=metadata.scaling() is not None
+        probabilities, targets, by_protocol, shared, calibrated=metadata.scaling() is not None, decisions=decisions
     )
-    row_outcomes.write_outcomes(
-        folder, split, row_outcomes.RowOutcomes(rows.ids, shared, probabilities[:, ours], targets)
-    )
+    row_outcomes.write_outcomes(folder, split, row_outcomes.RowOutcomes(rows.ids, shared, probabilities, targets))
     if extra := extra_metrics.extra_scores(
-        settings.extra_metric, probabilities[:, ours], targets, decides[ours], shared
+        settings.extra_metric, probabilities, targets, decides, shared, decisions=decisions[metadata.protocol]
     ):
         scores["extra"] = extra
-    if (loss := run_loss(metadata, ours)) is not None:
-        scores["loss"] = float(loss(logits[:, ours], targets))
+    # What a loss of united labels would be, no loss defines.
+    if not of_run.changes:
+        positions = [own_members[0] for own_members in ours]
+        if (loss := run_loss(metadata, positions)) is not None:
+            scores["loss"] = float(loss(logits[:, positions], targets))
     waiting.show_status("Drawing the report")
     content: RunMetrics = {split: scores, "run": str(settings.run)}  # type: ignore[misc]  # the name of the split
+    if mapping:
+        content["mapping"] = mapping
     scored = run_facts.RunFacts(
         settings=None, metrics=content, history=[], labels=shared, split=split,
-        rows=replace(rows, targets=rows.targets[:, theirs]), probabilities=probabilities[:, ours].double().numpy(),
-        thresholds=decides[ours].numpy(), protocol=metadata.protocol, train_rows=0,
+        rows=replace(rows, targets=targets.numpy()), probabilities=probabilities.double().numpy(),
+        thresholds=decides.numpy(), protocol=metadata.protocol, train_rows=0,
+        decided=decisions[metadata.protocol].numpy(),
     )  # fmt: skip
+    notes = mapped_labels.sentences(mapping)
     option = schema.schema_of(data) if own else job.options["data"]
     run_page.write_evaluation_report(
         folder, scored, title=f"{_run_name(runs)}, scored on {option} ({split})",
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC · {', '.join(runs)}",
-        line=override_grammar.shell_line("evaluate", job.arguments[1:]),
+        line=override_grammar.shell_line("evaluate", job.arguments[1:]), note="".join(f" {note}" for note in notes),
     )  # fmt: skip
     manifest.finish_run(folder, content)
     if job.own_process:
         console.show_scores(split, scores, protocol=metadata.protocol)
+    for note in notes:
+        log.info("%s", note)
     log.info("Results: %s", folder)
     if job.own_process:
         app.say_report(folder)
@@ -155,6 +179,21 @@ def run_loss(metadata: "Metadata", positions: list[int]) -> "Module | None":
     settings = schema.from_plain(node, values)
     names = [metadata.labels[position] for position in positions]
     return losses.build_loss(settings, label_counts=counts[positions], rows=rows, labels=names)
+
+
+def warn_of_own_mapping(metadata: "Metadata", data: list[str]) -> None:
+    """Log a warning if data has labels that the run learned under other names, or united."""
+    from emotion_lightning.data.label_map import LabelMap
+    from emotion_lightning.data.labels import merging
+
+    learned = LabelMap.stored(metadata.data)
+    lists = {new: [old] for old, new in learned.rename.items()} | learned.merge
+    known = {name for members in lists.values() for name in members if name in data and name not in metadata.labels}
+    if known:
+        log.warning(
+            "The data has the labels %s, which the run learned under other names; as they stand, its labels are scored "
+            "without them. What it was trained with: %s.", ", ".join(sorted(known)), merging(lists),
+        )  # fmt: skip
 
 
 def shared_labels(model: list[str], data: list[str]) -> list[str]:

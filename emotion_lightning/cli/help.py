@@ -61,7 +61,14 @@ USAGE = {
   python -m emotion_lightning.tune study.name=mine study.storage=postgresql+psycopg://user@host/studies""",
 }
 
-_OVERLAYS = {"train": ("experiment", "template", "sweep"), "tune": ("experiment", "template"), "inspect": ("template",)}
+_OVERLAYS = {
+    "train": ("experiment", "template", "mapping", "sweep"),
+    "tune": ("experiment", "template", "mapping"),
+    "inspect": ("template", "mapping"),
+    "baseline": ("mapping",),
+    "evaluate": ("mapping",),
+    "compare": ("mapping",),
+}
 """Groups that give values to settings of other groups, and of which no option need be chosen."""
 _CLOSING = """Give settings as name=value, options as group=option. -m runs every combination of comma-separated values.
 hydra.run.dir=FOLDER places the run elsewhere. --cfg job prints the settings as YAML; --version tells this program's
@@ -96,7 +103,7 @@ def show_help(command: str, cfg: Any, chosen: dict[str, str]) -> None:
         chosen: the chosen option of each group.
     """
     terminal.say(USAGE[command])
-    if chosen:
+    if chosen or command in _OVERLAYS:
         terminal.say("\nOptions (* is chosen)")
         for group, option in chosen.items():
             names = [f"*{name}" if name == option else name for name in schema.option_files(group, command)]

@@ -6,12 +6,13 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Quote, QuotedString
 from hydra.errors import HydraException
 
 from emotion_lightning import config
-from emotion_lightning.config import redaction, schema
+from emotion_lightning.config import label_keys, redaction, schema
 from emotion_lightning.errors import UserError
 
 _PATHS_OF_HYDRA = {"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"}
@@ -56,7 +57,7 @@ def quoted(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ",".join(quoted(part) for part in value) + "]"
     if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{quoted(part)}" for key, part in value.items()) + "}"
+        return "{" + ",".join(f"{label_keys.encoded(key)}:{quoted(part)}" for key, part in value.items()) + "}"
     return QuotedString(text=_without_interpolation(str(value)), quote=Quote.single).with_quotes()
 
 
@@ -78,6 +79,7 @@ def quote_texts(command: str, arguments: list[str], *, multirun: bool) -> list[s
     """
     literal = schema.text_settings(command)
     groups = schema.groups(command)
+    lists = {name for name, hint in schema.fields_of(config.SCHEMAS[command]) if hint in (list[str], list[str] | None)}
     prepared = []
     for argument in arguments:
         match = ARGUMENT.fullmatch(argument)
@@ -94,6 +96,10 @@ def quote_texts(command: str, arguments: list[str], *, multirun: bool) -> list[s
             _check_option(command, name, value)
         if name in literal or name in _PATHS_OF_HYDRA or name.startswith("model.roles."):
             value = _quote_text(name, value, multirun=multirun)
+        elif name in label_keys.MAPPINGS or name in lists:
+            value = _quote_names(name, value)
+            # As in `override`: the mapping may have any keys.
+            sign = "++" if name in label_keys.MAPPINGS and value.startswith("{") else sign
         elif number := _LONG_NUMBER.search(value):
             raise UserError(f"{name}={value[:20]}… holds a number of {len(number[0])} digits; give a smaller one.")
         prepared.append(f"{sign}{name}={value}")
@@ -122,6 +128,70 @@ def _check_option(command: str, group: str, value: str) -> None:
         if isinstance(part, int | float | dict):
             options = schema.option_files(group, command)
             raise UserError(f"{group}={value[:40]} is no option; choose {group}= one of {', '.join(options)}.")
+
+
+def _quote_names(name: str, value: str) -> str:
+    """Quote the names in a mapping of labels or in a list of texts, which may be of any script.
+
+    Hydra's grammar has letters beyond ASCII only in quotes, and not at all in the keys of a mapping.
+
+    Raises:
+        UserError: a mapping of labels is none, or not of the right form.
+    """
+    if name in label_keys.MAPPINGS:
+        return _quote_mapping(name, value) if value.startswith("{") else value
+    if value.isascii() or not value.startswith("["):
+        return value
+    parsed = _of_grammar(value)
+    found = _of_yaml(value) if parsed is None else None  # None also for what YAML cannot read: Hydra reports it
+    return quoted(found) if isinstance(found, list) and all(isinstance(part, str) for part in found) else value
+
+
+def _quote_mapping(name: str, value: str) -> str:
+    lists = name == "data.merge"
+    example = f"{name}={'{joy: [happiness, love]}' if lists else '{happiness: joy}'}"
+    found = _of_yaml(value)
+    # In YAML {a:b} is one name, and in Hydra's grammar it is a mapping.
+    if not isinstance(found, dict) or not all(found.values()):
+        parsed = _of_grammar(value)
+        if isinstance(parsed, ChoiceSweep):
+            return value
+        found = _texts(parsed) if isinstance(parsed, dict) else found
+    if not isinstance(found, dict):
+        raise UserError(f"{name}={value} is no mapping; write it as in {example}, in quotes for the shell.")
+    for part in found.values():
+        names = part if lists else [part]
+        if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+            what = "a list of labels for each new label" if lists else "one name for each label"
+            raise UserError(f"{name}={value}: {name} takes {what}, as in {example}.")
+    return quoted(found)
+
+
+def _of_grammar(value: str) -> Any:
+    """A value as Hydra's grammar reads it; None if it cannot."""
+    try:
+        return OverridesParser.create().parse_rule(value, "value")
+    except (HydraException, ValueError):
+        return None
+
+
+def _of_yaml(value: str) -> Any:
+    """A value in YAML's flow style, in which each scalar is the text that it is written as; None if it is not."""
+    try:
+        return yaml.load(value, yaml.BaseLoader)
+    except (yaml.YAMLError, TypeError):  # a list as a key
+        return None
+
+
+def _texts(value: Any) -> Any:
+    """What Hydra's grammar read, with names as texts."""
+    if isinstance(value, dict):
+        return {_texts(key): _texts(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_texts(part) for part in value]
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return value.text if isinstance(value, QuotedString) else str(value)
 
 
 def _quote_text(name: str, value: str, *, multirun: bool) -> str:

@@ -155,6 +155,8 @@ def check_export(settings: config.Export) -> None:
 def check_data(settings: Any, command: str) -> None:
     """Raise UserError for data settings that contradict each other."""
     data = settings.data
+    if isinstance(data, config.LabelNames):
+        check_label_names(data)
     if isinstance(data, config.Batches):
         _check_batches(data)
         _check_long_texts(data, command)
@@ -172,6 +174,27 @@ def check_data(settings: Any, command: str) -> None:
         _check_context(data, command)
     if isinstance(data, config.InputColumns) and data.empty_texts is config.EmptyTexts.drop:
         raise UserError("data.empty_texts=drop would leave rows without a prediction; choose keep or refuse.")
+
+
+def check_label_names(data: config.LabelNames | config.ComparedLabels) -> None:
+    """Raise UserError for names of labels that are empty, repeated, or have two fates."""
+    rename, merge, drop = data.rename, data.merge, data.drop_labels
+    named = [*rename, *rename.values(), *merge, *(name for members in merge.values() for name in members), *drop]
+    if not all(name.strip() for name in named):
+        raise UserError("data.rename, data.merge and data.drop_labels name labels; an empty name is none.")
+    for new in rename.values():
+        if len(both := [old for old, name in rename.items() if name == new]) > 1:
+            raise UserError(
+                f"data.rename gives {' and '.join(both)} the one name {new}. To make one label of them: "
+                f"data.merge={{{new}: [{', '.join(both)}]}}."
+            )
+    for new, members in merge.items():
+        if not members:
+            raise UserError(f"data.merge={{{new}: []}} makes a label of none; name those that it is made of.")
+        if shared := [name for name in members if name in drop and name != new]:
+            raise UserError(
+                f"{shared[0]} goes into {new} by data.merge and is left out by data.drop_labels; take it out of one."
+            )
 
 
 def _check_batches(data: config.Batches) -> None:

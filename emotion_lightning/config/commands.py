@@ -7,6 +7,7 @@ from typing import Annotated
 from emotion_lightning.config.bounds import Bounds
 from emotion_lightning.config.data import (
     Batches,
+    ComparedLabels,
     Data,
     File,
     GoEmotions,
@@ -239,6 +240,7 @@ class Compare:
     1 - confidence."""
     seed: Annotated[int, Bounds(at_least=0, below=2**32)]
     """Seed of the bootstrap."""
+    data: ComparedLabels
 
 
 @dataclass

@@ -73,7 +73,22 @@ CHAT = "chat"
 
 
 @dataclass
-class Batches(Data):
+class LabelNames(Data):
+    """Names of labels: given others, united, left out."""
+
+    rename: dict[str, str]
+    """New names of labels, as in {happiness: joy}, whether labels are columns, lists or ids. Each new name belongs to
+    one label; merge makes one label of several."""
+    merge: dict[str, list[str]]
+    """Labels made of others, as in {joy: [happiness, love]}: a text has the label joy if it has any of those in the
+    list, which are labels no longer. Names after rename count, and a label may go into several. The options of mapping
+    are such lists. evaluate does the same with the labels of the run."""
+    drop_labels: list[str]
+    """Labels to leave out, after rename and merge. Their texts stay, without the label."""
+
+
+@dataclass
+class Batches(LabelNames):
     """Settings that all data sources have."""
 
     max_tokens: Annotated[int | str, Bounds(at_least=4)]
@@ -123,6 +138,10 @@ class Batches(Data):
     """The fold used as validation split, counted from 1; the other folds are train. -m sweep=folds runs all folds."""
     drop_leaks: bool
     """Remove texts from train that are also in validation or test. Their number is logged in any case."""
+    near_duplicates: Annotated[float | None, Bounds(at_least=0.6, at_most=1)]
+    """From which Jaccard similarity of their groups of three characters on two texts count as nearly the same, such as
+    0.8. Those of train that are nearly the same as one of validation or test are counted, and removed with drop_leaks.
+    null: only equal texts count. Needs the extra `near`."""
 
 
 @dataclass
@@ -210,6 +229,9 @@ class Table(Batches):
     """Seed of the splits. It is separate from `seed`, so that runs with different seeds are scored on the same rows."""
     splits: str | None
     """splits.csv of an earlier run, to use the same splits; null creates new splits."""
+    group_column: str | None
+    """Column whose rows with the same value stay in one split, such as author or thread, where this program makes the
+    splits or folds. Splits that the data brings are not changed; how many values they cut is told. null: none."""
 
 
 @dataclass
@@ -270,8 +292,21 @@ class Hub(Table):
 
 
 @dataclass
-class SameData(Data):
+class SameData(LabelNames):
     """The dataset of the run, for `evaluate` only."""
+
+
+@dataclass
+class ComparedLabels:
+    """How `compare` unites labels, so that runs with different ones can be compared."""
+
+    rename: dict[str, str]
+    """New names of the runs' labels, as in {happiness: joy}."""
+    merge: dict[str, list[str]]
+    """Labels made of others, as in {joy: [happiness, love]}, in gold and prediction: a label counts where any of those
+    in the list does."""
+    drop_labels: list[str]
+    """Labels to leave out of the comparison."""
 
 
 @dataclass

@@ -13,10 +13,11 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from emotion_lightning import config
-from emotion_lightning.config import composition, own_parts, unions
+from emotion_lightning.config import composition, label_keys, own_parts, unions
 from emotion_lightning.config.checks import (
     check_data,
     check_export,
+    check_label_names,
     check_ngrams,
     check_ranges,
     check_relations,
@@ -137,6 +138,7 @@ def load_settings(cfg: DictConfig, command: str = "train") -> Any:
     settings = OmegaConf.to_object(cfg)
     if isinstance(settings, dict):
         raise UserError("The main configuration lacks its schema line: defaults: [schema/train@_here_, …].")
+    label_keys.decode(settings)
     check_settings(settings, command)
     return settings
 
@@ -154,6 +156,7 @@ def check_settings(settings: Any, command: str) -> None:
             own_parts.check_part(part, field.name)
     if isinstance(settings, config.Compare):
         check_scores(settings)
+        check_label_names(settings.data)
     elif isinstance(settings, config.Export):
         check_export(settings)
     else:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from emotion_lightning import config, terminal
-from emotion_lightning.config import own_parts, redaction, schema
+from emotion_lightning.config import label_keys, own_parts, redaction, schema
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -33,8 +33,13 @@ ADDED: dict[str, dict[str, Any]] = {
         "window_overlap": None,
         "max_windows": 8,
         "join_windows": "maximum",
+        "rename": {},
+        "merge": {},
+        "drop_labels": [],
+        "near_duplicates": None,
     },
     "labels_column": {
+        "group_column": None,
         "first_id": 0,
         "true_values": None,
         "false_values": None,
@@ -53,7 +58,7 @@ ADDED: dict[str, dict[str, Any]] = {
 
 They are grouped by a setting of those versions that the same options have: all options of a training, tables, files.
 """
-OPEN_MAPPINGS = ("model.roles", "model.architecture")
+OPEN_MAPPINGS = ("model.roles", "model.architecture", *label_keys.MAPPINGS)
 """Settings whose value is a mapping with arbitrary keys."""
 
 
@@ -92,6 +97,9 @@ def checked_settings(tree: Any, file: Path) -> dict[str, Any]:
             continue  # a setting of another version, null there
         if name not in hints:
             raise UserError(f"{file} sets {terminal.one_line(name)}, which is no setting of a run.")
+        if name in label_keys.MAPPINGS and isinstance(value, dict) and all(isinstance(key, str) for key in value):
+            # Any name may be one of a label: it is encoded before Hydra reads it.
+            value = {f"label_{number}": part for number, part in enumerate(value.values())}
         if not any(_fits(hint, value) for hint in hints[name]):
             shown = terminal.one_line(str(value))
             raise UserError(
@@ -216,7 +224,10 @@ def _fits(hint: Any, value: Any) -> bool:
     if origin is dict:
         _, part = typing.get_args(hint)
         return isinstance(value, dict) and all(
-            isinstance(key, str) and bool(_NAME.fullmatch(key)) and _fits(part, inner) for key, inner in value.items()
+            isinstance(key, str)
+            and bool(_NAME.fullmatch(key.removeprefix("@@").replace("%", "_")))
+            and _fits(part, inner)
+            for key, inner in value.items()
         )
     if origin is Any:
         return isinstance(value, str | int | float | bool | None) or (

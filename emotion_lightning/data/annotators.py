@@ -10,6 +10,7 @@ from emotion_lightning import config
 from emotion_lightning.data import kinds
 from emotion_lightning.data.columns import Columns
 from emotion_lightning.data.formats import files
+from emotion_lightning.data.labels import Targets
 from emotion_lightning.data.overlap import group_numbers, groups_of
 from emotion_lightning.data.rows import Corpus, Rows
 from emotion_lightning.data.survey import Survey
@@ -102,7 +103,16 @@ def _majority(rows: Rows, path: Path) -> Rows:
     kept = rows.take(first)
     if rows.targets is None:
         return kept
-    sums = np.zeros((len(first), rows.targets.shape[1]))
-    np.add.at(sums, groups, rows.targets)
+    return dataclasses.replace(
+        kept,
+        targets=_of_most(rows.targets, groups),
+        strata=None if rows.strata is None else _of_most(rows.strata, groups),
+    )
+
+
+def _of_most(targets: Targets, groups: np.ndarray) -> Targets:
+    """The labels that more than half of the rows of a group have, [group, label]."""
     counts = np.bincount(groups)[:, None]
-    return dataclasses.replace(kept, targets=(2 * sums > counts).astype(np.float32))
+    sums = np.zeros((len(counts), targets.shape[1]))
+    np.add.at(sums, groups, targets)
+    return (2 * sums > counts).astype(np.float32)

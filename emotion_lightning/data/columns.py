@@ -44,13 +44,14 @@ class Columns:
     """Whether `labels_column` holds numbers of labels instead of names."""
     flags: list[str] = field(default_factory=list)
     """Columns of zeros and ones that are not labels."""
+    group: str | None = None
+    """Column whose rows with the same value stay in one split."""
 
 
 def normalised(settings: Any) -> Any:
     """Normalise the names of columns and labels in table settings, as the readers do with names in files."""
-    one = {
-        name: getattr(settings, name, None) for name in ("text", "id_column", "labels_column", "conversation", "turn")
-    }
+    places = ("text", "id_column", "labels_column", "group_column", "conversation", "turn")
+    one = {name: getattr(settings, name, None) for name in places}
     changed: dict[str, Any] = {name: labels.normalised(value) for name, value in one.items() if value}
     for several in ("labels", "context_columns"):
         if getattr(settings, several, None):

@@ -18,6 +18,8 @@ class Decisions:
         split_column: name of the column that says of each row which split it is in.
         aside: columns that were not used.
         notes: sentences about what may need attention.
+        mapping: how labels were renamed, merged and left out; None if they are those of the data.
+        groups: name of the column whose values stay in one split; None without one.
     """
 
     files: list[dict[str, Any]] = field(default_factory=list)
@@ -29,6 +31,8 @@ class Decisions:
     turns: str | None = None
     aside: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    mapping: dict[str, Any] | None = None
+    groups: str | None = None
 
     def plain(self, labels: list[str], rows: dict[str, int]) -> dict[str, Any]:
         """Return plain values for JSON.
@@ -41,8 +45,9 @@ class Decisions:
             "files": self.files,
             "text_column": self.text,
             "id_column": self.ids,
-            "labels": {"names": labels, "from": self.labels},
-            "splits": {"rows": rows, "from": self.split, "column": self.split_column},
+            "labels": {"names": labels, "from": self.labels} | ({"mapping": self.mapping} if self.mapping else {}),
+            "splits": {"rows": rows, "from": self.split, "column": self.split_column}
+            | ({"group_column": self.groups} if self.groups else {}),
             "columns_left_aside": self.aside,
             "notes": self.notes,
         } | ({} if self.turns is None else {"turns_before_a_text": self.turns})
@@ -53,7 +58,15 @@ class Decisions:
         if self.text is not None:
             found += [("text column", self.text), ("id column", self.ids or "none: rows are numbered")]
         found += [("turns before a text", self.turns)] if self.turns is not None else []
-        found += [("labels", self.labels), ("splits", self.split)]
+        found.append(("labels", self.labels))
+        if self.mapping:
+            made = [f"{new}: {', '.join(old)}" for new, old in self.mapping["made_of"].items()]
+            found += [("labels made of others", "; ".join(made))] if made else []
+            left = self.mapping["left_out"]
+            found += [("labels left out", ", ".join(left))] if left else []
+        found.append(("splits", self.split))
+        if self.groups:
+            found.append(("kept in one split", f"rows with the same {self.groups}"))
         if self.aside:
             found.append(("columns left aside", ", ".join(self.aside[:20]) + (" …" if len(self.aside) > 20 else "")))
         return found

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import yaml
 from torch import Tensor
 
 from emotion_lightning import config
@@ -106,10 +107,22 @@ def alike_sentence(names: Iterable[str]) -> str | None:
     if not groups:
         return None
     shown = "; ".join(" and ".join(group) for group in groups[:3]) + ("; …" if len(groups) > 3 else "")
+    # One that is written in small letters is the likeliest to be meant.
+    lists = {min(group, key=lambda name: (name != name.lower(), name)): group for group in groups}
     return (
-        f"Labels differ only in case or spaces and are learned as different labels ({shown}): write them alike in the "
-        "file."
+        f"Labels differ only in case or spaces and are learned as different labels ({shown}). To make one label of "
+        f"each: {merging(lists)}"
     )
+
+
+def merging(lists: dict[str, list[str]]) -> str:
+    r"""The setting that makes labels of others, quoted for a shell.
+
+    >>> merging({"joy": ["Joy", "no: joy"]})
+    '"data.merge={joy: [Joy, \'no: joy\']}"'
+    """
+    written = yaml.safe_dump(lists, default_flow_style=True, allow_unicode=True, width=10_000, sort_keys=False)
+    return f'"data.merge={written.strip()}"'
 
 
 def control_characters(name: str) -> list[str]:

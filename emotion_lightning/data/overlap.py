@@ -5,6 +5,7 @@ import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -44,7 +45,12 @@ def text_keys(texts: Sequence[str], *, clean: Sequence[config.CleaningStep] = ()
     The probability that any two of a million different texts have the same hash is below 1e-7.
     """
     cleaned = cleaner(clean)
-    return np.fromiter((hash(" ".join(cleaned(text).casefold().split())) for text in texts), np.int64, len(texts))
+    return np.fromiter((hash(plain_text(cleaned(text))) for text in texts), np.int64, len(texts))
+
+
+def plain_text(text: str) -> str:
+    """A text without differences of case and white space."""
+    return " ".join(text.casefold().split())
 
 
 def _keys(rows: Rows, clean: Sequence[config.CleaningStep]) -> np.ndarray:
@@ -112,7 +118,19 @@ def log_overlap(found: Sequence[Overlap], *, dropped: bool) -> None:
         )  # fmt: skip
 
 
-def without_leaks(corpus: Corpus, found: Sequence[Overlap]) -> Corpus:
+class Leak(Protocol):
+    """Rows of one split whose texts are in another one, as they are or nearly."""
+
+    @property
+    def first(self) -> str:
+        """Name of the split."""
+
+    @property
+    def positions(self) -> np.ndarray:
+        """Positions of the rows."""
+
+
+def without_leaks(corpus: Corpus, found: Sequence[Leak]) -> Corpus:
     """Remove the rows of train whose text is also in another split.
 
     Raises:
@@ -122,7 +140,10 @@ def without_leaks(corpus: Corpus, found: Sequence[Overlap]) -> Corpus:
     train = corpus.splits["train"]
     kept = np.setdiff1d(np.arange(len(train)), np.concatenate([np.zeros(0, np.int64), *leaked]))
     if not len(kept):
-        raise UserError("data.drop_leaks=true leaves no row of train: all of its texts stand in another split too.")
+        raise UserError(
+            "data.drop_leaks=true leaves no row of train: all of its texts stand in another split too, as they are or "
+            "nearly (data.near_duplicates)."
+        )
     return dataclasses.replace(corpus, splits={**corpus.splits, "train": train.take(kept)})
 
 

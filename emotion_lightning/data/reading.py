@@ -7,11 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from emotion_lightning import config
-from emotion_lightning.data import annotators, conversations, kinds, labels, split_column, splitting, tables
+from emotion_lightning.data import (
+    annotators,
+    conversations,
+    groups,
+    kinds,
+    label_map,
+    labels,
+    split_column,
+    splitting,
+    tables,
+)
 from emotion_lightning.data.columns import Columns, find_columns, normalised, unlabelled
 from emotion_lightning.data.decisions import Decisions
 from emotion_lightning.data.formats import files, tools
 from emotion_lightning.data.formats.cells import LabelCells
+from emotion_lightning.data.label_map import LabelMap
 from emotion_lightning.data.rows import WHOLE, Chunk, Corpus, Problems, Rows, Source
 from emotion_lightning.data.survey import Survey, survey
 from emotion_lightning.errors import UserError
@@ -45,6 +56,7 @@ def read_tables(settings: config.Table, sources: dict[str, list[Source]], *, kno
         known: names of labels that a model has already.
     """
     settings = normalised(settings)
+    known = known | label_map.known_names(settings)
     problems = Problems()
     found = _surveyed(settings, sources, problems)
     first = next(iter(sources))
@@ -62,15 +74,17 @@ def read_tables(settings: config.Table, sources: dict[str, list[Source]], *, kno
         seen[first] = dataclasses.replace(seen[first], lists=every.lists)
     try:
         context = conversations.context_of(settings)
-        used = {decisions.split_column, *(context.used if context else [])}
+        used = {decisions.split_column, settings.group_column, *(context.used if context else [])}
         columns = find_columns(source, settings, seen[first], every=every, known=known, used=used)
-        labels.check_names(columns.labels, str(source.path), id_column=columns.id)
+        columns.group = groups.check_column(source.path, settings, seen[first], columns)
+        mapped = LabelMap.of(settings).applied(columns.labels, what=str(source.path))
+        labels.check_names(mapped.names, str(source.path), id_column=columns.id)
         labels.log_respelled(columns.labels)
     except UserError as error:
         problems.note(source.path, str(error), ways=error.ways)
         problems.raise_any()
         raise
-    if alike := labels.alike_sentence(columns.labels):
+    if alike := labels.alike_sentence(mapped.names):
         log.warning("%s: %s", source.path, alike)
         decisions.notes.append(alike)
     turns = {} if context is None else _turns(found, context, columns.text, problems)
@@ -83,7 +97,7 @@ def read_tables(settings: config.Table, sources: dict[str, list[Source]], *, kno
     _describe(decisions, found, columns, source, settings)
     decisions.turns = None if context is None else str(context)
     rows = {name: part for name, part in splits.items() if part is not None}
-    corpus = Corpus(columns.labels, rows, decisions=decisions)
+    corpus = label_map.mapped(Corpus(columns.labels, rows, decisions=decisions), settings)
     return annotators.joined(corpus, settings, seen[first], path=source.path)
 
 
@@ -278,6 +292,7 @@ def _describe(
             | ({"left_out": left_out} if left_out else {})
         )
     decisions.text, decisions.ids, decisions.aside = columns.text, columns.id, columns.aside
+    decisions.groups = columns.group
     if columns.labels_column is None:
         decisions.labels = f"{len(columns.labels)} columns of zeros and ones"
         for setting in ("true_values", "false_values", "present_from"):

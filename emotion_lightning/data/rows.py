@@ -131,6 +131,9 @@ class Rows:
         id_column: name of the id column in prediction files.
         before: the turns of a conversation before each text, oldest first; None if texts stand alone.
         conversations: the conversation of each row, which no split cuts; None if rows have none.
+        groups: value of `data.group_column` in each row, None where it is empty; None without that setting.
+        strata: multi-hot labels of the data, [row, label in the data], by which splits are stratified, if `targets` are
+            others, made by `data.merge` and the like; None: `targets`.
     """
 
     ids: list[str]
@@ -139,6 +142,8 @@ class Rows:
     id_column: str = "row"
     before: list[tuple[str, ...]] | None = None
     conversations: list[str] | None = None
+    groups: list[str | None] | None = None
+    strata: Targets | None = None
 
     @property
     def inputs(self) -> list[Text]:
@@ -171,6 +176,8 @@ class Rows:
             id_column=self.id_column,
             before=None if self.before is None else [self.before[i] for i in chosen],
             conversations=None if self.conversations is None else [self.conversations[i] for i in chosen],
+            groups=None if self.groups is None else [self.groups[i] for i in chosen],
+            strata=None if self.strata is None else self.strata[chosen],
         )
 
 

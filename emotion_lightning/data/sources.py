@@ -8,7 +8,18 @@ from typing import Any
 
 from emotion_lightning import config
 from emotion_lightning.config import own_parts, schema
-from emotion_lightning.data import conversations, folders, official, overlap, own_source, reading, splitting
+from emotion_lightning.data import (
+    conversations,
+    folders,
+    groups,
+    label_map,
+    near_texts,
+    official,
+    overlap,
+    own_source,
+    reading,
+    splitting,
+)
 from emotion_lightning.data.formats import arrow, files
 from emotion_lightning.data.rows import SPLITS, WHOLE, Corpus, Problems, Source
 from emotion_lightning.errors import UserError
@@ -27,20 +38,21 @@ def read_corpus(settings: config.Data, *, known: Set[str] = frozenset()) -> Corp
     Raises:
         UserError: the data is missing or wrong; the message names file, row and column.
     """
+    near_texts.check(settings)
     match settings:
         case config.Table() if isinstance(settings, own_parts.OwnPart):
             corpus = own_source.read(settings, known)
         case config.Sample():
-            corpus = official.sample()
+            corpus = label_map.mapped(official.sample(), settings)
         case config.SemEval2018(dir=None):
             own = schema.option_values("shared/hub_semeval2018")
             corpus = _hub(_on_hub(settings, own | {"name": own["name"][settings.language.value]}), known)
         case config.SemEval2018():
-            corpus = official.semeval(settings)
+            corpus = label_map.mapped(official.semeval(settings), settings)
         case config.GoEmotions(dir=None):
             corpus = _hub(_on_hub(settings, schema.option_values("shared/hub_goemotions")), known)
         case config.GoEmotions():
-            corpus = official.goemotions(settings.dir)
+            corpus = label_map.mapped(official.goemotions(settings.dir), settings)
         case config.File():
             corpus = _file(settings, known)
         case config.Hub():
@@ -75,15 +87,20 @@ def split_corpus(corpus: Corpus, settings: config.Batches, *, tell: bool = True)
     if settings.folds is not None and settings.fold is not None:
         seed = settings.split_seed if isinstance(settings, config.Table) else 0
         corpus = splitting.folded(corpus, folds=settings.folds, fold=settings.fold, seed=seed, clean=settings.clean)
+    groups.tell(corpus)
     splits = {name: corpus.splits[name] for name in SPLITS if name in corpus.splits}
     corpus = dataclasses.replace(corpus, splits=splits)
     found = overlap.find_overlap(corpus, clean=settings.clean)
+    near: list[near_texts.Near] = []
+    if settings.near_duplicates is not None and (tell or settings.drop_leaks):
+        near = near_texts.find_near(corpus, settings.near_duplicates, clean=settings.clean)
     if settings.drop_leaks:
-        corpus = overlap.without_leaks(corpus, found)
+        corpus = overlap.without_leaks(corpus, [*found, *near])
     if tell:
         if WHOLE in given or corpus.decisions.split_column is not None:  # in other files the same id may be another
             conversations.log_cut(corpus)
         overlap.log_overlap(found, dropped=settings.drop_leaks)
+        near_texts.log_near(near, dropped=settings.drop_leaks)
         _log_one_sided(corpus)
     return corpus
 

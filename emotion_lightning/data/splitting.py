@@ -12,8 +12,8 @@ from typing import TypeVar
 import numpy as np
 
 from emotion_lightning import config
+from emotion_lightning.data import groups
 from emotion_lightning.data.formats import files
-from emotion_lightning.data.overlap import group_numbers, groups_of
 from emotion_lightning.data.rows import SPLITS, WHOLE, Corpus, Rows
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs.files import atomic_write
@@ -37,10 +37,12 @@ def split_rows(corpus: Corpus, settings: config.Table) -> Corpus:
     if settings.splits is not None:
         parts = _as_written(rows, Path(settings.splits).expanduser(), settings, whole=source == WHOLE)
     else:
-        parts = _stratified(rows, settings, whole=source == WHOLE)
+        parts = _stratified(rows, settings, whole=source == WHOLE, column=str(corpus.decisions.groups))
     sizes = ", ".join(f"{name} {len(part):,}" for name, part in parts.items())
     log.info("%s: %s.", f"Splits as in {settings.splits}" if settings.splits else "New splits", sizes)
     how = f"as in {settings.splits}" if settings.splits else "by the program, stratified by labels"
+    if rows.groups is not None and not settings.splits:
+        how += f", no {corpus.decisions.groups} cut"
     what = "" if source == WHOLE else ", validation taken from train"
     had = "" if source == WHOLE else f"{corpus.decisions.split}; "
     decisions = replace(corpus.decisions, split=f"{had}{how}{what}")
@@ -64,12 +66,22 @@ def folded(corpus: Corpus, *, folds: int, fold: int, seed: int, clean: Sequence[
         raise UserError("Rows without labels cannot be cut into folds.")
     if len(rows) < folds:
         raise UserError(f"data.folds={folds} is more than there are rows ({len(rows)}).")
-    groups, strata = _grouped(rows, clean)
+    if rows.groups is not None:
+        named = {str(number): 1 / folds for number in range(1, folds + 1)}
+        parts_ = groups.divide(rows, named, str(corpus.decisions.groups), seed=seed, clean=clean)
+        validation = parts_[str(fold)]
+        return _with_fold(corpus, rows, np.setdiff1d(np.arange(len(rows)), validation), validation, fold, folds)
+    same, strata = _grouped(rows, clean)
     if len(strata) < folds:
         raise UserError(f"data.folds={folds} is more than there are different texts ({len(strata)}).")
     splitter = MultilabelStratifiedKFold(n_splits=folds, shuffle=True, random_state=seed)
     chosen = list(splitter.split(np.zeros(len(strata)), strata))[fold - 1]
-    train, validation = (np.flatnonzero(np.isin(groups, part)) for part in chosen)
+    train, validation = (np.flatnonzero(np.isin(same, part)) for part in chosen)
+    return _with_fold(corpus, rows, train, validation, fold, folds)
+
+
+def _with_fold(corpus: Corpus, rows: Rows, train: np.ndarray, validation: np.ndarray, fold: int, folds: int) -> Corpus:
+    """The corpus with these rows as train and validation."""
     splits = {"train": rows.take(np.sort(train)), "validation": rows.take(np.sort(validation))}
     log.info("Fold %d of %d: train %s, validation %s.", fold, folds, *(f"{len(part):,}" for part in splits.values()))
     decisions = replace(corpus.decisions, split=f"{corpus.decisions.split}; fold {fold} of {folds} is validation")
@@ -87,6 +99,8 @@ def joined(parts: list[Rows], *, by_id: bool = False) -> Rows:
     if len(set(ids)) < len(ids) and not (by_id and parts[0].id_column != files.ROW):
         ids = [f"{number}-{identifier}" for number, part in enumerate(parts, 1) for identifier in part.ids]
     labelled = [part.targets for part in parts if part.targets is not None]
+    strata = [part.strata for part in parts if part.strata is not None]
+    grouped = any(part.groups is not None for part in parts)
     return Rows(
         ids=ids,
         texts=[text for part in parts for text in part.texts],
@@ -97,6 +111,8 @@ def joined(parts: list[Rows], *, by_id: bool = False) -> Rows:
         conversations=_all(
             [part.conversations and [f"{i}-{name}" for name in part.conversations] for i, part in enumerate(parts, 1)]
         ),
+        groups=[value for part in parts for value in part.groups or [None] * len(part)] if grouped else None,
+        strata=np.concatenate(strata) if len(strata) == len(parts) else None,
     )
 
 
@@ -106,8 +122,13 @@ def _all(parts: Sequence[list[Value] | None]) -> list[Value] | None:
     return [value for part in given for value in part] if len(given) == len(parts) else None
 
 
-def _stratified(rows: Rows, settings: config.Table, *, whole: bool) -> dict[str, Rows]:
+def _stratified(rows: Rows, settings: config.Table, *, whole: bool, column: str) -> dict[str, Rows]:
     test_share = settings.test_share if whole and isinstance(settings, config.DividedTable) else 0.0
+    if rows.groups is not None:
+        shares = {"train": 1 - settings.validation_share - test_share, "validation": settings.validation_share}
+        shares |= {"test": test_share} if test_share else {}
+        found = groups.divide(rows, shares, column, seed=settings.split_seed, clean=settings.clean)
+        return {name: rows.take(positions) for name, positions in found.items()}
     named = settings.train if isinstance(settings, config.File) and settings.train else getattr(settings, "path", None)
     split = partial(_split_rows, seed=settings.split_seed, source=str(named), clean=settings.clean)
     rest, test = split(rows, test_share)
@@ -126,7 +147,7 @@ def _split_rows(
     """
     if share == 0:
         return rows, rows.take(range(0))
-    groups, strata = _grouped(rows, clean)
+    same, strata = _grouped(rows, clean)
     wanted = round(share * len(strata))
     if wanted < 1 or len(strata) - wanted < 1:
         what = f"{len(rows)} rows" + (f" of {len(strata)} different texts" if len(strata) < len(rows) else "")
@@ -138,7 +159,7 @@ def _split_rows(
 
     splitter = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=wanted, random_state=seed)
     kept, taken = _sized(*next(splitter.split(np.zeros(len(strata)), strata)), wanted=wanted, seed=seed)
-    return rows.take(np.flatnonzero(np.isin(groups, kept))), rows.take(np.flatnonzero(np.isin(groups, taken)))
+    return rows.take(np.flatnonzero(np.isin(same, kept))), rows.take(np.flatnonzero(np.isin(same, taken)))
 
 
 def _grouped(rows: Rows, clean: Sequence[config.CleaningStep]) -> tuple[np.ndarray, np.ndarray]:
@@ -147,15 +168,12 @@ def _grouped(rows: Rows, clean: Sequence[config.CleaningStep]) -> tuple[np.ndarr
     The columns are every label, which a group has if one of its rows has it, and a column of ones for the number of
     groups. Where no text repeats, each row is a group of its own, in the order of the rows.
     """
-    assert rows.targets is not None
-    if rows.conversations is None:
-        groups = groups_of(rows.texts, clean=clean)
-    else:
-        # Short turns are equal in many conversations, so groups of equal texts would join nearly all of them.
-        groups = group_numbers(np.array(rows.conversations, dtype=object))
-    targets = np.zeros((int(groups.max(initial=-1)) + 1, rows.targets.shape[1]))
-    np.maximum.at(targets, groups, rows.targets)
-    return groups, np.hstack([targets, np.ones((len(targets), 1))]).astype(int)
+    labels = rows.targets if rows.strata is None else rows.strata
+    assert labels is not None
+    same = groups.kept_together(rows, clean)
+    targets = np.zeros((int(same.max(initial=-1)) + 1, labels.shape[1]))
+    np.maximum.at(targets, same, labels)
+    return same, np.hstack([targets, np.ones((len(targets), 1))]).astype(int)
 
 
 def _sized(kept: np.ndarray, taken: np.ndarray, *, wanted: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

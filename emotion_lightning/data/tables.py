@@ -80,6 +80,7 @@ class _Gathered:
         self.empty_texts = empty_texts
         self.ids: list[str] = []
         self.texts: list[str] = []
+        self.groups: list[str | None] = []
         self.empty = 0
         self.turns: Turns | None = None
         self._numbers: list[int] = []
@@ -102,6 +103,9 @@ class _Gathered:
             taken = [i for i, filled in enumerate(with_text) if filled]
         self.texts += [texts[i] for i in taken]
         self.ids += [ids[i] for i in taken]
+        if self.columns.group is not None:
+            values = [(as_text(cell) or "").strip() or None for cell in chunk.column(self.columns.group)]
+            self.groups += [values[i] for i in taken]
         self._numbers += [chunk.rows[i] for i in taken]
         if targets is not None:
             self._targets.append(targets[list(taken)])
@@ -113,7 +117,8 @@ class _Gathered:
             self._check_ids()
         count = len(self.columns.labels)
         targets = np.concatenate([np.zeros((0, count), np.float32), *self._targets]) if self.labelled else None
-        found = Rows(self.ids, self.texts, targets, self.columns.id or "row")
+        grouped = None if self.columns.group is None else self.groups
+        found = Rows(self.ids, self.texts, targets, self.columns.id or "row", groups=grouped)
         if self.turns is not None:
             found.before = [self.turns.before.get(number, ()) for number in self._numbers]
             known = self.turns.conversations

@@ -15,8 +15,9 @@ log = logging.getLogger(__name__)
 
 
 def extra_scores(
-    settings: config.ExtraMetric, probabilities: Tensor, targets: Tensor, threshold: Tensor, labels: list[str]
-) -> dict[str, float]:
+    settings: config.ExtraMetric, probabilities: Tensor, targets: Tensor, threshold: Tensor, labels: list[str],
+    *, decisions: Tensor | None = None,
+) -> dict[str, float]:  # fmt: skip
     """The user's own metrics of a split, by name; empty without such.
 
     Args:
@@ -25,6 +26,7 @@ def extra_scores(
         targets: multi-hot, [row, label].
         threshold: thresholds of the protocol that decides, [label].
         labels: names.
+        decisions: [row, label], where they do not follow from the thresholds.
 
     Raises:
         UserError: the function returns something else than a number or numbers by name.
@@ -34,7 +36,7 @@ def extra_scores(
     found = own_parts.build(
         settings,
         probabilities=probabilities,
-        decisions=thresholds.decide(probabilities, threshold),
+        decisions=thresholds.decide(probabilities, threshold) if decisions is None else decisions,
         targets=targets.bool(),
         labels=list(labels),
     )

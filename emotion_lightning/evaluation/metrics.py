@@ -5,6 +5,7 @@ The F1 of a label that is neither in gold nor predicted is 0 and counts in the m
 in SemEval-2018's own script.
 """
 
+from collections.abc import Mapping
 from typing import TypedDict
 
 import torch
@@ -81,6 +82,7 @@ def score(
     labels: list[str],
     *,
     calibrated: bool = False,
+    decisions: Mapping[str, Tensor] | None = None,
 ) -> SplitScores:
     """All metrics of a split in metrics.json, except its loss.
 
@@ -93,8 +95,11 @@ def score(
         by_protocol: thresholds of each protocol, [label].
         labels: names.
         calibrated: whether the probabilities are calibrated; only reported.
+        decisions: decisions of each protocol, bool, [row, label], where they do not follow from one threshold for each
+            label; the thresholds are then only reported.
     """
     truth = targets.bool()
+    decisions = decisions or {}
     by_protocol = by_protocol | {thresholds.ORACLE: thresholds.oracle(probabilities, targets)}
     return {
         "rows": len(truth),
@@ -102,7 +107,12 @@ def score(
         **rankings(probabilities, truth),
         **calibration.calibration_metrics(probabilities, targets),
         **{  # type: ignore[typeddict-item]  # the names of the protocols
-            protocol: decisions_report(thresholds.decide(probabilities, threshold), truth, threshold, labels)
+            protocol: decisions_report(
+                decisions[protocol] if protocol in decisions else thresholds.decide(probabilities, threshold),
+                truth,
+                threshold,
+                labels,
+            )
             for protocol, threshold in by_protocol.items()
         },
     }

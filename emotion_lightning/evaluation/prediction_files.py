@@ -57,8 +57,22 @@ def write_predictions(
     settings: config.Predictions,
 ) -> None:
     """Write decisions and probabilities, [row, label], of a split; `cut` are the thresholds, [label]."""
+    decisions = thresholds.decide(probabilities, threshold)
+    write_decisions(path, rows, probabilities, decisions, labels=labels, settings=settings)
+
+
+def write_decisions(
+    path: Path,
+    rows: Rows,
+    probabilities: Tensor,
+    decisions: Tensor,
+    *,
+    labels: Sequence[str],
+    settings: config.Predictions,
+) -> None:
+    """Write decisions, bool, and probabilities, [row, label] each, of a split."""
     with writer_for(path, labels, settings, id_column=rows.id_column) as open_writer:
-        open_writer.write(Predicted(rows.ids, rows.texts, thresholds.decide(probabilities, threshold), probabilities))
+        open_writer.write(Predicted(rows.ids, rows.texts, decisions, probabilities))
 
 
 @contextmanager

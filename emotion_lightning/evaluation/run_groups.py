@@ -13,6 +13,7 @@ import torch
 
 from emotion_lightning import terminal
 from emotion_lightning.config import stored_settings
+from emotion_lightning.data.label_map import LabelMap
 from emotion_lightning.data.labels import normalised
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation import bootstrap, row_outcomes, thresholds
@@ -115,20 +116,26 @@ def _why_left_out(folder: Path) -> str | None:
 # ---------------------------------------------------------------------------------------------------------------- read
 
 
-def read_runs(folders: Sequence[Path], *, split: str, protocol: str | None) -> list[FinishedRun]:
+def read_runs(
+    folders: Sequence[Path], *, split: str, protocol: str | None, label_map: LabelMap | None = None
+) -> list[FinishedRun]:
     """Read runs and check that they can be compared.
 
     Args:
         folders: folders of finished runs.
         split: split whose rows are compared.
         protocol: protocol whose thresholds decide; None means that of each run's own `thresholds` setting.
+        label_map: how labels of the runs are renamed, merged and left out before they are compared.
 
     Raises:
         UserError: a run is damaged, lacks the split, or has other labels or rows than the first.
     """
     runs: list[FinishedRun] = []
+    label_map = label_map or LabelMap()
+    every = {name for folder in folders for name in _labels(folder, split)} if label_map else set()
     for folder in folders:
-        runs.append(_read(folder, split=split, protocol=protocol, like=runs[0].labels if runs else None))
+        like = runs[0].labels if runs else None
+        runs.append(_read(folder, split=split, protocol=protocol, like=like, label_map=label_map, every=every))
     first = runs[0]
     if others := [run for run in runs if run.ids != first.ids or not np.array_equal(run.truth, first.truth)]:
         hint = " Folds validate each on rows of its own; compare them on test." if split == "validation" else ""
@@ -140,7 +147,16 @@ def read_runs(folders: Sequence[Path], *, split: str, protocol: str | None) -> l
     return runs
 
 
-def _read(folder: Path, *, split: str, protocol: str | None, like: list[str] | None) -> FinishedRun:
+def _labels(folder: Path, split: str) -> list[str]:
+    """Labels that a run was scored with; empty if there are none, which reading the run reports."""
+    scores = read_metrics(folder).get(split)
+    by_label = scores.get("fixed", {}).get("labels") if isinstance(scores, dict) else None
+    return [normalised(name) for name in by_label] if isinstance(by_label, dict) else []
+
+
+def _read(
+    folder: Path, *, split: str, protocol: str | None, like: list[str] | None, label_map: LabelMap, every: set[str]
+) -> FinishedRun:
     manifest.check_run_hashes(folder, run_folder.SETTINGS)
     content = read_metrics(folder)
     tree = run_folder.read_settings(folder)
@@ -153,22 +169,27 @@ def _read(folder: Path, *, split: str, protocol: str | None, like: list[str] | N
         reported = np.array([float(scores[metric.value]) for metric in bootstrap.METRICS])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{folder / run_folder.METRICS} is damaged or of another version ({error!r}).") from error
-    labels = list(by_label) if like is None else like
-    if set(labels) != set(by_label):
+    own = list(by_label)
+    mapped = label_map.applied(own, what=str(folder), also=("another run", every))
+    labels = mapped.names if like is None else like
+    if set(labels) != set(mapped.names):
         raise UserError(
-            f"{folder} has the labels {', '.join(by_label)}, where the first run has {', '.join(labels)}; only "
-            "runs with the same labels can be compared."
+            f"{folder} has the labels {', '.join(mapped.names)}, where the first run has {', '.join(labels)}; only "
+            f"runs with the same labels can be compared. {_how_to_unite(mapped.names, labels)}"
         )
-    rows = row_outcomes.read_outcomes(folder, split, labels)
+    rows = row_outcomes.read_outcomes(folder, split, own)
     if rows is None or rows.targets is None:
         raise UserError(
             f"{folder} keeps no labelled {run_folder.OUTCOMES}/{split}.parquet, from which runs are compared; make the "
             f"run again with from_run={folder}, or leave it out."
         )
-    threshold = torch.tensor([by_label[name] for name in labels], dtype=torch.float64)
-    truth = rows.targets.bool().numpy()
-    parts = bootstrap.summands(thresholds.decide(rows.probabilities, threshold).numpy(), truth)
+    threshold = torch.tensor(list(by_label.values()), dtype=torch.float64)
+    gold = rows.targets.bool()
+    parts = bootstrap.summands(thresholds.decide(rows.probabilities, threshold).numpy(), gold.numpy())
     _check(folder, split, protocol, reported=reported, found=bootstrap.scores([parts])[0])
+    members = [mapped.members[mapped.names.index(name)] for name in labels]
+    truth = thresholds.any_of(gold, members).numpy()
+    parts = bootstrap.summands(thresholds.decide_any(rows.probabilities, threshold, members).numpy(), truth)
     return FinishedRun(
         folder,
         _material(tree),
@@ -179,6 +200,14 @@ def _read(folder: Path, *, split: str, protocol: str | None, like: list[str] | N
         truth,
         parts,
         dict(content.get("cost", {})),
+    )
+
+
+def _how_to_unite(ours: Sequence[str], first: Sequence[str]) -> str:
+    alone = sorted(set(ours) ^ set(first))
+    return (
+        f"data.merge, or an option of mapping, unites labels; data.drop_labels=[{','.join(alone[:5])}"
+        f"{',…' if len(alone) > 5 else ''}] leaves out what only one of them has."
     )
 
 
@@ -252,6 +281,10 @@ def _name(settings: dict[str, Any], groups: Sequence[dict[str, Any]], *, full: b
 def _plain(value: Any, *, full: bool) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, dict):
+        some = list(value) if full else list(value)[:3]
+        shown = [f"{key}:{_plain(value[key], full=full)}" if full else key for key in some]
+        return "{" + ",".join(shown) + (",…" if len(some) < len(value) else "") + "}"
     if isinstance(value, list):
         return "[" + ",".join(_plain(part, full=full) for part in value) + "]"
     text = f"{value:g}" if isinstance(value, float) and not full else str(value)

@@ -38,6 +38,31 @@ def decide(probabilities: Tensor, thresholds: Tensor) -> Tensor:
     return probabilities.double() > thresholds.double()
 
 
+def decide_any(probabilities: Tensor, thresholds: Tensor, members: Sequence[Sequence[int]]) -> Tensor:
+    """Decisions for labels that are made of others, [row, new label]: True if any member of a label is predicted.
+
+    Args:
+        probabilities: of the members, [row, label].
+        thresholds: of the members, [label].
+        members: for each new label, the positions of its members.
+
+    >>> decide_any(torch.tensor([[0.2, 0.6], [0.2, 0.1]]), torch.tensor([0.5, 0.5]), [[0, 1], [0]])
+    tensor([[ True, False],
+            [False, False]])
+    """
+    return any_of(decide(probabilities, thresholds), members)
+
+
+def any_of(labels: Tensor, members: Sequence[Sequence[int]]) -> Tensor:
+    """Labels that are made of others, bool, [row, new label]: True where any member is.
+
+    Args:
+        labels: bool, [row, label].
+        members: for each new label, the positions of its members.
+    """
+    return torch.stack([labels[:, list(own)].any(dim=1) for own in members], dim=1)
+
+
 def fit_thresholds(probabilities: Tensor, targets: Tensor, settings: config.Thresholds) -> dict[str, Tensor]:
     """Thresholds of every protocol, [label] each, float64.
 

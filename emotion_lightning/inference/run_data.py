@@ -1,6 +1,6 @@
 """Read the dataset of a finished run again, with the same splits."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from emotion_lightning import config
@@ -43,14 +43,15 @@ def data_settings(metadata: Metadata, folder: Path) -> config.Batches:
     return settings
 
 
-def read_split(settings: config.Batches, split: str, *, own: bool, labels: Sequence[str] = ()) -> tuple[Corpus, str]:
+def read_split(settings: config.Batches, split: str, *, own: bool, labels: Iterable[str] = ()) -> tuple[Corpus, str]:
     """Return a corpus and the name of the requested split in it.
 
     Args:
         settings: of the data.
         split: train, validation or test.
         own: whether the data is the run's own. Other data is used as a whole if it has no splits.
-        labels: labels of the run. A column of zeros and ones with such a name is a label, even if it is constant.
+        labels: labels of the run, and those that a mapping names. A column of zeros and ones with such a name is a
+            label, even if it is constant.
 
     Raises:
         UserError: the data has no such split.

@@ -114,6 +114,13 @@ def notes(found: Comparison) -> list[str]:
             f"Differences are to the best group over the same rows (paired bootstrap{holm}): p tells whether other "
             "texts could turn them. Whether other seeds could is told from three seeds each (Welch's t-test)."
         )
+    if merge := settings.data.merge:
+        made = "; ".join(f"{new} ({', '.join(members)})" for new, members in merge.items())
+        lines.append(f"Labels made of others: {made}. Each counts in gold and prediction where any of them does.")
+    if settings.data.rename:
+        lines.append(f"Labels renamed: {', '.join(f'{old} is {new}' for old, new in settings.data.rename.items())}.")
+    if settings.data.drop_labels:
+        lines.append(f"Labels left out: {', '.join(settings.data.drop_labels)}.")
     return lines + [f"Left out: {why}." for why in found.left_out]
 
 

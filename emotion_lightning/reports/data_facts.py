@@ -1,13 +1,13 @@
 """Facts about a dataset: text lengths, label rates and shifts, duplicates, leaks, positive weights, examples."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from emotion_lightning import config
-from emotion_lightning.data import labels, max_tokens, overlap
+from emotion_lightning.data import labels, max_tokens, near_texts, overlap
 from emotion_lightning.data.batches import tokenize
 from emotion_lightning.data.cleaning import cleaner
 from emotion_lightning.data.labels import positive_weights
@@ -15,6 +15,7 @@ from emotion_lightning.data.long_texts import FEW as FEW_LONG
 from emotion_lightning.data.long_texts import Lengths, LongTexts, enough_tokens, read_long_texts, token_limit
 from emotion_lightning.data.rows import Corpus, Rows
 from emotion_lightning.data.template import Template, read_context, read_template
+from emotion_lightning.runs import extras
 
 FEW = 20
 """With fewer positives than this, a fitted threshold is mostly chance."""
@@ -86,6 +87,7 @@ class DataFacts:
         splits: the existing splits, train first.
         hashes: SHA-256 of each file that was read.
         overlaps: texts that two splits share, for each pair of splits.
+        near: texts that are nearly the same in two splits, for each pair of splits; None if they were not looked for.
         together: number of train rows that have both labels, [label, label].
         weights: positive weights, [label], for several settings of loss=weighted_bce.
         max_tokens: longer texts are truncated to this number of tokens.
@@ -117,6 +119,7 @@ class DataFacts:
     template: Template | None = None
     long_texts: LongTexts | None = None
     auto_tokens: int | None = None
+    near: list[near_texts.Near] | None = None
 
     @property
     def train(self) -> SplitFacts:
@@ -182,6 +185,24 @@ class DataFacts:
                     f"{_number(shared.count, 'text')} of {shared.second} ({shared.share:.2%}) also in {shared.first}"
                     f"{same}{mend}."
                 )
+        for near in self.near or []:
+            if near.count:
+                mend = (
+                    ""
+                    if near.first != "train"
+                    else (
+                        f"; data.near_duplicates={near.similarity:g} data.drop_leaks=true takes "
+                        f"{_number(len(near.positions), 'row')} out of train"
+                    )
+                )
+                found.append(f"{near.sentence()}{mend}. {near.shown()}")
+        if self.near is None:
+            why = (
+                f"they are more than {near_texts.LOOKED_THROUGH:,}; data.near_duplicates={near_texts.USUAL} asks for it"
+                if near_texts.available()
+                else f"this needs a package: {extras.install('near')}"
+            )
+            found.append(f"Texts were not searched for those that are nearly the same: {why}.")
         for split in self.splits:
             if split.duplicates:
                 other = "" if split.conflicting is None else f", {split.conflicting:,} of them with other labels"
@@ -236,6 +257,17 @@ class DataFacts:
             "overlaps": [
                 {"splits": [o.first, o.second], "rows": [len(o.positions), o.count], "same_labels": o.same_labels}
                 for o in self.overlaps
+            ],
+            "near": None
+            if self.near is None
+            else [
+                {
+                    "splits": [near.first, near.second],
+                    "rows": [len(near.positions), near.count],
+                    "similarity": near.similarity,
+                    "examples": [asdict(pair) for pair in near.examples],
+                }
+                for near in self.near
             ],
             "together": self.together.tolist(),
             "weights": {name: dict(zip(self.labels, values, strict=True)) for name, values in self.weights.items()},
@@ -315,7 +347,16 @@ def describe_data(
             least=max_tokens.least(template),
             positions=max_tokens.known_positions(tokenizer, positions),
         ),
+        near=_near(corpus, data),
     )
+
+
+def _near(corpus: Corpus, data: config.Batches) -> list[near_texts.Near] | None:
+    """Texts that are nearly the same in two splits; None if the library is missing, or there are too many to look."""
+    many = data.near_duplicates is None and sum(map(len, corpus.splits.values())) > near_texts.LOOKED_THROUGH
+    if many or not near_texts.available():
+        return None
+    return near_texts.find_near(corpus, data.near_duplicates or near_texts.USUAL, clean=data.clean)
 
 
 def _split(name: str, rows: Rows, tokenizer: Any, data: config.Batches, template: Template | None) -> SplitFacts:

@@ -28,11 +28,12 @@ def sections(facts: "DataFacts", numbers: dict[str, str] | None = None) -> list[
         _labels(facts),
         *_pictures(),
         _weights(facts),
+        *_near(facts),
     ]
 
 
 def _content(facts: "DataFacts", numbers: dict[str, str] | None) -> dict[str, Any]:
-    chosen = {name: value for name, value in facts.data.items() if value not in (None, [], False)}
+    chosen = {name: value for name, value in facts.data.items() if value not in (None, [], {}, False)}
     if chosen.get("template") != config.CHAT:
         chosen.pop("question", None)  # only the chat template asks it
     if chosen.get("long_texts") != config.LongTexts.windows:
@@ -108,6 +109,21 @@ def _pictures() -> list[pages.Section]:
             pictures=["co_occurrence"],
         ),
     ]
+
+
+def _near(facts: "DataFacts") -> list[pages.Section]:
+    rows = [
+        [f"{near.first}, {near.second}", pair.first, pair.second, f"{pair.similarity:.2f}"]
+        for near in facts.near or []
+        for pair in near.examples
+    ]
+    if not rows:
+        return []
+    note = (
+        "Examples for each two splits, from the most to the least similar. Similarity: Jaccard of character trigrams."
+    )
+    columns = ["splits", "text of the first", "text of the second", "similarity"]
+    return [pages.Section("Texts that are nearly the same", note, columns=columns, rows=rows)]
 
 
 def _weights(facts: "DataFacts") -> pages.Section:

@@ -64,6 +64,7 @@ class RunFacts:
         protocol: name of the threshold protocol that makes the decisions.
         train_rows: number of training rows.
         test_rows: number of test rows, scored or not.
+        decided: the predicted labels, [row, label], where they do not follow from the thresholds.
     """
 
     settings: config.Train | None
@@ -77,6 +78,7 @@ class RunFacts:
     protocol: str
     train_rows: int
     test_rows: int = 0
+    decided: np.ndarray | None = None
 
     @property
     def scores(self) -> SplitScores:
@@ -92,6 +94,8 @@ class RunFacts:
     @property
     def decisions(self) -> np.ndarray:
         """The predicted labels, [row, label], bool."""
+        if self.decided is not None:
+            return self.decided
         shares, cuts = torch.from_numpy(self.probabilities), torch.from_numpy(self.thresholds)
         return np.asarray(thresholds.decide(shares, cuts))
 

@@ -93,7 +93,7 @@ def write_run_report(
     return _write(folder, collected, lambda facts, pictures: _content(facts, folder, pictures), sends_texts=sends_texts)
 
 
-def write_evaluation_report(folder: Path, facts: RunFacts, *, title: str, made: str, line: str) -> None:
+def write_evaluation_report(folder: Path, facts: RunFacts, *, title: str, made: str, line: str, note: str = "") -> None:
     """Write report.html and pictures/ for the evaluation of a finished run; an error is logged as a warning.
 
     Args:
@@ -102,6 +102,7 @@ def write_evaluation_report(folder: Path, facts: RunFacts, *, title: str, made: 
         title: title of the report.
         made: line below the title that says when and how the report was made.
         line: the command line.
+        note: what else there is to say about how the run was scored.
     """
 
     def content(facts: RunFacts, pictures: Sequence[str]) -> dict[str, Any]:
@@ -110,7 +111,7 @@ def write_evaluation_report(folder: Path, facts: RunFacts, *, title: str, made: 
             "made": made,
             "facts": _facts(facts),
             "command": line,
-            "chosen": f"Thresholds and calibration are those of the run; {facts.protocol} thresholds decide.",
+            "chosen": f"Thresholds and calibration are those of the run; {facts.protocol} thresholds decide.{note}",
             "sections": [_protocols(facts), _other_scores(facts), *_pictures(facts, pictures)],
             "split": facts.split,
             "mistakes": facts.mistakes(),

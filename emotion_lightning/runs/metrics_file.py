@@ -1,7 +1,7 @@
 """metrics.json of a run folder: the types of its content, and how it is read."""
 
 from pathlib import Path
-from typing import Literal, NotRequired, TypedDict, cast
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from emotion_lightning.runs import bounded_files, manifest, run_folder
 
@@ -74,7 +74,11 @@ class Cost(TypedDict):
 
 
 class RunMetrics(TypedDict, total=False):
-    """Content of metrics.json. `evaluate` writes one split, which may be train, and the run; baselines have floors."""
+    """Content of metrics.json.
+
+    `evaluate` writes one split, which may be train, the run, and how labels of the run and the data were mapped to each
+    other; baselines have floors.
+    """
 
     train: SplitScores
     validation: SplitScores
@@ -82,6 +86,7 @@ class RunMetrics(TypedDict, total=False):
     cost: Cost
     floors: dict[str, dict[str, SplitScores]]
     run: str
+    mapping: dict[str, Any]
 
 
 def of_split(metrics: RunMetrics, split: str) -> SplitScores:

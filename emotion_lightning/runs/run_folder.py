@@ -36,8 +36,11 @@ DATA = "data.json"
 PATHS = {"dir", "path", "train", "validation", "test", "splits"}
 """Data settings whose value is a path."""
 
-_OF_TEMPLATE = ("data.template", "data.question")
-"""Settings that an option of `template` may set."""
+_OF_OVERLAYS = {
+    "template": ("data.template", "data.question"),
+    "mapping": ("data.rename", "data.merge", "data.drop_labels"),
+}
+"""Settings that an option of these groups may set."""
 _CHOOSE_ROWS = {"data"} | {
     f"data.{name}"
     for name in (
@@ -48,6 +51,7 @@ _CHOOSE_ROWS = {"data"} | {
         "split_column",
         "aggregate",
         "conversation",
+        "group_column",
         "header",
         "table",
         "validation_share",
@@ -256,7 +260,7 @@ def as_overrides(tree: dict[str, Any], changed: Sequence[str] = ()) -> dict[str,
         changed: groups that get new options; their settings are left out.
     """
     options = {group: option for group, option in tree["options"].items() if group not in changed}
-    left = {"resume", "from_run", *(_OF_TEMPLATE if "template" in changed else ())}
+    left = {"resume", "from_run", *(name for group in changed for name in _OF_OVERLAYS.get(group, ()))}
     kept = {
         name: value
         for name, value in stored_settings.stored_values(tree)

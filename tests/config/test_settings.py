@@ -16,8 +16,9 @@ from omegaconf import OmegaConf
 
 from emotion_lightning import config
 from emotion_lightning.cli import help, override_grammar
+from emotion_lightning.cli.compose import settings_of
 from emotion_lightning.cli.jobs import check_jobs
-from emotion_lightning.config import redaction, schema
+from emotion_lightning.config import label_keys, redaction, schema, stored_settings
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs import run_folder
 
@@ -357,3 +358,97 @@ def test_every_wandb_sweep_gives_settings_that_load(settings: Any, file: Path) -
         assert isinstance(loaded.optimizer.lr, float)
     assert sweep["metric"]["name"] in {*config.MONITORS, "validation/f1_macro"}
     assert sweep["command"][2:] == ["-m", "emotion_lightning.train", "${args_no_hyphens}"]
+
+
+# ------------------------------------------------------------------------------------------------------ names of labels
+
+
+@pytest.mark.parametrize(
+    ("argument", "name", "value"),
+    [
+        ("data.rename={happiness: joy}", "rename", {"happiness": "joy"}),
+        ("data.rename={happiness:joy,b:c}", "rename", {"happiness": "joy", "b": "c"}),
+        ("data.rename={Ärger: anger, très content: joy}", "rename", {"Ärger": "anger", "très content": "joy"}),
+        ("data.rename={'a, b: {c}': \"it's\", 😀: y}", "rename", {"a, b: {c}": "it's", "😀": "y"}),
+        ("data.rename={1: one, true: yes, null: x}", "rename", {"1": "one", "true": "yes", "null": "x"}),
+        (r"data.rename={no\ joy:a}", "rename", {"no joy": "a"}),
+        ("data.rename={a$${oc.env:HOME}: b}", "rename", None),
+        ("data.merge={joy: [Ärger, 1, 'no, thing']}", "merge", {"joy": ["Ärger", "1", "no, thing"]}),
+        ("data.merge={}", "merge", {}),
+        ("data.drop_labels=[Ärger,joy]", "drop_labels", ["Ärger", "joy"]),
+        ("data.drop_labels=[neutral]", "drop_labels", ["neutral"]),
+    ],
+)
+def test_labels_are_named_in_any_script(argument: str, name: str, value: Any) -> None:
+    schema.register()
+    if value is None:
+        with pytest.raises(UserError):
+            settings_of("train", [argument])
+    else:
+        assert getattr(settings_of("train", [argument]).data, name) == value
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        (
+            "data.merge={joy: happiness}",
+            r"data.merge takes a list of labels for each new label, as in data.merge=\{joy: \[",
+        ),
+        ("data.rename={joy: [a]}", r"data.rename takes one name for each label, as in data.rename=\{happiness: joy\}"),
+        ("data.rename={joy", r"is no mapping; write it as in data.rename=\{happiness: joy\}, in quotes for the shell"),
+        ("data.rename=joy", "data.rename takes a mapping"),
+        ("data.merge={joy: [a, {b: c}]}", "data.merge takes a list of labels for each new label"),
+        ("data.drop_labels=neutral", "data.drop_labels takes a list"),
+        ("data.near_duplicates=0.3", "out of range: it must be at least 0.6"),
+        ("data.group_column=author", "belongs to data=file or hub"),
+        ("mapping=goemotions_ekman", r"Unknown option mapping=goemotions_ekman; did you mean goemotions_to_ekman\?"),
+    ],
+)
+def test_wrong_names_of_labels_are_told(argument: str, message: str) -> None:
+    schema.register()
+    with pytest.raises(UserError, match=message):
+        settings_of("train", [argument])
+
+
+@pytest.mark.parametrize("command", ["train", "tune", "inspect", "baseline", "evaluate", "compare"])
+@pytest.mark.parametrize("option", sorted(file.stem for file in (CONF / "mapping").glob("*.yaml")))
+def test_every_mapping_composes_for_every_command(settings: Any, command: str, option: str) -> None:
+    needed = {"evaluate": ["run=x"], "compare": ["runs=x"]}.get(command, [])
+    assert len(settings(*needed, f"mapping={option}", command=command).data.merge) in (3, 6, 10)
+
+
+def test_names_of_labels_are_stored_and_repeated_as_they_are(tmp_path: Path) -> None:
+    schema.register()
+    rename = {"Ärger: {1}": "it's, anger", "${x}": "b", "a.b": "c", "  ": "d"}
+    merge = {"no joy \\ 😀": ["c", "${y}", "[z]"]}
+    given = settings_of("train", ["data.drop_labels=[b]"])
+    given.data.rename, given.data.merge = rename, merge
+    run_folder.write_settings(tmp_path, given, {"data": "sample", "model": "tiny"})
+    overrides = run_folder.settings_as_overrides(tmp_path, changed=[])
+    options = schema.groups("train")
+    prepared = [override_grammar.override(name, value, options) for name, value in overrides.items()]
+    schema.register()
+    with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+        cfg = compose("train", prepared)
+    again = OmegaConf.to_object(cfg.data)
+    assert {label_keys.decoded(key): value for key, value in again.rename.items()} == rename
+    assert {label_keys.decoded(key): value for key, value in again.merge.items()} == merge
+    assert again.drop_labels == ["b"]
+
+
+def test_another_mapping_replaces_that_of_a_repeated_run(tmp_path: Path) -> None:
+    schema.register()
+    given = settings_of("train", ["mapping=goemotions_to_ekman", "data.drop_labels=[neutral]"])
+    run_folder.write_settings(tmp_path, given, {"data": "sample", "model": "tiny"})
+    assert settings_of("train", [f"from_run={tmp_path}"]).data.merge == given.data.merge
+    other = settings_of("train", [f"from_run={tmp_path}", "mapping=goemotions_to_sentiment"]).data
+    assert set(other.merge) == {"positive", "negative", "ambiguous"} and other.drop_labels == []
+
+
+def test_runs_from_before_the_names_could_be_changed_are_read_as_they_were() -> None:
+    older = {"max_tokens": 64, "labels_column": None, "test_share": 0.1}
+    added = stored_settings.with_added(older)
+    assert (added["rename"], added["merge"], added["drop_labels"]) == ({}, {}, [])
+    assert added["near_duplicates"] is None and added["group_column"] is None
+    assert "group_column" not in stored_settings.with_added({"max_tokens": 64})

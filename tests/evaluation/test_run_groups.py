@@ -15,6 +15,7 @@ from scipy.stats import ttest_ind
 from sklearn.metrics import f1_score, jaccard_score
 
 from emotion_lightning import config
+from emotion_lightning.data.label_map import LabelMap
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation import bootstrap, metrics, row_outcomes, run_groups, thresholds
 from emotion_lightning.evaluation.row_outcomes import RowOutcomes
@@ -455,3 +456,70 @@ def test_a_training_run_is_compared_with_a_baseline(finished: Path, run: Any, tm
         assert {group["name"] for group in found["groups"]} == {"model=tiny peft=ia3", "baseline"}
         assert found["rows"] == 96
     assert set(thresholds.PROTOCOLS) == {protocol.value for protocol in config.Protocol}
+
+
+# ------------------------------------------------------------------------------------------------------- other labels
+
+
+def of_fewer_labels(fine: Path, folder: Path) -> Path:
+    """A run on the rows of another one, in which joy and anger were one label, `any`, from the start."""
+    content = json.loads((fine / run_folder.METRICS).read_text())
+    names = ["any", "rare, [x]"]
+    for split in ("validation", "test"):
+        rows = row_outcomes.read_outcomes(fine, split, LABELS)
+        assert rows is not None and rows.targets is not None
+        targets = torch.stack([rows.targets[:, :2].amax(1), rows.targets[:, 2]], dim=1)
+        probabilities = torch.stack([rows.probabilities[:, :2].mean(1), rows.probabilities[:, 2]], dim=1)
+        cuts = {name: torch.full((2,), 0.5, dtype=torch.float64) for name in thresholds.PROTOCOLS}
+        content[split] = metrics.score(probabilities, targets, cuts, names)
+        row_outcomes.write_outcomes(folder, split, RowOutcomes(rows.ids, names, probabilities, targets))
+    shutil.copy(fine / run_folder.SETTINGS, folder / run_folder.SETTINGS)
+    tree = yaml.safe_load((folder / run_folder.SETTINGS).read_text())
+    tree["data"]["merge"] = {"any": ["joy", "anger"]}
+    (folder / run_folder.SETTINGS).write_text(yaml.safe_dump(tree))
+    write_json(folder / run_folder.METRICS, content)
+    return folder
+
+
+@pytest.mark.parametrize("protocol", thresholds.PROTOCOLS)
+def test_a_merged_label_counts_where_any_member_does_with_its_own_threshold(tmp_path: Path, protocol: str) -> None:
+    fine = invented(tmp_path / "fine")
+    coarse = of_fewer_labels(fine, tmp_path / "coarse")
+    merge = LabelMap(merge={"any": ["joy", "anger"]})
+    runs = run_groups.read_runs([fine, coarse], split="test", protocol=protocol, label_map=merge)
+    rows = row_outcomes.read_outcomes(fine, "test", LABELS)
+    assert rows is not None and rows.targets is not None
+    cuts = {"per_label": [0.4, 0.5, 0.7]}.get(protocol, [0.5] * 3)
+    decided, gold = rows.probabilities.double().numpy() > cuts, rows.targets.numpy() > 0
+    truth = np.stack([gold[:, 0] | gold[:, 1], gold[:, 2]], axis=1)
+    expected = plain_metrics(np.stack([decided[:, 0] | decided[:, 1], decided[:, 2]], axis=1), truth)
+    assert bootstrap.scores([runs[0].parts])[0] == pytest.approx(expected, abs=1e-12)
+    assert [run.labels for run in runs] == [["any", "rare, [x]"]] * 2
+    assert np.array_equal(runs[0].truth, truth)
+
+
+def test_runs_of_other_labels_are_compared_once_they_are_united(run: Any, tmp_path: Path, capfd: Any) -> None:
+    of_fewer_labels(invented(tmp_path / "fine"), tmp_path / "coarse")
+    assert run("compare", "runs=[fine,coarse]", FAST) == 2
+    message = capfd.readouterr().err
+    assert "coarse has the labels any, rare, [x], where the first run has joy, anger, rare, [x]" in message
+    assert "data.merge, or an option of mapping, unites labels; data.drop_labels=[anger,any,joy] leaves out" in message
+    for order in ("[fine,coarse]", "[coarse,fine]"):
+        code = run("compare", f"runs={order}", FAST, "data.merge={any: [joy, anger]}", f"hydra.run.dir=out{order[1]}")
+        assert code == 0
+    printed = capfd.readouterr().out
+    assert "Labels made of others: any (joy, anger)." in printed
+    found = [bounded_files.read_json(tmp_path / f"out{first}" / "compare.json") for first in "fc"]
+    assert found[0]["groups"][0]["metrics"] == found[1]["groups"][0]["metrics"]
+    assert found[0]["settings"]["data"]["merge"] == {"any": ["joy", "anger"]}
+    assert "data.merge={any}" in found[0]["groups"][0]["name"] + found[0]["groups"][1]["name"]
+    assert run("compare", "runs=[fine,coarse]", "data.merge={any: [joy, angr]}") == 2
+    assert "data.merge names the label angr, which neither" in capfd.readouterr().err
+
+
+def test_labels_that_only_one_run_has_can_be_left_out(run: Any, tmp_path: Path) -> None:
+    of_fewer_labels(invented(tmp_path / "fine"), tmp_path / "coarse")
+    code = run("compare", "runs=[fine,coarse]", FAST, "data.drop_labels=[joy,anger,any]", "hydra.run.dir=out")
+    assert code == 0
+    groups = bounded_files.read_json(tmp_path / "out" / "compare.json")["groups"]
+    assert groups[0]["metrics"]["f1_macro"] == groups[1]["metrics"]["f1_macro"]
