@@ -73,24 +73,41 @@ class Run:
 
     @overload
     def predict(
-        self, texts: Sequence[str], *, context: Sequence[Sequence[str]] | None = None
+        self,
+        texts: Sequence[str],
+        *,
+        context: Sequence[Sequence[str]] | None = None,
+        progress_bar: bool = False,
     ) -> "list[Prediction]": ...
 
     @overload
-    def predict(self, texts: "Frame", *, text: str | None = None) -> "Frame": ...
+    def predict(self, texts: "Frame", *, text: str | None = None, progress_bar: bool = False) -> "Frame": ...
 
     @overload
     def predict(
-        self, texts: Any, *, text: str | None = None, context: Sequence[Sequence[str]] | None = None
+        self,
+        texts: Any,
+        *,
+        text: str | None = None,
+        context: Sequence[Sequence[str]] | None = None,
+        progress_bar: bool = False,
     ) -> Any: ...
 
-    def predict(self, texts: Any, *, text: str | None = None, context: Sequence[Sequence[str]] | None = None) -> Any:
+    def predict(
+        self,
+        texts: Any,
+        *,
+        text: str | None = None,
+        context: Sequence[Sequence[str]] | None = None,
+        progress_bar: bool = False,
+    ) -> Any:
         """Label texts with the trained model, as the `predict` of what `load` returns.
 
         Args:
             texts: a text, a list of texts, or a table of pandas, polars or `datasets`.
             text: text column of a table; None: the text column of the run, or one with a usual name.
             context: for a list of texts and a run with data.context: the turns before each text, oldest first.
+            progress_bar: show a progress bar in a notebook or on a terminal; nowhere else.
 
         Returns:
             A list of `Prediction` for a list, and a table for a table.
@@ -98,7 +115,7 @@ class Run:
         Raises:
             UserError: a table has no such column or a row without a text, or something else than texts was given.
         """
-        return self.model.predict(texts, text=text, context=context)
+        return self.model.predict(texts, text=text, context=context, progress_bar=progress_bar)
 
 
 @dataclass(frozen=True)

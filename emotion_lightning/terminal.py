@@ -89,6 +89,11 @@ def in_notebook() -> bool:
     return hasattr(shell, "kernel")  # IPython in a terminal has none
 
 
+def can_show_bar() -> bool:
+    """Whether a progress bar can be shown; without a terminal or a notebook, each update would be a new line."""
+    return in_notebook() or (sys.stderr is not None and sys.stderr.isatty())
+
+
 def discard(stream: TextIO) -> None:
     """Discard all further output to a closed pipe, as after `… | head -1`, so that the command can continue."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -19,7 +19,7 @@ from emotion_lightning.data.batches import WINDOW, Batch, Collate, EmotionRows, 
 from emotion_lightning.data.rows import Text, without_context
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation import calibration, thresholds
-from emotion_lightning.inference import ensemble, frames, onnx_graph
+from emotion_lightning.inference import ensemble, frames, onnx_graph, progress
 from emotion_lightning.inference.frames import Frame
 from emotion_lightning.inference.threads import CorePool
 from emotion_lightning.models import model_folder, ngrams, nonfinite, pooling
@@ -28,6 +28,13 @@ from emotion_lightning.models.metadata import Metadata, find_model_folder, read_
 from emotion_lightning.runs import manifest, quiet, waiting
 
 BATCH_SIZE = 32
+
+Done = Callable[[int], object]
+"""Called with the number of texts of each batch that was computed, in one thread."""
+
+
+def _unseen(_: int) -> None:
+    """Show no progress."""
 
 
 @dataclass
@@ -62,7 +69,12 @@ class Labeller(ABC):
 
     @abstractmethod
     def compute(
-        self, tokens: list[Tokens], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
+        self,
+        tokens: list[Tokens],
+        *,
+        batch_size: int = BATCH_SIZE,
+        batch_tokens: int | None = None,
+        done: Done = _unseen,
     ) -> tuple[Tensor, Tensor]:
         """Return logits and probabilities (calibrated if the run is), [text, label] each, float32 on the CPU."""
 
@@ -80,25 +92,48 @@ class Labeller(ABC):
 
     @overload
     def predict(
-        self, texts: Sequence[str], *, context: Sequence[Sequence[str]] | None = None,
-        batch_size: int = BATCH_SIZE, batch_tokens: int | None = None,
-    ) -> list[Prediction]: ...  # fmt: skip
+        self,
+        texts: Sequence[str],
+        *,
+        context: Sequence[Sequence[str]] | None = None,
+        batch_size: int = BATCH_SIZE,
+        batch_tokens: int | None = None,
+        progress_bar: bool = False,
+    ) -> list[Prediction]: ...
 
     @overload
     def predict(
-        self, texts: Frame, *, text: str | None = None, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
+        self,
+        texts: Frame,
+        *,
+        text: str | None = None,
+        batch_size: int = BATCH_SIZE,
+        batch_tokens: int | None = None,
+        progress_bar: bool = False,
     ) -> Frame: ...
 
     @overload
     def predict(
-        self, texts: Any, *, text: str | None = None, context: Sequence[Sequence[str]] | None = None,
-        batch_size: int = BATCH_SIZE, batch_tokens: int | None = None,
-    ) -> Any: ...  # fmt: skip
+        self,
+        texts: Any,
+        *,
+        text: str | None = None,
+        context: Sequence[Sequence[str]] | None = None,
+        batch_size: int = BATCH_SIZE,
+        batch_tokens: int | None = None,
+        progress_bar: bool = False,
+    ) -> Any: ...
 
     def predict(
-        self, texts: Any, *, text: str | None = None, context: Sequence[Sequence[str]] | None = None,
-        batch_size: int = BATCH_SIZE, batch_tokens: int | None = None,
-    ) -> Any:  # fmt: skip
+        self,
+        texts: Any,
+        *,
+        text: str | None = None,
+        context: Sequence[Sequence[str]] | None = None,
+        batch_size: int = BATCH_SIZE,
+        batch_tokens: int | None = None,
+        progress_bar: bool = False,
+    ) -> Any:
         """Label texts.
 
         Args:
@@ -109,6 +144,7 @@ class Labeller(ABC):
                 oldest first. A table has them in its columns, under the names that the run was trained with.
             batch_size: texts per batch.
             batch_tokens: tokens per batch, padding included; replaces `batch_size`.
+            progress_bar: show a progress bar in a notebook or on a terminal; nowhere else.
 
         Returns:
             For a list, a `Prediction` for each text, in the order of the texts. For a table, one of the same library
@@ -127,7 +163,7 @@ class Labeller(ABC):
             )
         if table is None:
             given = frames.with_context(frames.texts_of_list(texts), context)
-            found = self._decide_all(given, batch_size, batch_tokens)
+            found = self._decide_all(given, batch_size, batch_tokens, progress_bar)
             return [
                 Prediction(
                     labels=[name for name, yes in zip(self.metadata.labels, decided, strict=True) if yes],
@@ -139,31 +175,40 @@ class Labeller(ABC):
         labels = self.metadata.labels
         frames.check_labels(labels)
         rows = table.texts(text, usual=self.metadata.data.get("text"), context=self.metadata.context)
-        pieces = list(self._decide_all(rows, batch_size, batch_tokens))
+        pieces = list(self._decide_all(rows, batch_size, batch_tokens, progress_bar))
         decisions = torch.cat([torch.zeros(0, len(labels), dtype=torch.bool), *[piece for piece, _ in pieces]])
         shares = torch.cat([torch.zeros(0, len(labels)), *[piece for _, piece in pieces]])
         return table.like(frames.columns(labels, decisions, shares))
 
     def _decide_all(
-        self, texts: list[Text], batch_size: int, batch_tokens: int | None
+        self, texts: list[Text], batch_size: int, batch_tokens: int | None, progress_bar: bool
     ) -> Iterator[tuple[Tensor, Tensor]]:
         size = batch_size * WINDOW
         pieces = (texts[start : start + size] for start in range(0, len(texts), size))
-        return self.decide(pieces, batch_size=batch_size, batch_tokens=batch_tokens)
+        with progress.counting(len(texts), shown=progress_bar) as done:
+            yield from self.decide(pieces, batch_size=batch_size, batch_tokens=batch_tokens, done=done)
 
     def decide(
-        self, pieces: Iterable[Sequence[Text]], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
+        self,
+        pieces: Iterable[Sequence[Text]],
+        *,
+        batch_size: int = BATCH_SIZE,
+        batch_tokens: int | None = None,
+        done: Done = _unseen,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the decisions and probabilities of each piece of texts, [text, label] each.
 
-        The next piece is tokenized in a thread during the computation, because tokenizers release Python's GIL.
+        The next piece is tokenized in a thread during the computation, because tokenizers release Python's GIL. `done`
+        is called after each batch with the number of its texts.
         """
         with ThreadPoolExecutor(1) as beside:
             waiting: Future[list[Tokens]] | None = None
             for piece in itertools.chain(pieces, [None]):
                 coming = beside.submit(self.tokenize, piece) if piece is not None else None
                 if waiting is not None:
-                    _, shares = self.compute(waiting.result(), batch_size=batch_size, batch_tokens=batch_tokens)
+                    _, shares = self.compute(
+                        waiting.result(), batch_size=batch_size, batch_tokens=batch_tokens, done=done
+                    )
                     yield thresholds.decide(shares, self.metadata.threshold_tensor()), shares
                 waiting = coming
 
@@ -197,12 +242,18 @@ class Predictor(Labeller):
         ]  # fmt: skip
 
     def compute(
-        self, tokens: list[Tokens], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
+        self,
+        tokens: list[Tokens],
+        *,
+        batch_size: int = BATCH_SIZE,
+        batch_tokens: int | None = None,
+        done: Done = _unseen,
     ) -> tuple[Tensor, Tensor]:
         """Return logits and probabilities (calibrated if the run is), [text, label] each, float32 on the CPU."""
         (own,) = tokens
         # Batches are made of pieces, not of texts, so that a long text needs no more memory than others.
-        logits = self._logits(own.by_piece(), batch_size, batch_tokens)
+        pieces = own.by_piece()
+        logits = self._logits(pieces, batch_size, batch_tokens, _in_proportion(len(pieces), len(own), done))
         if own.counts is not None and self.metadata.long_texts is not None and len(logits) > len(own):
             logits = pooling.join(logits, own.counts.tolist(), self.metadata.long_texts.join)
         return logits, calibration.probabilities(logits, self.metadata.scaling())
@@ -211,7 +262,7 @@ class Predictor(Labeller):
         """Return the logits, [text, label], float32 on the CPU."""
         return self.outputs(texts)[0]
 
-    def _logits(self, tokens: Tokens, batch_size: int, batch_tokens: int | None) -> Tensor:
+    def _logits(self, tokens: Tokens, batch_size: int, batch_tokens: int | None, done: Done) -> Tensor:
         collate = Collate(EmotionRows(tokens, None), self.tokenizer.pad_token_id)
         logits = torch.zeros(len(tokens), len(self.metadata.labels))
         # A text can be longer than batch_tokens if that setting comes from another run than max_tokens.
@@ -224,10 +275,15 @@ class Predictor(Labeller):
             with torch.inference_mode(), self._precision(), enough:
                 return self._forward({n: v for n, v in batch.items() if n in ("input_ids", "attention_mask")})
 
-        done = list(self._cores.map(answers, batches) if self._cores else map(answers, batches))
+        found = []
+        for rows, answer in zip(
+            batches, self._cores.map(answers, batches) if self._cores else map(answers, batches), strict=True
+        ):
+            found.append(answer)
+            done(len(rows))
         # Copy all batches at once, because each copy waits for the device.
-        if done:
-            logits[[row for rows in batches for row in rows]] = torch.cat(done).cpu()
+        if found:
+            logits[[row for rows in batches for row in rows]] = torch.cat(found).cpu()
         if not bool(torch.isfinite(logits).all()):
             raise UserError(self._not_finite(logits, batches, answers))
         return logits
@@ -283,11 +339,17 @@ class NgramPredictor(Labeller):
         return [[clean(without_context(text)) for text in texts]]
 
     def compute(
-        self, tokens: list[Any], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
+        self,
+        tokens: list[Any],
+        *,
+        batch_size: int = BATCH_SIZE,
+        batch_tokens: int | None = None,
+        done: Done = _unseen,
     ) -> tuple[Tensor, Tensor]:
         """Return logits and probabilities, [text, label] each, float32; the batch sizes are ignored."""
         (texts,) = tokens
         logits = torch.from_numpy(self._classifier.logits(texts))
+        done(len(texts))
         return logits, calibration.probabilities(logits, self.metadata.scaling())
 
 
@@ -308,12 +370,20 @@ class Ensemble(Labeller):
         return [tokens for member in self.members for tokens in member.tokenize(texts)]
 
     def compute(
-        self, tokens: list[Tokens], *, batch_size: int = BATCH_SIZE, batch_tokens: int | None = None
+        self,
+        tokens: list[Tokens],
+        *,
+        batch_size: int = BATCH_SIZE,
+        batch_tokens: int | None = None,
+        done: Done = _unseen,
     ) -> tuple[Tensor, Tensor]:
         """Return logits of the mean uncalibrated probabilities, and mean probabilities; [text, label] each, float32."""
         raw, shares = [], []
+        counted = _in_proportion(len(self.members), 1, done)
         for member, own in zip(self.members, tokens, strict=True):
-            logits, probabilities = member.compute([own], batch_size=batch_size, batch_tokens=batch_tokens)
+            logits, probabilities = member.compute(
+                [own], batch_size=batch_size, batch_tokens=batch_tokens, done=counted
+            )
             order = [member.metadata.labels.index(name) for name in self.metadata.labels]
             raw.append(torch.sigmoid(logits.double())[:, order])
             shares.append(probabilities.double()[:, order])
@@ -323,6 +393,24 @@ class Ensemble(Labeller):
 def _size(batch: Batch) -> tuple[int, ...]:
     """Number of texts of a batch, of their pieces, and of the tokens of a piece."""
     return (len(batch["rows"]), *batch["input_ids"].shape)
+
+
+def _in_proportion(computed: int, texts: int, done: Done) -> Done:
+    """Count texts in proportion to what is computed for them, rounded down: pieces of texts, or texts of each member.
+
+    Args:
+        computed: number of pieces, or of texts, that will be computed in all.
+        texts: number of texts.
+        done: is called with the number of texts that are finished now.
+    """
+    so_far = 0
+
+    def count(more: int) -> None:
+        nonlocal so_far
+        before, so_far = so_far, so_far + more
+        done(so_far * texts // computed - before * texts // computed)
+
+    return done if computed == texts else count
 
 
 def load(run: str | Path | Sequence[str | Path] | None = None, *, accelerator: str = "auto") -> Labeller:

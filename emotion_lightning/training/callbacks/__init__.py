@@ -1,7 +1,6 @@
 """Lightning callbacks: checkpoints, early stopping, signals, timing, history and checks of each step."""
 
 import logging
-import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -116,8 +115,8 @@ def _own_callbacks(settings: own_parts.OwnPart, folder: Path, labels: Sequence[s
 
 
 def shows_bar(trainer: config.Trainer) -> bool:
-    """Return whether to show a progress bar; without a terminal or a notebook, each update would be a new line."""
-    return trainer.progress_bar and (sys.stderr.isatty() or terminal.in_notebook())
+    """Return whether to show a progress bar."""
+    return trainer.progress_bar and terminal.can_show_bar()
 
 
 def _last(checkpoints: Path, **when: Any) -> RelocatableCheckpoint:
