@@ -55,8 +55,8 @@ def attach_adapter(
             network = get_peft_model(network, asked)
         except ValueError as error:  # a layer of a kind that the method does not know, experts that are one tensor
             raise UserError(
-                f"PEFT cannot adapt these layers: {first_line(error)[:200]} Change peft.targets, or choose another "
-                "option of peft."
+                f"PEFT cannot adapt these layers: {first_line(error)[:200]} {_fewer_targets(settings)}, or choose "
+                "another option of peft."
             ) from error
         if isinstance(settings, own_parts.OwnPart):
             _check_layers(network, asked.peft_type.value)
@@ -222,6 +222,16 @@ def _check_roles(network: nn.Module, targets: list[str], roles: dict[str, str]) 
             f"linear layers are {shown}. The model option and model.path are of different families: choose model=auto, "
             "which reads the roles from the network, or set them."
         )
+
+
+def _fewer_targets(settings: config.Peft) -> str:
+    """What to try where PEFT cannot adapt the targeted layers: the attention alone, if others are targeted too."""
+    targets = getattr(settings, "targets", [])
+    attention = [role for role in targets if role in ("query", "key", "value", "output")]
+    # IA3 names its feed-forward layers in another setting as well, so this one alone would not do.
+    if isinstance(settings, config.Lora) and attention and len(attention) < len(targets):
+        return f"Try peft.targets=[{','.join(attention)}]"
+    return "Change peft.targets"
 
 
 def _shortened(names: list[str]) -> str:

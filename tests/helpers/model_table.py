@@ -294,6 +294,10 @@ the others as they are; which outputs these are is found by what they do in the 
 the feed-forward block's gate too (`gate_up_proj`) is rescaled only as a whole: `peft=ia3` does not need it,
 `peft=ia3_all` is refused.
 
+In a mixture of experts, such as `mixtral` or `qwen3_moe`, the experts of a block are one tensor. Only `peft=full`
+trains them. The other methods adapt the attention, and the expert that all tokens pass where there is one, as in
+`qwen2_moe`; the router stays as it is.
+
 ## The table
 
 Each architecture of transformers {version} that classifies texts, as a network with two layers and random weights.

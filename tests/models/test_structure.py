@@ -172,6 +172,18 @@ def test_a_network_that_changes_outputs_in_place_is_refused_in_4_bits(folders: A
         model_table.build(folders("longformer"), "ia3", "nf4")
 
 
+def test_lora_names_the_layers_of_a_mixture_that_it_can_adapt(folders: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, methods = folders("hunyuan_v1_moe"), model_table.peft_options()
+    with pytest.raises(UserError, match=r"Try peft.targets=\[query,key,value,output\], or choose another") as raised:
+        model_table.build(path, "lora", "none")
+    targets = re.findall(r"targets=\[(.*?)\]", str(raised.value))[0].split(",")
+    lora = dataclasses.replace(methods["lora"], targets=targets)  # type: ignore[call-arg]
+    monkeypatch.setattr(model_table, "peft_options", lambda: methods | {"lora": lora})
+    _, network = model_table.build(path, "lora", "none")
+    adapted = {name.split(".lora_A")[0] for name, _ in network.named_parameters() if ".lora_A." in name}
+    assert {name.rpartition(".")[2] for name in adapted} == {"q_proj", "k_proj", "v_proj", "o_proj"}
+
+
 def test_a_network_that_reads_no_text_is_refused(folders: Any) -> None:
     with pytest.raises(UserError, match="gets the same numbers for every text, so there is nothing to learn"):
         model_table.build(folders("mra"), "head", "none")
