@@ -39,6 +39,8 @@ def check_relations(settings: config.Train) -> None:
             f"peft.targets={settings.peft.targets}; add it there."
         )
     check_model(settings.model, settings.peft)
+    _check_layers(settings.peft)
+    _check_frozen(settings)
     if settings.distill.runs is not None and settings.distill.answers is not None:
         raise UserError("distill.runs and distill.answers both say what to learn; give one of them.")
     has_context = isinstance(settings.data, config.Table) and (settings.data.context or settings.data.context_columns)
@@ -58,6 +60,39 @@ def check_relations(settings: config.Train) -> None:
         raise UserError(
             f"callbacks.monitor={settings.callbacks.monitor} is not measured; choose one of "
             f"{', '.join(config.MONITORS)}."
+        )
+
+
+def _check_layers(peft: config.Peft) -> None:
+    if not isinstance(peft, config.LayeredPeft) or peft.layers in (config.ALL, config.UPPER_HALF):
+        return
+    layers = peft.layers
+    if not isinstance(layers, list) or not layers or not all(type(number) is int for number in layers):
+        raise UserError(
+            f"peft.layers={_shown(layers)} must be all, upper_half, or a list of numbers of layers such as [4,5], from "
+            "0 at the bottom and from -1 at the top."
+        )
+    if len(set(layers)) < len(layers):
+        raise UserError(f"peft.layers={_shown(layers)} must name each layer once.")
+
+
+def _shown(layers: Any) -> str:
+    return f"[{','.join(map(str, layers))}]" if isinstance(layers, list) else terminal.one_line(str(layers))
+
+
+def _check_frozen(settings: config.Train) -> None:
+    if settings.frozen.reuse is not config.Reuse.always:
+        return
+    if isinstance(settings.peft, config.Full):
+        raise UserError("frozen.reuse=always, but peft=full freezes nothing; set frozen.reuse=auto.")
+    if settings.data.long_texts is config.LongTexts.windows:
+        raise UserError(
+            "frozen.reuse=always and data.long_texts=windows: states are kept of whole texts only. Leave one of them out."
+        )
+    if settings.trainer.compile:
+        raise UserError(
+            "frozen.reuse=always and trainer.compile=true: a compiled network cannot start above its frozen layers. "
+            "Leave one of them out."
         )
 
 

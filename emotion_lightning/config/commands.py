@@ -42,6 +42,7 @@ from emotion_lightning.config.training import (
     Distillation,
     ExtraCallback,
     Focal,
+    Frozen,
     Logger,
     Loss,
     MLflow,
@@ -71,6 +72,7 @@ class Train:
     """Run (folder or hf:user/name) whose trained weights are the initial weights; it must have the same model and peft
     option, but may have other data. Labels that both runs have start with the run's head weights."""
     distill: Distillation
+    frozen: Frozen
     score_test: bool
     """Score the test split once, at the end. tune and W&B sweeps turn this off, because test scores must not affect
     the search; score the selected run with evaluate run=FOLDER."""

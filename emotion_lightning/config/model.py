@@ -109,6 +109,23 @@ class Peft:
     """Peak learning rate of the classification head for this method; `optimizer.head_lr` overrides it."""
 
 
+ALL, UPPER_HALF = "all", "upper_half"
+"""Values of `peft.layers` beside a list of numbers."""
+
+
+@dataclass
+class LayeredPeft(Peft):
+    """A method that adapts modules inside the layers of a network."""
+
+    targets: list[str]
+    """Roles of the modules that are adapted."""
+    layers: Any
+    """Layers that are adapted: all, upper_half, or a list of numbers, from 0 at the bottom and from -1 at the top, as
+    in [4,5]. In a network with encoder and decoder, the numbers go on in the decoder. Where the lowest layers are
+    frozen, they can be computed once (`frozen.reuse`). Modules outside the layers, such as the last norm, are adapted
+    with all only."""
+
+
 @dataclass
 class TargetedPeft(Peft):
     """A method of your own, which trains something in the modules of some roles."""
@@ -118,21 +135,17 @@ class TargetedPeft(Peft):
 
 
 @dataclass
-class IA3(Peft):
+class IA3(LayeredPeft):
     """Learned vectors that rescale activations (Liu et al., 2022)."""
 
-    targets: list[str]
-    """Roles whose activations are rescaled."""
     feedforward: list[str]
     """Roles among `targets` whose input is rescaled, not their output, as in the paper's feed-forward block."""
 
 
 @dataclass
-class Lora(Peft):
+class Lora(LayeredPeft):
     """Low-rank updates (Hu et al., 2021), optionally with rsLoRA and DoRA."""
 
-    targets: list[str]
-    """Roles whose weights get a low-rank update."""
     r: Annotated[int, Bounds(at_least=1)]
     """Rank of the update."""
     alpha: Annotated[float, Bounds(above=0)]
@@ -146,11 +159,9 @@ class Lora(Peft):
 
 
 @dataclass
-class Vera(Peft):
+class Vera(LayeredPeft):
     """Shared random projections with learned scales (Kopiczko et al., 2023)."""
 
-    targets: list[str]
-    """Roles whose weights get an update."""
     r: Annotated[int, Bounds(at_least=1)]
     """Rank of the shared projections."""
     dropout: Annotated[float, Bounds(at_least=0, below=1)]
@@ -158,11 +169,8 @@ class Vera(Peft):
 
 
 @dataclass
-class LnTuning(Peft):
+class LnTuning(LayeredPeft):
     """Train only the layer norms (Zhao et al., 2023)."""
-
-    targets: list[str]
-    """Roles of the modules that are trained."""
 
 
 @dataclass

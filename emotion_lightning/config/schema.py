@@ -171,6 +171,8 @@ def check_settings(settings: Any, command: str) -> None:
 
 def describe(hint: Any) -> str:
     """A description of the values that a type allows, for error messages."""
+    if hint is Any:
+        return "a word, or a list, as in [a, b]"
     if isinstance(hint, types.UnionType):
         if {int, str} <= set(typing.get_args(hint)):
             return f"{describe(int)} or {config.AUTO}"  # the only word that such a setting takes

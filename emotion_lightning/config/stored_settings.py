@@ -58,6 +58,8 @@ ADDED: dict[str, dict[str, Any]] = {
 
 They are grouped by a setting of those versions that the same options have: all options of a training, tables, files.
 """
+ADDED_TO_TRAINING: dict[str, Any] = {"frozen": {"reuse": "never"}}
+"""The same for settings of a training that are not of its data."""
 OPEN_MAPPINGS = ("model.roles", "model.architecture", *label_keys.MAPPINGS)
 """Settings whose value is a mapping with arbitrary keys."""
 
@@ -109,6 +111,8 @@ def checked_settings(tree: Any, file: Path) -> dict[str, Any]:
 
     if "data" in tree:
         tree = {**tree, "data": with_added(tree["data"])}
+    if "peft" in tree:
+        tree = ADDED_TO_TRAINING | tree
     if gone:
         _log_removed(f"{file} sets {', '.join(sorted(gone))}, which this version no longer has; passed over.")
         tree = tree | {"data": {name: value for name, value in tree["data"].items() if f"data.{name}" not in REMOVED}}

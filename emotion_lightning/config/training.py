@@ -191,6 +191,32 @@ class Trainer:
     """Show a progress bar on a terminal. The metrics of each epoch are logged in any case."""
 
 
+class Reuse(StrEnum):
+    """Whether the frozen layers below the lowest trained one are computed once."""
+
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
+@dataclass
+class Frozen:
+    """The frozen layers below the lowest trained one, whose outputs for a text are the same in every epoch."""
+
+    reuse: Reuse
+    """always: compute these layers once for each text of all splits, before the first step, and start from their
+    outputs from then on; their dropout is off. never: compute them anew in each step, with dropout. auto: always if
+    there is such a layer, the training has two epochs or more of all rows, and trainer.compile=false."""
+    memory_gb: Annotated[float, Bounds(at_least=0)]
+    """Outputs of up to this size, in GB of 10^9 bytes, are kept in main memory, by each process; larger ones are read
+    from their file."""
+    disk_gb: Annotated[float, Bounds(at_least=0)]
+    """Maximum size of all files with such outputs in `folder`, in GB; those used least recently are deleted. 0: no
+    files."""
+    folder: str | None
+    """Folder of these files, which runs share; null: the user's cache folder."""
+
+
 class LoggerMode(StrEnum):
     """Whether W&B uploads a run or stores it locally."""
 

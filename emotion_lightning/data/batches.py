@@ -3,7 +3,7 @@
 Emotion texts are short and vary in length: in random batches of 32, half of the computation is padding.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice
@@ -190,6 +190,8 @@ class EmotionRows(Dataset[int]):
     def __init__(self, tokens: Tokens, targets: Targets | None) -> None:
         self.tokens = tokens
         self.targets = targets
+        self.states: Callable[[np.ndarray], torch.Tensor] | None = None
+        """Gives the states of rows inside the network, from which it starts; see `states.RowStates`."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -203,8 +205,9 @@ class Collate:
     """Turns row numbers into a batch, padded to its longest text.
 
     A batch holds `input_ids`, [batch, token], int64, padded on the right; `attention_mask`, of the same shape, only if
-    a text is padded; `rows`, [batch], the row numbers; `tokens`, the number of tokens without padding, an int; and, if
-    the texts are labelled, `targets`, [batch, label], float32.
+    a text is padded; `rows`, [batch], the row numbers; `tokens`, the number of tokens without padding, an int; if the
+    texts are labelled, `targets`, [batch, label], float32; and, if the network starts from states inside itself,
+    `states`, [batch, token, hidden] or [batch, hidden].
 
     If a text of the batch has several pieces, `input_ids` and `attention_mask` have a row for each piece, and `pieces`
     is the number of pieces of each text, a list.
@@ -230,25 +233,40 @@ class Collate:
         if tokens.firsts is not None and tokens.counts is not None:
             counts = tokens.counts[numbers]
             pieces = np.concatenate([np.arange(*tokens.firsts[text : text + 2]) for text in numbers])
-        lengths = tokens.starts[pieces + 1] - tokens.starts[pieces]
-        ends = np.cumsum(lengths)
-        # Position of each token in its text, and then in the array of all tokens, without a Python loop over texts.
-        places = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
-        flat = tokens.ids[np.repeat(tokens.starts[pieces], lengths) + places].astype(np.int64)
-        batch: Batch = {"rows": torch.from_numpy(numbers.astype(np.int64)), "tokens": len(flat)}
-        present = np.arange(lengths.max()) < lengths[:, None]
-        ids = np.full(present.shape, self.pad_token_id, dtype=np.int64)
-        ids[present] = flat
-        batch["input_ids"] = torch.from_numpy(ids)
-        if not present.all():
-            batch["attention_mask"] = torch.from_numpy(present.astype(np.int64))
+        batch = padded(tokens.by_piece(), pieces, self.pad_token_id)
+        batch["rows"] = torch.from_numpy(numbers.astype(np.int64))
         if counts is not None and len(pieces) > len(numbers):
             batch["pieces"] = counts.tolist()
+        if self.dataset.states is not None:
+            batch["states"] = self.dataset.states(numbers)
         if self.dataset.targets is not None:
             batch["targets"] = torch.from_numpy(self.dataset.targets[numbers])
         if self.mean_rows is not None:
             batch["weight"] = len(numbers) / self.mean_rows
         return batch
+
+
+def padded(tokens: Tokens, numbers: np.ndarray, pad_token_id: int) -> Batch:
+    """The part of a batch that depends on tokens alone, as `Collate` describes it.
+
+    Args:
+        tokens: of many texts.
+        numbers: those of the texts in the batch.
+        pad_token_id: padding token of the tokenizer.
+    """
+    lengths = tokens.lengths[numbers]
+    ends = np.cumsum(lengths)
+    # Position of each token in its text, and then in the array of all tokens, without a Python loop over texts.
+    places = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
+    flat = tokens.ids[np.repeat(tokens.starts[numbers], lengths) + places].astype(np.int64)
+    batch: Batch = {"rows": torch.from_numpy(numbers.astype(np.int64)), "tokens": len(flat)}
+    present = np.arange(lengths.max()) < lengths[:, None]
+    ids = np.full(present.shape, pad_token_id, dtype=np.int64)
+    ids[present] = flat
+    batch["input_ids"] = torch.from_numpy(ids)
+    if not present.all():
+        batch["attention_mask"] = torch.from_numpy(present.astype(np.int64))
+    return batch
 
 
 class ShuffledByLength(Sampler[list[int]]):

@@ -1,5 +1,6 @@
 """Lightning data module: the splits of a corpus, tokenized and in batches."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning
@@ -14,6 +15,7 @@ from emotion_lightning.data.batches import (
     EmotionRows,
     ShuffledByLength,
     SortedByLength,
+    Tokens,
     tokenize,
     whole_lengths,
 )
@@ -77,6 +79,16 @@ class EmotionData(lightning.LightningDataModule):
         ]  # fmt: skip
         around = self.template.length if self.template else 0
         return Lengths(np.concatenate(found), token_limit(self.settings), self.long_texts, around)
+
+    @property
+    def tokens(self) -> dict[str, Tokens]:
+        """The tokens of each split."""
+        return {split: dataset.tokens for split, dataset in self._datasets.items()}
+
+    def start_from(self, states: Mapping[str, Callable[[np.ndarray], torch.Tensor]]) -> None:
+        """Put states inside the network into the batches; the function of each split gives those of its rows."""
+        for split, of_rows in states.items():
+            self._datasets[split].states = of_rows
 
     @property
     def train_rows(self) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from emotion_lightning import terminal
+from emotion_lightning import config, terminal
 from emotion_lightning.config import stored_settings
 from emotion_lightning.data.label_map import LabelMap
 from emotion_lightning.data.labels import normalised
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 _DEPTH = 4
 _IMMATERIAL = re.compile(
     r"seed|resume|from_run|logger(\..+)?|predict\..+|data\.(fold|splits|workers)"
+    r"|frozen\.(memory_gb|disk_gb|folder)"
     r"|trainer\.(checkpoint_.+|progress_bar)"
 )
 """Settings that may differ within a group: those that the group averages over, and those that change no result.
@@ -235,6 +236,10 @@ def _check(folder: Path, split: str, protocol: str, *, reported: np.ndarray, fou
 def _material(tree: dict[str, Any]) -> dict[str, Any]:
     """Options and settings that affect results, by dotted name."""
     settings = {**tree["options"], **dict(stored_settings.stored_values(tree))}
+    if settings.get("peft.layers") == config.ALL:
+        del settings["peft.layers"]  # runs of earlier versions have no such setting, and adapt all layers
+    if "peft.layers" not in settings and settings.get("peft") != "head":
+        settings.pop("frozen.reuse", None)  # no layer is frozen as a whole
     return {name: value for name, value in settings.items() if not _IMMATERIAL.fullmatch(name)}
 
 

@@ -12,7 +12,7 @@ from emotion_lightning import config
 from emotion_lightning.config import own_parts
 from emotion_lightning.errors import UserError, first_line
 from emotion_lightning.models import fused, pooling, safe_loading
-from emotion_lightning.models.roles import is_linear
+from emotion_lightning.models.roles import chosen_layers, is_linear, layers_of, names_pattern
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ def attach_adapter(
 
         torch.manual_seed(seed)
         _check_roles(network, getattr(settings, "targets", []), roles)
+        roles = in_layers(network, settings, roles)
         chosen = _adapted_outputs(network, settings, roles)
         asked = _peft_config(settings, roles, head, seed, has_turned_layers=_has_turned_layers(network))
         try:
@@ -175,6 +176,34 @@ def _peft_config(
         case config.Head():
             return peft.LoraConfig(**shared, target_modules=DUMMY_TARGET_MODULES)
     raise TypeError(f"no PEFT method for {type(settings).__name__}")
+
+
+def in_layers(network: Any, settings: config.Peft, roles: dict[str, str]) -> dict[str, str]:
+    """The patterns of the roles, matching modules in the layers of `peft.layers` alone.
+
+    PEFT's own `layers_to_transform` is not used: IA3 and LN tuning lack it, and for the others it takes no patterns.
+
+    Args:
+        network: without an adapter.
+        settings: training method.
+        roles: maps each role to a regular expression that matches full module names.
+
+    Raises:
+        UserError: the network has no such layers, or they have no module that the method adapts.
+    """
+    if not isinstance(settings, config.LayeredPeft) or settings.layers == config.ALL:
+        return roles
+    layers = layers_of(network)
+    numbers = chosen_layers(settings.layers, len(layers))
+    places = names_pattern([name for number in numbers for name in layers[number]])
+    inside = {role: rf"(?=(?:{places})\.)(?:{pattern})" for role, pattern in roles.items()}
+    names = [name for name, _ in network.named_modules()]
+    if not any(re.fullmatch(inside[role], name) for role in settings.targets for name in names):
+        raise UserError(
+            f"peft.layers={settings.layers}: these layers have no module of peft.targets={settings.targets}; "
+            f"choose others of the {len(layers)} layers."
+        )
+    return inside
 
 
 def _own_method(settings: own_parts.OwnPart, *, target_modules: str, head: list[str], seed: int) -> Any:

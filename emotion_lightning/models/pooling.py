@@ -57,15 +57,50 @@ def join(logits: Tensor, pieces: Sequence[int], way: JoinWindows) -> Tensor:
     return torch.stack([part.amax(0) if way is JoinWindows.maximum else part.mean(0) for part in parts])
 
 
+def head_vectors(network: Any, batch: Batch, *, pooling: Pooling) -> Tensor:
+    """Compute the vector of each text that enters the head, or the pooler in front of it, [batch, hidden].
+
+    `logits_of` computes from it the same logits as `logits`. The arguments are those of `logits`.
+    """
+    own = unwrapped(network)
+    ids, mask = batch["input_ids"], batch.get("attention_mask")
+    seen, extra = mask, {}
+    if is_generic(own) and getattr(own.config, "is_causal", True):
+        seen = None
+    elif own.config.is_encoder_decoder:
+        extra = _decoder_inputs(own, ids)
+    hidden = backbone_of(own)(input_ids=ids, attention_mask=seen, **extra).last_hidden_state
+    return pool(hidden, mask, pooling)
+
+
+def logits_of(network: Any, vectors: Tensor, batch: Batch, *, pooling: Pooling) -> Tensor:
+    """Compute the logits of a batch, [batch, label], float32, from the vectors that `head_vectors` returned."""
+    own = unwrapped(network)
+    ids, mask = batch["input_ids"], batch.get("attention_mask")
+    if is_generic(own):
+        return own.score(vectors).float()
+    if own.config.is_encoder_decoder:
+        (head,) = beside_backbone(own).values()
+        return head(vectors).float()
+    read = read_by(own)
+    # A pooler is a module of the backbone; it reads the first of the vectors that it is given.
+    takes_pooler = pooling is Pooling.first and read.way is Pooling.first and read.reads_pooler
+    pooled = backbone_of(own).pooler(vectors.unsqueeze(1)) if takes_pooler else vectors
+    return _read(own, ids, mask, vectors.unsqueeze(1).expand(*ids.shape, -1), pooled).float()
+
+
 def _through_decoder(own: Any, ids: Tensor, mask: Tensor | None, pooling: Pooling) -> Tensor:
     """Logits of a network with encoder and decoder, whose decoder reads the text again."""
-    # BART's backbone shifts the tokens itself. Its class then asks for the same number of </s> in each text, which a
-    # text may contain; so the head is called here.
-    shift = getattr(own, "_shift_right", None) or getattr(own, "prepare_decoder_input_ids_from_labels", None)
-    extra = {"decoder_input_ids": shift(ids)} if shift else {}
-    hidden = backbone_of(own)(input_ids=ids, attention_mask=mask, **extra).last_hidden_state
+    # BART's class asks for the same number of </s> in each text, which a text may contain; so the head is called here.
+    hidden = backbone_of(own)(input_ids=ids, attention_mask=mask, **_decoder_inputs(own, ids)).last_hidden_state
     (head,) = beside_backbone(own).values()
     return head(pool(hidden, mask, pooling))
+
+
+def _decoder_inputs(own: Any, ids: Tensor) -> dict[str, Tensor]:
+    """The text again, shifted by one, for a backbone that does not shift it itself, as BART's does."""
+    shift = getattr(own, "_shift_right", None) or getattr(own, "prepare_decoder_input_ids_from_labels", None)
+    return {"decoder_input_ids": shift(ids)} if shift else {}
 
 
 def beside_backbone(own: Any) -> dict[str, nn.Module]:

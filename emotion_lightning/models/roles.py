@@ -11,6 +11,9 @@ from typing import Any
 
 from torch import nn
 
+from emotion_lightning import config
+from emotion_lightning.errors import UserError
+
 ROLES = ("query", "key", "value", "output", "gate", "feedforward_in", "feedforward_out", "norm")
 """All roles, in the order in which they are listed."""
 
@@ -73,19 +76,85 @@ def _text_part(network: Any) -> str:
     return f"{inner[0]}." if inner else ""
 
 
+def layers_of(network: Any) -> list[list[str]]:
+    """Names of the modules that make up each layer of the backbone, from the bottom to the top.
+
+    A layer is one module, or several where an architecture keeps the parts of its layers in lists of their own, as XLM
+    does. The layers of a decoder follow those of its encoder.
+
+    Args:
+        network: with or without an adapter, but not its PEFT model.
+    """
+    found: dict[tuple[str, ...], list[str]] = {}
+    for name in _numbered_blocks(network):
+        parts = name.split(".")
+        found.setdefault((*parts[:-2], parts[-1]), []).append(name)
+    return list(found.values())
+
+
+def chosen_layers(layers: Any, count: int) -> list[int]:
+    """Numbers of the layers that `peft.layers` names, from 0, in their order.
+
+    >>> chosen_layers("upper_half", 5), chosen_layers([3, -1], 5)
+    ([2, 3, 4], [3, 4])
+
+    Args:
+        layers: all, upper_half, or numbers.
+        count: number of layers of the network.
+
+    Raises:
+        UserError: the network has no such layers.
+    """
+    if layers == config.ALL:
+        return list(range(count))
+    if layers == config.UPPER_HALF:
+        if count < 2:
+            raise UserError(
+                "peft.layers=upper_half, but the network has "
+                + ("a single layer, which it may use several times; " if count else "no layers that could be told; ")
+                + "set peft.layers=all."
+            )
+        return list(range(count // 2, count))
+    if missing := [number for number in layers if not -count <= number < count]:
+        there = f"{count} layers, 0 to {count - 1}" if count else "no layers that could be told"
+        raise UserError(f"peft.layers={layers} names layer {missing[0]}, but the network has {there}.")
+    found = sorted({number % count for number in layers})
+    if len(found) < len(layers):
+        raise UserError(f"peft.layers={layers} names a layer twice: the network has {count} layers, 0 to {count - 1}.")
+    return found
+
+
+def names_pattern(names: list[str]) -> str:
+    r"""A regular expression that matches these names alone, with those that differ in their last part together.
+
+    >>> print(names_pattern(["model.layers.2", "model.layers.3"]))
+    model\.layers\.(?:2|3)
+    """
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        before, _, last = name.rpartition(".")
+        groups.setdefault(before, []).append(last)
+    return "|".join(rf"{re.escape(before)}\.(?:{'|'.join(lasts)})" for before, lasts in groups.items())
+
+
 def _blocks(network: Any) -> Iterator[dict[str, nn.Module]]:
     """The linear layers of each block of the backbone, by name.
 
     A block is an item of the outermost list that holds linear layers. Layers outside the lists project the embeddings
     or belong to a pooler; they have no role.
     """
+    yield from _numbered_blocks(network).values()
+
+
+def _numbered_blocks(network: Any) -> dict[str, dict[str, nn.Module]]:
+    """The linear layers of each block of the backbone, by name, by name of the block."""
     blocks: dict[str, dict[str, nn.Module]] = defaultdict(dict)
     prefix, text = f"{network.base_model_prefix}.", _text_part(network)
     for name, module in network.named_modules():
         numbered = re.match(r"(.*?\.\d+)(\.|$)", name)
         if numbered and name.startswith(prefix) and name.startswith(text) and is_linear(module):
             blocks[numbered[1]][name] = module
-    yield from blocks.values()
+    return blocks
 
 
 def _split(network: Any, block: dict[str, nn.Module]) -> tuple[dict[str, dict[str, nn.Module]], list[str]]:

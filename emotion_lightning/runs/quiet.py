@@ -23,6 +23,7 @@ _WARNED = (
     r".*resuming from a checkpoint that ended before the epoch ended.*",  # EmotionData stores its position
     r".*Be aware that when using `ckpt_path`, callbacks used to create the checkpoint.*",
     r".*sync_dist=True.*",  # every process computes the validation metrics over all rows
+    r".*Found \d+ module\(s\) in eval mode.*",  # what is frozen and computed once has no dropout
     r".*os.fork\(\) was called.*",
 )
 

@@ -171,6 +171,8 @@ def stored_form(settings: Any, options: dict[str, str]) -> dict[str, Any]:
     """The content of settings.yaml: all settings with secrets redacted and absolute paths, and the chosen options."""
     tree = {"options": options, **redaction.settings(schema.plain(settings))}
     tree["data"] = absolute(tree["data"])
+    if tree.get("frozen", {}).get("folder"):
+        tree["frozen"]["folder"] = str(Path(tree["frozen"]["folder"]).expanduser().absolute())
     if tree.get("init_from"):
         tree["init_from"] = _absolute(tree["init_from"])
     if tree.get("distill", {}).get("answers"):
@@ -222,7 +224,13 @@ def without_paths(tree: Any) -> Any:
 
 def is_path(name: str) -> bool:
     """Whether a setting may hold a path, which may differ between machines."""
-    return name in {f"data.{path}" for path in PATHS} | {"model.path", "init_from", "distill.runs", "distill.answers"}
+    return name in {f"data.{path}" for path in PATHS} | {
+        "model.path",
+        "frozen.folder",
+        "init_from",
+        "distill.runs",
+        "distill.answers",
+    }
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from emotion_lightning.data.module import EmotionData
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation import calibration, extra_metrics, metrics, thresholds
 from emotion_lightning.models import nonfinite, pooling
+from emotion_lightning.models.frozen import FrozenPart
 from emotion_lightning.training import optimizer
 
 
@@ -36,6 +37,7 @@ class EmotionClassifier(lightning.LightningModule):
         join: how the logits of a text's pieces are joined, where texts have several.
         head_factor: factor on the method's learning rate for the head; depends on the scale of the head's inputs.
         extra_metric: metrics of the user's own, logged with those of the program.
+        frozen: the part of the network whose outputs batches may hold as `states`.
         identity: properties in which a checkpoint must equal this run to be loaded, such as base, labels and method.
     """
 
@@ -57,6 +59,7 @@ class EmotionClassifier(lightning.LightningModule):
         join: config.JoinWindows = config.JoinWindows.maximum,
         head_factor: float = 1.0,
         extra_metric: config.ExtraMetric | None = None,
+        frozen: FrozenPart | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -71,6 +74,7 @@ class EmotionClassifier(lightning.LightningModule):
         self.head_factor = head_factor
         self.extra_metric = extra_metric or config.NoExtraMetric()
         self.identity = identity
+        self.frozen = frozen
         self.outcomes = metrics.Outcomes()
         self.batch_shape: tuple[int, ...] = (0, 0, 0)
         """Size of the last batch: number of texts, of their pieces, and of the tokens of a piece."""
@@ -81,6 +85,8 @@ class EmotionClassifier(lightning.LightningModule):
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits of a batch, [batch, label], float32."""
         self.batch_shape = (len(batch["rows"]), *batch["input_ids"].shape)
+        if self.frozen is not None and "states" in batch:
+            return self.frozen.logits(batch)
         logits = pooling.logits(self.network, batch, pooling=self.pooling)
         return pooling.join(logits, batch["pieces"], self.join) if "pieces" in batch else logits
 
@@ -271,18 +277,29 @@ def check_finite(logits: Tensor, when: str, cause: nonfinite.Cause | None) -> No
         raise UserError(f"The network's outputs are not finite at {when}{nonfinite.describe(cause)}")
 
 
-def checkpoint_identity(settings: config.Train, emotions: EmotionData) -> dict[str, Any]:
+def checkpoint_identity(
+    settings: config.Train, emotions: EmotionData, part: FrozenPart | None = None
+) -> dict[str, Any]:
     """Return the properties in which a checkpoint and a run must be equal."""
     # A tokenizer's chat template may have changed since the run started. Checkpoints from before have no such entry.
     own = emotions.template
     template = {"data.template": own.text} if own is not None and own.has_words else {}
-    return template | {
-        "base": settings.model.path if settings.model.pretrained else "random weights",
-        "architecture": str(settings.model.architecture) if not settings.model.pretrained else "",
-        "quantization": settings.model.quantization.value,
-        "attention": settings.model.attention.value,
-        "pooling": settings.model.pooling.value,
-        "labels": list(emotions.labels),
-        "data (a print of its rows)": {name: rows.sha256()[:12] for name, rows in emotions.rows.items()},
-        "peft": str(schema.plain(settings.peft)),
-    }
+    # Nor have they an entry of these, which mean what was always done.
+    frozen = {} if part is None else {"frozen, without dropout": f"all below {part.describe()}"}
+    peft = schema.plain(settings.peft)
+    if peft.get("layers") == config.ALL:
+        del peft["layers"]
+    return (
+        template
+        | frozen
+        | {
+            "base": settings.model.path if settings.model.pretrained else "random weights",
+            "architecture": str(settings.model.architecture) if not settings.model.pretrained else "",
+            "quantization": settings.model.quantization.value,
+            "attention": settings.model.attention.value,
+            "pooling": settings.model.pooling.value,
+            "labels": list(emotions.labels),
+            "data (a print of its rows)": {name: rows.sha256()[:12] for name, rows in emotions.rows.items()},
+            "peft": str(peft),
+        }
+    )

@@ -37,7 +37,7 @@ def build_classifier(
     from emotion_lightning.data.long_texts import token_limit
     from emotion_lightning.models import adapter, backbone, dropout, head_start, losses
     from emotion_lightning.models.device import compute_dtype
-    from emotion_lightning.training import warm_start
+    from emotion_lightning.training import reuse, warm_start
     from emotion_lightning.training.classifier import EmotionClassifier, checkpoint_identity
 
     network = backbone.build_network(
@@ -80,6 +80,7 @@ def build_classifier(
     elif device.type == "cpu":
         plain = backbone.plain_attention_may_serve(settings.model.attn_implementation, token_limit(emotions.settings))
         dropout.speed_up_dropout(network, kernels=["eager", "sdpa"] if plain else ["eager"])
+    part = reuse.reuse_frozen(settings, network, emotions, head=head, dtype=dtype)
     log.info(
         "%s of %s parameters are trained (%s), on %s rows, %s.",
         f"{adapter.trained_parameters(network):,}",
@@ -99,7 +100,8 @@ def build_classifier(
         method=settings.peft,
         head=head,
         pooling=settings.model.pooling,
-        identity=checkpoint_identity(settings, emotions),
+        identity=checkpoint_identity(settings, emotions, part),
+        frozen=part,
         join=settings.data.join_windows,
         head_factor=head_factor,
         extra_metric=settings.extra_metric,
