@@ -38,6 +38,7 @@ GROUPS = {
 
 NODES = {
     "distill": "Distillation: learn what finished runs predict for the training texts.",
+    "frozen": "[States of frozen layers](../how-to/frozen-layers.md), computed once.",
     "predict": "What prediction files contain.",
     "study": "The search of `tune`.",
 }

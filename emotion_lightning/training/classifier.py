@@ -81,6 +81,7 @@ class EmotionClassifier(lightning.LightningModule):
         self.cause: nonfinite.Cause | None = None
         """The first module whose numbers were not finite on a split; None if there was none or it was not found."""
         self._random_state: dict[str, Any] | None = None
+        self._clipped: list[Tensor] | None = None
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits of a batch, [batch, label], float32."""
@@ -177,7 +178,10 @@ class EmotionClassifier(lightning.LightningModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif gradient_clip_val is not None:
             # Lightning raises for a fused optimizer under any autocast, although only float16 scales gradients.
-            nn.utils.clip_grad_norm_(self.trained().values(), gradient_clip_val)
+            if self._clipped is None:
+                # Kept: looking for them in all modules takes longer than a step of the head alone.
+                self._clipped = list(self.trained().values())
+            nn.utils.clip_grad_norm_(self._clipped, gradient_clip_val)
 
     def _scales_gradients(self) -> bool:
         return bool(self.trainer.precision == "16-mixed")

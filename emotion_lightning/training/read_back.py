@@ -28,7 +28,7 @@ by .1 and more."""
 
 def release_network(trainer: Any, classifier: Any) -> None:
     """Free the memory of the trained network, so that it is not in memory twice while the model folder is loaded."""
-    classifier.network, classifier.frozen = nn.Identity(), None
+    classifier.network, classifier.frozen, classifier._clipped = nn.Identity(), None, None
     # Optimizers and schedulers refer to the trained parameters.
     trainer.strategy.optimizers, trainer.strategy.lr_scheduler_configs = [], []
     gc.collect()  # modules of a network refer to each other in cycles

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
@@ -85,7 +86,9 @@ def test_every_method_names_roles_that_every_model_has(settings: Any) -> None:
 @pytest.mark.parametrize("name", sorted(config.SCHEMAS))
 def test_every_setting_has_a_meaning_and_no_default(name: str) -> None:
     node = config.SCHEMAS[name]
-    groups = schema.groups(name) | {"predict", "data", "study", "distill"} if name in config.COMMANDS else set()
+    groups = (
+        schema.groups(name) | {"predict", "data", "study", "distill", "frozen"} if name in config.COMMANDS else set()
+    )
     for field in dataclasses.fields(node):
         assert field.default is dataclasses.MISSING
         assert field.name in groups or help.meanings(node).get(field.name, "").endswith((".", ")")), field.name
@@ -123,6 +126,20 @@ def test_every_setting_has_a_meaning_and_no_default(name: str) -> None:
         (["data=file", "data.path=a", "data.test=b"], "is split for you"),
         (["data.path=a.csv"], "data.path is not a setting of the chosen data option"),
         (["model.roles.key=("], "is not a regular expression"),
+        (["peft.layers=top"], "peft.layers=top must be all, upper_half, or a list of numbers of layers such as [4,5]"),
+        (["peft.layers=[]"], "peft.layers=[] must be all, upper_half, or a list"),
+        (["peft.layers=3"], "peft.layers=3 must be all, upper_half, or a list"),
+        (["peft.layers=[true]"], "peft.layers=[True] must be all, upper_half, or a list"),
+        (["peft.layers=[1.5]"], "peft.layers=[1.5] must be all, upper_half, or a list"),
+        (["peft.layers=null"], "peft.layers=None must be all, upper_half, or a list"),
+        (["peft.layers={a: 1}"], "must be all, upper_half, or a list"),
+        (["peft.layers=[1,1]"], "peft.layers=[1,1] must name each layer once"),
+        (["-m", "peft.layers=all,[1,1]"], "peft.layers=[1,1] must name each layer once"),
+        (["peft=head", "peft.layers=[1]"], "peft.layers is not a setting of the chosen peft option"),
+        (["frozen.reuse=yes"], "frozen.reuse takes one of auto, always, never"),
+        (["frozen.memory_gb=-1"], "frozen.memory_gb=-1.0 is out of range"),
+        (["peft=full", "model.quantization=none", "frozen.reuse=always"], "peft=full freezes nothing"),
+        (["trainer.compile=true", "frozen.reuse=always"], "Leave one of them out"),
         (["callbacks.monitor=val/f1"], "callbacks.monitor=val/f1 is not measured; choose one of val/f1_macro"),
         (["trainer.accelerator=tpu"], "trainer.accelerator takes one of auto, cpu, gpu, mps"),
         (["data=semeval2018", "data.language=Fr"], "data.language takes one of En, Ar, Es"),
@@ -300,6 +317,27 @@ def test_settings_written_and_read_back_are_the_same(settings: Any, tmp_path: Pa
     stored = run_folder.settings_as_overrides(tmp_path, changed=[])
     after = settings(*[override_grammar.override(name, value, set(chosen)) for name, value in stored.items()])
     assert after == before
+
+
+def test_layers_and_the_place_of_states_are_stored_and_an_earlier_run_has_neither(
+    settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = settings("peft.layers=[3,-1]", "frozen.folder=here")
+    chosen = {"data": "sample", "model": "tiny", "peft": "ia3"}
+    run_folder.write_settings(tmp_path, before, chosen)
+    stored = run_folder.settings_as_overrides(tmp_path, changed=[])
+    after = settings(*[override_grammar.override(name, value, set(chosen)) for name, value in stored.items()])
+    assert after.peft == before.peft and after.frozen.folder == str(tmp_path / "here")
+    assert settings("peft.layers=upper_half").peft.layers == "upper_half"
+
+    tree = yaml.safe_load((tmp_path / run_folder.SETTINGS).read_text())
+    del tree["frozen"], tree["peft"]["layers"]
+    (tmp_path / run_folder.SETTINGS).write_text(yaml.safe_dump(tree))
+    stored = run_folder.settings_as_overrides(tmp_path, changed=[])
+    again = settings(*[override_grammar.override(name, value, set(chosen)) for name, value in stored.items()])
+    assert again.peft.layers == "all"
+    assert again.frozen.reuse is config.Reuse.never  # as that version trained
 
 
 def test_secrets_are_hidden_and_look_alikes_are_not() -> None:

@@ -60,7 +60,7 @@ def invented(
     }
     for name, value in changed.items():
         part, _, last = name.rpartition("__")
-        (tree[part] if part else tree)[last] = value
+        (tree.setdefault(part, {}) if part else tree)[last] = value
     folder.mkdir(parents=True)
     (folder / run_folder.SETTINGS).write_text(yaml.safe_dump(tree))
     cuts = {name: torch.full((3,), 0.5, dtype=torch.float64) for name in ("fixed", "global")}
@@ -242,6 +242,23 @@ def test_seed_fold_and_what_changes_no_result_do_not_part_a_group(tmp_path: Path
     assert {name: [run.folder.name for run in members] for name, members in found.items()} == {
         "trainer.max_epochs=3": ["a", "b", "c"], "trainer.max_epochs=4": ["d"],
     }  # fmt: skip
+
+
+def test_layers_and_frozen_states_part_a_group_only_where_they_matter(tmp_path: Path) -> None:
+    """An earlier version had neither setting, adapted all layers and computed all of them in each step."""
+    alike = [
+        invented(tmp_path / "a"),
+        invented(tmp_path / "b", seed=2, peft__layers="all", frozen__reuse="auto", frozen__memory_gb=4),
+        invented(tmp_path / "c", seed=3, peft__layers="all", frozen__reuse="never", frozen__memory_gb=8),
+    ]
+    upper = [
+        invented(tmp_path / "d", peft__layers="upper_half", frozen__reuse="auto", frozen__disk_gb=1),
+        invented(tmp_path / "e", seed=2, peft__layers="upper_half", frozen__reuse="auto", frozen__disk_gb=2),
+        invented(tmp_path / "f", peft__layers="upper_half", frozen__reuse="never"),
+    ]
+    runs = run_groups.read_runs([*alike, *upper], split="test", protocol=None)
+    found = [[run.folder.name for run in members] for members in run_groups.group_runs(runs).values()]
+    assert found == [["a", "b", "c"], ["d", "e"], ["f"]]
 
 
 def test_runs_are_found_at_any_depth_in_order_and_the_unfinished_are_named(tmp_path: Path) -> None:

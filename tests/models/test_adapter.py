@@ -116,6 +116,82 @@ def expected(chosen: Any, network: Any, method: str) -> set[str]:
     return names
 
 
+LAYERS = {"upper_half": [2, 3], "[1,-1]": [1, 3]}
+DEEP = "model.architecture.num_hidden_layers=4"
+
+
+@pytest.mark.parametrize("layers", LAYERS)
+@pytest.mark.parametrize(
+    ("family", "method"),
+    [
+        pytest.param(family, method, marks=[] if family in ("gemma", "bert") else pytest.mark.exhaustive)
+        for family in FAMILIES
+        for method in METHODS
+        if method not in ("head", "full")
+    ],
+)
+def test_an_adapter_sits_in_the_chosen_layers_alone_and_stock_peft_loads_it(
+    settings: Any, tmp_path: Path, family: str, method: str, layers: str
+) -> None:
+    from peft import PeftModel
+
+    form = "model.quantization=nf4" if family == "gemma" and layers == "upper_half" else "model.quantization=none"
+    asked = [*FAMILIES[family], *METHODS[method], DEEP, form]
+    chosen, network, batch = build(settings, tmp_path, *asked, f"peft.layers={layers}")
+    inside = re.compile(rf"\.(layers|layer)\.({'|'.join(map(str, LAYERS[layers]))})\.")
+    head = set(backbone.head_modules(chosen.model))
+    everywhere = expected(chosen, network, method) if method != "ln_tuning" else None
+    found = {name for name in trained(network) if not head & set(name.split("."))}
+    assert found and all(inside.search(name) for name in found)
+    assert {inside.search(name)[2] for name in found} == set(map(str, LAYERS[layers]))  # type: ignore[index]
+    if everywhere is not None:
+        assert found == {name for name in everywhere if inside.search(name)}
+    moved(network)
+    with torch.no_grad():
+        before = logits(chosen, network.eval(), batch)
+    network.save_pretrained(tmp_path / "saved")
+    again = PeftModel.from_pretrained(base(chosen, backbone.load_tokenizer(chosen.model), tmp_path), tmp_path / "saved")
+    adapter.keep_dtype(again)
+    with torch.no_grad():
+        assert torch.allclose(logits(chosen, again.eval(), batch), before, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["peft.layers=[2]"], r"peft.layers=\[2\] names layer 2, but the network has 2 layers, 0 to 1"),
+        (["peft.layers=[-3]"], "names layer -3, but the network has 2 layers"),
+        (["peft.layers=[1,-1]"], "names a layer twice"),
+    ],
+)
+def test_layers_that_are_not_there_are_refused(settings: Any, tmp_path: Path, asked: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build(settings, tmp_path, *FAMILIES["bert"], *asked)
+
+
+def test_layers_without_a_target_are_refused(settings: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="these layers have no module of peft.targets"):
+        build(
+            settings, tmp_path, *FAMILIES["bert"], "peft.layers=[1]", r"model.roles.key='.*layer\.0.*\.key'",
+            "peft.targets=[key]", "peft.feedforward=[]",
+        )  # fmt: skip
+
+
+def test_layers_of_an_encoder_go_on_in_its_decoder_and_parts_in_lists_make_one_layer() -> None:
+    from helpers.tiny_networks import tiny_config
+
+    from emotion_lightning.models import roles, structure
+
+    def layers(model_type: str) -> list[list[str]]:
+        return roles.layers_of(structure.empty_network(tiny_config(model_type)))
+
+    blocks = [[f"transformer.{part}.block.{number}"] for part in ("encoder", "decoder") for number in (0, 1)]
+    assert layers("t5") == blocks
+    assert layers("gemma") == [["model.layers.0"], ["model.layers.1"]]
+    assert layers("xlm") == [[f"transformer.{part}.{number}" for part in ("attentions", "ffns")] for number in (0, 1)]
+    assert len(layers("albert")) == 1
+
+
 def moved(network: nn.Module) -> None:
     """Trained parameters away from where they begin, where many methods change nothing."""
     torch.manual_seed(7)
