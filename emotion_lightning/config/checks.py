@@ -87,7 +87,8 @@ def _check_frozen(settings: config.Train) -> None:
         raise UserError("frozen.reuse=always, but peft=full freezes nothing; set frozen.reuse=auto.")
     if settings.data.long_texts is config.LongTexts.windows:
         raise UserError(
-            "frozen.reuse=always and data.long_texts=windows: states are kept of whole texts only. Leave one of them out."
+            "frozen.reuse=always and data.long_texts=windows: states are kept of whole texts only. Leave one of them "
+            "out."
         )
     if settings.trainer.compile:
         raise UserError(
