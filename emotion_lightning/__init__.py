@@ -16,9 +16,11 @@ waiting.begin_status()
 if TYPE_CHECKING:
     from emotion_lightning.api import Run, Scores, Settings, compose, fit, score
     from emotion_lightning.errors import UserError
+    from emotion_lightning.evaluation.explanations import Explanation
     from emotion_lightning.inference.predictor import Prediction, Predictor, load
 
 __all__ = [
+    "Explanation",
     "Prediction",
     "Predictor",
     "Run",
@@ -39,6 +41,10 @@ def __getattr__(name: str) -> Any:
         from emotion_lightning.inference import predictor
 
         return getattr(predictor, name)
+    if name == "Explanation":
+        from emotion_lightning.evaluation import explanations
+
+        return explanations.Explanation
     if name in ("Run", "Scores", "Settings", "compose", "fit", "score"):
         from emotion_lightning import api
 

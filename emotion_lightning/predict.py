@@ -3,6 +3,7 @@
 python -m emotion_lightning.predict text="I can't believe it, we won (again)!"
 python -m emotion_lightning.predict run=outputs/train/DATE/TIME input=new.csv output=labelled.csv
 python -m emotion_lightning.predict run=[A,B,C] input=new.csv output=labelled.csv
+python -m emotion_lightning.predict text="I can't believe it, we won (again)!" explain=true
 """
 
 import itertools
@@ -38,10 +39,20 @@ def predict(settings: config.Predict, folder: Path) -> None:
     from emotion_lightning.reports import console
 
     assert settings.text is not None
+    _check_explain(settings)
     model = predictor.load(settings.run, accelerator=settings.accelerator)
+    if settings.explain:
+        model.check_explainable()
     (answer,) = model.predict([settings.text])
     cuts = model.metadata.thresholds[model.metadata.protocol]
     console.show_text(settings.text, answer.labels, answer.probabilities, cuts)
+    if settings.explain:
+        waiting.show_status("Explaining the answer")
+        (found,) = model.explain(
+            [settings.text], settings.explain_labels, steps=settings.explain_steps, batch_size=settings.data.batch_size
+        )
+        waiting.end_status()
+        console.show_explanation(found)
 
 
 def _output(settings: config.Predict, folder: Path) -> Path:
@@ -55,9 +66,12 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
     from emotion_lightning.evaluation import prediction_files
     from emotion_lightning.inference import ensemble
 
+    _check_explain(settings)
     prediction_files.check_output(output)
     if output.exists() and source.exists() and output.samefile(source):
         raise UserError(f"output={output} is the input file; choose another name.")
+    if settings.explain and settings.devices > 1:
+        raise UserError(f"explain=true runs in one process; leave out devices={settings.devices}.")
     runs = ensemble.find_members(settings.run)
     waiting.show_status("Reading the texts")
     rows = tables.read_texts(
@@ -79,11 +93,13 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
     from emotion_lightning.data.batches import WINDOW
     from emotion_lightning.data.rows import without_context
 
-    window = settings.data.batch_size * WINDOW
+    window, largest = settings.data.batch_size * WINDOW, 0.0
     waiting.end_status()
     with (
-        _answers(settings, runs) as (labels, answers),
-        prediction_files.writer_for(output, labels, settings.predict, id_column=rows.id_column) as writer,
+        _answers(settings, runs) as (labels, answers, explain),
+        prediction_files.writer_for(
+            output, labels, settings.predict, id_column=rows.id_column, explained=settings.explain
+        ) as writer,
         Progress(
             TextColumn("Predicting {task.completed:,} of {task.total:,} rows"),
             console=Console(stderr=True),
@@ -96,25 +112,52 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
         pieces, beside = itertools.tee(_chunks(iter(rows), window))
         found = answers([text for _, text in piece] for piece in pieces)
         for (decisions, probabilities), piece in zip(found, beside, strict=True):
-            ids, texts = [identifier for identifier, _ in piece], [without_context(text) for _, text in piece]
-            writer.write(prediction_files.Predicted(ids, texts, decisions, probabilities))
-            progress.advance(task, len(piece))
+            # Explanations take long, so rows are written few at a time.
+            size = _EXPLAINED_AT_ONCE if settings.explain else len(piece)
+            for at in range(0, len(piece), size):
+                part = slice(at, at + size)
+                ids = [identifier for identifier, _ in piece[part]]
+                texts = [without_context(text) for _, text in piece[part]]
+                why = explain(texts) if settings.explain else None
+                largest = max([largest, *(one.largest_error for one in why or ())])
+                writer.write(prediction_files.Predicted(ids, texts, decisions[part], probabilities[part], why))
+                progress.advance(task, len(texts))
     log.info("Wrote %s rows to %s", f"{rows.count:,}", output)
+    if settings.explain:
+        log.info("The words' attributions add up to the differences of logits, but for %.2g at the most.", largest)
+
+
+_EXPLAINED_AT_ONCE = 16
+
+
+def _check_explain(settings: config.Predict) -> None:
+    if settings.explain_labels is not None and not settings.explain:
+        raise UserError("explain_labels needs explain=true.")
+    if settings.explain:
+        from emotion_lightning.inference import attribution
+
+        attribution.check_installed()
 
 
 @contextmanager
-def _answers(settings: config.Predict, runs: list[str]) -> Iterator[tuple[list[str], Callable[..., Iterator[Any]]]]:
-    """Yield the label names, and a function that maps chunks of texts to decisions and probabilities."""
+def _answers(
+    settings: config.Predict, runs: list[str]
+) -> Iterator[tuple[list[str], Callable[..., Iterator[Any]], Callable[..., Any]]]:
+    """Yield the label names, a function that maps chunks of texts to decisions and probabilities, and `explain`."""
     from emotion_lightning.inference import ensemble, parallel, predictor
 
     size, budget = settings.data.batch_size, settings.data.batch_tokens
     if settings.devices > 1:
         labels = ensemble.combined_metadata(runs).labels
         with parallel.workers(runs, accelerator=settings.accelerator, devices=settings.devices) as workers:
-            yield labels, partial(workers.decide, batch_size=size, batch_tokens=budget)
+            yield labels, partial(workers.decide, batch_size=size, batch_tokens=budget), list
         return
     model = predictor.load(runs, accelerator=settings.accelerator)
-    yield model.metadata.labels, partial(model.decide, batch_size=size, batch_tokens=budget)
+    if settings.explain:
+        model.check_explainable()
+        model.check_labels(settings.explain_labels or [])
+    explain = partial(model.explain, labels=settings.explain_labels, steps=settings.explain_steps, batch_size=size)
+    yield model.metadata.labels, partial(model.decide, batch_size=size, batch_tokens=budget), explain
 
 
 def _columns_of_run(run: str) -> tuple[str | None, str | None]:

@@ -121,6 +121,14 @@ class Predict:
     """File for the predictions; its suffix selects the format: csv, jsonl or parquet."""
     text: str | None
     """One text instead of a file; its prediction is printed."""
+    explain: bool
+    """Also show how much each word speaks for or against each emotion found (or the most probable one, if none is): in
+    colours for one text, as a column `explanation` in a file. It takes about a hundred times as long as a prediction.
+    Needs the extra `explain`."""
+    explain_labels: list[str] | None
+    """Labels to explain, whether they are found or not; null explains those that are found."""
+    explain_steps: Annotated[int, Bounds(at_least=1)]
+    """Points at which gradients are taken. With more of them, the words' shares add up more exactly but take longer."""
     accelerator: Accelerator
     """Device to run on; auto uses a GPU if there is one."""
     devices: Annotated[int, Bounds(at_least=1)]

@@ -101,11 +101,7 @@ def tokenize(
         UserError: a text cannot be encoded in UTF-8.
     """
     cleaned = cleaner(clean)
-    options: dict[str, Any] = {"truncation": False}
-    if max_tokens is not None and long_texts is None:
-        options = {"truncation": True, "max_length": max_tokens - (template.length if template else 0)}
-    if template is not None:
-        options |= {"add_special_tokens": False, "split_special_tokens": True}
+    options = encoding_options(max_tokens if long_texts is None else None, template)
     pieces = [np.zeros(0, np.int32)]
     lengths = [np.zeros(1, np.int64)]
     counts = [np.zeros(1, np.int64)]
@@ -182,6 +178,16 @@ def whole_lengths(
         )
         found[full] = again.lengths
     return found
+
+
+def encoding_options(max_tokens: int | None, template: Template | None) -> dict[str, Any]:
+    """Return the arguments with which a tokenizer reads texts that stand in a template, or by themselves."""
+    options: dict[str, Any] = {"truncation": False}
+    if max_tokens is not None:
+        options = {"truncation": True, "max_length": max_tokens - (template.length if template else 0)}
+    if template is not None:
+        options |= {"add_special_tokens": False, "split_special_tokens": True}
+    return options
 
 
 class EmotionRows(Dataset[int]):

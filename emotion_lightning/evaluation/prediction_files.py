@@ -15,19 +15,23 @@ from emotion_lightning import config
 from emotion_lightning.data.rows import Rows
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation import thresholds
+from emotion_lightning.evaluation.explanations import Explanation
 from emotion_lightning.runs.files import atomic_write
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
+EXPLANATION = "explanation"
+"""Column of explanations."""
 
 
 @dataclass
 class Predicted:
-    """Decisions and probabilities of some rows, [row, label], with their ids and texts."""
+    """Decisions and probabilities of some rows, [row, label], with their ids and texts, and perhaps explanations."""
 
     ids: Sequence[str]
     texts: Sequence[str]
     decisions: Tensor
     probabilities: Tensor
+    explanations: Sequence[Explanation] | None = None
 
 
 class Writer(Protocol):
@@ -76,8 +80,17 @@ def write_decisions(
 
 
 @contextmanager
-def writer_for(path: Path, labels: Sequence[str], settings: config.Predictions, *, id_column: str) -> Iterator[Writer]:
+def writer_for(
+    path: Path, labels: Sequence[str], settings: config.Predictions, *, id_column: str, explained: bool = False
+) -> Iterator[Writer]:
     """Open a writer. Its file appears under its name only when all rows are written, and not after an error.
+
+    Args:
+        path: file to write.
+        labels: label names.
+        settings: how the file is written.
+        id_column: name of the id column.
+        explained: whether the rows have explanations, for which a last column is written.
 
     Raises:
         UserError: the path is unsuitable, or two columns would have the same name.
@@ -89,13 +102,14 @@ def writer_for(path: Path, labels: Sequence[str], settings: config.Predictions, 
         *(["text"] if settings.text else []),
         *labels,
         *[f"p_{name}" for name in labels if probabilities],
+        *([EXPLANATION] if explained else []),
     ]
     repeated = {name for name in names if names.count(name) > 1}
     if repeated:
         raise UserError(
             f"{path} would have two columns named {', '.join(sorted(repeated))}; rename the id column or label."
         )
-    table = _Table(names, text=settings.text, probabilities=probabilities, safe=settings.csv_safe)
+    table = _Table(names, text=settings.text, probabilities=probabilities, safe=settings.csv_safe, explained=explained)
     with atomic_write(path) as temporary:
         match path.suffix.lower():
             case ".csv":
@@ -115,6 +129,7 @@ class _Table:
     text: bool
     probabilities: bool
     safe: bool
+    explained: bool
 
     def rows(self, rows: Predicted) -> Iterator[list[Any]]:
         decisions = rows.decisions.int().tolist()
@@ -122,7 +137,27 @@ class _Table:
         shares = [[float(f"{p:.9g}") for p in row] for row in rows.probabilities.float().tolist()]
         for i, identifier in enumerate(rows.ids):
             text = [rows.texts[i]] if self.text else []
-            yield [identifier, *text, *decisions[i], *(shares[i] if self.probabilities else [])]
+            explanation = self.explanations(rows)[i : i + 1]
+            yield [identifier, *text, *decisions[i], *(shares[i] if self.probabilities else []), *explanation]
+
+    def explanations(self, rows: Predicted) -> list[list[dict[str, Any]]]:
+        """For each row an entry for each explained label and each word; empty without this column."""
+        return [_entries(one) for one in rows.explanations or ()] if self.explained else []
+
+
+def _entries(explanation: Explanation) -> list[dict[str, Any]]:
+    return [
+        {
+            "label": label,
+            "word": word.text,
+            "start": word.start,
+            "end": word.end,
+            # More digits than the sum is exact to would only make files large.
+            "attribution": round(word.attributions[label], 6),
+        }
+        for label in explanation.labels
+        for word in explanation.words
+    ]
 
 
 def csv_writer(file: Any) -> Any:
@@ -148,6 +183,8 @@ class _CSV:
 
     def write(self, rows: Predicted) -> None:
         for row in self._table.rows(rows):
+            if self._table.explained:
+                row[-1] = json.dumps(row[-1], ensure_ascii=False)
             self._writer.writerow([_safe_in_spreadsheets(cell) for cell in row] if self._table.safe else row)
 
 
@@ -173,6 +210,12 @@ class _Parquet:
 
         types = [pyarrow.string()] * (2 if table.text else 1) + [pyarrow.int8()] * len(labels)
         types += [pyarrow.float32()] * (len(labels) if table.probabilities else 0)
+        if table.explained:
+            entry = {
+                "label": pyarrow.string(), "word": pyarrow.string(), "start": pyarrow.int32(), "end": pyarrow.int32(),
+                "attribution": pyarrow.float32(),
+            }  # fmt: skip
+            types.append(pyarrow.list_(pyarrow.struct(list(entry.items()))))
         self._schema = pyarrow.schema(list(zip(table.names, types, strict=True)))
         self._table = table
         self._pyarrow = pyarrow
@@ -188,6 +231,8 @@ class _Parquet:
         texts = [list(rows.texts)] if self._table.text else []
         shares = rows.probabilities.float().numpy() if self._table.probabilities else np.zeros((len(rows.ids), 0))
         columns = [list(rows.ids), *texts, *rows.decisions.numpy().astype(np.int8).T, *shares.T]
+        if self._table.explained:
+            columns.append(self._table.explanations(rows))
         self._writer.write_table(
             self._pyarrow.table(
                 [self._pyarrow.array(c, t.type) for c, t in zip(columns, self._schema, strict=True)],

@@ -143,8 +143,12 @@ _REFUSED = {
 }
 
 
-def texts_of_list(given: Sequence[str] | str) -> list[str]:
+def texts_of_list(given: Sequence[str] | str, *, name: str = "predict") -> list[str]:
     """Return texts as a list; a single text is a list of one.
+
+    Args:
+        given: texts.
+        name: the function that takes them, for messages.
 
     Raises:
         UserError: it is no list, or holds something else than texts.
@@ -152,11 +156,12 @@ def texts_of_list(given: Sequence[str] | str) -> list[str]:
     if isinstance(given, str):
         return [given]
     if isinstance(given, Mapping) or not isinstance(given, Iterable):
-        raise UserError(f"predict takes a text, a list of texts or a table, but this is a {type(given).__name__}.")
+        also = ", a list of texts or a table" if name == "predict" else " or a list of texts"
+        raise UserError(f"{name} takes a text{also}, but this is a {type(given).__name__}.")
     texts = list(given)
     for position, text in enumerate(texts):
         if not isinstance(text, str):
-            raise UserError(f"predict takes texts, but number {position} of the list is a {type(text).__name__}.")
+            raise UserError(f"{name} takes texts, but number {position} of the list is a {type(text).__name__}.")
     return texts
 
 

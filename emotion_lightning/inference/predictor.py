@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from emotion_lightning import config
-from emotion_lightning.data import cleaning
+from emotion_lightning.data import cleaning, words
 from emotion_lightning.data.batches import WINDOW, Batch, Collate, EmotionRows, Tokens, by_length, tokenize
 from emotion_lightning.data.rows import Text, without_context
 from emotion_lightning.errors import UserError
-from emotion_lightning.evaluation import calibration, thresholds
-from emotion_lightning.inference import ensemble, frames, onnx_graph, progress
+from emotion_lightning.evaluation import calibration, explanations, thresholds
+from emotion_lightning.evaluation.explanations import Explanation, Word
+from emotion_lightning.inference import attribution, ensemble, frames, onnx_graph, progress
 from emotion_lightning.inference.frames import Frame
 from emotion_lightning.inference.threads import CorePool
 from emotion_lightning.models import model_folder, ngrams, nonfinite, pooling
@@ -212,6 +213,63 @@ class Labeller(ABC):
                     yield thresholds.decide(shares, self.metadata.threshold_tensor()), shares
                 waiting = coming
 
+    def explain(
+        self,
+        texts: Sequence[str] | str,
+        labels: Sequence[str] | None = None,
+        *,
+        steps: int = attribution.STEPS,
+        batch_size: int = BATCH_SIZE,
+    ) -> list[Explanation]:
+        """Say how much each word of the texts speaks for or against labels, by integrated gradients on the embeddings.
+
+        The attributions of a text's words to a label add up to the difference between its logit and that of a baseline,
+        in which each token of the text is replaced by the mask token, or by the padding token if there is none. Special
+        tokens and a template stay in their place. An ensemble gives the mean of its networks.
+
+        Args:
+            texts: a list of texts, or a single one.
+            labels: labels to explain. None: those that are predicted for each text, or the most probable one if there
+                is none.
+            steps: points at which gradients are taken: more take longer, and make `errors` smaller.
+            batch_size: most points that are computed at once.
+
+        Returns:
+            An explanation for each text, in their order.
+
+        Raises:
+            UserError: Captum is not installed, a label is unknown, or this is a baseline or an ONNX graph.
+        """
+        self.check_explainable()
+        asked = frames.texts_of_list(texts, name="explain")
+        if steps < 1 or batch_size < 1:
+            raise UserError(f"steps={steps} and batch_size={batch_size} are at least 1 each.")
+        if isinstance(labels, str):
+            labels = [labels]
+        self.check_labels(labels or [])
+        if labels is None:
+            found = self.predict(asked)
+            chosen = [one.labels or [max(one.probabilities, key=one.probabilities.__getitem__)] for one in found]
+        else:
+            chosen = [list(dict.fromkeys(labels))] * len(asked)
+        return self._explain(asked, chosen, steps, batch_size)
+
+    def check_labels(self, labels: Sequence[str]) -> None:
+        """Raise UserError if one of these is no label of the run."""
+        known = self.metadata.labels
+        if unknown := [name for name in labels if name not in known]:
+            raise UserError(f"There is no label {', '.join(unknown)} to explain; the labels are {', '.join(known)}.")
+
+    def check_explainable(self) -> None:
+        """Raise UserError if `explain` is not possible: without Captum, for a baseline, and for an ONNX graph."""
+        raise UserError(f"{self._KIND} has no gradients to explain its answers with; {self._MEND}.")
+
+    _KIND, _MEND = "This", "take a run of train"
+
+    def _explain(self, texts: list[str], labels: list[list[str]], steps: int, batch_size: int) -> list[Explanation]:
+        """Return what `explain` does, for the labels of each text."""
+        raise NotImplementedError
+
 
 class Predictor(Labeller):
     """A network with its tokenizer, labels and thresholds.
@@ -288,6 +346,47 @@ class Predictor(Labeller):
             raise UserError(self._not_finite(logits, batches, answers))
         return logits
 
+    def check_explainable(self) -> None:
+        """Raise UserError if Captum is not installed."""
+        attribution.check_installed()
+
+    def _explain(self, texts: list[str], labels: list[list[str]], steps: int, batch_size: int) -> list[Explanation]:
+        own = self.metadata
+        self.network.requires_grad_(False)  # gradients of the weights would take memory
+        located = words.locate(
+            texts, self.tokenizer, max_tokens=own.max_tokens, clean=own.cleaning(), template=own.template
+        )
+        return [
+            self._explain_one(text, tokens, chosen, steps, batch_size)
+            for text, tokens, chosen in zip(texts, located, labels, strict=True)
+        ]
+
+    def _explain_one(
+        self, text: str, tokens: words.LocatedTokens, labels: list[str], steps: int, batch_size: int
+    ) -> Explanation:
+        ids = torch.tensor(tokens.ids, device=self.device)
+        of_text = torch.tensor([word is not None for word in tokens.word_of], dtype=torch.bool, device=self.device)
+        nothing = torch.where(of_text, attribution.baseline_token(self.tokenizer), ids)
+        enough = enough_memory(lambda: (min(batch_size, steps), len(ids)), training=False)
+        with torch.inference_mode(False), self._precision(), enough:
+            found = attribution.integrated_gradients(
+                lambda rows: self._forward({"input_ids": rows}), self.network, ids, nothing,
+                targets=[self.metadata.labels.index(name) for name in labels], steps=steps, batch_size=batch_size,
+            )  # fmt: skip
+        sums = torch.zeros(len(labels), len(tokens.words), dtype=torch.float64)
+        numbers = [word for word in tokens.word_of if word is not None]
+        sums.index_add_(1, torch.tensor(numbers, dtype=torch.long), found.attributions[:, of_text.cpu()])
+        errors = found.attributions.sum(1) - (found.logits - found.baseline_logits)
+
+        def named(values: Tensor) -> dict[str, float]:
+            return dict(zip(labels, values.tolist(), strict=True))
+
+        return Explanation(
+            text=text, labels=labels,
+            words=[Word(text[a:b], a, b, named(sums[:, n])) for n, (a, b) in enumerate(tokens.words)],
+            logits=named(found.logits), baseline_logits=named(found.baseline_logits), errors=named(errors),
+        )  # fmt: skip
+
     def _forward(self, batch: Batch) -> Tensor:
         moved = {name: value.to(self.device) for name, value in batch.items()}
         return pooling.logits(self.network, moved, pooling=self.metadata.base.pooling)
@@ -314,6 +413,12 @@ class Predictor(Labeller):
 class GraphPredictor(Predictor):
     """A Predictor whose `network` is an ONNX graph."""
 
+    _KIND, _MEND = "An ONNX graph", "take the run that was exported, or an export with format=merged"
+
+    def check_explainable(self) -> None:
+        """Raise UserError."""
+        Labeller.check_explainable(self)
+
     def _forward(self, batch: Batch) -> Tensor:
         return self.network.logits(batch)
 
@@ -328,6 +433,8 @@ class NgramPredictor(Labeller):
         classifier: the logistic regression.
         metadata: metadata with labels and thresholds.
     """
+
+    _KIND, _MEND = "A baseline of n-grams", "take a run of train"
 
     def __init__(self, classifier: ngrams.NgramClassifier, *, metadata: Metadata) -> None:
         super().__init__(metadata)
@@ -388,6 +495,15 @@ class Ensemble(Labeller):
             raw.append(torch.sigmoid(logits.double())[:, order])
             shares.append(probabilities.double()[:, order])
         return torch.logit(torch.stack(raw).mean(0), eps=1e-12).float(), torch.stack(shares).mean(0).float()
+
+    def check_explainable(self) -> None:
+        """Raise UserError if a member cannot be explained."""
+        for member in self.members:
+            member.check_explainable()
+
+    def _explain(self, texts: list[str], labels: list[list[str]], steps: int, batch_size: int) -> list[Explanation]:
+        found = [member._explain(texts, labels, steps, batch_size) for member in self.members]
+        return [explanations.mean(of_text) for of_text in zip(*found, strict=True)]
 
 
 def _size(batch: Batch) -> tuple[int, ...]:

@@ -11,7 +11,10 @@ from emotion_lightning.runs.metrics_file import Score, SplitScores, of_protocol
 from emotion_lightning.runs.plain_text import printable
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from emotion_lightning.data.doctor import Diagnosis
+    from emotion_lightning.evaluation.explanations import Explanation
 
 PROTOCOL_METRICS: dict[Score, str] = {
     "f1_macro": "macro F1",
@@ -236,3 +239,55 @@ def show_text(text: str, labels: list[str], probabilities: dict[str, float], cut
             f"{mark} {name:<{width}} {share:.3f} {bar:<30} (threshold {cuts[name]:.2f})", markup=False, highlight=False
         )
     console.print(f"Emotions: {', '.join(labels) or 'none'}", markup=False, highlight=False)
+
+
+def show_explanation(found: "Explanation") -> None:
+    """Print a text once for each explained label, its words coloured by how much they speak for or against the label.
+
+    Where there are no colours, as in a file, the words that matter are followed by their share in brackets.
+    """
+    console = terminal.console(80)
+    coloured = console.color_system is not None and not console.no_color
+    for label in found.labels:
+        console.print()
+        meaning = " (blue: for it, red: against it)" if coloured else ""
+        console.print(f"{label}{meaning}", markup=False, highlight=False, style="bold")
+        console.print(_marked(found, label, coloured=coloured), soft_wrap=True)
+        strongest = [word for word in found.strongest(label)[:5] if abs(word.attributions[label]) >= 0.005]
+        start, end = found.baseline_logits[label], found.logits[label]
+        told = ", ".join(f"{printable(word.text)} {word.attributions[label]:+.2f}" for word in strongest)
+        console.print(
+            f"{told or 'no word matters'}\n"
+            f"all words {end - start:+.2f}: logit {start:.2f} without them, {end:.2f} with them "
+            f"(error {abs(found.errors[label]):.2g})",
+            markup=False, highlight=False, soft_wrap=True, style="dim",
+        )  # fmt: skip
+
+
+_MATTERS = 0.1
+"""Words are marked from this share of the strongest word of the text on."""
+
+
+def _marked(found: "Explanation", label: str, *, coloured: bool) -> "Text":
+    """Return the text with its words marked for a label."""
+    from rich.color import Color
+    from rich.style import Style
+    from rich.text import Text
+
+    text, at = Text(), 0
+    most = max((abs(word.attributions[label]) for word in found.words), default=0.0)
+    for word in found.words:
+        text.append(found.text[at : word.start])
+        value, at = word.attributions[label], word.end
+        share = abs(value) / most if most else 0.0
+        if share < _MATTERS:
+            text.append(word.text)
+        elif coloured:
+            # Dark letters on a background from white to the full colour, whatever the terminal's own colours are.
+            full = (100, 165, 255) if value > 0 else (255, 120, 105)
+            ground = Color.from_rgb(*(255 + (part - 255) * share for part in full))
+            text.append(word.text, Style(color="black", bgcolor=ground, bold=share > 0.5))
+        else:
+            text.append(f"{word.text}[{value:+.2f}]")
+    text.append(found.text[at:])
+    return text

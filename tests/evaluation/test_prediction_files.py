@@ -10,6 +10,7 @@ import torch
 from emotion_lightning import config
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation import prediction_files
+from emotion_lightning.evaluation.explanations import Explanation, Word
 
 LABELS = ["joy", "fear of loss"]
 AWKWARD = ["NA", "null", "", " 007 ", "1e5", "a,b", 'say "so"', "a\nb", "a\r\nb", "a\rb", "a\u2028b", "été 😀", "=1+1"]
@@ -180,3 +181,41 @@ def test_two_columns_of_one_name_are_refused(tmp_path, id_column, text):
     with pytest.raises(UserError, match=f"two columns named {id_column}"):
         write(tmp_path / "out.csv", id_column=id_column, text=text)
     assert list(tmp_path.iterdir()) == []
+
+
+@each_suffix
+def test_explanations_are_a_last_column_with_an_entry_for_each_label_and_word(tmp_path, suffix):
+    words = [
+        Word('"Oh', 0, 3, {"joy": 1.25, "fear of loss": -0.5}),
+        Word("é,", 4, 6, {"joy": 0.0, "fear of loss": 2.0}),
+    ]
+    names = ["joy", "fear of loss"]
+    zeros = dict.fromkeys(names, 0.0)
+    why = [
+        Explanation('"Oh é,', names, words, logits=zeros, baseline_logits=zeros, errors=zeros),
+        Explanation("", ["joy"], [], logits={"joy": 0.0}, baseline_logits={"joy": 0.0}, errors={"joy": 0.0}),
+    ]
+    path = tmp_path / f"out{suffix}"
+    with prediction_files.writer_for(path, LABELS, options(), id_column="ID", explained=True) as writer:
+        part = rows(["1", "2"])
+        part.explanations = why
+        writer.write(part)
+        writer.write(rows([]))
+    first, second = read(path)
+    assert list(first)[-1] == "explanation" and list(first)[:3] == ["ID", *LABELS]
+    found = json.loads(first["explanation"]) if suffix == ".csv" else first["explanation"]
+    assert found == [
+        {"label": "joy", "word": '"Oh', "start": 0, "end": 3, "attribution": 1.25},
+        {"label": "joy", "word": "é,", "start": 4, "end": 6, "attribution": 0.0},
+        {"label": "fear of loss", "word": '"Oh', "start": 0, "end": 3, "attribution": -0.5},
+        {"label": "fear of loss", "word": "é,", "start": 4, "end": 6, "attribution": 2.0},
+    ]
+    assert second["explanation"] in ([], "[]")
+
+
+def test_a_label_cannot_be_named_as_the_column_of_explanations(tmp_path):
+    with (
+        pytest.raises(UserError, match="two columns named explanation"),
+        prediction_files.writer_for(tmp_path / "o.csv", ["explanation"], options(), id_column="ID", explained=True),
+    ):
+        pass

@@ -17,6 +17,7 @@ from helpers.tables import emotions, write_csv
 from emotion_lightning import terminal
 from emotion_lightning.cli import app, override_grammar
 from emotion_lightning.errors import UserError
+from emotion_lightning.evaluation.explanations import Explanation, Word
 from emotion_lightning.reports import console
 from emotion_lightning.reports.pages import Section
 from emotion_lightning.runs import run_folder
@@ -46,6 +47,8 @@ def test_tables_and_lines_hold_no_control_characters(capsys: pytest.CaptureFixtu
     console.show_study(Section(EVIL, columns=["a", EVIL], rows=[["1", EVIL]]))
     console.show_comparison([], [EVIL], [EVIL])
     console.show_text(EVIL, [EVIL], {EVIL: 0.5}, {EVIL: 0.5})
+    values = {EVIL: 0.5}
+    console.show_explanation(Explanation(EVIL, [EVIL], [Word(EVIL, 0, len(EVIL), values)], values, values, values))
     terminal.say(EVIL)
     terminal.say(EVIL, error=True)
     printed = capsys.readouterr()
@@ -218,3 +221,40 @@ def test_the_entry_point_prepares_the_terminal(run: Any, monkeypatch: pytest.Mon
     called: list[bool] = []
     monkeypatch.setattr(app.terminal, "prepare", lambda: called.append(True))
     assert run("predict", "--help") == 0 and called
+
+
+def explained(*words: tuple[str, int, float]) -> Explanation:
+    parts = [Word(word, start, start + len(word), {"joy": value}) for word, start, value in words]
+    return Explanation("so [b]sad[/b]  happy", ["joy"], parts, {"joy": 2.0}, {"joy": -1.0}, {"joy": 0.001})
+
+
+SO_SAD_HAPPY = explained(("so", 0, 0.01), ("sad", 6, -2.0), ("happy", 15, 5.0))
+
+
+def test_without_colours_the_words_that_matter_are_followed_by_their_share(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show_explanation(SO_SAD_HAPPY)
+    assert capsys.readouterr().out.split("\n")[1:] == [
+        "joy",
+        "so [b]sad[-2.00][/b]  happy[+5.00]",
+        "happy +5.00, sad -2.00, so +0.01",
+        "all words +3.00: logit -1.00 without them, 2.00 with them (error 0.001)",
+        "",
+    ]
+
+
+def test_with_colours_words_for_a_label_and_against_it_have_other_grounds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm-256color", "COLORTERM": "truecolor"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    console.show_explanation(SO_SAD_HAPPY)
+    shown = capsys.readouterr().out
+    assert "joy (blue: for it, red: against it)" in shown and "[+5.00]" not in shown
+    assert re.search(r"so \[b\]\x1b\[30;48;2;255;201;195msad\x1b\[0m\[/b\]", shown)
+    assert re.search(r"\x1b\[1;30;48;2;100;165;255mhappy\x1b\[0m", shown)
+
+
+def test_a_text_without_words_is_explained_too(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show_explanation(explained())
+    assert "no word matters" in capsys.readouterr().out
