@@ -85,7 +85,7 @@ def commands_page() -> str:
         "| `--help` | lists the options and every setting with its value and meaning |",
         "| `--cfg job` | prints the settings as YAML, and runs nothing |",
         "| `--config-dir FOLDER` | also reads option files from this folder |",
-        "| `--version` | prints the version of this program |",
+        "| `--version` | prints the versions of this program and of torch, transformers, peft and bitsandbytes |",
         "| `--hydra-help` | lists Hydra's own flags |\n",
     ]
     with _settings_of_conf():

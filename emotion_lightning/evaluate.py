@@ -22,7 +22,9 @@ from emotion_lightning.runs.metrics_file import RunMetrics
 if TYPE_CHECKING:
     from torch.nn import Module
 
+    from emotion_lightning.inference.predictor import Labeller
     from emotion_lightning.models.metadata import Metadata
+    from emotion_lightning.reports.run_facts import RunFacts
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +90,12 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
 
     quiet.hide_progress_bars()
     model = predictor.open_runs(runs, metadata, accelerator=settings.accelerator)
+    if settings.explain:
+        if of_run.changes:
+            raise UserError(
+                "explain=true explains labels as the run predicts them; leave out the mapping of its labels."
+            )
+        model.check_explainable()
     waiting.show_status(f"Labelling {len(rows):,} texts")
     logits, raw = model.outputs(rows.inputs, batch_size=data.batch_size, batch_tokens=data.batch_tokens)
     answers = mapped_labels.Answers(raw, {name: metadata.threshold_tensor(name) for name in metadata.thresholds})
@@ -121,7 +129,6 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
         positions = [own_members[0] for own_members in ours]
         if (loss := run_loss(metadata, positions)) is not None:
             scores["loss"] = float(loss(logits[:, positions], targets))
-    waiting.show_status("Drawing the report")
     content: RunMetrics = {split: scores, "run": str(settings.run)}  # type: ignore[misc]  # the name of the split
     if mapping:
         content["mapping"] = mapping
@@ -132,6 +139,10 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
         decided=decisions[metadata.protocol].numpy(),
     )  # fmt: skip
     notes = mapped_labels.sentences(mapping)
+    if settings.explain:
+        waiting.show_status("Explaining the answers")
+        _explain(model, scored, settings.explain_rows)
+    waiting.show_status("Drawing the report")
     option = schema.schema_of(data) if own else job.options["data"]
     run_page.write_evaluation_report(
         folder, scored, title=f"{_run_name(runs)}, scored on {option} ({split})",
@@ -146,6 +157,18 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
     log.info("Results: %s", folder)
     if job.own_process:
         app.say_report(folder)
+
+
+def _explain(model: "Labeller", facts: "RunFacts", count: int) -> None:
+    """Explain the most wrong texts, each for its most wrong label, and the predicted labels of `count` random rows."""
+    import numpy as np
+
+    for row in facts.wrong_rows():
+        (facts.wrong[row],) = model.explain(facts.rows.texts[row], [facts.most_wrong_label(row)])
+    decisions, chosen = facts.decisions, np.random.default_rng(1).permutation(len(facts.rows))[:count].tolist()
+    for row in chosen:
+        if labels := [facts.labels[label] for label in np.flatnonzero(decisions[row])]:
+            facts.explained += model.explain(facts.rows.texts[row], labels)
 
 
 def _run_name(runs: list[str]) -> str:

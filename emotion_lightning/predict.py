@@ -35,11 +35,19 @@ def predict(settings: config.Predict, folder: Path) -> None:
         _predict_file(settings, Path(settings.input).expanduser(), _output(settings, folder))
         return
 
-    from emotion_lightning.inference import predictor
     from emotion_lightning.reports import console
 
     assert settings.text is not None
     _check_explain(settings)
+    if settings.run is None and not settings.explain and settings.accelerator in ("auto", "cpu"):
+        from emotion_lightning.models import bundled
+
+        if (quick := bundled.answer(settings.text)) is not None:
+            waiting.end_status()
+            return console.show_text(settings.text, quick.labels, quick.probabilities, quick.thresholds)
+
+    from emotion_lightning.inference import predictor
+
     model = predictor.load(settings.run, accelerator=settings.accelerator)
     if settings.explain:
         model.check_explainable()

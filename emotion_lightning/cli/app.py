@@ -4,6 +4,7 @@ Exit codes: 0 success; 2 an error that the user can fix; 130 Ctrl-C; 143 SIGTERM
 HYDRA_FULL_ERROR=1 shows tracebacks.
 """
 
+import importlib.metadata
 import logging
 import os
 import platform
@@ -127,7 +128,7 @@ def _run(command: str, do: Callable[[Any, Path], Any], arguments: list[str]) -> 
     override_grammar.refuse_dashes(command, arguments)
     several = bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
     if "--version" in arguments:  # otherwise Hydra prints its own version
-        return terminal.say(f"emotion_lightning {__version__}, Python {platform.python_version()}")
+        return terminal.say(_versions())
     if {"--help", "-h"} & set(arguments):
         return _help(
             command,
@@ -178,6 +179,17 @@ def _run(command: str, do: Callable[[Any, Path], Any], arguments: list[str]) -> 
         raise JobsFailed("Failed jobs:\n" + "\n".join(f"  {name}" for name, _ in work.failed))
     if work.failed:
         raise work.failed[0][1]
+
+
+def _versions() -> str:
+    """This program's version, and those of what its numbers depend on; nothing heavy is imported for it."""
+    lines = [f"emotion_lightning {__version__}, Python {platform.python_version()}"]
+    for name in ("torch", "transformers", "peft", "bitsandbytes"):
+        try:
+            lines.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            lines.append(f"{name} is not installed")
+    return "\n".join(lines)
 
 
 def _without_folder(line: Sequence[str]) -> list[str]:

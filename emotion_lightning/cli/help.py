@@ -71,9 +71,9 @@ _OVERLAYS = {
 }
 """Groups that give values to settings of other groups, and of which no option need be chosen."""
 _CLOSING = """Give settings as name=value, options as group=option. -m runs every combination of comma-separated values.
-hydra.run.dir=FOLDER places the run elsewhere. --cfg job prints the settings as YAML; --version tells this program's
-version; --hydra-help lists Hydra's own flags. Exit codes: 0 done, 2 a setting or file to mend, 130 Ctrl-C,
-143 SIGTERM, 1 anything else."""
+hydra.run.dir=FOLDER places the run elsewhere. --cfg job prints the settings as YAML; --version tells the version of
+this program and those of torch, transformers, peft and bitsandbytes; --hydra-help lists Hydra's own flags. Exit codes:
+0 done, 2 a setting or file to mend, 130 Ctrl-C, 143 SIGTERM, 1 anything else."""
 
 
 def meanings(settings: type) -> dict[str, str]:

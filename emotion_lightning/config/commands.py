@@ -99,6 +99,11 @@ class Evaluate:
     of a multirun, form an ensemble, which averages their probabilities and fits its thresholds on validation."""
     split: EvaluatedSplit
     """The split of `data` to score. A single file without splits (data.path) is scored completely."""
+    explain: bool
+    """Show in the report which words decided: the most wrong texts in colours, and for each label the words that spoke
+    most for it. Each explained text takes as long as a hundred predictions. Needs the extra `explain`."""
+    explain_rows: Annotated[int, Bounds(at_least=0)]
+    """Rows, drawn at random, from which the words for each label are gathered."""
     accelerator: Accelerator
     """Device to run on; auto uses a GPU if there is one."""
     data: Data

@@ -22,6 +22,30 @@ class Word:
 
 
 @dataclass
+class Part:
+    """A part of a text.
+
+    Attributes:
+        text: the part.
+        value: its attribution; 0 for what is no word.
+        share: its absolute attribution as a share of the largest of the text, 0 to 1.
+    """
+
+    text: str
+    value: float = 0.0
+    share: float = 0.0
+
+    @property
+    def colour(self) -> tuple[int, int, int] | None:
+        """Red, green and blue of its ground: blue for the label, red against it, paler for less; None for little."""
+        if self.share < 0.1:
+            return None
+        full = (100, 165, 255) if self.value > 0 else (255, 120, 105)
+        red, green, blue = (round(255 + (part - 255) * self.share) for part in full)
+        return red, green, blue
+
+
+@dataclass
 class Explanation:
     """Why a network gives a text its labels.
 
@@ -48,6 +72,16 @@ class Explanation:
     def strongest(self, label: str) -> list[Word]:
         """Return the words, those first that change the logit of a label most, for or against it."""
         return sorted(self.words, key=lambda word: -abs(word.attributions[label]))
+
+    def parts(self, label: str) -> list[Part]:
+        """Return the text in parts: words, each with its attribution to a label, and what is between them."""
+        most = max((abs(word.attributions[label]) for word in self.words), default=0.0)
+        found, at = [], 0
+        for word in self.words:
+            value = word.attributions[label]
+            found += [Part(self.text[at : word.start]), Part(word.text, value, abs(value) / most if most else 0.0)]
+            at = word.end
+        return [part for part in [*found, Part(self.text[at:])] if part.text]
 
     @property
     def largest_error(self) -> float:
@@ -84,3 +118,28 @@ def mean(members: Sequence[Explanation]) -> Explanation:
         baseline_logits=average([member.baseline_logits for member in members]),
         errors=average([member.errors for member in members]),
     )  # fmt: skip
+
+
+def words_for(found: Sequence[Explanation], label: str, *, least: int = 2) -> list[tuple[str, float, int]]:
+    """Return the words that speak most for a label over many texts.
+
+    Args:
+        found: explanations, of which those count that explain the label.
+        label: the label.
+        least: texts in which a word must stand.
+
+    Returns:
+        Lower-cased words, each with its mean attribution where it is positive, and the number of its texts; the largest
+        first.
+    """
+    values: dict[str, list[float]] = {}
+    for explanation in found:
+        if label in explanation.labels:
+            of_text: dict[str, float] = {}
+            for word in explanation.words:
+                name = word.text.lower()
+                of_text[name] = of_text.get(name, 0.0) + word.attributions[label]
+            for name, value in of_text.items():
+                values.setdefault(name, []).append(value)
+    means = [(name, sum(own) / len(own), len(own)) for name, own in values.items() if len(own) >= least]
+    return sorted((one for one in means if one[1] > 0), key=lambda one: -one[1])

@@ -347,8 +347,14 @@ class Predictor(Labeller):
         return logits
 
     def check_explainable(self) -> None:
-        """Raise UserError if Captum is not installed."""
+        """Raise UserError if Captum is not installed, or if the network reads more of a text than one piece of it."""
         attribution.check_installed()
+        for what, setting in ((self.metadata.long_texts, "long_texts"), (self.metadata.context, "context")):
+            if what is not None:
+                raise UserError(
+                    f"This run was trained with data.{setting}, and its answers cannot be explained yet; explain those "
+                    "of a run without."
+                )
 
     def _explain(self, texts: list[str], labels: list[list[str]], steps: int, batch_size: int) -> list[Explanation]:
         own = self.metadata

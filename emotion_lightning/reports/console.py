@@ -264,30 +264,19 @@ def show_explanation(found: "Explanation") -> None:
         )  # fmt: skip
 
 
-_MATTERS = 0.1
-"""Words are marked from this share of the strongest word of the text on."""
-
-
 def _marked(found: "Explanation", label: str, *, coloured: bool) -> "Text":
     """Return the text with its words marked for a label."""
     from rich.color import Color
     from rich.style import Style
     from rich.text import Text
 
-    text, at = Text(), 0
-    most = max((abs(word.attributions[label]) for word in found.words), default=0.0)
-    for word in found.words:
-        text.append(found.text[at : word.start])
-        value, at = word.attributions[label], word.end
-        share = abs(value) / most if most else 0.0
-        if share < _MATTERS:
-            text.append(word.text)
+    text = Text()
+    for part in found.parts(label):
+        if part.colour is None:
+            text.append(part.text)
         elif coloured:
-            # Dark letters on a background from white to the full colour, whatever the terminal's own colours are.
-            full = (100, 165, 255) if value > 0 else (255, 120, 105)
-            ground = Color.from_rgb(*(255 + (part - 255) * share for part in full))
-            text.append(word.text, Style(color="black", bgcolor=ground, bold=share > 0.5))
+            # Dark letters on a ground of their own, whatever the terminal's colours are.
+            text.append(part.text, Style(color="black", bgcolor=Color.from_rgb(*part.colour), bold=part.share > 0.5))
         else:
-            text.append(f"{word.text}[{value:+.2f}]")
-    text.append(found.text[at:])
+            text.append(f"{part.text}[{part.value:+.2f}]")
     return text

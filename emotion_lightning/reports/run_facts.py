@@ -1,6 +1,6 @@
 """Facts about a finished run: scores, history, precision-recall curves, calibration and largest mistakes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from emotion_lightning.data import labels
 from emotion_lightning.data.rows import Rows
 from emotion_lightning.evaluation import thresholds
 from emotion_lightning.evaluation.calibration import BINS
+from emotion_lightning.evaluation.explanations import Explanation
 from emotion_lightning.runs.metrics_file import LabelScores, RunMetrics, SplitScores, of_protocol, of_split
 
 
@@ -39,6 +40,7 @@ class Mistake:
         loss: binary cross-entropy, mean over labels.
         gold: probabilities of the gold labels by name, the largest first.
         predicted: probabilities of the predicted labels by name, the largest first.
+        why: explanation of its most wrong label, or None.
     """
 
     identifier: str
@@ -46,6 +48,7 @@ class Mistake:
     loss: float
     gold: dict[str, float]
     predicted: dict[str, float]
+    why: Explanation | None = None
 
 
 @dataclass
@@ -65,6 +68,8 @@ class RunFacts:
         train_rows: number of training rows.
         test_rows: number of test rows, scored or not.
         decided: the predicted labels, [row, label], where they do not follow from the thresholds.
+        wrong: explanations of the most wrong texts, by number of the row.
+        explained: explanations of other texts, for their predicted labels.
     """
 
     settings: config.Train | None
@@ -79,6 +84,8 @@ class RunFacts:
     train_rows: int
     test_rows: int = 0
     decided: np.ndarray | None = None
+    wrong: dict[int, Explanation] = field(default_factory=dict)
+    explained: list[Explanation] = field(default_factory=list)
 
     @property
     def scores(self) -> SplitScores:
@@ -144,11 +151,24 @@ class RunFacts:
         gold, predicted = (part.astype(int) for part in (self.truth, self.decisions))
         return labels.given_labels(gold.T @ gold), labels.given_labels(predicted.T @ predicted)
 
-    def mistakes(self, count: int = 30) -> list[Mistake]:
-        """Return the rows with the largest loss, the largest first."""
+    def wrong_rows(self, count: int = 30) -> list[int]:
+        """Return the numbers of the rows with the largest loss, the largest first."""
+        found: list[int] = np.argsort(-self._losses(), kind="stable")[:count].tolist()
+        return found
+
+    def most_wrong_label(self, row: int) -> str:
+        """Return the label of a row whose probability is farthest from the truth."""
+        return self.labels[int(np.abs(self.truth[row] - self.probabilities[row]).argmax())]
+
+    def _losses(self) -> np.ndarray:
+        """The loss of each row, binary cross-entropy, mean over labels."""
         # Probabilities that were rounded to 0 or 1 in float32 would give an infinite loss.
         shares = np.clip(self.probabilities, 1e-7, 1 - 1e-7)
-        losses = -np.log(np.where(self.truth, shares, 1 - shares)).mean(axis=1)
+        return np.asarray(-np.log(np.where(self.truth, shares, 1 - shares)).mean(axis=1))
+
+    def mistakes(self, count: int = 30) -> list[Mistake]:
+        """Return the rows with the largest loss, the largest first."""
+        losses = self._losses()
         return [
             Mistake(
                 identifier=self.rows.ids[row],
@@ -156,8 +176,9 @@ class RunFacts:
                 loss=float(losses[row]),
                 gold=self._named(row, self.truth[row]),
                 predicted=self._named(row, self.decisions[row]),
+                why=self.wrong.get(row),
             )
-            for row in np.argsort(-losses, kind="stable")[:count].tolist()
+            for row in self.wrong_rows(count)
         ]
 
     def _named(self, row: int, chosen: np.ndarray) -> dict[str, float]:

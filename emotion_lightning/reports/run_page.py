@@ -12,6 +12,7 @@ from torch import Tensor
 from emotion_lightning import config, terminal
 from emotion_lightning.cli import override_grammar
 from emotion_lightning.data.rows import Rows
+from emotion_lightning.evaluation import explanations
 from emotion_lightning.evaluation.thresholds import ORACLE, PROTOCOLS
 from emotion_lightning.reports import pages
 from emotion_lightning.reports.console import PROTOCOL_METRICS
@@ -19,6 +20,7 @@ from emotion_lightning.reports.pages import Section
 from emotion_lightning.reports.run_facts import RunFacts
 from emotion_lightning.runs import bounded_files, run_folder
 from emotion_lightning.runs.metrics_file import RunMetrics, of_protocol, of_split
+from emotion_lightning.runs.plain_text import printable
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +114,7 @@ def write_evaluation_report(folder: Path, facts: RunFacts, *, title: str, made: 
             "facts": _facts(facts),
             "command": line,
             "chosen": f"Thresholds and calibration are those of the run; {facts.protocol} thresholds decide.{note}",
-            "sections": [_protocols(facts), _other_scores(facts), *_pictures(facts, pictures)],
+            "sections": [_protocols(facts), _other_scores(facts), *_pictures(facts, pictures), *_words(facts)],
             "split": facts.split,
             "mistakes": facts.mistakes(),
             "settings": "",
@@ -358,6 +360,29 @@ def _pictures(facts: RunFacts, drawn: Sequence[str]) -> list[Section]:
         ),
     ]
     return [section for section in sections if set(section.pictures) <= set(drawn)]
+
+
+def _words(facts: RunFacts, count: int = 12) -> list[Section]:
+    """Return a table of the words that spoke most for each label; empty if nothing was explained."""
+    if not facts.explained:
+        return []
+    rows = []
+    for label in facts.by_support():
+        name = facts.labels[label]
+        found = explanations.words_for(facts.explained, name)[:count]
+        texts = sum(name in one.labels for one in facts.explained)
+        told = ", ".join(f"{printable(word)} {value:+.1f} ({times})" for word, value, times in found)
+        rows.append([name, f"{texts:,}", told])
+    note = (
+        f"From {len(facts.explained):,} texts of {facts.split}, drawn at random, and their predicted labels: words of "
+        "two texts or more, with what they add to the label's logit on average, and the number of texts. Integrated "
+        "gradients."
+    )
+    return (
+        [Section("Words for each label", note, columns=["label", "texts", "words"], rows=rows)]
+        if rows and (facts.explained)
+        else []
+    )
 
 
 _STEPS = 100

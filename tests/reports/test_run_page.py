@@ -441,6 +441,16 @@ def test_letters_that_no_font_has_are_numbers_that_the_page_explains(
     assert not any("Glyph" in record.getMessage() for record in caplog.records)
 
 
+def test_emoji_that_no_font_has_are_shown_by_their_names(fonts: Any) -> None:
+    labels = ("🫠 melt", "🫡", "saluting face", "怒り🫠", "joy")
+    with chart_names.drawn(labels):
+        # The name of the second is that of another label, and the fourth has other letters that no font has.
+        assert [charts.short(label) for label in labels] == [
+            "melting face melt", "no. 2", "saluting face", "no. 4", "joy",
+        ]  # fmt: skip
+    assert chart_names.numbers(labels) == {"🫡": "no. 2", "怒り🫠": "no. 4"}
+
+
 def test_letters_of_another_installed_font_are_drawn_by_it(fonts: Any) -> None:
     import matplotlib
 

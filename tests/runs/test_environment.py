@@ -169,7 +169,10 @@ def test_each_process_of_a_node_has_the_gpu_that_lightning_gives_it(
 @pytest.mark.parametrize("command", config.COMMANDS)
 def test_the_version_told_is_that_of_this_program(command: str, run: Any, capfd: Any) -> None:
     assert run(command, "--version") == 0
-    assert capfd.readouterr().out == f"emotion_lightning {__version__}, Python {platform.python_version()}\n"
+    first, *others = capfd.readouterr().out.splitlines()
+    assert first == f"emotion_lightning {__version__}, Python {platform.python_version()}"
+    packages = ("torch", "transformers", "peft", "bitsandbytes")
+    assert others == [f"{name} {importlib.metadata.version(name)}" for name in packages]
 
 
 def test_the_version_kept_is_that_of_the_code() -> None:

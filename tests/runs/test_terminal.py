@@ -52,7 +52,7 @@ def test_tables_and_lines_hold_no_control_characters(capsys: pytest.CaptureFixtu
     terminal.say(EVIL)
     terminal.say(EVIL, error=True)
     printed = capsys.readouterr()
-    assert printed.out.count("\\x1b[2J") == 9 and printed.err.count("\\x1b[2J") == 1
+    assert printed.out.count("\\x1b[2J") == 11 and printed.err.count("\\x1b[2J") == 1
     assert raw(printed.out + printed.err) == []
 
 

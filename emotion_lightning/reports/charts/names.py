@@ -1,8 +1,11 @@
-"""Label names in charts: find fonts for characters that Matplotlib's default font lacks, or show numbers instead."""
+"""Label names in charts: find fonts for characters that Matplotlib's default font lacks.
+
+Without such a font, emoji are shown by their names, and labels with other characters by numbers.
+"""
 
 import functools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -23,9 +26,9 @@ _numbers: ContextVar[dict[str, str]] = ContextVar("numbers")
 
 @contextmanager
 def drawn(names: Sequence[str]) -> Iterator[None]:
-    """Draw these names in a font that has their characters; names without a font are shown as numbers."""
-    fonts, numbers = _ways(tuple(names))
-    before = _numbers.set(numbers)
+    """Draw these names in a font that has their characters; others are shown by the names of emoji, or as numbers."""
+    fonts, numbers, named = _ways(tuple(names))
+    before = _numbers.set(named | numbers)
     try:
         with matplotlib.rc_context({"font.family": [*matplotlib.rcParams["font.family"], *fonts]}):
             yield
@@ -34,7 +37,7 @@ def drawn(names: Sequence[str]) -> Iterator[None]:
 
 
 def shown(name: str) -> str:
-    """Return the name, or the number that replaces it in charts."""
+    """Return the name, or what replaces it in charts."""
     return _numbers.get({}).get(name, name)
 
 
@@ -44,8 +47,12 @@ def numbers(names: Sequence[str]) -> dict[str, str]:
 
 
 @functools.lru_cache(maxsize=8)  # the cache also avoids logging the warning twice
-def _ways(names: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
-    """Return the additional font families that the names need, and numbers for the names that no font can draw."""
+def _ways(names: tuple[str, ...]) -> tuple[list[str], dict[str, str], dict[str, str]]:
+    """Return the additional font families that the names need, and what replaces the names that no font can draw.
+
+    Returns:
+        The families; numbers by name; and by name, forms in which emoji are spelled out.
+    """
     wanted = {name: {letter for letter in printable(name) if not letter.isspace()} for name in names}
     missing = set().union(*wanted.values()) - _letters(font_manager.findfont(font_manager.FontProperties()))
     families: list[str] = []
@@ -56,7 +63,14 @@ def _ways(names: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
             missing -= found
         if not missing:
             break
-    lost = {name: f"no. {place}" for place, name in enumerate(names, start=1) if wanted[name] & missing}
+    named = {name: spelled for name in names if wanted[name] & missing and (spelled := _spelled(name, missing))}
+    # Two names must not look the same.
+    named = {name: spelled for name, spelled in named.items() if [*names, *named.values()].count(spelled) == 1}
+    lost = {
+        name: f"no. {place}"
+        for place, name in enumerate(names, start=1)
+        if wanted[name] & missing and name not in named
+    }
     if lost:
         log.warning(
             "No installed font has the letters of %d label%s (%s): pictures show numbers instead, which the page "
@@ -66,7 +80,18 @@ def _ways(names: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
             "" if len(lost) == 1 else "s",
             ", ".join(list(lost)[:3]) + (", …" if len(lost) > 3 else ""),
         )
-    return families, lost
+    return families, lost, named
+
+
+def _spelled(name: str, missing: Set[str]) -> str:
+    """Return a name with its missing emoji as words, such as `grinning face`; empty if other characters are missing."""
+    import emoji
+
+    spelled = emoji.replace_emoji(
+        name,
+        lambda found, data: f" {data['en'].strip(':').replace('_', ' ')} " if missing & set(found) else found,
+    )
+    return "" if missing & set(spelled) else " ".join(spelled.split())
 
 
 def _installed() -> list[font_manager.FontEntry]:
