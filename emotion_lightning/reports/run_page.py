@@ -378,11 +378,7 @@ def _words(facts: RunFacts, count: int = 12) -> list[Section]:
         "two texts or more, with what they add to the label's logit on average, and the number of texts. Integrated "
         "gradients."
     )
-    return (
-        [Section("Words for each label", note, columns=["label", "texts", "words"], rows=rows)]
-        if rows and (facts.explained)
-        else []
-    )
+    return [Section("Words for each label", note, columns=["label", "texts", "words"], rows=rows)]
 
 
 _STEPS = 100

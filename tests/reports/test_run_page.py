@@ -18,6 +18,7 @@ from sklearn.metrics import f1_score
 from emotion_lightning.data.rows import Rows
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation import metrics, thresholds
+from emotion_lightning.evaluation.explanations import Explanation, Word
 from emotion_lightning.reports import charts, run_page
 from emotion_lightning.reports.charts import names as chart_names
 from emotion_lightning.reports.charts import run as run_charts
@@ -181,6 +182,32 @@ def test_the_texts_most_wrong_come_first_with_the_labels_concerned(settings: Any
     assert np.isfinite(first.loss)
     assert others[0].loss == pytest.approx(-(np.log(0.6) + np.log(0.7)) / 2)
     assert [mistake.identifier for mistake in others] == ["r2", "r0"]
+
+
+def test_explained_texts_are_shown_with_their_words_and_hostile_ones_stay_text(settings: Any, tmp_path: Path) -> None:
+    found = facts(settings(), 3, ["joy", "anger"])
+    found.settings = None
+    found.metrics = {"test": found.metrics["test"]}  # type: ignore[typeddict-item]
+    found.probabilities = np.array([[0.9, 0.2], [0.0, 1.0], [0.4, 0.3]])
+    found.rows.targets = np.array([[1, 0], [1, 0], [0, 0]], dtype=np.float32)
+    found.rows.texts = ["fine", "<b>so</b> glad", "glad"]
+    assert found.most_wrong_label(1) == "joy" and found.wrong_rows(2) == [1, 2]
+    words = [Word("<b>so</b>", 0, 9, {"joy": -2.0}), Word("glad", 10, 14, {"joy": 1.0})]
+    zero = {"joy": 0.0}
+    found.wrong[1] = Explanation(found.rows.texts[1], ["joy"], words, zero, zero, zero)
+    found.explained = [
+        found.wrong[1],
+        Explanation("Glad", ["joy"], [Word("Glad", 0, 4, {"joy": 3.0})], zero, zero, zero),
+    ]
+    run_page.write_evaluation_report(tmp_path, found, title="t", made="m", line="l")
+    page = (tmp_path / "report.html").read_text()
+    assert 'title="joy -2.00">&lt;b&gt;so&lt;/b&gt;</mark> <mark' in page and 'title="joy +1.00">glad</mark>' in page
+    assert "coloured for joy" in page and "<b>so" not in page
+    assert "glad +2.0 (2)" in page and 'href="#words-for-each-label"' in page
+    found.wrong, found.explained = {}, []
+    run_page.write_evaluation_report(tmp_path, found, title="t", made="m", line="l")
+    plain = (tmp_path / "report.html").read_text()
+    assert "<mark" not in plain and "Words for each label" not in plain and "&lt;b&gt;so&lt;/b&gt; glad" in plain
 
 
 def test_the_best_epoch_is_the_first_of_the_best(settings: Any) -> None:
