@@ -134,6 +134,8 @@ def _run(command: str, do: Callable[[Any, Path], Any], arguments: list[str]) -> 
             command,
             override_grammar.quote_texts(command, [a for a in arguments if not a.startswith(RESUME)], multirun=several),
         )
+    if several and command == "serve":
+        raise UserError("serve starts one server; leave out -m, and start another one with a serve.port of its own.")
     if several and command == "tune":
         raise UserError("tune starts its trials itself; leave out -m, and choose what is searched with space=.")
     asked = next((a.removeprefix(RESUME) for a in arguments if a.startswith(RESUME)), None)
@@ -156,8 +158,8 @@ def _run(command: str, do: Callable[[Any, Path], Any], arguments: list[str]) -> 
     work = Work(command, do, arguments, record=None, failed=[])
     if any(re.fullmatch(r"--hydra-help|--cfg|-c|--info|-i|--shell[-_]completion|-sc", a) for a in prepared):
         return run_hydra(work, prepared)
-    if command == "predict" and not several:
-        prepared += _without_folder(prepared)
+    if command in ("predict", "serve") and not several:
+        prepared += _without_folder(command, prepared)
     typed_names = {match["name"] for a in arguments if (match := override_grammar.ARGUMENT.fullmatch(a))}
     plan = check_jobs(command, prepared, typed=typed_names)
     if plan is not None and several and plan.launcher.endswith("SlurmLauncher") and not shutil.which("srun"):
@@ -192,10 +194,10 @@ def _versions() -> str:
     return "\n".join(lines)
 
 
-def _without_folder(line: Sequence[str]) -> list[str]:
-    """Overrides with which `predict text=…` creates no folder and no log file; empty if a folder is given."""
+def _without_folder(command: str, line: Sequence[str]) -> list[str]:
+    """Overrides with which `predict text=…` and `serve` create no folder and no log file; empty if one is given."""
     names = {match["name"] for argument in line if (match := override_grammar.ARGUMENT.fullmatch(argument))}
-    if "text" not in names or names & {"input", "hydra.run.dir"}:
+    if (command == "predict" and "text" not in names) or names & {"input", "hydra.run.dir"}:
         return []
     return ["hydra.run.dir=.", "hydra.job_logging.root.handlers=[console]", "~hydra.job_logging.handlers.file"]
 

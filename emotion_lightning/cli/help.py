@@ -54,6 +54,11 @@ USAGE = {
   python -m emotion_lightning.audit run=FOLDER                     the validation and test rows of a run
   python -m emotion_lightning.audit run=outputs/multirun/DATE/TIME all rows that folds validated on
   python -m emotion_lightning.audit run=FOLDER input=new.csv rows=200""",
+    "serve": """Answer over HTTP: a page to try in a browser, and an interface for programs (POST /predict).
+
+  python -m emotion_lightning.serve                                   the bundled classifier, at http://127.0.0.1:8000
+  python -m emotion_lightning.serve run=FOLDER serve.port=9000
+  python -m emotion_lightning.serve run=[A,B,C] serve.host=0.0.0.0    an ensemble, for other machines""",
     "tune": """Search settings by trials of `train` that learn from each other; every setting of train may be given too.
 
   python -m emotion_lightning.tune space=ia3 data=file data.path=my.csv

@@ -22,6 +22,7 @@ from emotion_lightning.config.commands import (
     Format,
     Inspect,
     Predict,
+    Serve,
     Train,
     Tune,
 )
@@ -86,6 +87,7 @@ from emotion_lightning.config.model import (
     TargetedPeft,
     Vera,
 )
+from emotion_lightning.config.serving import Server
 from emotion_lightning.config.training import (
     BCE,
     CSV,

@@ -169,6 +169,16 @@ def check_study(study: config.Study) -> None:
         )
 
 
+def check_server(server: config.Server) -> None:
+    """Raise UserError for an origin that no browser would send."""
+    for origin in server.origins:
+        if origin != "*" and not re.fullmatch(r"https?://[^/\s@?#*]+", origin):
+            raise UserError(
+                f"serve.origins={server.origins} names {origin}, which is no origin; give scheme, host and port as in "
+                "https://example.org or http://localhost:3000, without a path, or [*] for all."
+            )
+
+
 def check_export(settings: config.Export) -> None:
     """Raise UserError for settings of an export that contradict each other."""
     chosen = settings.format.kind if isinstance(settings.format, config.BuiltInFormat) else None

@@ -31,6 +31,7 @@ from emotion_lightning.config.evaluation import (
     Thresholds,
 )
 from emotion_lightning.config.model import IA3, Dtype, Full, Head, LnTuning, Lora, Model, Peft, Vera
+from emotion_lightning.config.serving import Server
 from emotion_lightning.config.training import (
     BCE,
     CSV,
@@ -140,6 +141,22 @@ class Predict:
     """Number of parallel processes that predict a file: one per GPU, or sharing the cores of the CPU."""
     data: InputColumns
     predict: Predictions
+
+
+@dataclass
+class Serve:
+    """`python -m emotion_lightning.serve`."""
+
+    run: str | None
+    """Run folder, its model/, an exported folder, or hf:user/name[@revision] on the Hugging Face hub. Several runs,
+    [A,B,C] or the folder of a multirun, form an ensemble. null: the small bundled classifier, which predicts the 11
+    emotions of the sample."""
+    accelerator: Accelerator
+    """Device to run on; auto uses a GPU if there is one."""
+    devices: Annotated[int, Bounds(at_least=1)]
+    """Number of GPUs to use, each with processes of its own. A CPU counts as one device, whose cores `serve.workers`
+    share."""
+    serve: Server
 
 
 class ExportFormat(StrEnum):
@@ -295,6 +312,7 @@ SCHEMAS: dict[str, type] = {
     "compare": Compare,
     "audit": Audit,
     "tune": Tune,
+    "serve": Serve,
     "space/space": Space,
     "data/sample": Sample,
     "data/semeval2018": SemEval2018,

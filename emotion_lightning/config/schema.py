@@ -22,6 +22,7 @@ from emotion_lightning.config.checks import (
     check_ranges,
     check_relations,
     check_scores,
+    check_server,
     check_study,
 )
 from emotion_lightning.config.own_parts import conf_folder as conf_folder
@@ -159,6 +160,8 @@ def check_settings(settings: Any, command: str) -> None:
         check_label_names(settings.data)
     elif isinstance(settings, config.Export):
         check_export(settings)
+    elif isinstance(settings, config.Serve):
+        check_server(settings.serve)
     else:
         check_data(settings, command)
     if isinstance(settings, config.Train):

@@ -63,6 +63,12 @@ class Tokens:
         """The same tokens, with each piece as a text of its own."""
         return self if self.firsts is None else Tokens(self.ids, self.starts)
 
+    @classmethod
+    def joined(cls, parts: Sequence["Tokens"]) -> "Tokens":
+        """Return the tokens of several pieces of texts as those of one."""
+        lengths = np.concatenate([np.zeros(1, np.int64), *(part.lengths for part in parts)])
+        return cls(ids=np.concatenate([part.ids for part in parts]), starts=np.cumsum(lengths))
+
     def __len__(self) -> int:
         return len(self.starts if self.firsts is None else self.firsts) - 1
 

@@ -87,7 +87,9 @@ def test_every_method_names_roles_that_every_model_has(settings: Any) -> None:
 def test_every_setting_has_a_meaning_and_no_default(name: str) -> None:
     node = config.SCHEMAS[name]
     groups = (
-        schema.groups(name) | {"predict", "data", "study", "distill", "frozen"} if name in config.COMMANDS else set()
+        schema.groups(name) | {"predict", "data", "study", "distill", "frozen", "serve"}
+        if name in config.COMMANDS
+        else set()
     )
     for field in dataclasses.fields(node):
         assert field.default is dataclasses.MISSING

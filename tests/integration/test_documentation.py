@@ -147,7 +147,7 @@ def check_words(text: str) -> None:
     for word in inline_code(text):
         setting = re.fullmatch(r"(\w+)\.(\w+)(=.*)?", word)
         is_module = setting and (ROOT / "emotion_lightning" / setting[1] / f"{setting[2]}.py").exists()
-        is_group = setting and setting[1] in groups | {"distill", "frozen", "predict", "study"}
+        is_group = setting and setting[1] in groups | {"distill", "frozen", "predict", "serve", "study"}
         if setting and is_group and not is_module and setting[2] not in ("db", "json"):
             assert f"{setting[1]}.{setting[2]}" in known, word
         option = re.fullmatch(r"(\w+)=([a-z]\w*)", word)

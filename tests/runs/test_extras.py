@@ -11,7 +11,7 @@ import pytest
 from emotion_lightning.runs import extras
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-NAMED = ["explain", "mlflow", "onnx", "slurm", "tensorboard", "tune"]
+NAMED = ["explain", "mlflow", "onnx", "serve", "slurm", "tensorboard", "tune"]
 
 
 def test_all_extras_that_messages_name_exist() -> None:
@@ -51,7 +51,9 @@ def test_from_a_wheel_the_packages_are_named(extra: str, tmp_path: Path, monkeyp
     assert (pip, install) == ("pip", "install")
     assert packages == PROJECT["optional-dependencies"][extra]
     pytest.importorskip(
-        {"explain": "captum", "slurm": "submitit", "tune": "optuna", "mlflow": "mlflow"}.get(extra, extra)
+        {"explain": "captum", "serve": "litserve", "slurm": "submitit", "tune": "optuna", "mlflow": "mlflow"}.get(
+            extra, extra
+        )
     )
     done = subprocess.run(
         [sys.executable, "-m", pip, install, "--dry-run", "--no-index", "--no-deps", *packages],
