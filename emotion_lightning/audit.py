@@ -80,7 +80,7 @@ def choose_rows(settings: config.Audit, source: Path, folder: Path) -> None:
     columns = settings.data
     waiting.show_status("Reading the texts")
     rows = tables.read_texts(
-        files.source(source, columns.encoding, header=columns.header, columns=columns.columns),
+        files.source(source, columns.encoding, header=columns.header, columns=columns.columns, table=columns.table),
         columns,
         context=ensemble.context_of(ensemble.find_members(settings.run)),
     )
