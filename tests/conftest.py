@@ -1,6 +1,7 @@
 """Tiny real objects, and the commands as a user runs them but in this process, where torch is loaded already."""
 
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -53,9 +54,16 @@ def settings() -> Callable[..., Any]:
 
 @pytest.fixture(autouse=True)
 def _environment_is_put_back() -> Iterator[None]:
-    """Libraries set variables, and one that is set while they are imported makes `warm` start a fresh process."""
+    """Libraries set variables, and one that is set while they are imported makes `warm` start a fresh process.
+
+    The handlers of signals are put back too: processes of later tests would inherit that SIGINT is ignored.
+    """
     before = dict(os.environ)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
+    for number, handler in handlers.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
     for name in os.environ.keys() - before.keys():
         del os.environ[name]
     os.environ.update(before)

@@ -145,7 +145,7 @@ def test_a_run_is_scored_and_repeated_on_its_splits_though_the_splitter_changes(
     assert tested == [identifier for identifier, name in written.items() if name == "test"]
     assert len(written) == 80 and len(tested) == 8
 
-    def other(rows: Any, settings: Any, *, whole: bool) -> Any:
+    def other(rows: Any, settings: Any, **_: Any) -> Any:
         return {"train": rows.take(range(40)), "validation": rows.take(range(40, 60)), "test": rows.take(range(60, 80))}
 
     monkeypatch.setattr(splitting, "_stratified", other)

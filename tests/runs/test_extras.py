@@ -11,7 +11,7 @@ import pytest
 from emotion_lightning.runs import extras
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-NAMED = ["explain", "mlflow", "onnx", "serve", "slurm", "tensorboard", "tune"]
+NAMED = ["excel", "explain", "mlflow", "near", "onnx", "serve", "slurm", "tensorboard", "tune"]
 
 
 def test_all_extras_that_messages_name_exist() -> None:
@@ -50,11 +50,11 @@ def test_from_a_wheel_the_packages_are_named(extra: str, tmp_path: Path, monkeyp
     pip, install, *packages = shlex.split(raised.stdout)
     assert (pip, install) == ("pip", "install")
     assert packages == PROJECT["optional-dependencies"][extra]
-    pytest.importorskip(
-        {"explain": "captum", "serve": "litserve", "slurm": "submitit", "tune": "optuna", "mlflow": "mlflow"}.get(
-            extra, extra
-        )
-    )
+    package_of = {
+        "excel": "python_calamine", "explain": "captum", "near": "rensa", "serve": "litserve", "slurm": "submitit",
+        "tune": "optuna",
+    }  # fmt: skip
+    pytest.importorskip(package_of.get(extra, extra))
     done = subprocess.run(
         [sys.executable, "-m", pip, install, "--dry-run", "--no-index", "--no-deps", *packages],
         capture_output=True,

@@ -121,7 +121,7 @@ def test_a_pipe_and_a_file_hold_nothing_of_it(tmp_path: Path) -> None:
     path = os.pathsep.join([str(tmp_path), str(Path(waiting.__file__).parents[2])])
     for stream in (subprocess.PIPE, (tmp_path / "log").open("w+")):
         done = subprocess.run(
-            [sys.executable, "-m", "emotion_lightning.predict", "text=I won!"], stdout=stream, stderr=stream,
+            [sys.executable, "-m", "emotion_lightning.train", "logger=none"], stdout=stream, stderr=stream,
             cwd=tmp_path, env={**os.environ, "PYTHONPATH": path, "TERM": "xterm"}, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 7

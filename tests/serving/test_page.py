@@ -263,6 +263,7 @@ def test_a_token_is_asked_for_where_one_is_needed(page: Page) -> None:
         page.get_by_label("Token of this server").fill("wrong")
         page.locator("#text").fill("We won")
         page.keyboard.press("Control+Enter")
+        expect(page.locator("#ask")).to_be_enabled()
         expect(page.get_by_role("alert")).to_contain_text("needs a token")
         page.get_by_label("Token of this server").fill("secret")
         page.locator("#text").press("Control+Enter")

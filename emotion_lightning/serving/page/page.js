@@ -44,8 +44,11 @@ async function fetched(path, options = {}) {
   }
   if (response.ok) return content;
   if (response.status === 401) {
-    at("token-choice").hidden = false;
-    at("token").focus();
+    // Only once: an answer that comes late must not take the focus from what is being typed.
+    if (at("token-choice").hidden) {
+      at("token-choice").hidden = false;
+      at("token").focus();
+    }
   }
   throw new Error(content.error || `The server refused this (${response.status}).`);
 }
