@@ -108,6 +108,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def graph(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the small finished run as a graph for onnxruntime; making one takes half a minute."""
+    pytest.importorskip("onnxruntime")
+    work = tmp_path_factory.mktemp("graphs")
+    asked = [f"run={finished}", f"output={work / 'graph'}", "format=onnx", f"hydra.run.dir={work / 'log'}"]
+    assert run_in_process("export", *asked) == 0
+    return work / "graph"
+
+
 def pytest_collection_finish() -> None:
     """Tests free networks by full collections, which need not look through the libraries that test modules import."""
     from emotion_lightning.runs import environment
