@@ -119,3 +119,7 @@ from emotion_lightning.config.training import (
     WeightedBCE,
 )
 from emotion_lightning.config.tuning import COSTS, Objective, Pruner, Sampler, Space, Study
+from emotion_lightning.config.unions import allow_unions
+
+# A process of submitit's merges settings before anything else of this package runs.
+allow_unions()

@@ -13,7 +13,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from emotion_lightning import config
-from emotion_lightning.config import composition, label_keys, own_parts, unions
+from emotion_lightning.config import composition, label_keys, own_parts
 from emotion_lightning.config.checks import (
     check_data,
     check_export,
@@ -39,7 +39,6 @@ def schema_of(settings: Any) -> str:
 @functools.cache
 def register() -> None:
     """Register the schemas in Hydra's ConfigStore, and make Hydra compose the same options once."""
-    unions.allow_unions()
     composition.remember_options(conf_folder())
     store = ConfigStore.instance()
     for name, node in config.SCHEMAS.items():
