@@ -1,7 +1,6 @@
 """A run that reads long texts in pieces: stored with the model, and the same wherever the model is asked."""
 
 import json
-import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -129,11 +128,10 @@ def test_a_folder_that_cuts_the_end_has_no_such_entry(finished: Path) -> None:
     assert content["data"]["long_texts"] == "cut_end"
 
 
-def test_auto_is_stored_as_the_number_that_it_gave(run: Any, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+def test_auto_is_stored_as_the_number_that_it_gave(run: Any, capfd: pytest.CaptureFixture[str]) -> None:
     assert run("train", *SMALL, "trainer=debug", "data.max_tokens=auto", "hydra.run.dir=out") == 0
     found = run_folder.read_settings(Path("out"))["data"]["max_tokens"]
-    assert isinstance(found, int) and f"data.max_tokens=auto is {found}: enough for " in caplog.text
+    assert isinstance(found, int) and f"data.max_tokens=auto is {found}: enough for " in capfd.readouterr().err
     assert read_metadata(Path("out/model")).max_tokens == found
 
 
