@@ -160,8 +160,12 @@ class Lengths:
     def sentence(self) -> str:
         """Return a sentence about the texts that are longer than data.max_tokens."""
         longest = int(self.tokens.max())
+        if not self.longer:
+            return f"data.max_tokens={self.limit} cuts no text; the longest has {longest:,} tokens."
         if self.long_texts is not None and self.long_texts.in_pieces:
             return self._of_pieces(self.long_texts)
+        if self.share <= FEW:
+            return f"data.max_tokens={self.limit} cuts hardly any text ({self.share:.2%})."
         return (
             f"data.max_tokens={self.limit} cuts {percent(self.share)} of the texts; {enough_tokens(self.tokens)} "
             f"would cut hardly any, and the longest has {longest:,} tokens."

@@ -165,15 +165,12 @@ class DataFacts:
         return [*self._length_findings(), *self._repeat_findings(), *self._label_findings()]
 
     def _length_findings(self) -> list[str]:
-        longest = max(int(split.lengths.max()) for split in self.splits)
         cost = [f"{self.template.cost(self.max_tokens)}."] if self.template and self.template.has_words else []
         in_pieces = self.long_texts is not None and self.long_texts.in_pieces
-        if self.truncated > FEW_LONG or (in_pieces and longest > self.max_tokens):
-            auto = f" data.max_tokens=auto gives {self.auto_tokens}." if self.auto_tokens else ""
-            return [*cost, f"{self.all_lengths.sentence()}{auto}"]
-        if longest > self.max_tokens:
-            return [*cost, f"data.max_tokens={self.max_tokens} cuts hardly any text ({self.truncated:.2%})."]
-        return [*cost, f"data.max_tokens={self.max_tokens} cuts no text; the longest has {longest:,} tokens."]
+        found = self.all_lengths
+        many = found.share > FEW_LONG or (in_pieces and found.longer > 0)
+        auto = f" data.max_tokens=auto gives {self.auto_tokens}." if many and self.auto_tokens else ""
+        return [*cost, f"{found.sentence()}{auto}"]
 
     def _repeat_findings(self) -> list[str]:
         found = []
