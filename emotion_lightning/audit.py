@@ -5,11 +5,8 @@ python -m emotion_lightning.audit run=outputs/multirun/DATE/TIME
 python -m emotion_lightning.audit run=outputs/train/DATE/TIME input=new.csv rows=200
 """
 
-import itertools
 import logging
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from emotion_lightning import config
 from emotion_lightning.cli import app
@@ -70,7 +67,6 @@ def choose_rows(settings: config.Audit, source: Path, folder: Path) -> None:
     """Write to_label.csv: texts of a file that the run is unsure of and that differ from each other."""
     from emotion_lightning.data import tables
     from emotion_lightning.data.batches import WINDOW
-    from emotion_lightning.data.formats import files
     from emotion_lightning.data.rows import without_context
     from emotion_lightning.evaluation import next_rows, prediction_files
     from emotion_lightning.inference import ensemble, predictor
@@ -79,17 +75,16 @@ def choose_rows(settings: config.Audit, source: Path, folder: Path) -> None:
 
     columns = settings.data
     waiting.show_status("Reading the texts")
-    rows = tables.read_texts(
-        files.source(source, columns.encoding, header=columns.header, columns=columns.columns, table=columns.table),
-        columns,
-        context=ensemble.context_of(ensemble.find_members(settings.run)),
-    )
-    model = predictor.load(settings.run, accelerator=settings.accelerator)
+    runs = ensemble.find_members(settings.run)
+    rows = tables.read_text_file(source, columns, context=ensemble.context_of(runs))
+    model = predictor.load(runs, accelerator=settings.accelerator)
     names = audit_page.column_names(rows.id_column, model.metadata.labels, ["uncertainty"])
     pool = next_rows.Pool(settings.rows)
     waiting.show_status(f"Labelling {rows.count:,} texts")
-    for ids, texts in _pieces(iter(rows), columns.batch_size * WINDOW):
+    for piece in rows.pieces(columns.batch_size * WINDOW):
+        texts = [text for _, text in piece]
         shares = model.probabilities(texts, batch_size=columns.batch_size, batch_tokens=columns.batch_tokens)
+        ids = [identifier for identifier, _ in piece]
         pool.add(ids, [without_context(text) for text in texts], shares.double().numpy())
     waiting.show_status("Choosing rows")
     chosen = next_rows.choose(pool.best(), settings.rows, seed=settings.seed)
@@ -99,11 +94,6 @@ def choose_rows(settings: config.Audit, source: Path, folder: Path) -> None:
         writer.writerow(names)
         writer.writerows([one.id, one.text, *blank, f"{one.uncertainty:.4g}"] for one in chosen)
     log.info("Chose %d of %s rows: %s", len(chosen), f"{rows.count:,}", folder / TO_LABEL)
-
-
-def _pieces(rows: Iterator[tuple[str, Any]], size: int) -> Iterator[tuple[list[str], list[Any]]]:
-    while piece := list(itertools.islice(rows, size)):
-        yield [identifier for identifier, _ in piece], [text for _, text in piece]
 
 
 def main() -> None:

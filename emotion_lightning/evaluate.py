@@ -81,6 +81,8 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
         raise UserError(f"The {split} split has no labels to score; use predict for it.")
     of_run = label_map.applied(metadata.labels, what="the run", also=("the data", corpus.labels))
     of_data = label_map.applied(corpus.labels, what="the data", also=("the run", metadata.labels))
+    if settings.explain and of_run.changes:
+        raise UserError("explain=true explains labels as the run predicts them; leave out the mapping of its labels.")
     if not own and not label_map:
         warn_of_own_mapping(metadata, corpus.labels)
     shared = shared_labels(of_run.names, of_data.names)
@@ -91,10 +93,6 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
     quiet.hide_progress_bars()
     model = predictor.open_runs(runs, metadata, accelerator=settings.accelerator)
     if settings.explain:
-        if of_run.changes:
-            raise UserError(
-                "explain=true explains labels as the run predicts them; leave out the mapping of its labels."
-            )
         model.check_explainable()
     waiting.show_status(f"Labelling {len(rows):,} texts")
     logits, raw = model.outputs(rows.inputs, batch_size=data.batch_size, batch_tokens=data.batch_tokens)

@@ -70,7 +70,6 @@ def _output(settings: config.Predict, folder: Path) -> Path:
 def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
     # Check the whole input before a model is loaded; otherwise a broken row stops the command after hours.
     from emotion_lightning.data import tables
-    from emotion_lightning.data.formats import files
     from emotion_lightning.evaluation import prediction_files
     from emotion_lightning.inference import ensemble
 
@@ -82,17 +81,8 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
         raise UserError(f"explain=true runs in one process; leave out devices={settings.devices}.")
     runs = ensemble.find_members(settings.run)
     waiting.show_status("Reading the texts")
-    rows = tables.read_texts(
-        files.source(
-            source,
-            settings.data.encoding,
-            header=settings.data.header,
-            columns=settings.data.columns,
-            table=settings.data.table,
-        ),
-        settings.data,
-        usual=_columns_of_run(runs[0]),
-        context=ensemble.context_of(runs),
+    rows = tables.read_text_file(
+        source, settings.data, usual=_columns_of_run(runs[0]), context=ensemble.context_of(runs)
     )
 
     from rich.console import Console
@@ -117,7 +107,7 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
     ):
         task = progress.add_task("", total=rows.count)
         # Each piece is used twice: its texts are classified, and its ids are written beside the predictions.
-        pieces, beside = itertools.tee(_chunks(iter(rows), window))
+        pieces, beside = itertools.tee(rows.pieces(window))
         found = answers([text for _, text in piece] for piece in pieces)
         for (decisions, probabilities), piece in zip(found, beside, strict=True):
             # Explanations take long, so rows are written few at a time.
@@ -174,11 +164,6 @@ def _columns_of_run(run: str) -> tuple[str | None, str | None]:
 
     data = read_metadata(find_model_folder(run)).data
     return data.get("text"), data.get("id_column")
-
-
-def _chunks(rows: Iterator[tuple[str, Any]], size: int) -> Iterator[list[tuple[str, Any]]]:
-    while chunk := list(itertools.islice(rows, size)):
-        yield chunk
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from emotion_lightning.data.columns import ROW_NUMBERS, Columns, find_columns
 from emotion_lightning.data.formats import files, tools
 from emotion_lightning.data.formats.cells import as_text, is_blank, number
 from emotion_lightning.data.rows import Corpus, Problems, Source
-from emotion_lightning.data.survey import Survey, survey
+from emotion_lightning.data.survey import Survey
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs import quiet
 
@@ -110,7 +110,7 @@ def examine(settings: config.File, error: UserError) -> Diagnosis:
         if source is None:
             return Diagnosis(_paths(settings)[0], {}, 0, [], ways)
         known = tools.with_roles(known, source.roles)
-        seen = _surveyed(source, known)
+        seen = reading.survey_table(source, Problems(), known)
         return Diagnosis(source.path, source.about, seen.rows, _columns(source, seen, known), ways)
 
 
@@ -158,7 +158,7 @@ def _guesses(settings: config.File) -> list[dict[str, Any]]:
     if source is None:
         return []
     settings = tools.with_roles(settings, source.roles)
-    seen = _surveyed(source, settings)
+    seen = reading.survey_table(source, Problems(), settings)
     try:
         text = files.text_column(source.path, seen.names, settings.text)
     except UserError:
@@ -316,10 +316,6 @@ def _first_source(settings: config.File) -> Source | None:
     except (UserError, StopIteration, IndexError):
         return None
     return source
-
-
-def _surveyed(source: Source, settings: config.File) -> Survey:
-    return survey(source, Problems(), labels_column=settings.labels_column, cells=reading.label_cells(settings))
 
 
 def option_file(settings: config.File, way: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from emotion_lightning import config
 from emotion_lightning.data.cleaning import cleaner
-from emotion_lightning.data.overlap import plain_text
+from emotion_lightning.data.overlap import Leak, plain_text
 from emotion_lightning.data.rows import Corpus
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs import extras
@@ -57,25 +57,16 @@ class Pair:
 
 
 @dataclass
-class Near:
+class Near(Leak):
     """Texts of a split that are nearly the same as one of another split.
 
+    `count` is without the rows of `second` whose text is in `first` as it is.
+
     Attributes:
-        first: name of a split.
-        second: name of the other split.
-        positions: positions of the rows of `first` whose text is nearly the same as one of `second`.
-        count: number of rows of `second` whose text is nearly the same as one of `first`, without those whose text is
-            in `first` as it is.
-        share: `count` as a fraction of all rows of `second`.
         examples: pairs, from the most to the least similar.
         similarity: from which similarity texts count as nearly the same.
     """
 
-    first: str
-    second: str
-    positions: np.ndarray
-    count: int
-    share: float
     examples: list[Pair]
     similarity: float
 

@@ -5,7 +5,6 @@ import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -18,8 +17,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Overlap:
-    """Texts that two splits share.
+class Leak:
+    """Rows of one split whose texts are in another one, as they are or nearly.
 
     Attributes:
         first: name of a split.
@@ -27,8 +26,6 @@ class Overlap:
         positions: positions of the rows of `first` whose text is in `second`.
         count: number of rows of `second` whose text is in `first`.
         share: `count` as a fraction of all rows of `second`.
-        same_labels: number of those rows that have the same labels as a row of `first` with that text; None if one of
-            the splits has no labels.
     """
 
     first: str
@@ -36,6 +33,17 @@ class Overlap:
     positions: np.ndarray
     count: int
     share: float
+
+
+@dataclass
+class Overlap(Leak):
+    """Texts that two splits share.
+
+    Attributes:
+        same_labels: number of those rows that have the same labels as a row of `first` with that text; None if one of
+            the splits has no labels.
+    """
+
     same_labels: int | None
 
 
@@ -116,18 +124,6 @@ def log_overlap(found: Sequence[Overlap], *, dropped: bool) -> None:
             "Texts of %s that stand in %s too: %s (%.2f %%)%s%s.",
             overlap.second, overlap.first, f"{overlap.count:,}", 100 * overlap.share, same, fate,
         )  # fmt: skip
-
-
-class Leak(Protocol):
-    """Rows of one split whose texts are in another one, as they are or nearly."""
-
-    @property
-    def first(self) -> str:
-        """Name of the split."""
-
-    @property
-    def positions(self) -> np.ndarray:
-        """Positions of the rows."""
 
 
 def without_leaks(corpus: Corpus, found: Sequence[Leak]) -> Corpus:

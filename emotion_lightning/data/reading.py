@@ -109,7 +109,7 @@ def _surveyed(settings: config.Table, sources: dict[str, list[Source]], problems
         try:
             source = tools.prepared(source, settings)
             own = tools.with_roles(settings, source.roles)
-            seen = _survey(source, problems, own)
+            seen = survey_table(source, problems, own)
             if tools.LEFT_OUT in seen.names:
                 reasons = seen.values[tools.LEFT_OUT]
                 left_out = {why: count for why, (count, _) in reasons.items()}
@@ -119,7 +119,7 @@ def _surveyed(settings: config.Table, sources: dict[str, list[Source]], problems
                         ", ".join(f"{count:,} ({why})" for why, count in left_out.items()),
                     )  # fmt: skip
                 source = source.where(_accepted).without(tools.LEFT_OUT)
-                seen = _survey(source, Problems(), own)
+                seen = survey_table(source, Problems(), own)
                 if not seen.rows:
                     raise UserError(f"{source.path}: no row was accepted in {source.about['tool']}.")
         except UserError as error:
@@ -149,7 +149,8 @@ def _as_the_format_says(settings: config.Table, source: Source) -> config.Table:
     return found
 
 
-def _survey(source: Source, problems: Problems, settings: config.Table) -> Survey:
+def survey_table(source: Source, problems: Problems, settings: config.Table) -> Survey:
+    """Survey a source as its settings read its label cells."""
     return survey(source, problems, labels_column=settings.labels_column, cells=label_cells(settings))
 
 
@@ -192,7 +193,7 @@ def _by_split_column(
     for name in split_column.names(_together(tables_), column):
         for table in tables_:
             part = table.source.where(split_column.of_split(column, name))
-            seen = _survey(part, Problems(), settings)
+            seen = survey_table(part, Problems(), settings)
             if seen.rows:
                 divided.setdefault(name, []).append(_Table(part, seen, table.left_out, table.source))
     sizes = ", ".join(f"{name} {sum(table.seen.rows for table in one):,}" for name, one in divided.items())

@@ -135,10 +135,10 @@ def _log_one_sided(corpus: Corpus) -> None:
 
 def _file(settings: config.File, known: Set[str]) -> Corpus:
     problems = Problems()
-    sources = file_sources(settings, problems)
+    found = _given(settings)
+    sources = _opened(found, settings, problems)
     problems.raise_any()
     corpus = reading.read_tables(settings, sources, known=known)
-    found = _given(settings, tell=False)
     if found.by_names:
         corpus.decisions.split = folders.FROM_NAMES
     return dataclasses.replace(corpus, hashes=_hashes(found.files))
@@ -146,10 +146,12 @@ def _file(settings: config.File, known: Set[str]) -> Corpus:
 
 def file_sources(settings: config.File, problems: Problems) -> dict[str, list[Source]]:
     """The files of each split as sources; those that cannot be read are added to the problems and left out."""
-    found = _given(settings)
-    given = found.files
-    sources: dict[str, list[Source]] = {name: [] for name in given}
-    for name, path in ((name, path) for name, paths in given.items() for path in paths):
+    return _opened(_given(settings), settings, problems)
+
+
+def _opened(found: "_Given", settings: config.File, problems: Problems) -> dict[str, list[Source]]:
+    sources: dict[str, list[Source]] = {name: [] for name in found.files}
+    for name, path in ((name, path) for name, paths in found.files.items() for path in paths):
         try:
             source = files.source(
                 path,
@@ -193,7 +195,7 @@ class _Given:
     by_names: bool = False
 
 
-def _given(settings: config.File, *, tell: bool = True) -> _Given:
+def _given(settings: config.File) -> _Given:
     paths = {WHOLE: settings.path, "train": settings.train, "validation": settings.validation, "test": settings.test}
     named = {name: reading.paths(path) for name, path in paths.items() if path is not None}
     folder = named.get(WHOLE, [Path()])[0]
@@ -204,8 +206,6 @@ def _given(settings: config.File, *, tell: bool = True) -> _Given:
     if WHOLE not in expanded:
         return _Given(given, expanded)
     splits = None if settings.split_column is not None else folders.by_split(given[WHOLE])
-    if not tell:
-        return _Given(given if splits is None else splits, expanded, by_names=splits is not None)
     if splits is None:
         count = f"{len(given[WHOLE]):,}"
         log.info("%s stands for %s files, which are read as one: %s.", settings.path, count, _names(given[WHOLE]))

@@ -4,6 +4,7 @@ A source is read twice: a survey chooses the columns (`columns`), then the rows 
 texts, ids and targets, not all cells.
 """
 
+import itertools
 import logging
 import sys
 from collections.abc import Iterator, Sequence
@@ -322,6 +323,26 @@ class TextRows:
                 text = as_text(cell) or ""
                 before = () if self.turns is None else self.turns.before.get(row, ())
                 yield as_text(identifier) or "", (*before, text) if before else text
+
+    def pieces(self, size: int) -> Iterator[list[tuple[str, Text]]]:
+        """Yield ids and texts in lists of this size; the last one may be shorter."""
+        rows = iter(self)
+        while piece := list(itertools.islice(rows, size)):
+            yield piece
+
+
+def read_text_file(
+    path: Path,
+    settings: config.InputColumns,
+    *,
+    usual: tuple[str | None, str | None] = (None, None),
+    context: Context | None = None,
+) -> TextRows:
+    """Do what `read_texts` does, for a file."""
+    source = files.source(
+        path, settings.encoding, header=settings.header, columns=settings.columns, table=settings.table
+    )
+    return read_texts(source, settings, usual=usual, context=context)
 
 
 def read_texts(

@@ -31,8 +31,9 @@ def read_held_out(run: str) -> HeldOut:
         UserError: the runs have other labels or data, the data has changed, or a run keeps no outcomes.
     """
     runs = ensemble.find_members(run)
-    folders = [find_model_folder(one).parent for one in runs]
-    metadata = [read_metadata(find_model_folder(one)) for one in runs]
+    models = [find_model_folder(one) for one in runs]
+    folders = [model.parent for model in models]
+    metadata = [read_metadata(model) for model in models]
     settings = [run_data.data_settings(one, folder) for one, folder in zip(metadata, folders, strict=True)]
     unfolded = [dataclasses.replace(one, folds=None, fold=None, drop_leaks=False) for one in settings]
     labels = metadata[0].labels

@@ -1,9 +1,7 @@
 """ONNX graphs: write a network with its pooling as a graph for any batch size and length, and run it."""
 
 import importlib.util
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from emotion_lightning import config
 from emotion_lightning.data.batches import Batch
 from emotion_lightning.errors import UserError, first_line
 from emotion_lightning.models import pooling, safe_loading
-from emotion_lightning.runs import extras
+from emotion_lightning.runs import extras, quiet
 
 FILE = "model.onnx"
 DATA = "model.onnx.data"
@@ -97,18 +95,9 @@ def quantize_graph(folder: Path) -> None:
     small.rmdir()
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> AbstractContextManager[None]:
     """Hide the progress messages of the exporters, which use their own loggers and the root logger."""
-    loggers = [logging.getLogger(name) for name in (None, "onnx_ir", "onnxscript", "torch.onnx")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    return quiet.only_errors(None, "onnx_ir", "onnxscript", "torch.onnx")
 
 
 class Graph:

@@ -103,12 +103,14 @@ def while_working() -> Iterator[None]:
 
 
 @contextmanager
-def only_errors(name: str) -> Iterator[None]:
-    """Hide messages below ERROR of a logger, as of data that is read for the second time."""
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+def only_errors(*names: str | None) -> Iterator[None]:
+    """Hide messages below ERROR of these loggers; None is the root logger."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

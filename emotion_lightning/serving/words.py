@@ -8,8 +8,6 @@ from emotion_lightning.errors import UserError
 
 def can_explain(model: Any) -> bool:
     """Whether a Labeller explains its answers: a baseline and a graph do not, and others need an extra."""
-    if not callable(getattr(model, "explain", None)):
-        return False
     try:
         model.check_explainable()
     except UserError:

@@ -5,21 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.tables import data_settings, write_csv
+from helpers.tables import data_settings, ids, split, write_csv
 
 from emotion_lightning.config import EmptyTexts
 from emotion_lightning.data import groups, sources, splitting
 from emotion_lightning.data.rows import Corpus, Rows
 from emotion_lightning.errors import UserError
-
-
-def split(**chosen: Any) -> Corpus:
-    settings = data_settings(**chosen)
-    return sources.split_corpus(sources.read_corpus(settings), settings)
-
-
-def ids(corpus: Corpus) -> dict[str, list[str]]:
-    return {name: rows.ids for name, rows in corpus.splits.items()}
 
 
 def cut(corpus: Corpus) -> set[str]:

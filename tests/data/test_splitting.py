@@ -10,20 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import SMALL
-from helpers.tables import data_settings, emotions, read_csv, write_csv
+from helpers.tables import data_settings, emotions, ids, read_csv, split, write_csv
 
 from emotion_lightning.data import sources, splitting
 from emotion_lightning.data.rows import Corpus, Rows
 from emotion_lightning.errors import UserError
-
-
-def split(**chosen: Any) -> Corpus:
-    settings = data_settings(**chosen)
-    return sources.split_corpus(sources.read_corpus(settings), settings)
-
-
-def ids(corpus: Corpus) -> dict[str, list[str]]:
-    return {name: rows.ids for name, rows in corpus.splits.items()}
 
 
 def test_written_splits_are_read_back_whatever_the_seed_and_shares(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from conftest import SMALL
 
 from emotion_lightning import config
 from emotion_lightning.config import schema
+from emotion_lightning.data import sources
+from emotion_lightning.data.rows import Corpus
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[Any]], *, delimiter: str = ",", newline: str = "\n") -> Path:
@@ -53,6 +55,17 @@ def data_settings(option: str = "file", **chosen: Any) -> Any:
         values = yaml.safe_load((schema.conf_folder() / f"{name[1:]}.yaml").read_text()) | values
     values |= {name: str(value) if isinstance(value, Path) else value for name, value in chosen.items()}
     return schema.from_plain(config.SCHEMAS[f"data/{option}"], values)
+
+
+def split(**chosen: Any) -> Corpus:
+    """A file of one's own, read and divided as these settings say."""
+    settings = data_settings(**chosen)
+    return sources.split_corpus(sources.read_corpus(settings), settings)
+
+
+def ids(corpus: Corpus) -> dict[str, list[str]]:
+    """The ids of each split."""
+    return {name: rows.ids for name, rows in corpus.splits.items()}
 
 
 def text_columns() -> config.InputColumns:

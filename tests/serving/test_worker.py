@@ -29,6 +29,9 @@ class Counting:
     def threshold_tensor(self) -> torch.Tensor:
         return torch.tensor([0.5, 0.5], dtype=torch.float64)
 
+    def check_explainable(self) -> None:
+        raise UserError("This has no gradients.")
+
     def tokenize(self, texts: list[str]) -> list[list[str]]:
         if "?" in texts:
             raise UserError("Text 1 is no text.")

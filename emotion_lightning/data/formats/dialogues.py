@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from emotion_lightning.data.formats.delimited import ROWS_AT_ONCE
-from emotion_lightning.data.formats.encoding import Lines, decoded, open_text, wrong_bytes
+from emotion_lightning.data.formats.encoding import numbered_lines
 from emotion_lightning.data.rows import Chunk, Problems, Roles, Source
 from emotion_lightning.errors import UserError
 
@@ -75,7 +75,7 @@ def _chunks(path: Path, beside: Path, encoding: str | None, problems: Problems) 
 
 
 def _rows(path: Path, beside: Path, encoding: str | None, problems: Problems) -> Iterator[tuple[str, str, int, int]]:
-    both = itertools.zip_longest(_lines(path, encoding), _lines(beside, encoding))
+    both = itertools.zip_longest(_filled(path, encoding), _filled(beside, encoding))
     for dialogue, (talk, emotions) in enumerate(both, start=1):
         if talk is None or emotions is None:
             raise UserError(
@@ -97,13 +97,5 @@ def _rows(path: Path, beside: Path, encoding: str | None, problems: Problems) ->
                 yield text, EMOTIONS[int(number)], dialogue, turn
 
 
-def _lines(path: Path, encoding: str | None) -> Iterator[str]:
-    with open_text(path, encoding) as file:
-        lines = Lines(file)
-        for line in lines:
-            if lines.suspicious:
-                lines.suspicious = False
-                if not decoded(line):
-                    raise wrong_bytes(path, encoding, line, f"line {lines.number}")
-            if line.strip():
-                yield line
+def _filled(path: Path, encoding: str | None) -> Iterator[str]:
+    return (line for _, line in numbered_lines(path, encoding) if line.strip())

@@ -120,6 +120,18 @@ class Lines:
             yield line
 
 
+def numbered_lines(path: Path, encoding: str | None) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a text file with their numbers, from 1; raise UserError for undecodable bytes."""
+    with open_text(path, encoding) as file:
+        lines = Lines(file)
+        for line in lines:
+            if lines.suspicious:
+                lines.suspicious = False
+                if not decoded(line):
+                    raise wrong_bytes(path, encoding, line, f"line {lines.number}")
+            yield lines.number, line
+
+
 def decoded(text: str) -> bool:
     """Whether a text has no lone surrogates, which stand for undecodable bytes."""
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 from emotion_lightning.data import memory
 from emotion_lightning.data.formats.delimited import ROWS_AT_ONCE
-from emotion_lightning.data.formats.encoding import Lines, decoded, open_text, wrong_bytes
+from emotion_lightning.data.formats.encoding import decoded, numbered_lines, open_text
 from emotion_lightning.data.labels import normalised
 from emotion_lightning.data.rows import Chunk, Problems
 from emotion_lightning.errors import UserError
@@ -67,7 +67,7 @@ def _chunk(numbers: list[int], records: list[dict[str, Any]]) -> Chunk:
 
 
 def _text_rows(path: Path, problems: Problems, encoding: str | None) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in _lines(path, encoding):
+    for number, line in numbered_lines(path, encoding):
         text = line.rstrip("\r\n")
         if "\0" in text:
             problems.add(path, "a NUL byte; the file is damaged or not a text file.", row=number)
@@ -76,7 +76,7 @@ def _text_rows(path: Path, problems: Problems, encoding: str | None) -> Iterator
 
 def _jsonl_rows(path: Path, problems: Problems, encoding: str | None) -> Iterator[tuple[int, dict[str, Any]]]:
     row = 0
-    for number, line in _lines(path, encoding):
+    for number, line in numbered_lines(path, encoding):
         if not line.strip():
             continue
         row += 1
@@ -98,7 +98,7 @@ def _array_rows(path: Path, problems: Problems, encoding: str | None) -> Iterato
     memory.check_memory(
         path, path.stat().st_size * _OBJECT_BYTES, "a JSON array is read whole: write an object in each line (jsonl)"
     )
-    lines = [line for _, line in _lines(path, encoding)]
+    lines = [line for _, line in numbered_lines(path, encoding)]
     try:
         records = json.loads("".join(lines), object_pairs_hook=_record)
     except json.JSONDecodeError as error:
@@ -135,15 +135,3 @@ def _is_record(path: Path, problems: Problems, row: int, what: str, record: Any,
         problems.add(path, f"{what} holds half a character (a lone surrogate).", row=row)
         return False
     return True
-
-
-def _lines(path: Path, encoding: str | None) -> Iterator[tuple[int, str]]:
-    """Yield lines with their numbers, from 1; raise UserError for undecodable bytes."""
-    with open_text(path, encoding) as file:
-        lines = Lines(file)
-        for line in lines:
-            if lines.suspicious:
-                lines.suspicious = False
-                if not decoded(line):
-                    raise wrong_bytes(path, encoding, line, f"line {lines.number}")
-            yield lines.number, line

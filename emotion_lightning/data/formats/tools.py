@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from emotion_lightning.data.formats import nested
+from emotion_lightning.data.formats.files import TEXT_COLUMNS
 from emotion_lightning.data.labels import normalised
 from emotion_lightning.data.rows import Chunk, Problems, Roles, Source
+from emotion_lightning.data.survey import LIST_COLUMNS
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +25,6 @@ LEFT_OUT = "left out because of"
 ANNOTATOR = "annotator"
 """Column that says who labelled a row."""
 
-_TEXTS = ("text", "tweet", "sentence", "comment", "content", "message", "body", "utterance", "review", "post")
-_QUESTIONS = ("labels", "label", "emotions", "emotion")
 _DOCCANO = "Doccano"
 _OF_DOCCANO = {"id", "text", "data", "label", "labels", "Comments", "comments", "meta"}
 _ANSWERS = {"accept", "reject", "ignore"}
@@ -139,7 +139,7 @@ def _inside(prefix: str, cells: Iterable[Any]) -> str | None:
         for name, value in (cell or {}).items():
             kinds[name] = kinds.get(name, True) and (value is None or isinstance(value, str))
     texts = [name for name, is_text in kinds.items() if is_text]
-    usual = [name for usual in _TEXTS for name in texts if name.lower() == usual]
+    usual = [name for usual in TEXT_COLUMNS for name in texts if name.lower() == usual]
     name = usual[0] if usual else texts[0] if len(texts) == 1 else None
     return None if name is None else f"{prefix}.{normalised(name)}"
 
@@ -147,7 +147,7 @@ def _inside(prefix: str, cells: Iterable[Any]) -> str | None:
 def _asked(questions: Iterable[str]) -> tuple[str | None, tuple[str, ...]]:
     """The question whose answers are the labels; None and all of them if that is not clear."""
     found = list(dict.fromkeys(questions))
-    usual = [name for usual in _QUESTIONS for name in found if name.lower() == usual]
+    usual = [name for usual in LIST_COLUMNS for name in found if name.lower() == usual]
     if len(found) == 1 or len(usual) == 1:
         return (usual or found)[0], ()
     return None, tuple(found)

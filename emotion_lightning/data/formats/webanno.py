@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from emotion_lightning.data.formats.delimited import ROWS_AT_ONCE
-from emotion_lightning.data.formats.encoding import Lines, decoded, open_text, wrong_bytes
+from emotion_lightning.data.formats.encoding import numbered_lines, open_text
 from emotion_lightning.data.labels import normalised
 from emotion_lightning.data.rows import Chunk, Problems
 from emotion_lightning.errors import UserError
@@ -92,7 +92,8 @@ def _sentences(path: Path, problems: Problems, encoding: str | None) -> Iterator
     named: list[str | None] = []
     sentence: _Sentence | None = None
     row = 0
-    for number, line in _lines(path, encoding):
+    for number, whole in numbered_lines(path, encoding):
+        line = whole.rstrip("\r\n")
         if line.startswith(_TEXT):
             text = _unescaped(line.removeprefix(_TEXT))
             if sentence is not None and not sentence.begun:
@@ -117,17 +118,6 @@ def _sentences(path: Path, problems: Problems, encoding: str | None) -> Iterator
                 own += [label for label in _labels(cell) if label not in own]
     if sentence is not None:
         yield sentence
-
-
-def _lines(path: Path, encoding: str | None) -> Iterator[tuple[int, str]]:
-    with open_text(path, encoding) as file:
-        lines = Lines(file)
-        for line in lines:
-            if lines.suspicious:
-                lines.suspicious = False
-                if not decoded(line):
-                    raise wrong_bytes(path, encoding, line, f"line {lines.number}")
-            yield lines.number, line.rstrip("\r\n")
 
 
 def _labels(cell: str) -> Iterator[str]:
