@@ -247,8 +247,9 @@ def _of_file(file: Path, content: dict[str, Any], folder: Path) -> Origin | User
 
 def _of_packages() -> Iterator[_Found]:
     groups = {kind.entry_points: group for group, kind in KINDS.items()} | {MODELS: "model"}
+    installed = entry_points()  # each call reads the metadata of every installed package
     for plural, group in groups.items():
-        for point in entry_points(group=f"emotion_lightning.{plural}"):
+        for point in installed.select(group=f"emotion_lightning.{plural}"):
             place = f"the package {point.dist.name}" if point.dist else "an installed package"
             found: Origin | UserError = Origin(group, point.name, point.value, None, place)
             if not _REFERENCE.fullmatch(point.value):

@@ -308,12 +308,13 @@ def test_a_part_of_a_run_for_an_option_of_the_program_is_refused(folder: Path) -
 
 def entry_points(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
     """Installed packages with these entry points, by the last part of their group and name, as losses__smooth."""
-    points = [
-        SimpleNamespace(name=name.partition("__")[2], value=value, group=f"emotion_lightning.{name.partition('__')[0]}",
-                        dist=SimpleNamespace(name="a-package"))
+    points = importlib.metadata.EntryPoints(
+        importlib.metadata.EntryPoint(name.partition("__")[2], value, f"emotion_lightning.{name.partition('__')[0]}")
         for name, value in values.items()
-    ]  # fmt: skip
-    monkeypatch.setattr(own_parts, "entry_points", lambda group: [point for point in points if point.group == group])
+    )
+    for point in points:
+        vars(point)["dist"] = SimpleNamespace(name="a-package")
+    monkeypatch.setattr(own_parts, "entry_points", lambda: points)
 
 
 def test_installed_packages_bring_options(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
