@@ -1,5 +1,6 @@
 """Tiny real objects, and the commands as a user runs them but in this process, where torch is loaded already."""
 
+import gc
 import os
 import signal
 import sys
@@ -119,10 +120,12 @@ def graph(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_collection_finish() -> None:
-    """Tests free networks by full collections, which need not look through the libraries that test modules import."""
-    from emotion_lightning.runs import environment
+    """Tests free networks by full collections, which need not look through the libraries that test modules import.
 
-    environment.skip_libraries_in_collections()
+    The first training does so again, as in a process of its own, for what was imported since.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from emotion_lightning.config import composition, schema
@@ -51,6 +52,7 @@ def test_remembered_options_compose_as_hydra_does(overrides: list[str], monkeypa
     remembered = [composed(*overrides), composed(*overrides)]
     with monkeypatch.context() as without:
         without.setattr(composition._Results, "get", lambda self, key, compute: compute())
+        without.delattr(ConfigStore, "__deepcopy__")
         assert remembered == [composed(*overrides)] * 2
 
 
