@@ -134,7 +134,8 @@ def pool(hidden: Tensor, attention_mask: Tensor | None, pooling: Pooling) -> Ten
         return hidden[:, -1] if pooling is Pooling.last else hidden.float().mean(dim=1)
     present = attention_mask.to(hidden.device)
     if pooling is Pooling.last:
-        return hidden[torch.arange(len(hidden), device=hidden.device), present.sum(dim=1) - 1]
+        # Not len(hidden): that is a fixed number to torch.export, whose first try would fail and a slower one follow.
+        return hidden[torch.arange(hidden.shape[0], device=hidden.device), present.sum(dim=1) - 1]
     # In float32: in a bfloat16 sum of many vectors, the last ones would be rounded away.
     weights = present.unsqueeze(-1).float()
     return (hidden.float() * weights).sum(dim=1) / weights.sum(dim=1)
