@@ -153,10 +153,11 @@ def _labelled(frame: Any) -> Reading | None:
     return [str(text) for text in frame["text"]], list(zip(*marks, strict=True))
 
 
-def _frame_of_csv(path: Path, delimiter: str) -> Any:
+def _frame_of_csv(path: Path, delimiter: str, *, bare: bool = False) -> Any:
     import pandas
 
-    return pandas.read_csv(path, dtype=str, keep_default_na=False, sep=delimiter, encoding="utf-8", engine="python")
+    asked = {"dtype": str, "keep_default_na": False, "sep": delimiter, "encoding": "utf-8", "engine": "python"}
+    return pandas.read_csv(path, quoting=csv.QUOTE_NONE if bare else csv.QUOTE_MINIMAL, **asked)
 
 
 def by_pandas_csv(path: Path) -> Reading | None:
@@ -164,7 +165,13 @@ def by_pandas_csv(path: Path) -> Reading | None:
 
 
 def by_pandas_tsv(path: Path) -> Reading | None:
-    return _labelled(_frame_of_csv(path, "\t"))
+    """What pandas reads; without quotes if those would merge lines that are rows without them."""
+    quoted = _frame_of_csv(path, "\t")
+    with contextlib.suppress(ValueError):  # a line with too many cells
+        bare = _frame_of_csv(path, "\t", bare=True)
+        if len(bare) > len(quoted) and not bare.isna().any(axis=None):
+            return _labelled(bare)
+    return _labelled(quoted)
 
 
 def by_pandas_json(path: Path, *, lines: bool = False) -> Reading | None:
