@@ -76,7 +76,7 @@ def choose_rows(settings: config.Audit, source: Path, folder: Path) -> None:
     columns = settings.data
     waiting.show_status("Reading the texts")
     runs = ensemble.find_members(settings.run)
-    rows = tables.read_text_file(source, columns, context=ensemble.context_of(runs))
+    rows = tables.read_texts(tables.text_file(source, columns), columns, context=ensemble.context_of(runs))
     model = predictor.load(runs, accelerator=settings.accelerator)
     names = audit_page.column_names(rows.id_column, model.metadata.labels, ["uncertainty"])
     pool = next_rows.Pool(settings.rows)

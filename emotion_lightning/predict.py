@@ -81,9 +81,8 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
         raise UserError(f"explain=true runs in one process; leave out devices={settings.devices}.")
     runs = ensemble.find_members(settings.run)
     waiting.show_status("Reading the texts")
-    rows = tables.read_text_file(
-        source, settings.data, usual=_columns_of_run(runs[0]), context=ensemble.context_of(runs)
-    )
+    file = tables.text_file(source, settings.data)
+    rows = tables.read_texts(file, settings.data, usual=_columns_of_run(runs[0]), context=ensemble.context_of(runs))
 
     from rich.console import Console
     from rich.progress import Progress, TextColumn

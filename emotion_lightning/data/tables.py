@@ -331,18 +331,9 @@ class TextRows:
             yield piece
 
 
-def read_text_file(
-    path: Path,
-    settings: config.InputColumns,
-    *,
-    usual: tuple[str | None, str | None] = (None, None),
-    context: Context | None = None,
-) -> TextRows:
-    """Do what `read_texts` does, for a file."""
-    source = files.source(
-        path, settings.encoding, header=settings.header, columns=settings.columns, table=settings.table
-    )
-    return read_texts(source, settings, usual=usual, context=context)
+def text_file(path: Path, settings: config.InputColumns) -> Source:
+    """Open a file of texts for `read_texts`, with the settings of how it is read."""
+    return files.source(path, settings.encoding, header=settings.header, columns=settings.columns, table=settings.table)
 
 
 def read_texts(
