@@ -11,7 +11,7 @@ import pytest
 @pytest.mark.slow
 def test_a_damaged_run_is_refused_or_answers_as_before(tmp_path: Path) -> None:
     script = Path(__file__).parents[1] / "fuzz_run_folder.py"
-    line = [sys.executable, str(script), str(tmp_path), "--share", "0.005"]
+    line = [sys.executable, str(script), str(tmp_path), "--share", "0.003"]
     raised = subprocess.run(line, capture_output=True, text=True, timeout=900, check=False, env={**os.environ})
     assert raised.returncode == 0, raised.stdout + raised.stderr
     counts = raised.stdout.splitlines()

@@ -169,6 +169,8 @@ def test_every_snippet_of_a_run_and_of_its_exports_runs(run_of_a_kind: tuple[str
             continue
         if form == "onnx_int8" and kind != "in full":
             continue  # the same code as onnx
+        if form == "onnx" and kind == "in 4 bits":
+            continue  # the graph of a merged network, as of "unquantised"
         output = tmp_path / form
         assert run_in_process("export", f"run={run}", f"output={output}", f"format={form}") == 0
         # A merged network is not in 4 or 8 bits any more, and a graph's weights may be in 8 of their own.
