@@ -48,24 +48,34 @@ def write_graph(network: Any, folder: Path, *, way: config.Pooling) -> None:
         network: without an adapter, float32, in evaluation mode, on the CPU.
         folder: where the file is written.
         way: how token vectors are pooled.
+
+    Raises:
+        UserError: torch.onnx cannot write this network.
     """
     dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     ids = torch.full((3, 11), 5)
     mask = torch.ones_like(ids)
     mask[0, 7:] = 0
     weights = sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
-    with _quiet(), torch.inference_mode(False), torch.no_grad():
-        torch.onnx.export(
-            _WithPooling(network, way).eval(),
-            kwargs={"input_ids": ids, "attention_mask": mask},
-            f=str(folder / FILE),
-            input_names=["input_ids", "attention_mask"],
-            output_names=["logits"],
-            dynamic_shapes={"input_ids": dynamic, "attention_mask": dynamic},
-            dynamo=True,
-            external_data=weights > _ONE_FILE,
-            verbose=False,
-        )
+    try:
+        with _quiet(), torch.inference_mode(False), torch.no_grad():
+            torch.onnx.export(
+                _WithPooling(network, way).eval(),
+                kwargs={"input_ids": ids, "attention_mask": mask},
+                f=str(folder / FILE),
+                input_names=["input_ids", "attention_mask"],
+                output_names=["logits"],
+                dynamic_shapes={"input_ids": dynamic, "attention_mask": dynamic},
+                dynamo=True,
+                external_data=weights > _ONE_FILE,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        why = first_line(error.__cause__ or error)
+        raise UserError(
+            f"torch.onnx cannot write {network.config.model_type} as a graph for batches of any size and length; take "
+            f"format=merged ({why})."
+        ) from error
 
 
 def quantize_graph(folder: Path) -> None:

@@ -9,7 +9,9 @@ import re
 import sys
 import tempfile
 import warnings
-from functools import cache
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from emotion_lightning import config
 from emotion_lightning.data.batches import Collate, EmotionRows, tokenize
 from emotion_lightning.errors import UserError
+from emotion_lightning.inference import onnx_graph
 from emotion_lightning.models import adapter, auto, backbone, head_start, pooling
-from helpers.tiny_networks import text_types, tiny_config
+from helpers.tiny_networks import NAMED, text_types, tiny_config
 
 METHODS = ("ia3", "lora", "head", "full")
 FORMS = ("none", "nf4")
@@ -183,6 +186,61 @@ def reloaded(asked: Asked, method: str, saved: Path) -> Any:
     return network.eval()
 
 
+def exports(model_type: str, folder: Path) -> dict[str, str]:
+    """Train IA3 for a few steps, merge it, and write the network as a graph; what each gives: yes, or why not."""
+    path = checkpoint(model_type, folder)
+    check(path, "ia3", "none", folder)
+    asked, _ = build(path, "ia3", "none")
+    network = reloaded(asked, "ia3", folder / f"{path.name}-ia3-none")
+    with torch.no_grad():
+        trained = logits(asked, network, batch_of(TEXTS))
+    merged = adapter.merge_adapter(network).eval()
+    return {
+        "merged": _tried(lambda: _merged(asked, merged, trained, folder / f"{path.name}-merged")),
+        "onnx": _tried(lambda: _graph(asked, merged, trained, folder / f"{path.name}-onnx")),
+    }
+
+
+def _merged(asked: Asked, merged: Any, trained: torch.Tensor, saved: Path) -> list[str]:
+    """What is wrong with the merged network, saved and opened by transformers alone where its class pools so."""
+    from transformers import AutoModelForSequenceClassification
+
+    wrong, batch, found = [], batch_of(TEXTS), None
+    with torch.no_grad():
+        if not torch.allclose(logits(asked, merged, batch), trained, atol=1e-5):
+            wrong.append("merging changes the logits")
+        merged.save_pretrained(saved)
+        if pooling.is_stock(merged, asked.model.attention, asked.model.pooling):
+            stock = AutoModelForSequenceClassification.from_pretrained(saved).eval()
+            with suppress(ValueError):  # T5 needs an end token, which the tokenizer of this table does not add
+                found = stock(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        if found is None:
+            found = logits(asked, base(dataclasses.replace(asked.model, path=str(saved)), full=True).eval(), batch)
+    if not torch.allclose(found, trained, atol=1e-5):
+        wrong.append(f"the merged model, read again, gives other logits, by {float((found - trained).abs().max()):.1g}")
+    return wrong
+
+
+def _graph(asked: Asked, merged: Any, trained: torch.Tensor, folder: Path) -> list[str]:
+    """What is wrong with the network as a graph, in batches of several sizes and lengths."""
+    folder.mkdir()
+    onnx_graph.write_graph(merged, folder, way=asked.model.pooling)
+    graph = onnx_graph.Graph(folder, labels=len(LABELS), accelerator=config.Accelerator.cpu)
+    together = graph.logits(batch_of(TEXTS))
+    alone = torch.cat([graph.logits(batch_of([text])) for text in TEXTS])
+    found = max(float((answer - trained).abs().max()) for answer in (together, alone))
+    return [] if found < 1e-4 else [f"the graph gives other logits, by {found:.1g}"]
+
+
+def _tried(do: Callable[[], list[str]]) -> str:
+    try:
+        return "; ".join(do()) or "yes"
+    except UserError as error:
+        return f"refused: {error}"
+    except Exception as error:
+        return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:120]}"
+
+
 def row(model_type: str, folder: Path) -> dict[str, str]:
     """What each method gives in each form of weights: yes, or why not."""
     try:
@@ -193,18 +251,14 @@ def row(model_type: str, folder: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for method in METHODS:
         for form in FORMS if method != "full" else FORMS[:1]:
-            try:
-                wrong = check(path, method, form, folder)
-                answer = "; ".join(wrong) or "yes"
-            except UserError as error:
-                answer = f"refused: {error}"
-            except Exception as error:
-                answer = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:120]}"
-            found[method if form == "none" else f"{method}, {form}"] = answer
+            found[method if form == "none" else f"{method}, {form}"] = _tried(
+                partial(check, path, method, form, folder)
+            )
     return found
 
 
-def rows(model_types: list[str]) -> dict[str, dict[str, str]]:
+def rows(model_types: list[str], of: Callable[[str, Path], dict[str, str]] = row) -> dict[str, dict[str, str]]:
+    """What `row` or `exports` gives for each of these architectures."""
     import transformers
 
     transformers.logging.set_verbosity_error()
@@ -212,7 +266,7 @@ def rows(model_types: list[str]) -> dict[str, dict[str, str]]:
     with tempfile.TemporaryDirectory() as folder:
         found = {}
         for model_type in model_types:
-            found[model_type] = row(model_type, Path(folder))
+            found[model_type] = of(model_type, Path(folder))
             if __name__ == "__main__":
                 print(model_type, "all yes" if set(found[model_type].values()) == {"yes"} else found[model_type],
                       file=sys.stderr, flush=True)  # fmt: skip
@@ -228,8 +282,8 @@ def trains(found: dict[str, str]) -> bool:
     return set(found.values()) == {"yes"}
 
 
-def markdown(found: dict[str, dict[str, str]]) -> str:
-    """The page docs/models.md, from what `rows` returns."""
+def markdown(found: dict[str, dict[str, str]], exported: dict[str, dict[str, str]]) -> str:
+    """The page docs/models.md, from what `rows` returns for all architectures and for the exports of some."""
     import transformers
 
     whole = [name for name in found if trains(found[name])]
@@ -261,8 +315,20 @@ def markdown(found: dict[str, dict[str, str]]) -> str:
         head=" | ".join(f"`peft={c.partition(',')[0]}`{c.partition(',')[2]}" for c in COLUMNS),
         line="|".join(["---"] * (1 + len(COLUMNS))),
         rows="\n".join(lines),
+        exports=exports_markdown(exported),
         reasons="\n".join(text_lines),
     )
+
+
+def exports_markdown(found: dict[str, dict[str, str]]) -> str:
+    """The table of exports, and why some are not possible."""
+    lines = ["| architecture | `format=merged` | `format=onnx` |", "|---|---|---|"]
+    why = []
+    for name, answers in found.items():
+        cells = ["yes" if answer == "yes" else "no" for answer in answers.values()]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+        why += [f"- `{name}`, {form}: {answer}" for form, answer in answers.items() if answer != "yes"]
+    return "\n".join([*lines, "", *why]).strip()
 
 
 def _reason(name: str, answer: str) -> str:
@@ -311,6 +377,15 @@ Of {count} architectures, {whole} train with every method here, {partly} with so
 |{line}|
 {rows}
 
+## Exports
+
+The architectures that emotion classifiers are mostly made of, with IA3. `yes` under `format=merged` means: with its
+adapter merged, saved and opened again, the network gives the same logits, opened by transformers alone where
+`model.pooling` is what its class does. Under `format=onnx`: onnxruntime gives them too, in batches of other sizes and
+lengths than the graph was made with.
+
+{exports}
+
 ## Why not
 
 {reasons}
@@ -320,5 +395,6 @@ Of {count} architectures, {whole} train with every method here, {partly} with so
 if __name__ == "__main__":
     asked = sys.argv[1:]
     answers = rows(asked or text_types())
+    exported = rows(asked or NAMED, exports)
     if not asked:
-        DOCS.write_text(markdown(answers), encoding="utf-8")
+        DOCS.write_text(markdown(answers, exported), encoding="utf-8")
