@@ -334,6 +334,21 @@ def test_an_export_that_fails_leaves_nothing(
     assert not [path.name for path in tmp_path.iterdir() if "out." in path.name or path.name == "out"]
 
 
+def test_a_network_that_torch_onnx_cannot_write_is_told(
+    run: Any, finished: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    pytest.importorskip("onnxruntime")
+
+    def cannot(*_: Any, **__: Any) -> None:
+        raise torch.onnx.OnnxExporterError("This is step 3/3.\nA report follows.") from ValueError("no such operator")
+
+    monkeypatch.setattr(torch.onnx, "export", cannot)
+    assert run("export", f"run={finished}", "output=out", "format=onnx") == 2
+    said = " ".join(capfd.readouterr().err.split())
+    assert "torch.onnx cannot write gemma as a graph" in said and "format=merged (no such operator)" in said
+    assert "Traceback" not in said and not Path("out").exists()
+
+
 def test_without_the_runs_data_answers_are_compared_on_bundled_texts(
     run: Any, finished: Path, tmp_path: Path, capfd: Any
 ) -> None:
