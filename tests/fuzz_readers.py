@@ -15,6 +15,7 @@ import io
 import json
 import logging
 import random
+import re
 import signal
 import sqlite3
 import sys
@@ -185,8 +186,13 @@ def by_pandas_jsonl(path: Path) -> Reading | None:
 
 
 def by_pandas_excel(path: Path) -> Reading | None:
+    """What pandas reads; None for a file with a text in a cell of another type, which openpyxl takes for empty."""
     import pandas
 
+    with zipfile.ZipFile(path) as parts:
+        sheets = [parts.read(name) for name in parts.namelist() if name.startswith("xl/worksheets/")]
+    if any(b't="inlineStr"' not in cell for sheet in sheets for cell in re.findall(rb"<c ([^>]*)><is>", sheet)):
+        return None
     return _labelled(pandas.read_excel(path, engine="openpyxl", dtype=object, keep_default_na=False, na_values=[]))
 
 
