@@ -50,6 +50,7 @@ from emotion_lightning.config.data import (
     Sample,
     SemEval2018,
     Table,
+    Targets,
 )
 from emotion_lightning.config.evaluation import (
     Calibration,

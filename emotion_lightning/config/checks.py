@@ -7,7 +7,7 @@ import unicodedata
 from typing import Any
 
 from emotion_lightning import config, terminal
-from emotion_lightning.config import hub_name, redaction
+from emotion_lightning.config import hub_name, own_parts, redaction
 from emotion_lightning.errors import UserError, nearest
 
 
@@ -56,11 +56,37 @@ def check_relations(settings: config.Train) -> None:
                 f"distill.{teacher} gives probabilities to learn, for which only binary cross-entropy is defined; set "
                 "loss=weighted_bce or loss=bce."
             )
+    _check_loss_of_targets(settings)
     if settings.callbacks.monitor not in config.MONITORS:
         raise UserError(
             f"callbacks.monitor={settings.callbacks.monitor} is not measured; choose one of "
             f"{', '.join(config.MONITORS)}."
         )
+
+
+def _check_loss_of_targets(settings: config.Train) -> None:
+    """Raise UserError for a loss that cannot learn what the data gives."""
+    data, loss = settings.data, settings.loss
+    if not isinstance(data, config.Table):
+        return
+    own = isinstance(loss, own_parts.OwnPart)
+    if data.soft and not own and not isinstance(loss, config.BCE | config.WeightedBCE):
+        raise UserError(
+            f"{_soft_setting(data)} gives shares to learn, for which only binary cross-entropy is defined; set "
+            "loss=weighted_bce or loss=bce."
+        )
+    if data.missing is config.MissingLabels.mask and own:
+        raise UserError(
+            "data.missing=mask leaves labels open, which a loss of your own cannot tell; choose a loss of this "
+            "program, or data.missing=zero."
+        )
+
+
+def _soft_setting(data: config.Table) -> str:
+    """The setting with which shares are learned."""
+    if data.scale is not None:
+        return f"data.scale={data.scale:g}"
+    return "data.targets=shares" if data.targets is config.Targets.shares else "data.aggregate=share"
 
 
 def _check_layers(peft: config.Peft) -> None:
@@ -217,6 +243,7 @@ def check_data(settings: Any, command: str) -> None:
         _check_header(data)
     if isinstance(data, config.Table):
         _check_label_words(data)
+        _check_targets(data)
         _check_context(data, command)
     if isinstance(data, config.InputColumns) and data.empty_texts is config.EmptyTexts.drop:
         raise UserError("data.empty_texts=drop would leave rows without a prediction; choose keep or refuse.")
@@ -338,9 +365,9 @@ def _check_context(data: config.Table, command: str) -> None:
         raise UserError(f"data.{columns[0]} is for data.context=N, the number of turns before a text; add it.")
     if data.context_columns is not None and not data.context_columns:
         raise UserError("data.context_columns=[] names no column; name some, or leave it out.")
-    if (data.context is not None or data.context_columns is not None) and data.aggregate is not None:
+    if (data.context is not None or data.context_columns is not None) and data.joining is not None:
         raise UserError(
-            f"data.aggregate={data.aggregate.value} joins rows, so the turns before a text would be several; join the "
+            f"data.aggregate={data.joining.value} joins rows, so the turns before a text would be several; join the "
             "annotators' rows first, or leave out data.context."
         )
     if data.context_separator == "":
@@ -371,6 +398,37 @@ def _check_label_words(data: config.Table) -> None:
     }
     if shared:
         raise UserError(f"data.true_values and data.false_values both contain {', '.join(sorted(shared))}.")
+
+
+def _check_targets(data: config.Table) -> None:
+    """Raise UserError for settings of shares, intensities and annotators that contradict each other."""
+    shares = data.targets is config.Targets.shares
+    if data.annotators_column is not None:
+        counts = f"data.annotators_column={data.annotators_column}"
+        if not shares:
+            raise UserError(f"{counts} makes shares of counts; add data.targets=shares.")
+        if data.labels is None:
+            raise UserError(f"{counts} needs data.labels=[…], the columns that count the annotators of each label.")
+    if data.scale is not None and shares:
+        raise UserError(
+            f"data.scale={data.scale:g} reads intensities from 0 to {data.scale:g}, data.targets=shares shares from 0 "
+            "to 1; leave one out."
+        )
+    soft = _soft_setting(data) if data.scale is not None or shares else None
+    if soft is not None and (data.true_values is not None or data.false_values is not None):
+        raise UserError(f"{soft} reads numbers; leave out data.true_values and data.false_values.")
+    if soft is not None and data.aggregate not in (None, config.Aggregate.share):
+        raise UserError(
+            f"data.aggregate={data.aggregate.value} makes labels of 0 and 1, where {soft} learns shares; set "
+            f"data.aggregate=share, or leave out {soft}"
+            + (" and say with data.present_from from where on a label is present." if data.scale is not None else ".")
+        )
+    largest = data.scale or 1.0
+    if soft is not None and data.present_from is not None and data.present_from > largest:
+        raise UserError(
+            f"data.present_from={data.present_from:g} is more than {largest:g}, the largest cell with {soft}; no label "
+            "would ever be present."
+        )
 
 
 def _check_file(data: config.File, *, scored: bool) -> None:

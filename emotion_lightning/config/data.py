@@ -51,12 +51,23 @@ class MissingLabels(StrEnum):
 
     refuse = "refuse"
     zero = "zero"
+    mask = "mask"
+
+
+class Targets(StrEnum):
+    """What the cells of label columns say of a label."""
+
+    hard = "hard"
+    shares = "shares"
 
 
 class Aggregate(StrEnum):
     """How the rows of several annotators become the labels of their text."""
 
     majority = "majority"
+    share = "share"
+    any = "any"
+    at_least_2 = "at_least_2"
 
 
 class Header(StrEnum):
@@ -197,13 +208,31 @@ class Table(Batches):
     false_values: list[str] | None
     """Words in 0/1 columns that mean 0, such as [no]; null: 0 and false only."""
     missing: MissingLabels
-    """Empty cells in 0/1 columns: refuse raises an error that lists them, zero reads each as 0."""
+    """Empty cells in label columns: refuse raises an error that lists them, zero reads each as 0. mask leaves the label
+    of that text open: it counts in no loss, weight, threshold or score. With mask, a file may also lack label columns
+    that others have."""
+    targets: Targets
+    """What the cells of label columns are: hard (0 or 1) or shares, the part of the annotators who gave the label, as
+    0.6, 60% or a count with `annotators_column`. Shares are learned as they are; thresholds, F1 and all other scores of
+    decisions need 0 and 1, which `present_from` makes of them. `scale` and aggregate=share give shares too."""
+    annotators_column: str | None
+    """With targets=shares: column with the number of annotators who looked at the row; the columns in `labels` then
+    hold how many of them gave each label. null: cells are shares or percentages."""
+    scale: Annotated[float | None, Bounds(above=0)]
+    """Largest intensity, for label columns that hold intensities from 0 to it, such as 3; they are learned as shares of
+    it. null: cells are no intensities."""
     present_from: Annotated[float | None, Bounds(above=0)]
     """Smallest number in a label column that means that the label is present, for intensities, counts and shares, such
-    as 1 for 0 to 3, or 0.5 for shares of annotators. null: only 0 and 1 are allowed."""
+    as 1 for 0 to 3, or 0.5 for shares of annotators. With targets=shares and with `scale`, shares are learned, and this
+    makes the 0 and 1 of decisions. null: 1 with `scale`, 0.5 with targets=shares; else only 0 and 1 are allowed."""
+    annotator: str | None
+    """Column that says who labelled a row, in files with a row for each annotator of a text. The rows are joined as
+    `aggregate` says, by share if that is null. null: the column is known by a usual name."""
     aggregate: Aggregate | None
     """How rows of several annotators, which have the same id (or the same text, if there are no ids), become one row:
-    majority keeps a label that more than half of them gave. null: such rows are refused."""
+    share learns the part of them who gave a label, which is present from a half of them on; majority keeps a label that
+    more than half of them gave, any one that somebody gave, at_least_2 one that two gave. null: share with `annotator`;
+    otherwise such rows are refused."""
     context: Annotated[int | None, Bounds(at_least=1)]
     """Maximum number of turns of the conversation before a text that the network reads in front of it, stored with the
     model and read in prediction too. null: texts stand alone. If tokens are too many, the oldest turns are cut."""
@@ -232,6 +261,24 @@ class Table(Batches):
     group_column: str | None
     """Column whose rows with the same value stay in one split, such as author or thread, where this program makes the
     splits or folds. Splits that the data brings are not changed; how many values they cut is told. null: none."""
+
+    @property
+    def joining(self) -> Aggregate | None:
+        """How rows of several annotators are joined; None if they are not."""
+        return Aggregate.share if self.aggregate is None and self.annotator is not None else self.aggregate
+
+    @property
+    def soft(self) -> bool:
+        """Whether shares are learned instead of 0 and 1."""
+        return self.targets is Targets.shares or self.scale is not None or self.joining is Aggregate.share
+
+    @property
+    def present(self) -> float:
+        """The share from which on a label is present, where shares are learned."""
+        if self.scale is not None:
+            return (self.present_from or min(1.0, self.scale)) / self.scale
+        # With aggregate=share alone, present_from is about the cells of annotators.
+        return self.present_from or 0.5 if self.targets is Targets.shares else 0.5
 
 
 @dataclass

@@ -218,8 +218,8 @@ class Collate:
 
     A batch holds `input_ids`, [batch, token], int64, padded on the right; `attention_mask`, of the same shape, only if
     a text is padded; `rows`, [batch], the row numbers; `tokens`, the number of tokens without padding, an int; if the
-    texts are labelled, `targets`, [batch, label], float32; and, if the network starts from states inside itself,
-    `states`, [batch, token, hidden] or [batch, hidden].
+    texts are labelled, `targets`, [batch, label], float32, NaN where a label is left open; and, if the network starts
+    from states inside itself, `states`, [batch, token, hidden] or [batch, hidden].
 
     If a text of the batch has several pieces, `input_ids` and `attention_mask` have a row for each piece, and `pieces`
     is the number of pieces of each text, a list.

@@ -46,11 +46,18 @@ class Columns:
     """Columns of zeros and ones that are not labels."""
     group: str | None = None
     """Column whose rows with the same value stay in one split."""
+    annotator: str | None = None
+    """Column that says who labelled a row, if rows of annotators are joined."""
+    annotators: str | None = None
+    """Column with the number of annotators of a row, if cells count them."""
+    present: float | None = None
+    """The share from which on a label is present; None: cells are 0 and 1."""
 
 
 def normalised(settings: Any) -> Any:
     """Normalise the names of columns and labels in table settings, as the readers do with names in files."""
-    places = ("text", "id_column", "labels_column", "group_column", "conversation", "turn")
+    places = ("text", "id_column", "labels_column", "group_column", "conversation", "turn", "annotator",
+              "annotators_column")  # fmt: skip
     one = {name: getattr(settings, name, None) for name in places}
     changed: dict[str, Any] = {name: labels.normalised(value) for name, value in one.items() if value}
     for several in ("labels", "context_columns"):

@@ -1,7 +1,10 @@
 """What was decided about the files of a dataset, in one place, so that a run can be checked by eye."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emotion_lightning.data.agreement import Agreement
 
 
 @dataclass
@@ -20,6 +23,8 @@ class Decisions:
         notes: sentences about what may need attention.
         mapping: how labels were renamed, merged and left out; None if they are those of the data.
         groups: name of the column whose values stay in one split; None without one.
+        annotation: how far the annotators agree whose rows were joined; None if none were.
+        open: number of rows that leave each label open, by name; None if no row may.
     """
 
     files: list[dict[str, Any]] = field(default_factory=list)
@@ -33,6 +38,8 @@ class Decisions:
     notes: list[str] = field(default_factory=list)
     mapping: dict[str, Any] | None = None
     groups: str | None = None
+    annotation: "Agreement | None" = None
+    open: dict[str, int] | None = None
 
     def plain(self, labels: list[str], rows: dict[str, int]) -> dict[str, Any]:
         """Return plain values for JSON.
@@ -41,7 +48,7 @@ class Decisions:
             labels: label names.
             rows: number of rows of each split.
         """
-        return {
+        found: dict[str, Any] = {
             "files": self.files,
             "text_column": self.text,
             "id_column": self.ids,
@@ -50,7 +57,10 @@ class Decisions:
             | ({"group_column": self.groups} if self.groups else {}),
             "columns_left_aside": self.aside,
             "notes": self.notes,
-        } | ({} if self.turns is None else {"turns_before_a_text": self.turns})
+        }
+        found |= {} if self.turns is None else {"turns_before_a_text": self.turns}
+        found |= {} if self.annotation is None else {"annotators": self.annotation.plain()}
+        return found | ({} if self.open is None else {"labels_left_open": self.open})
 
     def lines(self) -> list[tuple[str, str]]:
         """Return the decisions as pairs of name and value, for people."""
@@ -59,6 +69,8 @@ class Decisions:
             found += [("text column", self.text), ("id column", self.ids or "none: rows are numbered")]
         found += [("turns before a text", self.turns)] if self.turns is not None else []
         found.append(("labels", self.labels))
+        if self.annotation is not None:
+            found.append(("annotators", self.annotation.column or "no column names them"))
         if self.mapping:
             made = [f"{new}: {', '.join(old)}" for new, old in self.mapping["made_of"].items()]
             found += [("labels made of others", "; ".join(made))] if made else []

@@ -51,7 +51,7 @@ class Column:
 
     Attributes:
         name: its name.
-        taken: text, id, label, labels, split, or - if it is left aside.
+        taken: text, id, label, labels, split, annotators, or - if it is left aside.
         why: the reason, as part of a sentence.
         blank: fraction of its cells that are empty.
         holds: its most frequent cells with their shares, or an example of a text.
@@ -219,12 +219,15 @@ def _roles(source: Source, seen: Survey, settings: config.File) -> dict[str, tup
     roles: dict[str, tuple[str, str]] = {}
     try:
         split = split_column.find(source.path, seen, settings)
-        columns = find_columns(source, settings, seen, used={split})
+        columns = find_columns(source, settings, seen, used={split, settings.annotator, settings.annotators_column})
     except UserError:
         return _single_roles(source, seen, settings)
     if split is not None:
         roles[split] = ("split", _given(settings.split_column, "split_column") or "its name and values")
     roles[columns.text] = ("text", _why_text(settings))
+    for setting, name in (("annotator", settings.annotator), ("annotators_column", settings.annotators_column)):
+        if name is not None:
+            roles[name] = ("annotators", f"by data.{setting}")
     if columns.id is not None:
         roles[columns.id] = ("id", _given(settings.id_column, "id_column") or "a usual name")
     return roles | _label_roles(columns, settings)
@@ -236,7 +239,8 @@ def _label_roles(columns: Columns, settings: config.File) -> dict[str, tuple[str
         return {columns.labels_column: ("labels", f"{why}; {len(columns.labels)} labels")}
     why = _given(settings.labels, "labels") or "0 and 1"
     if settings.labels is None:
-        words = [name for name in ("true_values", "present_from") if getattr(settings, name) is not None]
+        words = [name for name in ("true_values", "scale", "present_from") if getattr(settings, name) is not None]
+        words = ["targets"] if settings.targets is config.Targets.shares else words
         why = f"by data.{words[0]}" if words else why
     return {name: ("label", why) for name in columns.labels}
 

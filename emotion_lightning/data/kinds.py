@@ -1,12 +1,13 @@
 """Recognises what the cells of possible label columns are: administrative flags, words, intensities, shares."""
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from emotion_lightning.data.formats import files
-from emotion_lightning.data.formats.cells import binary, number
+from emotion_lightning.data.formats.cells import binary, number, share
 from emotion_lightning.data.survey import Survey
 from emotion_lightning.errors import UserError
 
@@ -42,8 +43,11 @@ _MANY = 10
 _LARGEST = 100
 """Larger numbers in a column are neither intensities nor counts of annotators."""
 
-_Found = tuple[str, str, dict[str, Any]]
-"""What some cells are, the settings that read them as text, and the same as a way of `UserError`."""
+_INTENSITIES = 10
+"""Largest whole number that is taken for the end of a scale of intensities."""
+
+_Found = tuple[str, str, list[dict[str, Any]]]
+"""What some cells are, the settings that read them as text, and the same as ways of `UserError`."""
 
 
 def is_administrative(name: str) -> bool:
@@ -86,14 +90,14 @@ def check_kinds(path: Path, seen: Survey, names: Sequence[str]) -> None:
         seen: survey of the file.
         names: the label columns.
     """
-    _refuse_first((_numbers, _words, _blanks, _others), path, seen, names)
+    _refuse_first((_numbers, _percentages, _words, _blanks, _others), path, seen, names)
 
 
 def check_unread(path: Path, seen: Survey, names: Sequence[str]) -> None:
     """Raise UserError if columns that are not 0 and 1 look like labels that are written in another way."""
     candidates = [name for name in names if not is_administrative(name) and name in seen.values and seen.values[name]]
     likely = [name for name in candidates if _is_candidate(seen, name)]
-    _refuse_first((_one_value, _words, _blanks, _numbers), path, seen, likely)
+    _refuse_first((_one_value, _words, _blanks, _numbers, _percentages), path, seen, likely)
 
 
 def check_no_regression(path: Path, seen: Survey, names: Sequence[str]) -> None:
@@ -125,8 +129,8 @@ def _refuse_first(
     """Raise UserError for the first kind of cells that is found."""
     for find in finders:
         if (found := find(seen, names)) is not None:
-            what, setting, way = found
-            raise UserError(f"{path}: {what}. If so, {setting} reads them.", ways=[way] if way else [])
+            what, setting, ways = found
+            raise UserError(f"{path}: {what}. If so, {setting} reads them.", ways=ways)
 
 
 def half_binary(seen: Survey, names: Sequence[str]) -> list[str]:
@@ -146,7 +150,8 @@ def _is_candidate(seen: Survey, name: str) -> bool:
     own = len(values) == 1 and next(iter(values)).casefold() == name.casefold()
     words = set(_TRUE_WORDS) | set(_TRUE_WORDS.values())
     return own or all(
-        value.casefold() in words or seen.cells.value(value) is not None or _amount(value) for value in values
+        value.casefold() in words or seen.cells.value(value) is not None or _amount(value) or share(value) is not None
+        for value in values
     )
 
 
@@ -172,14 +177,56 @@ def _numbers(seen: Survey, names: Sequence[str]) -> _Found | None:
     cells = _cells(seen, wrong)
     if cells < _MANY:
         return None
+    named = files.listed([name for name in wrong if wrong[name]])
+    if seen.cells.soft:
+        return _beyond(seen, wrong, max(amounts), f"the columns {named} hold {cells:,} numbers")
     shares = max(amounts) < 1
     kind = "shares of annotators" if shares else "intensities or counts"
-    least = "0.5" if shares or any(amount != int(amount) for amount in amounts) else "1"
+    whole = all(amount == int(amount) for amount in amounts)
+    least = "0.5" if shares or not whole else "1"
+    setting = f"data.present_from={least}, with which a label is present from {least} on,"
+    ways: list[dict[str, Any]] = [{"present_from": float(least)}]
+    if shares:
+        setting = f"data.targets=shares, with which they are learned as they are, or {setting}"
+        ways.insert(0, {"targets": "shares"})
+    elif whole and max(amounts) <= _INTENSITIES:
+        setting += f" or data.scale={max(amounts):g}, with which intensities are learned,"
+        ways.append({"scale": max(amounts)})
+    elif max(amounts) > _INTENSITIES:
+        setting += " or, if they are percentages, data.scale=100 data.present_from=50"
+        ways.append({"scale": 100.0, "present_from": 50.0})
+    what = f"the columns {named} look like {kind}: {cells:,} cells are neither 0 nor 1 ({_examples(seen, wrong)})"
+    return what, setting, ways
+
+
+def _beyond(seen: Survey, wrong: dict[str, list[str]], largest: float, what: str) -> _Found | None:
+    """Numbers beyond the shares or intensities that the settings ask for."""
+    cells = seen.cells
+    if cells.counts:
+        return None  # each is told with its row
+    examples = f"{what} where {cells.due.rstrip(',')} is due: up to {largest:g} ({_examples(seen, wrong)})"
+    if largest > _INTENSITIES:
+        ways = [{"targets": "hard", "scale": 100.0, "present_from": 50.0}]
+        return examples, "as percentages, data.scale=100 data.present_from=50", ways
+    scale = float(math.ceil(largest))
+    counts = "" if cells.scale is not None else ", and as counts data.annotators_column=… with data.labels=[…],"
+    return examples, f"as intensities, data.scale={scale:g}{counts}", [{"targets": "hard", "scale": scale}]
+
+
+def _percentages(seen: Survey, names: Sequence[str]) -> _Found | None:
+    """Shares of annotators, written as percentages."""
+    wrong = {
+        name: [value for value in values if value.endswith("%") and share(value) is not None]
+        for name, values in _unread(seen, names).items()
+    }
+    cells = _cells(seen, wrong)
+    if cells < _MANY or seen.cells.soft:
+        return None
     return (
-        f"the columns {files.listed([name for name in wrong if wrong[name]])} look like {kind}: {cells:,} cells are "
-        f"neither 0 nor 1 ({_examples(seen, wrong)})",
-        f"data.present_from={least}, with which a label is present from {least} on,",
-        {"present_from": float(least)},
+        f"the columns {files.listed([name for name in wrong if wrong[name]])} look like percentages of annotators: "
+        f"{cells:,} cells are neither 0 nor 1 ({_examples(seen, wrong)})",
+        "data.targets=shares, with which they are learned as they are,",
+        [{"targets": "shares"}],
     )
 
 
@@ -190,6 +237,8 @@ def _words(seen: Survey, names: Sequence[str]) -> _Found | None:
         for name, values in _unread(seen, names).items()
     }
     said = {value.casefold() for values in wrong.values() for value in values}
+    if seen.cells.soft:
+        return None
     yes = sorted(said & _TRUE_WORDS.keys())
     no = sorted(said & {_TRUE_WORDS[word] for word in yes if _TRUE_WORDS[word]})
     if not yes or said - set(yes) - set(no):
@@ -201,13 +250,13 @@ def _others(seen: Survey, names: Sequence[str]) -> _Found | None:
     """Words of which it is not known whether they mean 0 or 1."""
     wrong = _unread(seen, names)
     cells = _cells(seen, wrong)
-    if cells < _MANY:
+    if cells < _MANY or seen.cells.soft:
         return None
     return (
         f"{cells:,} cells of {files.listed([name for name in wrong if wrong[name]])} are neither 0 nor 1 "
         f"({_examples(seen, wrong)}), which may be words for 1 and 0",
         "data.true_values=[…] data.false_values=[…]",
-        {},
+        [],
     )
 
 
@@ -232,7 +281,7 @@ def _word_settings(seen: Survey, wrong: dict[str, list[str]], yes: list[str], no
     if no:
         settings.append(f"data.false_values=[{','.join(no)}]")
         way["false_values"] = no
-    if blank and not seen.cells.blank_is_zero:
+    if blank and not (seen.cells.blank_is_zero or seen.cells.blank_is_open):
         settings.append("data.missing=zero")
         way["missing"] = "zero"
     empty = f" and {blank:,} empty ones" if blank else ""
@@ -240,13 +289,13 @@ def _word_settings(seen: Survey, wrong: dict[str, list[str]], yes: list[str], no
         f"the columns {files.listed(named)} look like labels written in words: {cells:,} cells{empty} instead of 0 "
         f"and 1 ({_examples(seen, wrong)})",
         " ".join(settings),
-        way,
+        [way],
     )
 
 
 def _blanks(seen: Survey, names: Sequence[str]) -> _Found | None:
     """1 or nothing."""
-    if seen.cells.blank_is_zero:
+    if seen.cells.blank_is_zero or seen.cells.blank_is_open or seen.cells.soft:
         return None
     wrong = [name for name in names if seen.binary[name] and 0 < seen.blank[name] == seen.rows - seen.binary[name]]
     cells = sum(seen.blank[name] for name in wrong)
@@ -257,7 +306,7 @@ def _blanks(seen: Survey, names: Sequence[str]) -> _Found | None:
         f"the columns {files.listed(wrong)} look like labels whose zeros are left empty: {cells:,} cells are empty and "
         f"{ones:,} are 1",
         "data.missing=zero, with which an empty cell is 0,",
-        {"missing": "zero"},
+        [{"missing": "zero"}],
     )
 
 

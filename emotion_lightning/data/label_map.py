@@ -1,5 +1,6 @@
 """Labels under other names, united, or left out: `data.rename`, `data.merge` and `data.drop_labels`."""
 
+import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -43,6 +44,25 @@ class Mapped:
             targets: multi-hot, [row, old label].
         """
         return np.stack([targets[:, members].max(axis=1) for members in self.members], axis=1)
+
+    def rows(self, rows: Rows) -> Rows:
+        """Rows with the new labels.
+
+        The share of a label that is made of others is the largest of theirs. It is open where one of them is open and
+        none of the others is present.
+        """
+        if rows.targets is None:
+            return rows
+        targets, open_ = self.targets(rows.targets), None
+        if rows.open is not None:
+            open_ = np.stack([rows.open[:, members].any(axis=1) for members in self.members], axis=1) & (targets == 0)
+        return dataclasses.replace(
+            rows,
+            targets=targets,
+            shares=None if rows.shares is None else self.targets(rows.shares),
+            open=open_,
+            strata=rows.targets if rows.strata is None else rows.strata,
+        )
 
     def sources(self) -> dict[str, list[str]]:
         """The old labels that each new label is made of, by name; only of those that are not simply themselves."""
@@ -190,7 +210,7 @@ def mapped(corpus: Corpus, settings: config.Data) -> Corpus:
     if not label_map:
         return corpus
     found = label_map.applied(corpus.labels, what="the data")
-    splits = {name: _mapped_rows(rows, found) for name, rows in corpus.splits.items()}
+    splits = {name: found.rows(rows) for name, rows in corpus.splits.items()}
     decisions = corpus.decisions
     decisions.mapping = {
         **label_map.plain(),
@@ -216,13 +236,6 @@ def _without_labels(before: Rows, after: Rows) -> int:
     """Number of rows that have lost all of their labels."""
     assert before.targets is not None and after.targets is not None
     return int((before.targets.any(axis=1) & ~after.targets.any(axis=1)).sum())
-
-
-def _mapped_rows(rows: Rows, found: Mapped) -> Rows:
-    if rows.targets is None:
-        return rows
-    strata = rows.targets if rows.strata is None else rows.strata
-    return Rows(rows.ids, rows.texts, found.targets(rows.targets), rows.id_column, groups=rows.groups, strata=strata)
 
 
 def _by_name(setting: str, given: dict[str, Any]) -> dict[str, Any]:

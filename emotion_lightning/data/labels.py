@@ -20,7 +20,19 @@ from emotion_lightning.errors import UserError
 log = logging.getLogger(__name__)
 
 Targets = npt.NDArray[np.float32]
-"""Multi-hot labels, [row, label], 0 or 1."""
+"""Multi-hot labels, [row, label], 0 or 1; what is learned may also be shares from 0 to 1, or NaN for an open label."""
+
+_NEARLY = 1e-6
+"""Shares that differ by less are equal; those of annotators differ by more."""
+
+
+def hardened(shares: npt.NDArray[Any], present: float) -> Targets:
+    """Labels of shares, multi-hot, [row, label]: present from this share on; an open one (NaN) is not.
+
+    >>> hardened(np.array([[0.5, 1 / 3, np.nan]]), 0.5)
+    array([[1., 0., 0.]], dtype=float32)
+    """
+    return (np.nan_to_num(shares) >= present - _NEARLY).astype(np.float32)
 
 
 def multi_hot(rows: Iterable[Iterable[int]], *, count: int) -> Targets:
@@ -170,13 +182,19 @@ def check_names(labels: Sequence[str], source: str, *, id_column: str | None = N
             )
 
 
-def positive_weights(settings: config.WeightedBCE, *, label_counts: np.ndarray, rows: int) -> Tensor:
+def positive_weights(settings: config.WeightedBCE, *, label_counts: np.ndarray, rows: int | np.ndarray) -> Tensor:
     """Weight of a positive of each label in the loss, relative to a negative, [label].
 
     A label that no row or every row of train has gets weight 1, because it has only one kind of row. By the formulas, a
     label of every row would have weight 0: it would have no gradient, and its output would stay random.
+
+    Args:
+        settings: how positives are weighted.
+        label_counts: positives of each label, or the sum of its shares, [label].
+        rows: number of rows; of each label, [label], if some leave it open.
     """
     positives = torch.as_tensor(np.asarray(label_counts), dtype=torch.float64)
+    rows = rows if isinstance(rows, int) else torch.as_tensor(np.asarray(rows), dtype=torch.float64)
     both = (positives > 0) & (positives < rows)
     ratio = (rows - positives) / positives.clamp(min=1)
     match settings.weights:

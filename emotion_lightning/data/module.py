@@ -30,12 +30,14 @@ class EmotionData(lightning.LightningDataModule):
 
     Attributes:
         labels: names, in the order of every label axis.
-        label_counts: number of positives of each label in train, [label].
+        label_counts: number of positives of each label in train, or the sum of its shares, [label].
+        known_rows: number of rows of train, or of those that do not leave a label open, [label].
         rows: texts, ids and targets by split.
         hashes: sha256 of every file read.
         template: what stands around every text; None if texts stand by themselves.
         context: how the turns before a text are joined to it; None: texts stand alone.
         long_texts: what becomes of texts that are longer than data.max_tokens; None: their end is cut.
+        masked: whether rows may leave labels open.
     """
 
     def __init__(self, settings: config.Batches, corpus: Corpus, *, tokenizer: Any, seed: int) -> None:
@@ -44,8 +46,14 @@ class EmotionData(lightning.LightningDataModule):
         self.labels = corpus.labels
         self.rows = corpus.splits
         self.hashes = corpus.hashes
-        self.label_counts = corpus.labelled("train").sum(axis=0).astype(np.int64)
+        corpus.labelled("train")
         corpus.labelled("validation")
+        learned = corpus.splits["train"].learned
+        assert learned is not None
+        self.masked = any(rows.open is not None for rows in corpus.splits.values())
+        counts = np.nansum(learned, axis=0) if self.masked else learned.sum(axis=0)
+        self.label_counts = counts.astype(np.int64) if corpus.splits["train"].shares is None else counts.astype(float)
+        self.known_rows: int | np.ndarray = (~np.isnan(learned)).sum(axis=0) if self.masked else len(learned)
         self.tokenizer = tokenizer
         self.seed = seed
         self.template = read_template(settings, corpus.labels, tokenizer)
@@ -57,7 +65,7 @@ class EmotionData(lightning.LightningDataModule):
                     rows.inputs, tokenizer, max_tokens=token_limit(settings), clean=settings.clean,
                     template=self.template, long_texts=self.long_texts, context=self.context,
                 ),
-                rows.targets,
+                rows.learned,
             )
             for name, rows in corpus.splits.items()
         }  # fmt: skip

@@ -6,6 +6,8 @@ from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from emotion_lightning import config
 from emotion_lightning.data import (
     annotators,
@@ -74,8 +76,12 @@ def read_tables(settings: config.Table, sources: dict[str, list[Source]], *, kno
         seen[first] = dataclasses.replace(seen[first], lists=every.lists)
     try:
         context = conversations.context_of(settings)
+        annotator = annotators.column_of(source.path, settings, seen[first])
         used = {decisions.split_column, settings.group_column, *(context.used if context else [])}
+        used |= {settings.annotator, settings.annotators_column}
         columns = find_columns(source, settings, seen[first], every=every, known=known, used=used)
+        columns.annotator = annotator
+        _say_shares(columns, settings, seen[first], source)
         columns.group = groups.check_column(source.path, settings, seen[first], columns)
         mapped = LabelMap.of(settings).applied(columns.labels, what=str(source.path))
         labels.check_names(mapped.names, str(source.path), id_column=columns.id)
@@ -98,7 +104,53 @@ def read_tables(settings: config.Table, sources: dict[str, list[Source]], *, kno
     decisions.turns = None if context is None else str(context)
     rows = {name: part for name, part in splits.items() if part is not None}
     corpus = label_map.mapped(Corpus(columns.labels, rows, decisions=decisions), settings)
-    return annotators.joined(corpus, settings, seen[first], path=source.path)
+    corpus = annotators.joined(corpus, settings, seen[first], path=source.path)
+    if settings.missing is config.MissingLabels.mask:
+        decisions.open = _open_labels(corpus)
+    return corpus
+
+
+def _say_shares(columns: Columns, settings: config.Table, seen: Survey, source: Source) -> None:
+    """Add to the columns how shares are read.
+
+    Raises:
+        UserError: shares are asked for of a column that lists labels, or `data.annotators_column` names no column.
+    """
+    cells = settings.targets is config.Targets.shares or settings.scale is not None
+    if columns.labels_column is not None and (cells or settings.missing is config.MissingLabels.mask):
+        setting = f"data.scale={settings.scale:g}" if settings.scale is not None else "data.targets=shares"
+        setting = setting if cells else "data.missing=mask"
+        raise UserError(
+            f"{source.path}: {setting} is for a column for each label, and {columns.labels_column} lists the labels of "
+            "a row; leave it out, or name the columns in data.labels=[…]."
+        )
+    if cells:
+        columns.present = settings.present
+    if settings.annotators_column is not None:
+        column = annotators.named(source.path, "annotators_column", settings.annotators_column, seen)
+        if column in (columns.text, columns.id) or column in columns.labels:
+            raise UserError(f"data.annotators_column={column} is the column of something else; name that of numbers.")
+        columns.annotators = column
+
+
+def _open_labels(corpus: Corpus) -> dict[str, int]:
+    """Number of rows that leave each label open, by name; told and noted.
+
+    Raises:
+        UserError: every row leaves a label open.
+    """
+    parts = [rows for rows in corpus.splits.values() if rows.open is not None]
+    count = sum(len(rows) for rows in parts)
+    total = sum((rows.open.sum(axis=0) for rows in parts if rows.open is not None), np.zeros(len(corpus.labels), int))
+    found = {name: int(number) for name, number in zip(corpus.labels, total, strict=True)}
+    left = {name: number for name, number in found.items() if number}
+    if left:
+        shown = ", ".join(f"{name} {number:,}" for name, number in list(left.items())[:12])
+        more = f" and {len(left) - 12} more labels" if len(left) > 12 else ""
+        sentence = f"Rows of {count:,} that leave a label open (data.missing=mask): {shown}{more}."
+        log.info("%s", sentence)
+        corpus.decisions.notes.append(sentence)
+    return found
 
 
 def _surveyed(settings: config.Table, sources: dict[str, list[Source]], problems: Problems) -> dict[str, list[_Table]]:
@@ -160,7 +212,11 @@ def label_cells(settings: config.Table) -> LabelCells:
         true_values=frozenset(word.strip().casefold() for word in settings.true_values or []),
         false_values=frozenset(word.strip().casefold() for word in settings.false_values or []),
         blank_is_zero=settings.missing is config.MissingLabels.zero,
+        blank_is_open=settings.missing is config.MissingLabels.mask,
         present_from=settings.present_from,
+        shares=settings.targets is config.Targets.shares and settings.annotators_column is None,
+        scale=settings.scale,
+        counts=settings.annotators_column is not None,
     )
 
 
@@ -233,7 +289,9 @@ def _split(
     parts = []
     for number, table in enumerate(found):
         reference = first or (found[0].source if number else None)
-        if reference is not None and not _has_columns(table, columns, problems, labelled, reference.path):
+        if reference is not None and not _has_columns(
+            table, columns, settings, problems, labelled=labelled, first=reference.path
+        ):
             return None
         if labelled and columns.labels_column is None and reference is not None:
             try:
@@ -249,21 +307,27 @@ def _split(
                 labelled=labelled,
                 empty_texts=settings.empty_texts,
                 expected=table.seen.rows,
-                most=None if settings.aggregate else settings.max_rows,
-                repeated_ids=settings.aggregate is not None,
+                most=None if settings.joining else settings.max_rows,
+                repeated_ids=settings.joining is not None,
                 turns=turns.get(id(table.whole or table.source)),
             )
         )
     if len(parts) > 1:
-        return splitting.joined(parts, by_id=settings.aggregate is not None)
+        return splitting.joined(parts, by_id=settings.joining is not None)
     return parts[0] if parts else None
 
 
-def _has_columns(table: _Table, columns: Columns, problems: Problems, labelled: bool, first: Path) -> bool:
+def _has_columns(
+    table: _Table, columns: Columns, settings: config.Table, problems: Problems, *, labelled: bool, first: Path
+) -> bool:
     """Whether another source has the columns of the first one; if not, add a problem."""
     source, seen = table.source, table.seen
-    required = [columns.text] + ([columns.id] if columns.id else [])
+    required = [columns.text, *filter(None, (columns.id,))]
     if labelled:
+        required += filter(None, (columns.annotators, settings.annotator))
+    if labelled and columns.labels_column is None and columns.cells.blank_is_open:
+        required += [name for name in columns.labels if name in seen.names] or columns.labels
+    elif labelled:
         required += [columns.labels_column] if columns.labels_column else columns.labels
     if absent := [name for name in required if name not in seen.names]:
         meant = [name for name in (files.near(name, seen.names) for name in absent) if name]
@@ -295,13 +359,19 @@ def _describe(
     decisions.text, decisions.ids, decisions.aside = columns.text, columns.id, columns.aside
     decisions.groups = columns.group
     if columns.labels_column is None:
-        decisions.labels = f"{len(columns.labels)} columns of zeros and ones"
+        what = "shares" if settings.targets is config.Targets.shares else "zeros and ones"
+        what = f"intensities up to {settings.scale:g}" if settings.scale is not None else what
+        decisions.labels = f"{len(columns.labels)} columns of {what}"
+        if columns.annotators is not None:
+            decisions.labels += f", of the annotators counted in {columns.annotators}"
         for setting in ("true_values", "false_values", "present_from"):
             if (value := getattr(settings, setting)) is not None:
                 shown = f"[{','.join(value)}]" if isinstance(value, list) else f"{value:g}"
                 decisions.labels += f", data.{setting}={shown}"
         if settings.missing is config.MissingLabels.zero:
             decisions.labels += ", empty cells are 0"
+        if settings.missing is config.MissingLabels.mask:
+            decisions.labels += ", empty cells leave a label open"
         return
     decisions.labels = f"column {columns.labels_column}"
     if columns.multi_hot:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from emotion_lightning.data.decisions import Decisions
 from emotion_lightning.data.labels import Targets
@@ -134,6 +135,10 @@ class Rows:
         groups: value of `data.group_column` in each row, None where it is empty; None without that setting.
         strata: multi-hot labels of the data, [row, label in the data], by which splits are stratified, if `targets` are
             others, made by `data.merge` and the like; None: `targets`.
+        shares: what is learned instead of `targets`, from 0 to 1, [row, label]; None: `targets` are learned.
+        open: whether a label of a row is left open, [row, label]; its target is 0 then. None: none is.
+        scale: largest intensity, if `shares` are those of intensities.
+        annotators: who labelled each row, until the rows of several annotators are joined.
     """
 
     ids: list[str]
@@ -144,6 +149,18 @@ class Rows:
     conversations: list[str] | None = None
     groups: list[str | None] | None = None
     strata: Targets | None = None
+    shares: Targets | None = None
+    open: npt.NDArray[np.bool_] | None = None
+    scale: float | None = None
+    annotators: list[str | None] | None = None
+
+    @property
+    def learned(self) -> Targets | None:
+        """What a network learns, [row, label]: shares or labels, NaN where a label is open; None without labels."""
+        found = self.targets if self.shares is None else self.shares
+        if found is None or self.open is None:
+            return found
+        return np.where(self.open, np.float32(np.nan), found)
 
     @property
     def inputs(self) -> list[Text]:
@@ -162,6 +179,9 @@ class Rows:
             total.update(f"{len(identifier)} {len(text)} {identifier}{text}".encode())
         if self.targets is not None:
             total.update(np.packbits(self.targets.astype(bool)).tobytes())
+        for part in (self.shares, self.open):
+            if part is not None:
+                total.update(np.ascontiguousarray(part).tobytes())
         for turns in self.before or []:
             total.update("".join(f"{len(turn)} {turn}" for turn in turns).encode())
         return total.hexdigest()
@@ -178,6 +198,10 @@ class Rows:
             conversations=None if self.conversations is None else [self.conversations[i] for i in chosen],
             groups=None if self.groups is None else [self.groups[i] for i in chosen],
             strata=None if self.strata is None else self.strata[chosen],
+            shares=None if self.shares is None else self.shares[chosen],
+            open=None if self.open is None else self.open[chosen],
+            scale=self.scale,
+            annotators=None if self.annotators is None else [self.annotators[i] for i in chosen],
         )
 
 

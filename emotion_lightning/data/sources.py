@@ -6,6 +6,8 @@ from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from emotion_lightning import config
 from emotion_lightning.config import own_parts, schema
 from emotion_lightning.data import (
@@ -118,13 +120,13 @@ def write_decisions(file: Path, corpus: Corpus) -> None:
 
 
 def _log_one_sided(corpus: Corpus) -> None:
-    targets = corpus.splits["train"].targets
-    if targets is None:
+    learned = corpus.splits["train"].learned
+    if learned is None:
         return
-    positives = targets.sum(axis=0)
+    counts = list(zip(corpus.labels, np.nansum(learned, axis=0), (~np.isnan(learned)).sum(axis=0), strict=True))
     for names, what in (
-        ([name for name, count in zip(corpus.labels, positives, strict=True) if count == 0], "no row"),
-        ([name for name, count in zip(corpus.labels, positives, strict=True) if count == len(targets)], "every row"),
+        ([name for name, count, _ in counts if count == 0], "no row"),
+        ([name for name, count, rows in counts if count == rows > 0], "every row"),
     ):
         if names:
             log.warning("In train %s has the label %s: it cannot be learned.", what, ", ".join(names))

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from emotion_lightning import config
 from emotion_lightning.data import groups
@@ -113,7 +114,29 @@ def joined(parts: list[Rows], *, by_id: bool = False) -> Rows:
         ),
         groups=[value for part in parts for value in part.groups or [None] * len(part)] if grouped else None,
         strata=np.concatenate(strata) if len(strata) == len(parts) else None,
+        shares=_stacked([part.shares for part in parts]),
+        open=_opened(parts),
+        scale=parts[0].scale,
+        annotators=_all([part.annotators for part in parts]),
     )
+
+
+def _opened(parts: list[Rows]) -> npt.NDArray[np.bool_] | None:
+    """Which labels the parts leave open, [row, label]; None if they leave none."""
+    if all(part.open is None for part in parts):
+        return None
+    return _stacked(
+        [
+            np.zeros(part.targets.shape, dtype=bool) if part.open is None and part.targets is not None else part.open
+            for part in parts
+        ]
+    )
+
+
+def _stacked(parts: Sequence[npt.NDArray[Any] | None]) -> npt.NDArray[Any] | None:
+    """The parts one below the other; None if one is missing."""
+    given = [part for part in parts if part is not None]
+    return np.concatenate(given) if len(given) == len(parts) else None
 
 
 def _all(parts: Sequence[list[Value] | None]) -> list[Value] | None:

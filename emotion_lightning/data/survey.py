@@ -39,8 +39,8 @@ class Survey:
         cells: how cells of label columns are read.
         names: column names, in order.
         rows: number of rows.
-        binary: number of cells that are read as 0 or 1, without empty ones, by column.
-        ones: how many of them are read as 1.
+        binary: number of cells that are read as 0 or 1, or as a share, without empty ones, by column.
+        ones: how many of them are read as 1; the sum of the shares.
         blank: number of empty cells, by column.
         values: different short cells of each column as text, with their count and the first row that has them; a column
             with long or many different cells is not in it.
@@ -53,21 +53,23 @@ class Survey:
     names: list[str] = field(default_factory=list)
     rows: int = 0
     binary: Counter[str] = field(default_factory=Counter)
-    ones: Counter[str] = field(default_factory=Counter)
+    ones: dict[str, float] = field(default_factory=Counter)
     blank: Counter[str] = field(default_factory=Counter)
     values: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
     lists: dict[str, dict[Any, int]] = field(default_factory=dict)
     first: dict[str, Any] = field(default_factory=dict)
 
     def looks_binary(self, name: str) -> bool:
-        """Whether nearly all cells of a column are 0 or 1, so that any other cell is a mistake."""
-        filled = self.rows - self.blank[name] if self.cells.blank_is_zero else self.rows
+        """Whether nearly all cells of a column are 0 or 1, or shares, so that any other cell is a mistake."""
+        may_be_blank = self.cells.blank_is_zero or self.cells.blank_is_open
+        filled = self.rows - self.blank[name] if may_be_blank else self.rows
         return self.binary[name] > 0 and self.binary[name] >= _NEARLY_ALL * filled
 
     def is_constant(self, name: str) -> bool:
         """Whether a column of zeros and ones has the same value in all rows, and there are enough rows to say so."""
         known = self.binary[name] + (self.blank[name] if self.cells.blank_is_zero else 0)
-        return known == self.rows >= _ENOUGH_ROWS and self.ones[name] in (0, self.rows)
+        rows = self.rows - (self.blank[name] if self.cells.blank_is_open else 0)
+        return known == rows >= _ENOUGH_ROWS and self.ones[name] in (0, rows)
 
     def is_blank(self, name: str) -> bool:
         """Whether a column is missing or empty in all rows."""

@@ -6,6 +6,7 @@ texts, ids and targets, not all cells.
 
 import itertools
 import logging
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from emotion_lightning.data import annotators, labels, memory
 from emotion_lightning.data.columns import Columns, normalised, texts_and_ids
 from emotion_lightning.data.conversations import Context, Turns, read_turns
 from emotion_lightning.data.formats import files, tools
-from emotion_lightning.data.formats.cells import as_text, is_blank, shown, split_labels
+from emotion_lightning.data.formats.cells import as_text, is_blank, number, shown, split_labels
 from emotion_lightning.data.overlap import groups_of
 from emotion_lightning.data.rows import Chunk, Problems, Rows, Source, Text
 from emotion_lightning.data.survey import LIST_COLUMNS, survey
@@ -82,6 +83,7 @@ class _Gathered:
         self.ids: list[str] = []
         self.texts: list[str] = []
         self.groups: list[str | None] = []
+        self.annotators: list[str | None] = []
         self.empty = 0
         self.turns: Turns | None = None
         self._numbers: list[int] = []
@@ -107,6 +109,9 @@ class _Gathered:
         if self.columns.group is not None:
             values = [(as_text(cell) or "").strip() or None for cell in chunk.column(self.columns.group)]
             self.groups += [values[i] for i in taken]
+        if self.columns.annotator is not None:
+            values = [(as_text(cell) or "").strip() or None for cell in chunk.column(self.columns.annotator)]
+            self.annotators += [values[i] for i in taken]
         self._numbers += [chunk.rows[i] for i in taken]
         if targets is not None:
             self._targets.append(targets[list(taken)])
@@ -120,11 +125,24 @@ class _Gathered:
         targets = np.concatenate([np.zeros((0, count), np.float32), *self._targets]) if self.labelled else None
         grouped = None if self.columns.group is None else self.groups
         found = Rows(self.ids, self.texts, targets, self.columns.id or "row", groups=grouped)
+        if self.columns.annotator is not None:
+            found.annotators = self.annotators
+        if targets is not None:
+            self._say_open(found, targets)
         if self.turns is not None:
             found.before = [self.turns.before.get(number, ()) for number in self._numbers]
             known = self.turns.conversations
             found.conversations = [known.get(number, "") for number in self._numbers] if known else None
         return found if most is None or len(found) <= most else found.take(range(most))
+
+    def _say_open(self, rows: Rows, amounts: labels.Targets) -> None:
+        """Tell shares from labels, and labels that are open from others, in what was read, where NaN is open."""
+        if self.columns.cells.blank_is_open:
+            rows.open = np.isnan(amounts)
+            rows.targets = np.nan_to_num(amounts)
+        if self.columns.present is not None:
+            rows.shares, rows.scale = rows.targets, self.columns.cells.scale
+            rows.targets = labels.hardened(amounts, self.columns.present)
 
     def tell_empty(self) -> None:
         """Log how many rows without a text were kept or left out."""
@@ -195,7 +213,7 @@ class _Gathered:
                 f"{place}: {have} the id and the text of an earlier row, {self.ids[again[0]][:60]} for example, as "
                 f"rows of several annotators do{annotators.signs(self.columns)}. {annotators.ADVICE}"
             )
-            way = {"aggregate": config.Aggregate.majority.value}
+            ways = annotators.WAYS
         else:
             shown = "; ".join(
                 f"{self.ids[position][:60]} stands in row {self._numbers[first[self.ids[position]]]} and in "
@@ -206,37 +224,73 @@ class _Gathered:
                 f"{place}: {have} the id of an earlier row ({shown}). Name another column as "
                 "data.id_column, or count rows with data.id_column=row."
             )
-            way = {"id_column": files.ROW}
-        self.problems.note(self.path, message, row=row, ways=[way])
+            ways = [{"id_column": files.ROW}]
+        self.problems.note(self.path, message, row=row, ways=ways)
 
     def _labels(self, chunk: Chunk) -> np.ndarray:
         if self.columns.labels_column is None:
-            columns = [self._zeros_and_ones(chunk, name) for name in self.columns.labels]
-            return np.stack(columns, axis=1).astype(np.float32)
+            columns = [self._cells(chunk, name) for name in self.columns.labels]
+            found = np.stack(columns, axis=1).astype(np.float32)
+            return found if self.columns.annotators is None else self._of_annotators(chunk, found)
         cells = chunk.column(self.columns.labels_column)
         positions = [self._from_list(row, cell) for row, cell in zip(chunk.rows, cells, strict=True)]
         return labels.multi_hot(positions, count=len(self.columns.labels))
 
-    def _zeros_and_ones(self, chunk: Chunk, name: str) -> np.ndarray:
+    def _of_annotators(self, chunk: Chunk, counts: np.ndarray) -> np.ndarray:
+        """The counts of a chunk as shares of the annotators of each row."""
+        column = self.columns.annotators
+        assert column is not None
+        shares = counts.copy()
+        for i, (row, cell) in enumerate(zip(chunk.rows, chunk.column(column), strict=True)):
+            many = number(cell)
+            if many is None or many < 1 or many != int(many):
+                found = "nothing" if is_blank(cell) else shown(cell)
+                self.problems.add(self.path, f"{found} where a number of annotators is due.", row=row, column=column)
+                continue
+            for name, count in zip(self.columns.labels, counts[i].tolist(), strict=True):
+                if count > many:
+                    self.problems.add(
+                        self.path,
+                        f"{count:g} of the {many:g} annotators in column {column} gave the label; there are not so "
+                        "many.",
+                        row=row,
+                        column=name,
+                    )
+            shares[i] = counts[i] / many
+        return shares
+
+    def _cells(self, chunk: Chunk, name: str) -> np.ndarray:
+        """The cells of a label column as numbers, [row]; NaN where one is left open, 0 where one is wrong."""
         cells = chunk.column(name)
+        how = self.columns.cells
         # If all cells have one type, parse each distinct cell once. With several types this is wrong: 1 equals True.
         types = set(map(type, cells))
         if len(types) == 1 and types <= {str, int, float, bool}:
-            meaning = {cell: self.columns.cells.value(cell) for cell in set(cells)}
+            meaning = {cell: how.value(cell) for cell in set(cells)}
             values = [meaning[cell] for cell in cells]
-            kinds = {self.columns.cells.words(cell) for cell in meaning}
+            kinds = {how.words(cell) for cell in meaning}
         else:
-            values = [self.columns.cells.value(cell) for cell in cells]
-            kinds = {self.columns.cells.words(cell) for cell in cells}
+            values = [how.value(cell) for cell in cells]
+            kinds = {how.words(cell) for cell in cells}
+        if how.blank_is_open:
+            values = [math.nan if is_blank(cell) else value for cell, value in zip(cells, values, strict=True)]
         if None in values:
             for row, cell, value in zip(chunk.rows, cells, values, strict=True):
                 if value is None:
-                    found = "nothing" if is_blank(cell) else shown(cell)
-                    hint = " (if the column lists labels: data.labels_column)" if name.lower() in LIST_COLUMNS else ""
-                    ways = [{"missing": "zero"}] if is_blank(cell) else []
-                    self.problems.add(self.path, f"{found} where 0 or 1 is due{hint}.", row=row, column=name, ways=ways)
+                    self._tell_cell(row, name, cell)
         self._check_spelling(chunk, name, cells, kinds - {None})
-        return np.array([value or 0 for value in values], dtype=np.uint8)
+        return np.array(
+            [value or 0 for value in values], dtype=np.float32 if how.soft or how.blank_is_open else np.uint8
+        )
+
+    def _tell_cell(self, row: int, name: str, cell: Any) -> None:
+        """Add the problem of a cell that is no label."""
+        found = "nothing" if is_blank(cell) else shown(cell)
+        hint = " (if the column lists labels: data.labels_column)" if name.lower() in LIST_COLUMNS else ""
+        ways: list[dict[str, Any]] = [{"missing": "zero"}] if is_blank(cell) else []
+        self.problems.add(
+            self.path, f"{found} where {self.columns.cells.due} is due{hint}.", row=row, column=name, ways=ways
+        )
 
     def _check_spelling(self, chunk: Chunk, name: str, cells: list[Any], kinds: set[Any]) -> None:
         # `true` among 0 and 1 is a sign that files were concatenated, perhaps with different columns.

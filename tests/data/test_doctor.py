@@ -68,14 +68,14 @@ ODD: dict[str, tuple[list[list[Any]], str, list[dict[str, Any]], list[str]]] = {
     "intensities": (
         table(["text", "joy", "fear"], text, lambda i: i % 4, lambda i: (i + 1) % 4),
         ",",
-        [{"present_from": 1.0}],
+        [{"present_from": 1.0}, {"scale": 3.0}],
         ["joy", "fear"],
     ),
     "annotators": (
         table(["id", "text", "rater", "joy", "fear"], lambda i: i // 2, lambda i: text(i // 2),
               lambda i: f"r{i % 2}", lambda i: i // 2 % 2, lambda i: i // 2 % 3 == 0),
         ",",
-        [{"aggregate": "majority"}],
+        [{"aggregate": "majority"}, {"aggregate": "share"}],
         ["joy", "fear"],
     ),
     "two ways": (

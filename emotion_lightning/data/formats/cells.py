@@ -55,31 +55,78 @@ def number(cell: Any) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def share(cell: Any) -> float | None:
+    """The share that a cell says, from 0 to 1: a number, or a percentage with its sign; otherwise None.
+
+    >>> [share(cell) for cell in (0.5, "60%", "0,25", True, "7", "-1", "")]
+    [0.5, 0.6, 0.25, 1.0, None, None, None]
+    """
+    said = str(cell).strip()
+    value = number(said[:-1].strip()) if said.endswith("%") else number(cell)
+    if value is None:
+        whole = binary(cell)
+        return None if whole is None else float(whole)
+    value = value / 100 if said.endswith("%") else value
+    return value if 0 <= value <= 1 else None
+
+
 @dataclass(frozen=True)
 class LabelCells:
-    """How cells of label columns are read as 0 or 1.
+    """How cells of label columns are read: as 0 or 1, or as shares.
 
     Attributes:
         true_values: words that mean 1, in lower case.
         false_values: words that mean 0, in lower case.
         blank_is_zero: whether an empty cell means 0.
+        blank_is_open: whether an empty cell leaves its label open.
         present_from: a number means 1 from this value on; None: only 0 and 1 are allowed.
+        shares: whether cells are shares from 0 to 1.
+        scale: largest intensity, if cells are intensities, which are read as shares of it.
+        counts: whether cells are numbers of annotators.
     """
 
     true_values: frozenset[str] = frozenset()
     false_values: frozenset[str] = frozenset()
     blank_is_zero: bool = False
+    blank_is_open: bool = False
     present_from: float | None = None
+    shares: bool = False
+    scale: float | None = None
+    counts: bool = False
 
-    def value(self, cell: Any) -> int | None:
-        """0 or 1, or None for a cell that is neither.
+    @property
+    def soft(self) -> bool:
+        """Whether cells hold more than 0 and 1."""
+        return self.shares or self.scale is not None or self.counts
+
+    @property
+    def due(self) -> str:
+        """What a cell must be, for a message."""
+        if self.scale is not None:
+            return f"a number from 0 to {self.scale:g} (data.scale)"
+        if self.counts:
+            return "a whole number of annotators"
+        return "a share from 0 to 1, or a percentage such as 60%," if self.shares else "0 or 1"
+
+    def value(self, cell: Any) -> float | None:
+        """0 or 1, a share or a count; None for a cell that is none.
 
         >>> cells = LabelCells(true_values=frozenset({"x"}), blank_is_zero=True)
         >>> [cells.value(cell) for cell in ("X", "", "1", "y")]
         [1, 0, 1, None]
+        >>> [LabelCells(scale=4).value(cell) for cell in ("1", 4, "5", "")]
+        [0.25, 1.0, None, None]
         """
         if self.blank_is_zero and is_blank(cell):
             return 0
+        if self.scale is not None:
+            intensity = number(cell)
+            return intensity / self.scale if intensity is not None and 0 <= intensity <= self.scale else None
+        if self.counts:
+            count = number(cell)
+            return count if count is not None and count >= 0 and count == int(count) else None
+        if self.shares:
+            return share(cell)
         if self.true_values or self.false_values:
             said = str(cell).strip().casefold()
             if said in self.true_values or said in self.false_values:
@@ -90,7 +137,9 @@ class LabelCells:
 
     def words(self, cell: Any) -> str | None:
         """How a cell writes 0 or 1, for a message; None if it is neither, or may stand beside other ways of writing."""
-        if self.present_from is not None or str(cell).strip().casefold() in self.true_values | self.false_values:
+        if self.soft or self.present_from is not None:
+            return None
+        if str(cell).strip().casefold() in self.true_values | self.false_values:
             return None
         return spelled(cell)
 
