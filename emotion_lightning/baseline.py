@@ -19,9 +19,10 @@ from emotion_lightning.runs import run_folder, waiting
 from emotion_lightning.runs.metrics_file import Cost, SplitScores, of_protocol
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor
 
-    from emotion_lightning.data.labels import Targets
     from emotion_lightning.evaluation.scoring import Scored
 
 log = logging.getLogger(__name__)
@@ -43,8 +44,8 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
     if (folder / run_folder.METRICS).exists():
         raise UserError(f"{folder} holds a run already; choose another hydra.run.dir.")
 
+    import numpy as np
     import torch
-    from torch.nn.functional import binary_cross_entropy_with_logits
 
     from emotion_lightning.data import cleaning, sources, splitting
     from emotion_lightning.evaluation import scoring, thresholds
@@ -57,6 +58,10 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
     corpus = sources.split_corpus(sources.read_corpus(settings.data), settings.data)
     settings = dataclasses.replace(settings, data=sources.settled(settings.data, corpus))
     train = corpus.labelled("train")
+    learned = corpus.splits["train"]
+    known = None if learned.open is None else ~learned.open
+    if learned.shares is not None:
+        log.info("A baseline learns 0 and 1; shares are scored only.")
     corpus.labelled("validation")
     run_folder.write_settings(folder, settings, chosen_options())
     environment.record(folder, arguments=sys.argv, data_hashes=corpus.hashes)
@@ -68,7 +73,7 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
     model = ngrams.NgramClassifier({name: getattr(settings, name) for name in ngrams.KINDS})
     waiting.show_status(f"Fitting to {len(train):,} texts")
     since = time.perf_counter()
-    model.fit([clean(text) for text in corpus.splits["train"].texts], train, settings)
+    model.fit([clean(text) for text in corpus.splits["train"].texts], train, settings, known=known)
     seconds = time.perf_counter() - since
     log.info("%s weights are fitted to %s rows in %.0f s.", f"{model.parameters:,}", f"{len(train):,}", seconds)
     waiting.show_status("Scoring")
@@ -76,7 +81,6 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
         name: scoring.Scored(
             rows,
             torch.from_numpy(model.logits([clean(text) for text in rows.texts])),
-            None if rows.targets is None else torch.from_numpy(rows.targets),
         )
         for name, rows in corpus.splits.items()
         if name != "train"
@@ -87,7 +91,7 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
         labels=corpus.labels,
         thresholding=settings.thresholds,
         predict=settings.predict,
-        loss=lambda logits, targets: float(binary_cross_entropy_with_logits(logits.double(), targets.double())),
+        loss=_cross_entropy,
         extra_metric=settings.extra_metric,
     )
     # Metadata, so that predict, evaluate and distill.runs accept the baseline like any run.
@@ -102,7 +106,8 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
         ngrams=model.lengths,
     )
     model_folder.save_ngrams(folder / run_folder.MODEL, model, metadata=metadata)
-    floors = _floors(train, splits, labels=corpus.labels, thresholding=settings.thresholds)
+    rates = train.mean(axis=0) if known is None else train.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    floors = _floors(rates, splits, labels=corpus.labels, thresholding=settings.thresholds)
     cost: Cost = {
         "trainable_parameters": model.parameters,
         "train_seconds": seconds,
@@ -124,7 +129,7 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
 
 
 def _floors(
-    train: "Targets", splits: "dict[str, Scored]", *, labels: list[str], thresholding: config.Thresholds
+    rates: "npt.NDArray[np.float32]", splits: "dict[str, Scored]", *, labels: list[str], thresholding: config.Thresholds
 ) -> dict[str, dict[str, SplitScores]]:
     """Scores of two classifiers that ignore the text, by classifier and split.
 
@@ -134,16 +139,30 @@ def _floors(
 
     from emotion_lightning.evaluation import metrics, thresholds
 
-    rates = {"zeros": torch.zeros(len(labels)), "prior": torch.from_numpy(train.mean(axis=0)).float()}
-    scored = {name: split.targets for name, split in splits.items() if split.targets is not None}
+    by_floor = {"zeros": torch.zeros(len(labels)), "prior": torch.from_numpy(rates).float()}
+    scored = {name: gold for name, split in splits.items() if (gold := split.gold) is not None}
     floors = {}
-    for floor, rate in rates.items():
-        probabilities: dict[str, Tensor] = {name: rate.repeat(len(targets), 1) for name, targets in scored.items()}
-        by_protocol = thresholds.fit_thresholds(probabilities["validation"], scored["validation"], thresholding)
+    for floor, rate in by_floor.items():
+        probabilities: dict[str, Tensor] = {name: rate.repeat(len(gold.labels), 1) for name, gold in scored.items()}
+        validation = scored["validation"]
+        by_protocol = thresholds.fit_thresholds(
+            probabilities["validation"], validation.labels, thresholding, known=validation.known
+        )
         floors[floor] = {
-            name: metrics.score(probabilities[name], targets, by_protocol, labels) for name, targets in scored.items()
+            name: metrics.score(probabilities[name], gold.labels, by_protocol, labels, gold=gold)
+            for name, gold in scored.items()
         }
     return floors
+
+
+def _cross_entropy(logits: "Tensor", targets: "Tensor") -> float:
+    """Mean cross-entropy over what is known, where targets are not NaN."""
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
+    known = ~targets.isnan()
+    if bool(known.all()):
+        return float(binary_cross_entropy_with_logits(logits.double(), targets.double()))
+    return float(binary_cross_entropy_with_logits(logits[known].double(), targets[known].double()))
 
 
 def main() -> None:

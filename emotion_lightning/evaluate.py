@@ -43,6 +43,7 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
     from emotion_lightning.data import conversations
     from emotion_lightning.data.label_map import LabelMap
     from emotion_lightning.evaluation import extra_metrics, mapped_labels, metrics, prediction_files, row_outcomes
+    from emotion_lightning.evaluation.gold import Gold
     from emotion_lightning.inference import ensemble, predictor, run_data
     from emotion_lightning.models.metadata import find_model_folder
     from emotion_lightning.reports import console, run_facts, run_page
@@ -88,8 +89,6 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
     shared = shared_labels(of_run.names, of_data.names)
     mapping = mapped_labels.plain(of_run, of_data, label_map)
 
-    import torch
-
     quiet.hide_progress_bars()
     model = predictor.open_runs(runs, metadata, accelerator=settings.accelerator)
     if settings.explain:
@@ -107,7 +106,9 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
     )
     ours = [of_run.members[of_run.names.index(name)] for name in shared]
     theirs = [of_data.names.index(name) for name in shared]
-    targets = torch.from_numpy(of_data.targets(rows.targets)[:, theirs])
+    scored_rows = of_data.rows(rows)
+    gold = Gold.of(scored_rows)[:, theirs]
+    targets = gold.labels
     probabilities, decisions, by_protocol = (
         answers.probabilities(ours),
         answers.decisions(ours),
@@ -115,9 +116,10 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
     )
     decides = by_protocol[metadata.protocol]
     scores = metrics.score(
-        probabilities, targets, by_protocol, shared, calibrated=metadata.scaling() is not None, decisions=decisions
-    )
-    row_outcomes.write_outcomes(folder, split, row_outcomes.RowOutcomes(rows.ids, shared, probabilities, targets))
+        probabilities, targets, by_protocol, shared, calibrated=metadata.scaling() is not None, decisions=decisions,
+        gold=gold,
+    )  # fmt: skip
+    row_outcomes.write_outcomes(folder, split, row_outcomes.RowOutcomes.of(rows.ids, shared, probabilities, gold))
     if extra := extra_metrics.extra_scores(
         settings.extra_metric, probabilities, targets, decides, shared, decisions=decisions[metadata.protocol]
     ):
@@ -125,14 +127,21 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
     # What a loss of united labels would be, no loss defines.
     if not of_run.changes:
         positions = [own_members[0] for own_members in ours]
-        if (loss := run_loss(metadata, positions)) is not None:
-            scores["loss"] = float(loss(logits[:, positions], targets))
+        if (loss := run_loss(metadata, positions, masked=gold.known is not None)) is not None:
+            # Shares are defined for cross-entropy and for a loss of the user's own, which may be made for them.
+            soft = metadata.loss["option"] in ("bce", "weighted_bce") or "part" in metadata.loss
+            learned = gold.learned if soft else replace(gold, shares=None).learned
+            scores["loss"] = float(loss(logits[:, positions], learned))
     content: RunMetrics = {split: scores, "run": str(settings.run)}  # type: ignore[misc]  # the name of the split
     if mapping:
         content["mapping"] = mapping
     scored = run_facts.RunFacts(
         settings=None, metrics=content, history=[], labels=shared, split=split,
-        rows=replace(rows, targets=targets.numpy()), probabilities=probabilities.double().numpy(),
+        rows=replace(
+            rows, targets=targets.numpy(), strata=None,
+            shares=None if gold.shares is None else gold.shares.numpy(),
+            open=None if gold.known is None else ~gold.known.numpy(),
+        ), probabilities=probabilities.double().numpy(),
         thresholds=decides.numpy(), protocol=metadata.protocol, train_rows=0,
         decided=decisions[metadata.protocol].numpy(),
     )  # fmt: skip
@@ -176,12 +185,13 @@ def _run_name(runs: list[str]) -> str:
     return f"{folder.parent.name}/{folder.name}"
 
 
-def run_loss(metadata: "Metadata", positions: list[int]) -> "Module | None":
+def run_loss(metadata: "Metadata", positions: list[int], *, masked: bool = False) -> "Module | None":
     """The loss that a run was trained with; None, and a warning, if it is the user's own and is not at hand.
 
     Args:
         metadata: metadata of the run.
         positions: indices of the labels that the loss is built for.
+        masked: whether targets may be NaN, for labels that are left open.
     """
     import numpy as np
 
@@ -196,10 +206,14 @@ def run_loss(metadata: "Metadata", positions: list[int]) -> "Module | None":
             own_parts.lacking({f"loss={values['option']}": values.get("part")}, "The run"),
         )
         return None
+    if masked and "part" in values:
+        log.warning("Labels are left open, which a loss of your own cannot tell: it is not computed.")
+        return None
     del values["option"]
+    rows = np.asarray(rows)[positions] if isinstance(rows, list) else rows
     settings = schema.from_plain(node, values)
     names = [metadata.labels[position] for position in positions]
-    return losses.build_loss(settings, label_counts=counts[positions], rows=rows, labels=names)
+    return losses.build_loss(settings, label_counts=counts[positions], rows=rows, labels=names, masked=masked)
 
 
 def warn_of_own_mapping(metadata: "Metadata", data: list[str]) -> None:

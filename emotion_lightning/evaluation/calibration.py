@@ -57,7 +57,9 @@ def probabilities(logits: Tensor, scaling: Scaling | None) -> Tensor:
     return torch.sigmoid(logits.float()) if scaling is None else scaling.probabilities(logits)
 
 
-def fit_calibration(kind: config.Calibration, logits: Tensor, targets: Tensor) -> Scaling | None:
+def fit_calibration(
+    kind: config.Calibration, logits: Tensor, targets: Tensor, *, known: Tensor | None = None
+) -> Scaling | None:
     """Fit the calibration on validation by maximum likelihood; None if the kind is none.
 
     temperature: one slope for all labels, no offset (Guo et al., 2017). per_label: slope and offset for each label
@@ -67,30 +69,39 @@ def fit_calibration(kind: config.Calibration, logits: Tensor, targets: Tensor) -
     Args:
         kind: kind of calibration.
         logits: [row, label].
-        targets: multi-hot, [row, label].
+        targets: multi-hot, or shares, which are smoothed in the same way, [row, label].
+        known: whether a label is not left open, bool, [row, label]; None if none is.
     """
     logits, truth = logits.double().cpu(), targets.double().cpu()
     labels = logits.shape[1]
+    if known is not None:
+        truth = torch.where(known.cpu(), truth, 0.0)
     match kind:
         case config.Calibration.none:
             return None
         case config.Calibration.temperature:
-            (slope,) = _minimum([torch.zeros(1)], lambda log_slope: _loss(logits * log_slope.exp(), truth))
+            (slope,) = _minimum([torch.zeros(1)], lambda log_slope: _loss(logits * log_slope.exp(), truth, known))
             return Scaling(slope.exp().expand(labels).clone(), torch.zeros(labels, dtype=torch.float64))
         case config.Calibration.per_label:
             positives = truth.sum(0)
-            negatives = len(truth) - positives
-            smooth = torch.where(truth > 0, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+            negatives = (len(truth) if known is None else known.cpu().sum(0)) - positives
+            highest, lowest = (positives + 1) / (positives + 2), 1 / (negatives + 2)
+            if bool(((truth > 0) & (truth < 1)).any()):
+                smooth = lowest + truth * (highest - lowest)
+            else:
+                smooth = torch.where(truth > 0, highest, lowest)
             log_slope, offset = _minimum(
                 [torch.zeros(labels), torch.zeros(labels)],
-                lambda log_slope, offset: _loss(logits * log_slope.exp() + offset, smooth) * labels,
+                lambda log_slope, offset: _loss(logits * log_slope.exp() + offset, smooth, known) * labels,
             )
-            known = (positives > 0) & (negatives > 0)
-            return Scaling(torch.where(known, log_slope.exp(), 1.0), torch.where(known, offset, 0.0))
+            both = (positives > 0) & (negatives > 0)
+            return Scaling(torch.where(both, log_slope.exp(), 1.0), torch.where(both, offset, 0.0))
 
 
-def _loss(logits: Tensor, targets: Tensor) -> Tensor:
-    return binary_cross_entropy_with_logits(logits, targets)
+def _loss(logits: Tensor, targets: Tensor, known: Tensor | None) -> Tensor:
+    if known is None:
+        return binary_cross_entropy_with_logits(logits, targets)
+    return binary_cross_entropy_with_logits(logits[known], targets[known])
 
 
 def _minimum(start: list[Tensor], loss: Any) -> list[Tensor]:
@@ -118,15 +129,18 @@ class CalibrationMetrics(TypedDict):
     brier: float
 
 
-def calibration_metrics(probabilities: Tensor, targets: Tensor) -> CalibrationMetrics:
-    """Expected calibration error (`ece`) and Brier score (`brier`)."""
+def calibration_metrics(probabilities: Tensor, targets: Tensor, *, known: Tensor | None = None) -> CalibrationMetrics:
+    """Expected calibration error (`ece`) and Brier score (`brier`), of the labels that are not left open."""
+    errors = (probabilities.double() - targets.double()).square()
     return {
-        "ece": expected_calibration_error(probabilities, targets),
-        "brier": float((probabilities.double() - targets.double()).square().mean()),
+        "ece": expected_calibration_error(probabilities, targets, known=known),
+        "brier": float((errors if known is None else errors[known]).mean()),
     }
 
 
-def expected_calibration_error(probabilities: Tensor, targets: Tensor, *, bins: int = BINS) -> float:
+def expected_calibration_error(
+    probabilities: Tensor, targets: Tensor, *, bins: int = BINS, known: Tensor | None = None
+) -> float:
     """Mean over labels of the expected calibration error (Guo et al., 2017), with bins of equal width.
 
     For each label, it is the mean over rows of the distance between the mean probability and the fraction of positives
@@ -135,5 +149,7 @@ def expected_calibration_error(probabilities: Tensor, targets: Tensor, *, bins: 
     shares, truth = probabilities.double(), targets.double()
     place = (shares * bins).long().clamp(max=bins - 1)
     total = torch.zeros(bins, shares.shape[1], dtype=torch.float64)
-    gap = total.scatter_add(0, place, shares - truth)
-    return float((gap.abs().sum(0) / len(shares)).mean())
+    apart = shares - truth if known is None else torch.where(known, shares - truth, 0.0)
+    gap = total.scatter_add(0, place, apart)
+    rows = len(shares) if known is None else known.sum(0).clamp(min=1)
+    return float((gap.abs().sum(0) / rows).mean())

@@ -34,7 +34,11 @@ class LabelErrors:
     unwarranted: int
 
 
-def calibrated(probabilities: Array, targets: Targets) -> Array:
+Known = npt.NDArray[np.bool_] | None
+"""Whether a label is not left open, [row, label]; None if none is."""
+
+
+def calibrated(probabilities: Array, targets: Targets, *, known: Known = None) -> Array:
     """Calibrate probabilities on the rows themselves, [row, label].
 
     Two parameters a label are fitted (Platt, 1999), which a few wrong labels hardly move. Without it, the probabilities
@@ -43,26 +47,34 @@ def calibrated(probabilities: Array, targets: Targets) -> Array:
     Args:
         probabilities: of a model that did not learn from these rows, [row, label].
         targets: given labels, [row, label].
+        known: which of them are not left open.
     """
     logits = torch.logit(torch.from_numpy(np.asarray(probabilities, dtype=np.float64)), eps=1e-7)
-    scaling = calibration.fit_calibration(Calibration.per_label, logits, torch.from_numpy(np.asarray(targets)))
+    scaling = calibration.fit_calibration(
+        Calibration.per_label,
+        logits,
+        torch.from_numpy(np.asarray(targets)),
+        known=None if known is None else torch.from_numpy(known),
+    )
     return calibration.probabilities(logits, scaling).numpy().astype(np.float64)
 
 
-def doubts(probabilities: Array, targets: Targets) -> Array:
-    """Probability that each given label is wrong, [row, label].
+def doubts(probabilities: Array, targets: Targets, *, known: Known = None) -> Array:
+    """Probability that each given label is wrong, [row, label]; 0 for a label that is left open.
 
     Args:
         probabilities: calibrated probabilities, [row, label].
         targets: given labels, [row, label].
+        known: which of them are not left open.
 
     >>> doubts(np.array([[0.9, 0.2]]), np.array([[0.0, 0.0]], dtype=np.float32)).tolist()
     [[0.9, 0.2]]
     """
-    return np.where(np.asarray(targets) > 0, 1 - probabilities, probabilities)
+    found = np.where(np.asarray(targets) > 0, 1 - probabilities, probabilities)
+    return found if known is None else np.where(known, found, 0.0)
 
 
-def count_errors(probabilities: Array, targets: Targets) -> list[LabelErrors]:
+def count_errors(probabilities: Array, targets: Targets, *, known: Known = None) -> list[LabelErrors]:
     """Count the rows of each label that look wrong.
 
     A row is counted where its probability is as high as the mean of the other class: a row without the label whose
@@ -70,7 +82,9 @@ def count_errors(probabilities: Array, targets: Targets) -> list[LabelErrors]:
     et al. (2021), for each label by itself.
     """
     found = []
-    for shares, given in zip(probabilities.T, np.asarray(targets).T > 0, strict=True):
+    rows = np.ones(probabilities.shape, dtype=bool) if known is None else known
+    for shares, given, own in zip(probabilities.T, np.asarray(targets).T > 0, rows.T, strict=True):
+        shares, given = shares[own], given[own]
         if not given.any() or given.all():
             found.append(LabelErrors(int(given.sum()), 0, 0))
             continue

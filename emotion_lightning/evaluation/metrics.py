@@ -17,7 +17,8 @@ from torchmetrics.functional.classification import (
 )
 from torchmetrics.utilities import dim_zero_cat
 
-from emotion_lightning.evaluation import calibration, thresholds
+from emotion_lightning.evaluation import calibration, soft_scores, thresholds
+from emotion_lightning.evaluation.gold import Gold, hide_open
 from emotion_lightning.runs.metrics_file import ProtocolScores, SplitScores
 
 
@@ -83,6 +84,7 @@ def score(
     *,
     calibrated: bool = False,
     decisions: Mapping[str, Tensor] | None = None,
+    gold: Gold | None = None,
 ) -> SplitScores:
     """All metrics of a split in metrics.json, except its loss.
 
@@ -97,38 +99,68 @@ def score(
         calibrated: whether the probabilities are calibrated; only reported.
         decisions: decisions of each protocol, bool, [row, label], where they do not follow from one threshold for each
             label; the thresholds are then only reported.
+        gold: shares, and which labels are left open, beside `targets`; None if there is nothing but these.
     """
     truth = targets.bool()
     decisions = decisions or {}
-    by_protocol = by_protocol | {thresholds.ORACLE: thresholds.oracle(probabilities, targets)}
-    return {
+    known = None if gold is None else gold.known
+    by_protocol = by_protocol | {thresholds.ORACLE: thresholds.oracle(probabilities, targets, known=known)}
+    found: SplitScores = {
         "rows": len(truth),
         "probabilities": "calibrated" if calibrated else "raw",
-        **rankings(probabilities, truth),
-        **calibration.calibration_metrics(probabilities, targets),
+        **rankings(probabilities, truth, known=known),
+        **calibration.calibration_metrics(probabilities, targets, known=known),
         **{  # type: ignore[typeddict-item]  # the names of the protocols
             protocol: decisions_report(
                 decisions[protocol] if protocol in decisions else thresholds.decide(probabilities, threshold),
                 truth,
                 threshold,
                 labels,
+                known=known,
             )
             for protocol, threshold in by_protocol.items()
         },
     }
+    if gold is not None and gold.shares is not None:
+        found["soft"] = soft_scores.soft_scores(probabilities, gold.shares, labels, known=known)
+        if gold.scale is not None:
+            found["intensity"] = soft_scores.intensity_scores(
+                probabilities, gold.shares, labels, scale=gold.scale, known=known
+            )
+    return found
 
 
-def rankings(probabilities: Tensor, truth: Tensor) -> Rankings:
-    """Mean average precision over the labels that have positives, and label ranking average precision."""
+def soft_metrics(probabilities: Tensor, gold: Gold, labels: list[str]) -> dict[str, float]:
+    """The scores over all labels against shares and intensities, such as soft_bce; empty if there are only labels."""
+    if gold.shares is None:
+        return {}
+    soft = soft_scores.soft_scores(probabilities, gold.shares, labels, known=gold.known)
+    found = {f"soft_{name}": value for name, value in soft.items() if isinstance(value, float)}
+    if gold.scale is not None:
+        of_scale = soft_scores.intensity_scores(probabilities, gold.shares, labels, scale=gold.scale, known=gold.known)
+        found["intensity_pearson"] = of_scale["pearson"]
+    return found
+
+
+def rankings(probabilities: Tensor, truth: Tensor, *, known: Tensor | None = None) -> Rankings:
+    """Mean average precision over the labels that have positives, and label ranking average precision.
+
+    Labels that are left open, where `known` is False, are ranked nowhere.
+    """
     supported = truth.any(0)
+    rows = [slice(None)] * truth.shape[1] if known is None else list(known.unbind(1))
     # Label by label, because torchmetrics' multilabel function fails with a single label.
     precisions = [
-        float(binary_average_precision(probabilities[:, label], truth[:, label].long(), validate_args=False))
+        float(
+            binary_average_precision(
+                probabilities[rows[label], label], truth[rows[label], label].long(), validate_args=False
+            )
+        )
         for label in supported.nonzero().flatten().tolist()
     ]
     return {
         "map": sum(precisions) / len(precisions) if precisions else 0.0,
-        "lrap": _ranking_precision(probabilities, truth),
+        "lrap": _ranking_precision(probabilities if known is None else torch.where(known, probabilities, -1.0), truth),
     }
 
 
@@ -143,9 +175,17 @@ def _ranking_precision(probabilities: Tensor, truth: Tensor) -> float:
     return float(torch.where(gold > 0, total / gold.clamp(min=1), 1.0).mean())
 
 
-def decisions_report(decisions: Tensor, truth: Tensor, threshold: Tensor, labels: list[str]) -> ProtocolScores:
-    """Metrics of decisions, bool, [row, label]; the thresholds, [label], are only reported."""
+def decisions_report(
+    decisions: Tensor, truth: Tensor, threshold: Tensor, labels: list[str], *, known: Tensor | None = None
+) -> ProtocolScores:
+    """Metrics of decisions, bool, [row, label]; the thresholds, [label], are only reported.
+
+    Labels that are left open, where `known` is False, are neither right nor wrong. A row is right as a whole if all
+    that is known of it is.
+    """
     count = truth.shape[1]
+    decisions, truth = hide_open(decisions, known), hide_open(truth, known)
+    right = decisions == truth
     # torchmetrics counts; the ratios are computed here because torchmetrics uses float32 for them.
     found, wrong, _, missed, support = (
         multilabel_stat_scores(decisions.long(), truth.long(), num_labels=count, average="none", validate_args=False)
@@ -164,8 +204,8 @@ def decisions_report(decisions: Tensor, truth: Tensor, threshold: Tensor, labels
         "f1_macro_supported": float(f1[seen].mean()) if seen.any() else 0.0,
         "jaccard": float(thresholds.row_jaccard(decisions, truth).mean()),
         "f1_samples": float(torch.where(sizes > 0, 2 * both / sizes.clamp(min=1), 1.0).mean()),
-        "subset_accuracy": float((decisions == truth).all(1).double().mean()),
-        "label_accuracy": float((decisions == truth).double().mean()),
+        "subset_accuracy": float(right.all(1).double().mean()),
+        "label_accuracy": float((right if known is None else right[known]).double().mean()),
         "predicted_cardinality": float(decisions.sum(1).double().mean()),
         "gold_cardinality": float(truth.sum(1).double().mean()),
         "labels": {

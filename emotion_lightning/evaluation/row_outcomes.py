@@ -12,6 +12,7 @@ from torch import Tensor
 from emotion_lightning.data.labels import normalised
 from emotion_lightning.data.rows import Rows
 from emotion_lightning.errors import UserError, first_line
+from emotion_lightning.evaluation.gold import Gold
 from emotion_lightning.runs import manifest, run_folder
 from emotion_lightning.runs.files import atomic_write
 
@@ -24,13 +25,24 @@ class RowOutcomes:
         ids: id of each row, as text.
         labels: names, in the order of the label axes.
         probabilities: the same as in the run's prediction files, [row, label], float32.
-        targets: multi-hot, [row, label], float32; None if the rows are not labelled.
+        targets: multi-hot, [row, label], float32, 0 where a label is open; None if the rows are not labelled.
+        shares: from 0 to 1, [row, label], float32; None if only labels are known.
+        known: whether a label is not left open, bool, [row, label]; None if none is.
     """
 
     ids: list[str]
     labels: list[str]
     probabilities: Tensor
     targets: Tensor | None
+    shares: Tensor | None = None
+    known: Tensor | None = None
+
+    @classmethod
+    def of(cls, ids: list[str], labels: list[str], probabilities: Tensor, gold: Gold | None) -> "RowOutcomes":
+        """Outcomes of rows with this gold; None if they are not labelled."""
+        if gold is None:
+            return cls(ids, labels, probabilities, None)
+        return cls(ids, labels, probabilities, gold.labels, gold.shares, gold.known)
 
 
 @dataclass
@@ -58,14 +70,26 @@ class HeldOut:
 
 
 def write_outcomes(folder: Path, split: str, outcomes: RowOutcomes) -> None:
-    """Write `outcomes/<split>.parquet` of a run folder: `id`, and `gold_<label>` (0/1) and `p_<label>` per label."""
+    """Write `outcomes/<split>.parquet` of a run folder: `id`, and `gold_<label>` (0/1) and `p_<label>` per label.
+
+    A label that is left open is null. Where shares are known, they stand in `share_<label>`.
+    """
     import pyarrow
     import pyarrow.parquet
 
     columns = {"id": pyarrow.array(list(outcomes.ids), pyarrow.string())}
+    open_ = None if outcomes.known is None else ~outcomes.known.numpy()
+
+    def named(prefix: str, values: npt.NDArray[np.generic]) -> dict[str, pyarrow.Array]:
+        return {
+            f"{prefix}{name}": pyarrow.array(values[:, i], mask=None if open_ is None else open_[:, i])
+            for i, name in enumerate(outcomes.labels)
+        }
+
     if outcomes.targets is not None:
-        gold = outcomes.targets.numpy().astype(np.int8)
-        columns |= {f"gold_{name}": pyarrow.array(gold[:, i]) for i, name in enumerate(outcomes.labels)}
+        columns |= named("gold_", outcomes.targets.numpy().astype(np.int8))
+    if outcomes.shares is not None:
+        columns |= named("share_", outcomes.shares.float().numpy())
     shares = outcomes.probabilities.float().numpy()
     columns |= {f"p_{name}": pyarrow.array(shares[:, i]) for i, name in enumerate(outcomes.labels)}
     with atomic_write(folder / run_folder.OUTCOMES / f"{split}.parquet") as temporary:
@@ -95,11 +119,16 @@ def read_outcomes(folder: Path, split: str, labels: Sequence[str]) -> RowOutcome
         raise UserError(f"{file} has no column {missing[0]}: it is not of a run with the labels {', '.join(labels)}.")
     gold = [f"gold_{name}" for name in labels]
     labelled = all(name in table.column_names for name in gold)
+    shares = [f"share_{name}" for name in labels]
+    targets = _matrix(table, gold) if labelled else None
+    known = None if targets is None or not bool(targets.isnan().any()) else ~targets.isnan()
     return RowOutcomes(
         ids=[str(identifier) for identifier in table.column("id").to_pylist()],
         labels=list(labels),
         probabilities=_matrix(table, wanted),
-        targets=_matrix(table, gold) if labelled else None,
+        targets=None if targets is None else targets.nan_to_num(0),
+        shares=_matrix(table, shares).nan_to_num(0) if all(name in table.column_names for name in shares) else None,
+        known=known,
     )
 
 

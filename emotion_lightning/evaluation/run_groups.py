@@ -17,6 +17,7 @@ from emotion_lightning.data.label_map import LabelMap
 from emotion_lightning.data.labels import normalised
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation import bootstrap, row_outcomes, thresholds
+from emotion_lightning.evaluation.gold import hide_open
 from emotion_lightning.runs import bounded_files, manifest, run_folder
 from emotion_lightning.runs.metrics_file import of_protocol, of_split, read_metrics
 
@@ -186,11 +187,12 @@ def _read(
         )
     threshold = torch.tensor(list(by_label.values()), dtype=torch.float64)
     gold = rows.targets.bool()
-    parts = bootstrap.summands(thresholds.decide(rows.probabilities, threshold).numpy(), gold.numpy())
+    probabilities = hide_open(rows.probabilities, rows.known)
+    parts = bootstrap.summands(thresholds.decide(probabilities, threshold).numpy(), gold.numpy())
     _check(folder, split, protocol, reported=reported, found=bootstrap.scores([parts])[0])
     members = [mapped.members[mapped.names.index(name)] for name in labels]
     truth = thresholds.any_of(gold, members).numpy()
-    parts = bootstrap.summands(thresholds.decide_any(rows.probabilities, threshold, members).numpy(), truth)
+    parts = bootstrap.summands(thresholds.decide_any(probabilities, threshold, members).numpy(), truth)
     return FinishedRun(
         folder,
         _material(tree),

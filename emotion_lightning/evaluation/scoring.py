@@ -10,6 +10,7 @@ from torch import Tensor
 from emotion_lightning import config
 from emotion_lightning.data.rows import Rows
 from emotion_lightning.evaluation import calibration, extra_metrics, metrics, prediction_files, row_outcomes, thresholds
+from emotion_lightning.evaluation.gold import Gold
 from emotion_lightning.runs import run_folder
 from emotion_lightning.runs.metrics_file import SplitScores
 
@@ -21,14 +22,17 @@ class Scored:
     """A split and the logits of a model.
 
     Attributes:
-        rows: ids and texts.
+        rows: ids and texts, and the gold.
         logits: [row, label].
-        targets: multi-hot, [row, label]; None if the rows are not labelled.
     """
 
     rows: Rows
     logits: Tensor
-    targets: Tensor | None
+
+    @property
+    def gold(self) -> Gold | None:
+        """What the rows are scored against; None if they are not labelled."""
+        return None if self.rows.targets is None else Gold.of(self.rows)
 
 
 @dataclass
@@ -66,19 +70,21 @@ def score(
         labels: names.
         thresholding: how thresholds are fitted, and which protocol decides the predictions.
         predict: how prediction files are written.
-        loss: computes the loss from logits and targets, [row, label].
+        loss: computes the loss from logits and what is learned, [row, label], NaN where a label is open.
         extra_metric: metrics of the user's own.
     """
-    logits, targets = splits["validation"].logits, splits["validation"].targets
-    assert targets is not None
-    scaling = calibration.fit_calibration(thresholding.calibration, logits, targets)
+    gold = splits["validation"].gold
+    assert gold is not None
+    scaling = calibration.fit_calibration(
+        thresholding.calibration, splits["validation"].logits, gold.probable, known=gold.known
+    )
     shares = {name: calibration.probabilities(split.logits, scaling) for name, split in splits.items()}
-    by_protocol = thresholds.fit_thresholds(shares["validation"], targets, thresholding)
+    by_protocol = thresholds.fit_thresholds(shares["validation"], gold.labels, thresholding, known=gold.known)
     scores: dict[str, SplitScores] = {}
     for name, split in splits.items():
-        probabilities = shares[name]
+        probabilities, gold = shares[name], split.gold
         row_outcomes.write_outcomes(
-            folder, name, row_outcomes.RowOutcomes(split.rows.ids, labels, probabilities, split.targets)
+            folder, name, row_outcomes.RowOutcomes.of(split.rows.ids, labels, probabilities, gold)
         )
         prediction_files.write_predictions(
             folder / run_folder.PREDICTIONS / f"{name}.csv",
@@ -88,13 +94,15 @@ def score(
             labels=labels,
             settings=predict,
         )
-        if split.targets is None:
+        if gold is None:
             log.warning("The %s split has no labels: it is predicted, not scored.", name)
             continue
-        scores[name] = metrics.score(probabilities, split.targets, by_protocol, labels, calibrated=scaling is not None)
-        scores[name]["loss"] = loss(split.logits, split.targets)
+        scores[name] = metrics.score(
+            probabilities, gold.labels, by_protocol, labels, calibrated=scaling is not None, gold=gold
+        )
+        scores[name]["loss"] = loss(split.logits, gold.learned)
         decides = by_protocol[thresholds.chosen_protocol(thresholding)]
-        if extra := extra_metrics.extra_scores(extra_metric, probabilities, split.targets, decides, labels):
+        if extra := extra_metrics.extra_scores(extra_metric, probabilities, gold.labels, decides, labels):
             scores[name]["extra"] = extra
     if "test" not in splits:
         log.warning("No test split is scored: metrics.json has none.")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from emotion_lightning import config
+from emotion_lightning.evaluation.gold import hide_open
 
 PROTOCOLS = ("fixed", "global", "per_label")
 FIXED = 0.5
@@ -63,14 +64,19 @@ def any_of(labels: Tensor, members: Sequence[Sequence[int]]) -> Tensor:
     return torch.stack([labels[:, list(own)].any(dim=1) for own in members], dim=1)
 
 
-def fit_thresholds(probabilities: Tensor, targets: Tensor, settings: config.Thresholds) -> dict[str, Tensor]:
+def fit_thresholds(
+    probabilities: Tensor, targets: Tensor, settings: config.Thresholds, *, known: Tensor | None = None
+) -> dict[str, Tensor]:
     """Thresholds of every protocol, [label] each, float64.
 
     Args:
         probabilities: probabilities of the validation rows, [row, label].
-        targets: multi-hot, [row, label].
+        targets: multi-hot, [row, label]; 0 where a label is open.
         settings: metric, cross-fitting and minimum support, or the fixed threshold.
+        known: whether a label is not left open, bool, [row, label]; None if none is.
     """
+    # With a probability and a target of 0, a label is neither found nor missed, whatever the threshold.
+    probabilities = hide_open(probabilities, known)
     fixed = settings.value if isinstance(settings, config.FixedThreshold) else FIXED
     labels = probabilities.shape[1]
     fitted = [
@@ -87,9 +93,9 @@ def fit_thresholds(probabilities: Tensor, targets: Tensor, settings: config.Thre
     }
 
 
-def oracle(probabilities: Tensor, targets: Tensor) -> Tensor:
+def oracle(probabilities: Tensor, targets: Tensor, *, known: Tensor | None = None) -> Tensor:
     """For each label the threshold with the highest F1 on these same rows, [label]."""
-    return per_label_thresholds(probabilities, targets, fallback=FIXED)
+    return per_label_thresholds(hide_open(probabilities, known), targets, fallback=FIXED)
 
 
 def _fitted(probabilities: Tensor, targets: Tensor, settings: config.Thresholds) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from emotion_lightning.data.conversations import Context
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation import row_outcomes, thresholds
+from emotion_lightning.evaluation.gold import Gold
 from emotion_lightning.models import backbone
 from emotion_lightning.models.hub import fetch_run
 from emotion_lightning.models.metadata import Metadata, find_model_folder, read_metadata
@@ -95,7 +96,10 @@ def combined_metadata(runs: Sequence[str], *, name: str = "run") -> Metadata:
             for name in first.thresholds
         }
     else:
-        by_protocol = thresholds.fit_thresholds(*found, first.threshold_settings())
+        probabilities, gold = found
+        by_protocol = thresholds.fit_thresholds(
+            probabilities, gold.labels, first.threshold_settings(), known=gold.known
+        )
     return dataclasses.replace(
         first,
         context=_shared_context(cards),
@@ -105,20 +109,29 @@ def combined_metadata(runs: Sequence[str], *, name: str = "run") -> Metadata:
     )
 
 
-def _pooled(rows: list[row_outcomes.RowOutcomes], runs: int) -> tuple[Tensor, Tensor] | None:
-    """Return probabilities and targets, [row, label], to fit thresholds on.
+def _pooled(rows: list[row_outcomes.RowOutcomes], runs: int) -> tuple[Tensor, Gold] | None:
+    """Return probabilities, [row, label], and gold labels to fit thresholds on.
 
     Return None if a run has no stored outcomes, or if the runs share only some of their rows.
     """
     if len(rows) < runs:
         return None
     first = rows[0]
-    assert first.targets is not None
     ids = [identifier for part in rows for identifier in part.ids]
     if len(set(ids)) == len(ids):
-        return torch.cat([part.probabilities for part in rows]), torch.cat([_targets(part) for part in rows])
-    if all(part.ids == first.ids and _targets(part).equal(first.targets) for part in rows):
-        return torch.stack([part.probabilities.double() for part in rows]).mean(0).float(), first.targets
+        known = None
+        if any(part.known is not None for part in rows):
+            known = torch.cat(
+                [
+                    torch.ones_like(_targets(part), dtype=torch.bool) if part.known is None else part.known
+                    for part in rows
+                ]
+            )
+        gold = Gold(torch.cat([_targets(part) for part in rows]), known=known)
+        return torch.cat([part.probabilities for part in rows]), gold
+    if all(part.ids == first.ids and _targets(part).equal(_targets(first)) for part in rows):
+        gold = Gold(_targets(first), known=first.known)
+        return torch.stack([part.probabilities.double() for part in rows]).mean(0).float(), gold
     return None
 
 

@@ -22,6 +22,7 @@ from emotion_lightning.data import sources
 from emotion_lightning.data.rows import Text, without_context
 from emotion_lightning.errors import UserError, first_line
 from emotion_lightning.evaluation import calibration, metrics, row_outcomes, thresholds
+from emotion_lightning.evaluation.gold import Gold
 from emotion_lightning.inference import hub_card, onnx_graph, run_data
 from emotion_lightning.inference.predictor import BATCH_SIZE, Predictor, open_folder
 from emotion_lightning.models import adapter, model_folder, safe_loading
@@ -53,13 +54,13 @@ class CheckedRows:
     Attributes:
         name: "validation" or "bundled sample", for the report.
         texts: of the run's validation split or, if that cannot be read, of the bundled sample.
-        targets: multi-hot, [row, label]; None for the bundled sample.
+        gold: what they are scored against; None for the bundled sample.
         answers: the run's stored probabilities, [row, label]; None if it has stored none for these rows.
     """
 
     name: str
     texts: Sequence[Text]
-    targets: Tensor | None
+    gold: Gold | None
     answers: Tensor | None
 
     def probes(self) -> list[int]:
@@ -281,7 +282,7 @@ def _whole(job: _Job) -> dict[str, Any]:
         )  # fmt: skip
         forms.append(_answer(f"merged, {dtype.value}", again, rows, _size(job.folder)))
     found["weights"] = job.checks(*forms)
-    if rows.targets is not None:
+    if rows.gold is not None:
         found["thresholds"] = _refitted(job, forms[-1])
         if job.settings.refit:
             _save_metadata(job, tokenizer)
@@ -373,7 +374,7 @@ def _rows(source: Path, metadata: Metadata, *, needed: bool) -> CheckedRows:
     order = [corpus.labels.index(name) for name in metadata.labels]
     kept = None if metadata.format else row_outcomes.read_outcomes(source.parent, "validation", metadata.labels)
     answers = kept.probabilities if kept is not None and kept.ids == list(rows.ids) else None
-    return CheckedRows("validation", rows.inputs, torch.from_numpy(rows.targets[:, order]), answers)
+    return CheckedRows("validation", rows.inputs, Gold.of(rows)[:, order], answers)
 
 
 def _probe_texts(metadata: Metadata) -> list[str]:
@@ -408,11 +409,12 @@ def _answer(name: str, predictor: Predictor, rows: CheckedRows, size: int | None
 
 def _refitted(job: _Job, form: Answers) -> dict[str, Any]:
     """Refit the thresholds on validation and compare them with the run's; refit=true puts them into the metadata."""
-    assert form.logits is not None and job.rows.targets is not None
+    gold = job.rows.gold
+    assert form.logits is not None and gold is not None
     metadata, settings = job.metadata, job.metadata.threshold_settings()
-    scaling = calibration.fit_calibration(settings.calibration, form.logits, job.rows.targets)
+    scaling = calibration.fit_calibration(settings.calibration, form.logits, gold.probable, known=gold.known)
     probabilities = calibration.probabilities(form.logits, scaling)
-    by_protocol = thresholds.fit_thresholds(probabilities, job.rows.targets, settings)
+    by_protocol = thresholds.fit_thresholds(probabilities, gold.labels, settings, known=gold.known)
     fitted = dataclasses.replace(
         metadata,
         thresholds={
@@ -429,10 +431,12 @@ def _refitted(job: _Job, form: Answers) -> dict[str, Any]:
 
 def _scores(probabilities: Tensor, rows: CheckedRows, metadata: Metadata) -> dict[str, float]:
     """Return the scores with the metadata's thresholds; empty if the rows have no labels."""
-    if rows.targets is None:
+    if rows.gold is None:
         return {}
     decisions = thresholds.decide(probabilities, metadata.threshold_tensor())
-    found = metrics.decisions_report(decisions, rows.targets.bool(), metadata.threshold_tensor(), metadata.labels)
+    found = metrics.decisions_report(
+        decisions, rows.gold.labels.bool(), metadata.threshold_tensor(), metadata.labels, known=rows.gold.known
+    )
     return {name: found[name] for name in SCORES}
 
 

@@ -13,18 +13,33 @@ from emotion_lightning.data.labels import positive_weights
 from emotion_lightning.errors import UserError
 
 
-def build_loss(settings: config.Loss, *, label_counts: np.ndarray, rows: int, labels: Sequence[str] = ()) -> nn.Module:
+def build_loss(
+    settings: config.Loss,
+    *,
+    label_counts: np.ndarray,
+    rows: int | np.ndarray,
+    labels: Sequence[str] = (),
+    masked: bool = False,
+) -> nn.Module:
     """Build the loss.
 
     Args:
         settings: which loss, and its parameters.
-        label_counts: number of positives of each label in train, [label].
-        rows: number of rows in train.
+        label_counts: number of positives of each label in train, or the sum of its shares, [label].
+        rows: number of rows in train; of each label, [label], if some leave it open.
         labels: names of the labels, for a loss of the user's own.
+        masked: whether targets may be NaN, for labels that are left open.
 
     Raises:
         UserError: a loss of the user's own returns something else than a number for a batch.
     """
+    loss = _built(settings, label_counts=label_counts, rows=rows, labels=labels)
+    return Masked(loss) if masked else loss
+
+
+def _built(
+    settings: config.Loss, *, label_counts: np.ndarray, rows: int | np.ndarray, labels: Sequence[str]
+) -> nn.Module:
     match settings:
         case own_parts.OwnPart():
             return _own_loss(settings, label_counts=label_counts, rows=rows, labels=list(labels))
@@ -45,7 +60,9 @@ def build_loss(settings: config.Loss, *, label_counts: np.ndarray, rows: int, la
     raise TypeError(f"no loss for {type(settings).__name__}")
 
 
-def _own_loss(settings: own_parts.OwnPart, *, label_counts: np.ndarray, rows: int, labels: list[str]) -> nn.Module:
+def _own_loss(
+    settings: own_parts.OwnPart, *, label_counts: np.ndarray, rows: int | np.ndarray, labels: list[str]
+) -> nn.Module:
     loss = own_parts.build(settings, label_counts=label_counts, rows=rows, labels=labels)
     module = loss if isinstance(loss, nn.Module) else _Function(loss)
     if any(parameter.requires_grad for parameter in module.parameters()):
@@ -75,6 +92,25 @@ class _Function(nn.Module):
         return self.function(logits, targets)
 
 
+class Masked(nn.Module):
+    """A loss whose targets are NaN where a label is left open: it counts neither there nor in the mean."""
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The mean of the loss over what is known."""
+        known = ~targets.isnan()
+        found: Tensor = self.loss(logits, targets.nan_to_num(0), known)
+        return found
+
+
+def _mean(losses: Tensor, known: Tensor | None) -> Tensor:
+    """Mean over the known labels, all if `known` is None."""
+    return losses.mean() if known is None else (losses * known).sum() / known.sum().clamp(min=1)
+
+
 class WeightedBCE(nn.Module):
     """Binary cross-entropy; positives of label i are weighted by `weights[i]`."""
 
@@ -84,9 +120,12 @@ class WeightedBCE(nn.Module):
         super().__init__()
         self.register_buffer("weights", weights, persistent=False)
 
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean over rows and labels."""
-        return binary_cross_entropy_with_logits(logits, targets, pos_weight=self.weights)
+    def forward(self, logits: Tensor, targets: Tensor, known: Tensor | None = None) -> Tensor:
+        """Mean over rows and labels, the known ones."""
+        if known is None:
+            return binary_cross_entropy_with_logits(logits, targets, pos_weight=self.weights)
+        losses = binary_cross_entropy_with_logits(logits, targets, pos_weight=self.weights, reduction="none")
+        return _mean(losses, known)
 
 
 class Focal(nn.Module):
@@ -97,13 +136,13 @@ class Focal(nn.Module):
         self.gamma = gamma
         self.alpha = alpha
 
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean over rows and labels."""
+    def forward(self, logits: Tensor, targets: Tensor, known: Tensor | None = None) -> Tensor:
+        """Mean over rows and labels, the known ones."""
         cross_entropy = binary_cross_entropy_with_logits(logits, targets, reduction="none")
         losses = _power(1 - torch.exp(-cross_entropy), self.gamma) * cross_entropy
         if self.alpha is not None:
             losses = losses * torch.where(targets > 0, self.alpha, 1 - self.alpha)
-        return losses.mean()
+        return _mean(losses, known)
 
 
 class Asymmetric(nn.Module):
@@ -119,15 +158,15 @@ class Asymmetric(nn.Module):
         self.gamma_negative = gamma_negative
         self.clip = clip
 
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean over rows and labels."""
+    def forward(self, logits: Tensor, targets: Tensor, known: Tensor | None = None) -> Tensor:
+        """Mean over rows and labels, the known ones."""
         probabilities = torch.sigmoid(logits)
         shifted = (probabilities - self.clip).clamp(0, 1 - torch.finfo(logits.dtype).eps)
         positive = _power(1 - probabilities, self.gamma_positive) * logsigmoid(logits)
         # Without a shift, log(1 - p) is computed from the logit, so that it stays finite where p rounds to 1.
         log_negative = torch.log1p(-shifted) if self.clip > 0 else logsigmoid(-logits)
         negative = _power(shifted, self.gamma_negative) * log_negative
-        return -(targets * positive + (1 - targets) * negative).mean()
+        return -_mean(targets * positive + (1 - targets) * negative, known)
 
 
 class ZLPR(nn.Module):
@@ -137,12 +176,12 @@ class ZLPR(nn.Module):
     not independently.
     """
 
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean over rows."""
+    def forward(self, logits: Tensor, targets: Tensor, known: Tensor | None = None) -> Tensor:
+        """Mean over rows, each with its known labels."""
         out = torch.finfo(logits.dtype).min
         zero = logits.new_zeros(len(logits), 1)
         positives = torch.where(targets > 0, -logits, out)
-        negatives = torch.where(targets > 0, out, logits)
+        negatives = torch.where(targets > 0 if known is None else (targets > 0) | ~known, out, logits)
         losses = torch.cat([zero, positives], 1).logsumexp(1) + torch.cat([zero, negatives], 1).logsumexp(1)
         return losses.mean()
 
@@ -158,15 +197,19 @@ class Correlated(nn.Module):
         super().__init__()
         self.alpha = alpha
 
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean over rows."""
+    def forward(self, logits: Tensor, targets: Tensor, known: Tensor | None = None) -> Tensor:
+        """Mean over rows, each with its known labels."""
         probabilities = torch.sigmoid(logits)
+        absent = 1 - targets if known is None else (1 - targets) * known
         # The sum over pairs is a product of two sums.
         positives = (targets * torch.exp(-probabilities)).sum(1)
-        negatives = ((1 - targets) * torch.exp(probabilities)).sum(1)
-        pairs = targets.sum(1) * (1 - targets).sum(1)
+        negatives = (absent * torch.exp(probabilities)).sum(1)
+        pairs = targets.sum(1) * absent.sum(1)
         correlation = (positives * negatives / pairs.clamp(min=1)).mean()
-        return (1 - self.alpha) * binary_cross_entropy_with_logits(logits, targets) + self.alpha * correlation
+        cross_entropy = binary_cross_entropy_with_logits(
+            logits, targets, reduction="none" if known is not None else "mean"
+        )
+        return (1 - self.alpha) * _mean(cross_entropy, known) + self.alpha * correlation
 
 
 def _power(base: Tensor, exponent: float) -> Tensor:

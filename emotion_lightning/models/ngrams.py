@@ -47,8 +47,22 @@ class NgramClassifier:
         """[n-gram, label], float32, so that a saved classifier gives the same logits."""
         self._biases = np.zeros(0, dtype=np.float32)
 
-    def fit(self, texts: Sequence[str], targets: Targets, settings: config.Baseline) -> None:
-        """Fit n-grams, IDF weights and regressions on train; `targets` are multi-hot, [row, label]."""
+    def fit(
+        self,
+        texts: Sequence[str],
+        targets: Targets,
+        settings: config.Baseline,
+        *,
+        known: npt.NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Fit n-grams, IDF weights and regressions on train.
+
+        Args:
+            texts: of train.
+            targets: multi-hot, [row, label].
+            settings: of the regressions.
+            known: whether a label is not left open, [row, label]; each is fitted to the rows that know it. None: all.
+        """
         from sklearn.linear_model import LogisticRegression
 
         features = self._fit_features(texts, settings)
@@ -56,7 +70,8 @@ class NgramClassifier:
         self._weights = np.zeros((features.shape[1], targets.shape[1]), dtype=np.float32)
         self._biases = np.zeros(targets.shape[1], dtype=np.float32)
         for label in range(targets.shape[1]):
-            truth = targets[:, label]
+            rows = slice(None) if known is None else np.flatnonzero(known[:, label])
+            truth = targets[rows, label]
             positives = int(truth.sum())
             if positives in (0, len(truth)):
                 self._biases[label] = np.log((positives + 1) / (len(truth) - positives + 1))
@@ -74,7 +89,7 @@ class NgramClassifier:
                 max_iter=_ITERATIONS,
                 random_state=settings.seed % 2**31,
             )
-            regression.fit(features, truth)
+            regression.fit(features[rows], truth)
             self._weights[:, label], self._biases[label] = regression.coef_[0], regression.intercept_[0]
             self.parameters += features.shape[1] + 1
 

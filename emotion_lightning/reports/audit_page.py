@@ -59,13 +59,14 @@ class Audit:
         assert targets is not None
         if not len(answered):
             raise UserError(f"run={run} has answered no labelled row that it did not learn from.")
-        shares = label_errors.calibrated(found.probabilities[answered], targets[answered])
+        known = None if found.rows.open is None else ~found.rows.open[answered]
+        shares = label_errors.calibrated(found.probabilities[answered], targets[answered], known=known)
         doubts = np.full(found.probabilities.shape, np.nan)
-        doubts[answered] = label_errors.doubts(shares, targets[answered])
+        doubts[answered] = label_errors.doubts(shares, targets[answered], known=known)
         suspicion = doubts.max(axis=1)
         # Stable, so that rows that are equally suspicious stay in the order of the data.
         order = np.argsort(-np.nan_to_num(suspicion, nan=-1.0), kind="stable")
-        errors = label_errors.count_errors(shares, targets[answered])
+        errors = label_errors.count_errors(shares, targets[answered], known=known)
         return cls(found, run, shown, doubts, suspicion, order.tolist(), errors, _twins(found))
 
     def named(self, row: int) -> str:
@@ -117,7 +118,7 @@ def column_names(id_column: str, labels: Sequence[str], others: Sequence[str]) -
 
 
 def table(audit: Audit) -> bytes:
-    """audit.csv: every row, the most suspicious first, with its labels as zeros and ones.
+    """audit.csv: every row, the most suspicious first, with its labels as zeros and ones; one left open is empty.
 
     Raises:
         UserError: a label or the id column has the name of another column.
@@ -131,7 +132,9 @@ def table(audit: Audit) -> bytes:
     for row in audit.order:
         suspicion = "" if np.isnan(audit.suspicion[row]) else f"{audit.suspicion[row]:.4f}"
         twin = rows.ids[audit.twins[row]] if row in audit.twins else ""
-        cells = [int(cell) for cell in rows.targets[row]]
+        cells: list[int | str] = [int(cell) for cell in rows.targets[row]]
+        if rows.open is not None:
+            cells = ["" if is_open else cell for cell, is_open in zip(cells, rows.open[row], strict=True)]
         writer.writerow(
             [rows.ids[row], rows.texts[row], *cells, audit.found.splits[row], suspicion, audit.named(row), twin]
         )

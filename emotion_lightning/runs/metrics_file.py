@@ -43,6 +43,38 @@ class ProtocolScores(TypedDict):
     labels: dict[str, LabelScores]
 
 
+class SoftLabelScores(TypedDict):
+    """How well the probabilities of a label match its shares; the correlation is null if one of them does not vary."""
+
+    bce: float
+    mae: float
+    jensen_shannon: float
+    correlation: float | None
+    share: float
+    probability: float
+
+
+class SoftScores(TypedDict):
+    """How well probabilities match shares."""
+
+    bce: float
+    mae: float
+    jensen_shannon: float
+    correlation: float
+    ece: float
+    labels: dict[str, SoftLabelScores]
+
+
+class IntensityScores(TypedDict):
+    """How well intensities are predicted; `labels` has Pearson's r of each, null if one side does not vary."""
+
+    pearson: float
+    pearson_rounded: float
+    mae: float
+    scale: float
+    labels: dict[str, float | None]
+
+
 SplitScores = TypedDict(
     "SplitScores",
     {
@@ -54,13 +86,17 @@ SplitScores = TypedDict(
         "brier": float,
         "loss": NotRequired[float],
         "extra": NotRequired[dict[str, float]],
+        "soft": NotRequired[SoftScores],
+        "intensity": NotRequired[IntensityScores],
         "fixed": ProtocolScores,
         "global": ProtocolScores,
         "per_label": ProtocolScores,
         "oracle": ProtocolScores,
     },
 )
-"""Scores of a split: what needs no thresholds, and the scores of each threshold protocol."""
+"""Scores of a split: what needs no thresholds, and the scores of each threshold protocol.
+
+Rows with shares have `soft`, and with intensities `intensity`."""
 
 
 class Cost(TypedDict):

@@ -17,6 +17,7 @@ from emotion_lightning.data.batches import Batch
 from emotion_lightning.data.module import EmotionData
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation import calibration, extra_metrics, metrics, thresholds
+from emotion_lightning.evaluation.gold import Gold
 from emotion_lightning.models import nonfinite, pooling
 from emotion_lightning.models.frozen import FrozenPart
 from emotion_lightning.training import optimizer
@@ -37,6 +38,7 @@ class EmotionClassifier(lightning.LightningModule):
         join: how the logits of a text's pieces are joined, where texts have several.
         head_factor: factor on the method's learning rate for the head; depends on the scale of the head's inputs.
         extra_metric: metrics of the user's own, logged with those of the program.
+        gold: what the validation rows are scored against; None: what batches hold.
         frozen: the part of the network whose outputs batches may hold as `states`.
         identity: properties in which a checkpoint must equal this run to be loaded, such as base, labels and method.
     """
@@ -59,6 +61,7 @@ class EmotionClassifier(lightning.LightningModule):
         join: config.JoinWindows = config.JoinWindows.maximum,
         head_factor: float = 1.0,
         extra_metric: config.ExtraMetric | None = None,
+        gold: Gold | None = None,
         frozen: FrozenPart | None = None,
     ) -> None:
         super().__init__()
@@ -74,6 +77,7 @@ class EmotionClassifier(lightning.LightningModule):
         self.head_factor = head_factor
         self.extra_metric = extra_metric or config.NoExtraMetric()
         self.identity = identity
+        self.gold = gold
         self.frozen = frozen
         self.outcomes = metrics.Outcomes()
         self.batch_shape: tuple[int, ...] = (0, 0, 0)
@@ -111,22 +115,24 @@ class EmotionClassifier(lightning.LightningModule):
         Raises:
             UserError: the logits are not finite.
         """
-        _, logits, targets = self.outcomes.gather()
-        assert targets is not None
+        rows, logits, learned = self.outcomes.gather()
+        assert learned is not None
         if not bool(torch.isfinite(logits).all()):
             self._find_cause(self.trainer.val_dataloaders)
         check_finite(logits, f"step {self.global_step}", self.cause)
         protocol = thresholds.chosen_protocol(self.threshold_settings)
-        scaling = calibration.fit_calibration(self.threshold_settings.calibration, logits, targets)
+        gold = Gold(learned) if self.gold is None else self.gold[rows]
+        targets, known = gold.labels, gold.known
+        scaling = calibration.fit_calibration(self.threshold_settings.calibration, logits, gold.probable, known=known)
         probabilities = calibration.probabilities(logits, scaling)
-        threshold = thresholds.fit_thresholds(probabilities, targets, self.threshold_settings)[protocol]
+        threshold = thresholds.fit_thresholds(probabilities, targets, self.threshold_settings, known=known)[protocol]
         scores = metrics.decisions_report(
-            thresholds.decide(probabilities, threshold), targets.bool(), threshold, self.labels
+            thresholds.decide(probabilities, threshold), targets.bool(), threshold, self.labels, known=known
         )
-        rankings = metrics.rankings(probabilities, targets.bool())
+        rankings = metrics.rankings(probabilities, targets.bool(), known=known)
         self.log_dict(
             {
-                "val/loss": self.split_loss(logits, targets),
+                "val/loss": self.split_loss(logits, learned),
                 "val/f1_micro": scores["f1_micro"],
                 "val/jaccard": scores["jaccard"],
                 "val/map": rankings["map"],
@@ -134,6 +140,8 @@ class EmotionClassifier(lightning.LightningModule):
             }
         )
         self.log("val/f1_macro", scores["f1_macro"], prog_bar=True)
+        soft = metrics.soft_metrics(probabilities, gold, self.labels)
+        self.log_dict({f"val/{name}": value for name, value in soft.items()})
         extra = extra_metrics.extra_scores(self.extra_metric, probabilities, targets, threshold, self.labels)
         self.log_dict({f"val/extra/{name}": value for name, value in extra.items()})
 

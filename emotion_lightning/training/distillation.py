@@ -36,9 +36,9 @@ def teacher_targets(
 ) -> Targets:
     """Return the soft training targets, [row, label], float32.
 
-    A target is (1 - weight) * label + weight * the teachers' mean probability. Binary cross-entropy is linear in its
-    target, so this equals the weighted sum of the two losses of Hinton et al. (2015). The temperature is 1, because
-    multi-label probabilities are already soft.
+    A target is (1 - weight) * label + weight * the teachers' mean probability; an open label stays open. Binary
+    cross-entropy is linear in its target, so this equals the weighted sum of the two losses of Hinton et al. (2015).
+    The temperature is 1, because multi-label probabilities are already soft.
 
     Args:
         rows: the training split.
@@ -50,12 +50,13 @@ def teacher_targets(
         UserError: a teacher is not a finished run or lacks a label of this run; a file lacks a text or a label, or
             contains a value that is not a probability.
     """
-    assert rows.targets is not None
+    learned = rows.learned
+    assert learned is not None
     if settings.answers is not None:
         taught = _of_file(settings.answers, rows, labels)
     else:
         taught = _of_runs(settings, rows, labels, accelerator=accelerator)
-    mixed = (1 - settings.weight) * rows.targets + settings.weight * taught
+    mixed = (1 - settings.weight) * learned + settings.weight * taught
     return np.asarray(mixed, dtype=np.float32)
 
 

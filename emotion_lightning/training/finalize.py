@@ -63,8 +63,8 @@ def finish(
     for split, (_, logits, _) in gathered.items():
         check_finite(logits, f"the end, on {split}", classifier.cause)
     splits = {
-        split: scoring.Scored(emotions.rows[split].take(numbers.numpy()), logits, targets)
-        for split, (numbers, logits, targets) in gathered.items()
+        split: scoring.Scored(emotions.rows[split].take(numbers.numpy()), logits)
+        for split, (numbers, logits, _) in gathered.items()
     }
     scores = scoring.score(
         folder,
@@ -166,7 +166,7 @@ def _metadata(
             "option": schema.schema_of(settings.loss),
             **schema.plain(settings.loss),
             "label_counts": emotions.label_counts.tolist(),
-            "rows": emotions.train_rows,
+            "rows": emotions.known_rows if isinstance(emotions.known_rows, int) else emotions.known_rows.tolist(),
         },
         data_hashes=emotions.hashes,
         template=emotions.template,

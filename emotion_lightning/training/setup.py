@@ -35,6 +35,7 @@ def build_classifier(
         starts: whether training starts anew; False if a checkpoint will be loaded.
     """
     from emotion_lightning.data.long_texts import token_limit
+    from emotion_lightning.evaluation.gold import Gold
     from emotion_lightning.models import adapter, backbone, dropout, head_start, losses
     from emotion_lightning.models.device import compute_dtype
     from emotion_lightning.training import reuse, warm_start
@@ -93,8 +94,13 @@ def build_classifier(
         network,
         labels=emotions.labels,
         loss=losses.build_loss(
-            settings.loss, label_counts=emotions.label_counts, rows=emotions.train_rows, labels=emotions.labels
-        ),
+            settings.loss,
+            label_counts=emotions.label_counts,
+            rows=emotions.known_rows,
+            labels=emotions.labels,
+            masked=emotions.masked,
+        ),  # fmt: skip
+        gold=Gold.of(emotions.rows["validation"]),
         thresholds=settings.thresholds,
         optimizer=settings.optimizer,
         method=settings.peft,
