@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 from emotion_lightning import config
 from emotion_lightning.cli import app
 from emotion_lightning.config import schema
+from emotion_lightning.errors import UserError
 from emotion_lightning.runs import waiting
 from emotion_lightning.runs.files import as_json, as_text, write_together
 
 if TYPE_CHECKING:
+    from emotion_lightning.evaluation.bootstrap import Array
     from emotion_lightning.evaluation.run_groups import FinishedRun
     from emotion_lightning.reports.comparison import Comparison
 
@@ -75,18 +77,26 @@ def weigh(
     # [sample, metric].
     scores = bootstrap.scores([run.parts for run in runs])
     drawn = bootstrap.draws([run.parts for run in runs], samples=settings.samples, seed=settings.seed)
+    columns = list(bootstrap.METRICS)
+    if set(settings.metrics) & set(config.SOFT_SCORES):
+        soft = _with_shares(runs)
+        more = bootstrap.draws(soft, samples=settings.samples, seed=settings.seed, measure=bootstrap.soft_metrics)
+        scores = np.concatenate([scores, bootstrap.scores(soft, bootstrap.soft_metrics)], axis=1)
+        drawn = np.concatenate([drawn, more], axis=2)
+        columns += bootstrap.SOFT_METRICS
     ends = np.cumsum([len(members) for members in groups.values()])
     values = np.split(scores, ends[:-1])
     means = [part.mean(0) for part in np.split(drawn, ends[:-1])]
-    first = bootstrap.METRICS.index(settings.metrics[0])
-    order = sorted(range(len(groups)), key=lambda i: -values[i][:, first].mean())
+    first = columns.index(settings.metrics[0])
+    sign = 1 if config.falls(settings.metrics[0]) else -1
+    order = sorted(range(len(groups)), key=lambda i: sign * values[i][:, first].mean())
 
     found = []
     for i in order:
         name, members = list(groups.items())[i]
         found.append(comparison.Group(name, members, values={}, spreads={}, below={}))
     for metric in settings.metrics:
-        column = bootstrap.METRICS.index(metric)
+        column = columns.index(metric)
         of_metric = [
             bootstrap.Measured(values[i][:, column], means[i][:, column], [run.seed for run in group.runs])
             for i, group in zip(order, found, strict=True)
@@ -98,6 +108,20 @@ def weigh(
         for group, difference in zip(found[1:], apart, strict=True):
             group.below[metric] = difference
     return comparison.Comparison(settings, rows=len(runs[0].ids), groups=found, left_out=list(left_out))
+
+
+def _with_shares(runs: "Sequence[FinishedRun]") -> "list[Array]":
+    """What the soft metrics of the runs are computed from.
+
+    Raises:
+        UserError: a run has no shares.
+    """
+    if bare := [str(run.folder) for run in runs if run.soft is None]:
+        raise UserError(
+            f"{', '.join(bare[:3])} scored no shares, or labels that were united; leave soft scores out of metrics=. "
+            "Data with data.targets=shares, data.scale=… or data.aggregate=share has them, with data.harden=true too."
+        )
+    return [run.soft for run in runs if run.soft is not None]
 
 
 def main() -> None:

@@ -53,6 +53,7 @@ from emotion_lightning.config.data import (
     Targets,
 )
 from emotion_lightning.config.evaluation import (
+    SOFT_SCORES,
     Calibration,
     EvaluatedSplit,
     ExtraMetric,
@@ -67,6 +68,7 @@ from emotion_lightning.config.evaluation import (
     ScoredSplit,
     ThresholdMetric,
     Thresholds,
+    falls,
 )
 from emotion_lightning.config.model import (
     ALL,
@@ -119,7 +121,7 @@ from emotion_lightning.config.training import (
     WandB,
     WeightedBCE,
 )
-from emotion_lightning.config.tuning import COSTS, Objective, Pruner, Sampler, Space, Study
+from emotion_lightning.config.tuning import COSTS, SOFT, Objective, Pruner, Sampler, Space, Study
 from emotion_lightning.config.unions import allow_unions
 
 # A process of submitit's merges settings before anything else of this package runs.

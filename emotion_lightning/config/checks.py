@@ -62,6 +62,25 @@ def check_relations(settings: config.Train) -> None:
             f"callbacks.monitor={settings.callbacks.monitor} is not measured; choose one of "
             f"{', '.join(config.MONITORS)}."
         )
+    _check_soft_score(settings.data, settings.callbacks.monitor, f"callbacks.monitor={settings.callbacks.monitor}")
+
+
+def _check_soft_score(data: config.Data, name: str, setting: str) -> None:
+    """Raise UserError for a score against shares, or of intensities, that the data does not have."""
+    soft, scale = isinstance(data, config.Table) and data.soft, isinstance(data, config.Table) and data.scale
+    if "soft_" in name and not soft:
+        raise UserError(
+            f"{setting} is a score against shares, which the data has not; it has them with data.targets=shares, "
+            "data.scale=… or data.aggregate=share."
+        )
+    if "intensity_" in name and not scale:
+        raise UserError(f"{setting} is a score of intensities; say with data.scale=… where they end.")
+
+
+def check_objectives(settings: config.Tune) -> None:
+    """Raise UserError for an objective that the data of a study does not have."""
+    for objective in settings.study.objectives:
+        _check_soft_score(settings.data, objective.value, f"study.objectives={objective.value}")
 
 
 def _check_loss_of_targets(settings: config.Train) -> None:
@@ -70,10 +89,10 @@ def _check_loss_of_targets(settings: config.Train) -> None:
     if not isinstance(data, config.Table):
         return
     own = isinstance(loss, own_parts.OwnPart)
-    if data.soft and not own and not isinstance(loss, config.BCE | config.WeightedBCE):
+    if data.soft and not data.harden and not own and not isinstance(loss, config.BCE | config.WeightedBCE):
         raise UserError(
             f"{_soft_setting(data)} gives shares to learn, for which only binary cross-entropy is defined; set "
-            "loss=weighted_bce or loss=bce."
+            "loss=weighted_bce or loss=bce, or learn 0 and 1 with data.harden=true."
         )
     if data.missing is config.MissingLabels.mask and own:
         raise UserError(
@@ -422,6 +441,11 @@ def _check_targets(data: config.Table) -> None:
             f"data.aggregate={data.aggregate.value} makes labels of 0 and 1, where {soft} learns shares; set "
             f"data.aggregate=share, or leave out {soft}"
             + (" and say with data.present_from from where on a label is present." if data.scale is not None else ".")
+        )
+    if data.harden and not data.soft:
+        raise UserError(
+            "data.harden=true makes 0 and 1 of shares, and there are none; add data.targets=shares, data.scale=… or "
+            "data.aggregate=share, or leave it out."
         )
     largest = data.scale or 1.0
     if soft is not None and data.present_from is not None and data.present_from > largest:

@@ -264,7 +264,8 @@ class Compare:
     protocol: Protocol | None
     """Threshold protocol: fixed, global or per_label. null: for each run the one of its own `thresholds` option."""
     metrics: list[Score]
-    """Metrics to compare; the first one ranks the groups."""
+    """Metrics to compare; the first one ranks the groups. soft_bce, soft_mae, soft_jensen_shannon (lower is better) and
+    soft_correlation are for runs on data with shares, which data.harden=true has too."""
     samples: Annotated[int, Bounds(at_least=100)]
     """Number of bootstrap samples of the rows. More samples take longer and give a more precise last digit."""
     confidence: Annotated[float, Bounds(above=0.5, below=1)]

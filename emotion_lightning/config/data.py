@@ -225,6 +225,9 @@ class Table(Batches):
     """Smallest number in a label column that means that the label is present, for intensities, counts and shares, such
     as 1 for 0 to 3, or 0.5 for shares of annotators. With targets=shares and with `scale`, shares are learned, and this
     makes the 0 and 1 of decisions. null: 1 with `scale`, 0.5 with targets=shares; else only 0 and 1 are allowed."""
+    harden: bool
+    """Learn the 0 and 1 that `present_from` makes of shares, and keep the shares for scores. To tell what learning
+    shares brings, compare a run with one that differs in this."""
     annotator: str | None
     """Column that says who labelled a row, in files with a row for each annotator of a text. The rows are joined as
     `aggregate` says, by share if that is null. null: the column is known by a usual name."""

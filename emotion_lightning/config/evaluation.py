@@ -110,6 +110,19 @@ class Score(StrEnum):
     f1_macro = "f1_macro"
     f1_micro = "f1_micro"
     jaccard = "jaccard"
+    soft_bce = "soft_bce"
+    soft_mae = "soft_mae"
+    soft_jensen_shannon = "soft_jensen_shannon"
+    soft_correlation = "soft_correlation"
+
+
+SOFT_SCORES = (Score.soft_bce, Score.soft_mae, Score.soft_jensen_shannon, Score.soft_correlation)
+"""Metrics of probabilities against shares. Lower is better for all but the correlation."""
+
+
+def falls(score: Score) -> bool:
+    """Whether lower values of a metric are better."""
+    return score in SOFT_SCORES and score is not Score.soft_correlation
 
 
 class ScoredSplit(StrEnum):

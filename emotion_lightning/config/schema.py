@@ -19,6 +19,7 @@ from emotion_lightning.config.checks import (
     check_export,
     check_label_names,
     check_ngrams,
+    check_objectives,
     check_ranges,
     check_relations,
     check_scores,
@@ -169,6 +170,7 @@ def check_settings(settings: Any, command: str) -> None:
         check_ngrams(settings)
     if isinstance(settings, config.Tune):
         check_study(settings.study)
+        check_objectives(settings)
 
 
 def describe(hint: Any) -> str:

@@ -49,6 +49,7 @@ ADDED: dict[str, dict[str, Any]] = {
         "targets": "hard",
         "annotators_column": None,
         "scale": None,
+        "harden": False,
         "annotator": None,
         "context": None,
         "conversation": None,

@@ -120,7 +120,8 @@ class Selection:
 
     monitor: str
     """Validation metric that selects the best epoch: val/f1_macro, val/f1_micro, val/jaccard, val/map or val/lrap
-    (higher is better), or val/loss (lower is better)."""
+    (higher is better), or val/loss (lower is better). Against shares: val/soft_bce,
+    val/soft_mae, val/soft_jensen_shannon (lower), val/soft_correlation and, with data.scale, val/intensity_pearson."""
     patience: Annotated[int | None, Bounds(at_least=1)]
     """Stop after this many epochs without improvement; null never stops early."""
     min_delta: Annotated[float, Bounds(at_least=0)]
@@ -316,5 +317,10 @@ MONITORS = {
     "val/map": "max",
     "val/lrap": "max",
     "val/loss": "min",
+    "val/soft_bce": "min",
+    "val/soft_mae": "min",
+    "val/soft_jensen_shannon": "min",
+    "val/soft_correlation": "max",
+    "val/intensity_pearson": "max",
 }
 """Metrics that can select the best epoch, and whether the highest or the lowest value is best."""

@@ -26,11 +26,24 @@ class Objective(StrEnum):
     map = "map"
     lrap = "lrap"
     loss = "loss"
+    soft_bce = "soft_bce"
+    soft_mae = "soft_mae"
+    soft_jensen_shannon = "soft_jensen_shannon"
+    soft_correlation = "soft_correlation"
+    intensity_pearson = "intensity_pearson"
     train_seconds = "train_seconds"
     trainable_parameters = "trainable_parameters"
     peak_memory_bytes = "peak_memory_bytes"
 
 
+SOFT = {
+    Objective.soft_bce,
+    Objective.soft_mae,
+    Objective.soft_jensen_shannon,
+    Objective.soft_correlation,
+    Objective.intensity_pearson,
+}
+"""Objectives that only data with shares has."""
 COSTS = {Objective.train_seconds, Objective.trainable_parameters, Objective.peak_memory_bytes}
 """Objectives that are known only at the end of a run. Lower is better, as for `loss`."""
 
@@ -67,7 +80,9 @@ class Study:
     """This worker starts no new trial after this many hours; null: no limit."""
     objectives: list[Objective]
     """Scores on validation: f1_macro, f1_micro, jaccard (with the thresholds of the `thresholds` option), map, lrap,
-    loss; or costs: train_seconds, trainable_parameters, peak_memory_bytes. Several objectives give the Pareto front."""
+    loss; against shares soft_bce, soft_mae, soft_jensen_shannon, soft_correlation, and with data.scale
+    intensity_pearson; or costs: train_seconds, trainable_parameters, peak_memory_bytes. Several objectives give the
+    Pareto front."""
     sampler: Sampler
     """tpe learns from earlier trials (Bergstra et al., 2011); random does not."""
     startup_trials: Annotated[int, Bounds(at_least=0)]

@@ -194,9 +194,9 @@ def positive_weights(settings: config.WeightedBCE, *, label_counts: np.ndarray, 
         rows: number of rows; of each label, [label], if some leave it open.
     """
     positives = torch.as_tensor(np.asarray(label_counts), dtype=torch.float64)
-    rows = rows if isinstance(rows, int) else torch.as_tensor(np.asarray(rows), dtype=torch.float64)
-    both = (positives > 0) & (positives < rows)
-    ratio = (rows - positives) / positives.clamp(min=1)
+    known = torch.as_tensor(np.asarray(rows), dtype=torch.float64)
+    both = (positives > 0) & (positives < known)
+    ratio = (known - positives) / positives.clamp(min=1)
     match settings.weights:
         case config.PositiveWeights.none:
             weights = torch.ones_like(ratio)
@@ -205,7 +205,7 @@ def positive_weights(settings: config.WeightedBCE, *, label_counts: np.ndarray, 
         case config.PositiveWeights.sqrt:
             weights = ratio.sqrt()
         case config.PositiveWeights.effective_number:
-            weights = _effective_number(rows - positives, settings.beta) / _effective_number(positives, settings.beta)
+            weights = _effective_number(known - positives, settings.beta) / _effective_number(positives, settings.beta)
     weights = torch.where(both, weights, 1.0)
     if settings.clip is not None:
         weights = weights.clamp(max=settings.clip)

@@ -52,7 +52,9 @@ class EmotionData(lightning.LightningDataModule):
         assert learned is not None
         self.masked = any(rows.open is not None for rows in corpus.splits.values())
         counts = np.nansum(learned, axis=0) if self.masked else learned.sum(axis=0)
-        self.label_counts = counts.astype(np.int64) if corpus.splits["train"].shares is None else counts.astype(float)
+        self.label_counts = (
+            counts.astype(np.int64) if not corpus.splits["train"].learns_shares else counts.astype(float)
+        )
         self.known_rows: int | np.ndarray = (~np.isnan(learned)).sum(axis=0) if self.masked else len(learned)
         self.tokenizer = tokenizer
         self.seed = seed

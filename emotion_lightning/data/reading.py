@@ -105,6 +105,8 @@ def read_tables(settings: config.Table, sources: dict[str, list[Source]], *, kno
     rows = {name: part for name, part in splits.items() if part is not None}
     corpus = label_map.mapped(Corpus(columns.labels, rows, decisions=decisions), settings)
     corpus = annotators.joined(corpus, settings, seen[first], path=source.path)
+    for part in corpus.splits.values():
+        part.hardens = settings.harden
     if settings.missing is config.MissingLabels.mask:
         decisions.open = _open_labels(corpus)
     return corpus

@@ -135,9 +135,11 @@ class Rows:
         groups: value of `data.group_column` in each row, None where it is empty; None without that setting.
         strata: multi-hot labels of the data, [row, label in the data], by which splits are stratified, if `targets` are
             others, made by `data.merge` and the like; None: `targets`.
-        shares: what is learned instead of `targets`, from 0 to 1, [row, label]; None: `targets` are learned.
+        shares: what is learned instead of `targets`, from 0 to 1, [row, label], 0 where a label is open; None:
+            `targets` are learned.
         open: whether a label of a row is left open, [row, label]; its target is 0 then. None: none is.
         scale: largest intensity, if `shares` are those of intensities.
+        hardens: whether `targets` are learned although there are shares, which then are for scores only.
         annotators: who labelled each row, until the rows of several annotators are joined.
     """
 
@@ -152,12 +154,18 @@ class Rows:
     shares: Targets | None = None
     open: npt.NDArray[np.bool_] | None = None
     scale: float | None = None
+    hardens: bool = False
     annotators: list[str | None] | None = None
+
+    @property
+    def learns_shares(self) -> bool:
+        """Whether shares are learned, and not labels."""
+        return self.shares is not None and not self.hardens
 
     @property
     def learned(self) -> Targets | None:
         """What a network learns, [row, label]: shares or labels, NaN where a label is open; None without labels."""
-        found = self.targets if self.shares is None else self.shares
+        found = self.shares if self.learns_shares else self.targets
         if found is None or self.open is None:
             return found
         return np.where(self.open, np.float32(np.nan), found)
@@ -201,6 +209,7 @@ class Rows:
             shares=None if self.shares is None else self.shares[chosen],
             open=None if self.open is None else self.open[chosen],
             scale=self.scale,
+            hardens=self.hardens,
             annotators=None if self.annotators is None else [self.annotators[i] for i in chosen],
         )
 

@@ -117,6 +117,7 @@ def joined(parts: list[Rows], *, by_id: bool = False) -> Rows:
         shares=_stacked([part.shares for part in parts]),
         open=_opened(parts),
         scale=parts[0].scale,
+        hardens=parts[0].hardens,
         annotators=_all([part.annotators for part in parts]),
     )
 

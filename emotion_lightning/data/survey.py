@@ -1,7 +1,7 @@
 """First pass over a table: counts what each column holds, so that the columns can be chosen."""
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,7 +53,7 @@ class Survey:
     names: list[str] = field(default_factory=list)
     rows: int = 0
     binary: Counter[str] = field(default_factory=Counter)
-    ones: dict[str, float] = field(default_factory=Counter)
+    ones: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     blank: Counter[str] = field(default_factory=Counter)
     values: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
     lists: dict[str, dict[Any, int]] = field(default_factory=dict)

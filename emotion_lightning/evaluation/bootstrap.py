@@ -12,20 +12,31 @@ groups are compared.
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from emotion_lightning import config
+from emotion_lightning.evaluation import soft_scores
 
-METRICS = tuple(config.Score)
-"""The metrics that are compared, in the order of every metric axis."""
+METRICS = tuple(score for score in config.Score if score not in config.SOFT_SCORES)
+"""The metrics of decisions, in the order of every metric axis."""
+SOFT_METRICS = config.SOFT_SCORES
+"""The metrics of probabilities against shares, in the order of their metric axis."""
 
 Array = npt.NDArray[np.float64]
 
 _DRAWS_AT_ONCE = 250
+
+_NO_SPREAD = 1e-12
+"""Variances whose root of the product is below this are those of rounding, and a correlation has no meaning."""
+
+Measure = Callable[[Array, int], Array]
+"""Computes metrics, [..., metric], from sums over rows, [..., summand], and the number of rows."""
 
 
 @dataclass
@@ -124,25 +135,60 @@ def metrics(sums: Array, rows: int) -> Array:
     return np.stack([values[name] for name in METRICS], axis=-1)
 
 
+def soft_summands(probabilities: Tensor, shares: Tensor, known: Tensor | None) -> Array:
+    """Per-row sums whose sums over any choice of rows give the soft metrics of those rows, [row, 4 + 6 labels].
+
+    The columns are: cross-entropy, absolute error and Jensen-Shannon distance, summed over the labels that are known,
+    and the number of these; then for each label its number, probability, share, their squares and their product.
+
+    Args:
+        probabilities: [row, label].
+        shares: [row, label].
+        known: whether a label is not left open, bool, [row, label]; None if none is.
+    """
+    cells = torch.ones_like(shares, dtype=torch.bool) if known is None else known
+    found, given = probabilities.double(), shares.double()
+    means = [(values * cells).sum(1, keepdim=True) for values in soft_scores.by_cell(found, given).values()]
+    moments = [torch.ones_like(given), found, given, found.square(), given.square(), found * given]
+    parts = [*means, cells.double().sum(1, keepdim=True), *[values * cells for values in moments]]
+    return np.asarray(torch.cat(parts, dim=1).numpy(), dtype=np.float64)
+
+
+def soft_metrics(sums: Array, rows: int) -> Array:
+    """Compute the soft metrics, [..., metric], from sums of `soft_summands`, as `soft_scores.soft_scores` does.
+
+    >>> parts = soft_summands(torch.tensor([[0.2], [0.6], [0.9]]), torch.tensor([[0.0], [1.0], [1.0]]), None)
+    >>> soft_metrics(parts.sum(0), rows=3).round(3)
+    array([0.28 , 0.233, 0.357, 0.904])
+    """
+    cells = np.maximum(sums[..., 3], 1)
+    number, p, s, pp, ss, ps = np.moveaxis(sums[..., 4:].reshape(*sums.shape[:-1], 6, -1), -2, 0)
+    spread = np.sqrt(np.maximum(number * pp - p**2, 0) * np.maximum(number * ss - s**2, 0))
+    varies = spread > _NO_SPREAD * np.maximum(number, 1) ** 2
+    correlations = np.where(varies, (number * ps - p * s) / np.where(varies, spread, 1), 0.0)
+    mean = correlations.sum(-1) / np.maximum(varies.sum(-1), 1)
+    return np.stack([sums[..., 0] / cells, sums[..., 1] / cells, sums[..., 2] / cells, mean], axis=-1)
+
+
 def _f1(found: Array, sizes: Array) -> Array:
     return np.where(sizes > 0, 2 * found / np.maximum(sizes, 1), 0.0)
 
 
-def scores(runs: Sequence[Array]) -> Array:
-    """Metrics of runs, [run, metric], from their `summands`."""
-    return np.stack([metrics(parts.sum(0), len(parts)) for parts in runs])
+def scores(runs: Sequence[Array], measure: Measure = metrics) -> Array:
+    """Metrics of runs, [run, metric], from their `summands`, or from those of another measure."""
+    return np.stack([measure(parts.sum(0), len(parts)) for parts in runs])
 
 
-def draws(runs: Sequence[Array], *, samples: int, seed: int) -> Array:
-    """Metrics of runs on bootstrap samples, the same rows for all runs, [run, sample, metric]."""
+def draws(runs: Sequence[Array], *, samples: int, seed: int, measure: Measure = metrics) -> Array:
+    """Metrics of runs on bootstrap samples, the same rows for all runs and measures, [run, sample, metric]."""
     rows = len(runs[0])
     random = np.random.default_rng(seed)
-    found = np.empty((len(runs), samples, len(METRICS)))
+    found = np.empty((len(runs), samples, len(measure(runs[0].sum(0), rows))))
     for start in range(0, samples, _DRAWS_AT_ONCE):
         stop = min(start + _DRAWS_AT_ONCE, samples)
         times = random.multinomial(rows, np.full(rows, 1 / rows), size=stop - start).astype(np.float64)
         for run, parts in enumerate(runs):
-            found[run, start:stop] = metrics(times @ parts, rows)
+            found[run, start:stop] = measure(times @ parts, rows)
     return found
 
 

@@ -17,12 +17,14 @@ class Gold:
         shares: from 0 to 1, [row, label]; None if only labels are known.
         known: whether a label is not left open, bool, [row, label]; None if none is.
         scale: largest intensity, if shares are those of intensities.
+        hardens: whether labels are learned although there are shares.
     """
 
     labels: Tensor
     shares: Tensor | None = None
     known: Tensor | None = None
     scale: float | None = None
+    hardens: bool = False
 
     @classmethod
     def of(cls, rows: Rows) -> "Gold":
@@ -33,6 +35,7 @@ class Gold:
             None if rows.shares is None else torch.from_numpy(rows.shares),
             None if rows.open is None else torch.from_numpy(~rows.open),
             rows.scale,
+            rows.hardens,
         )
 
     def __getitem__(self, place: Tensor | tuple[slice, list[int]]) -> "Gold":
@@ -42,6 +45,7 @@ class Gold:
             None if self.shares is None else self.shares[place],
             None if self.known is None else self.known[place],
             self.scale,
+            self.hardens,
         )
 
     @property
@@ -52,7 +56,8 @@ class Gold:
     @property
     def learned(self) -> Tensor:
         """What a network learns of the rows, [row, label]: shares or labels, NaN where a label is open."""
-        return self.probable if self.known is None else torch.where(self.known, self.probable, torch.nan)
+        found = self.labels if self.hardens else self.probable
+        return found if self.known is None else torch.where(self.known, found, torch.nan)
 
 
 def hide_open(values: Tensor, known: Tensor | None) -> Tensor:

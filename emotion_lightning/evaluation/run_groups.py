@@ -47,6 +47,8 @@ class FinishedRun:
         ids: row ids.
         truth: gold labels, [row, label].
         parts: per-row counts, as returned by `bootstrap.summands`.
+        soft: per-row sums, as returned by `bootstrap.soft_summands`; None if the rows have no shares.
+        shares: the shares, [row, label]; None without.
         cost: `cost` of its metrics.json.
     """
 
@@ -59,6 +61,8 @@ class FinishedRun:
     truth: np.ndarray
     parts: bootstrap.Array
     cost: dict[str, Any]
+    soft: bootstrap.Array | None = None
+    shares: np.ndarray | None = None
 
 
 # ---------------------------------------------------------------------------------------------------------------- find
@@ -146,7 +150,17 @@ def read_runs(
             + ", ".join(str(run.folder) for run in others)
             + f" scored other rows, or with other gold labels, than {first.folder}; leave them out.{hint}"
         )
+    if others := [run for run in runs if not _same_shares(run, first)]:
+        raise UserError(
+            f"{', '.join(str(run.folder) for run in others)} scored other shares on {split} than {first.folder}; leave "
+            "them out."
+        )
     return runs
+
+
+def _same_shares(run: FinishedRun, first: FinishedRun) -> bool:
+    """Whether two runs have the same shares, as far as both have any."""
+    return run.shares is None or first.shares is None or np.array_equal(run.shares, first.shares)
 
 
 def _labels(folder: Path, split: str) -> list[str]:
@@ -166,7 +180,7 @@ def _read(
         raise UserError(f"{folder} has no scores of {split}; choose another split=, or leave it out.")
     protocol = protocol or _own_protocol(folder, tree)
     try:
-        scores = of_protocol(of_split(content, split), protocol)
+        scores: dict[str, Any] = {**of_protocol(of_split(content, split), protocol)}
         by_label = {normalised(name): float(values["threshold"]) for name, values in scores["labels"].items()}
         reported = np.array([float(scores[metric.value]) for metric in bootstrap.METRICS])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -203,7 +217,20 @@ def _read(
         truth,
         parts,
         dict(content.get("cost", {})),
+        *_soft(rows, members),
     )
+
+
+def _soft(
+    rows: row_outcomes.RowOutcomes, members: Sequence[Sequence[int]]
+) -> tuple[bootstrap.Array | None, np.ndarray | None]:
+    """What soft metrics are computed from, and the shares; None if there are no shares, or labels were united."""
+    if rows.shares is None or any(len(own) > 1 for own in members):
+        return None, None
+    order = [own[0] for own in members]
+    known = None if rows.known is None else rows.known[:, order]
+    shares = rows.shares[:, order]
+    return bootstrap.soft_summands(rows.probabilities[:, order], shares, known), shares.numpy()
 
 
 def _how_to_unite(ours: Sequence[str], first: Sequence[str]) -> str:

@@ -29,25 +29,30 @@ def soft_scores(probabilities: Tensor, shares: Tensor, labels: list[str], *, kno
     """
     found, given = probabilities.double(), shares.double()
     cells = torch.ones_like(given, dtype=torch.bool) if known is None else known
-    by_cell = {
-        "bce": _cross_entropy(found, given),
-        "mae": (found - given).abs(),
-        "jensen_shannon": _distance(found, given),
-    }
+    values_of = by_cell(found, given)
     by_label: dict[str, SoftLabelScores] = {}
     for i, name in enumerate(labels):
         own = cells[:, i]
         by_label[name] = {
-            **{metric: _mean(values[own, i]) for metric, values in by_cell.items()},  # type: ignore[typeddict-item]
+            **{metric: _mean(values[own, i]) for metric, values in values_of.items()},  # type: ignore[typeddict-item]
             "correlation": pearson(found[own, i], given[own, i]),
             "share": _mean(given[own, i]),
             "probability": _mean(found[own, i]),
         }
     return {
-        **{metric: _mean(values[cells]) for metric, values in by_cell.items()},  # type: ignore[typeddict-item]
+        **{metric: _mean(values[cells]) for metric, values in values_of.items()},  # type: ignore[typeddict-item]
         "correlation": _mean_known([own["correlation"] for own in by_label.values()]),
         "ece": expected_calibration_error(probabilities, shares, known=known),
         "labels": by_label,
+    }
+
+
+def by_cell(probabilities: Tensor, shares: Tensor) -> dict[str, Tensor]:
+    """Cross-entropy, absolute error and Jensen-Shannon distance of each probability, [row, label], float64."""
+    return {
+        "bce": _cross_entropy(probabilities, shares),
+        "mae": (probabilities - shares).abs(),
+        "jensen_shannon": _distance(probabilities, shares),
     }
 
 

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from emotion_lightning import terminal
 from emotion_lightning.reports.pages import Section
-from emotion_lightning.runs.metrics_file import Score, SplitScores, of_protocol
+from emotion_lightning.runs.metrics_file import Score, SoftScore, SoftScores, SplitScores, of_protocol
 from emotion_lightning.runs.plain_text import printable
 
 if TYPE_CHECKING:
@@ -72,12 +72,63 @@ def show_scores(
     if extra := scores.get("extra"):
         shown = "   ".join(f"{name} {value:.4g}" for name, value in extra.items())
         console.print(f"Your own: {shown}", markup=False)
+    if soft := scores.get("soft"):
+        console.print(soft_table(split, soft))
+        told = "   ".join(f"{name} {value:.3f}" for name, value in soft_overall(scores).items())
+        console.print(f"Against shares: {told}")
     console.print(f"{ORACLE}: thresholds fitted on these very rows: an upper bound, not a result", style="dim")
     if floors:
         console.print(
             f"zeros: predicts no label; prior: predicts each label's rate in train, {protocol} thresholds",
             style="dim",
         )
+
+
+SOFT_METRICS: dict[SoftScore, str] = {
+    "bce": "BCE",
+    "mae": "MAE",
+    "jensen_shannon": "Jensen-Shannon",
+    "correlation": "correlation",
+}
+
+
+def soft_overall(scores: SplitScores) -> dict[str, float]:
+    """Return the scores over all labels against shares and intensities, by title."""
+    if "soft" not in scores:
+        return {}
+    soft = scores["soft"]
+    found = {title: soft[name] for name, title in SOFT_METRICS.items()} | {"ECE": soft["ece"]}
+    if "intensity" in scores:
+        found["Pearson of intensities"] = scores["intensity"]["pearson"]
+        found["of whole ones"] = scores["intensity"]["pearson_rounded"]
+        found[f"MAE of 0 to {scores['intensity']['scale']:g}"] = scores["intensity"]["mae"]
+    return found
+
+
+def soft_rows(soft: SoftScores) -> list[list[str]]:
+    """Return a row for each label: its mean share and probability, and its scores against shares."""
+    return [
+        [
+            label,
+            f"{own['share']:.3f}",
+            f"{own['probability']:.3f}",
+            *["–" if (value := own[name]) is None else f"{value:.3f}" for name in SOFT_METRICS],
+        ]
+        for label, own in soft["labels"].items()
+    ]
+
+
+SOFT_COLUMNS = ["emotion", "mean share", "mean probability", *SOFT_METRICS.values()]
+
+
+def soft_table(split: str, soft: SoftScores) -> Table:
+    """Return the table of the scores of each label against shares."""
+    table = Table(title=f"{split}, against shares", title_justify="left")
+    for i, name in enumerate(SOFT_COLUMNS):
+        table.add_column(name, justify="right" if i else "left")
+    for row in soft_rows(soft):
+        table.add_row(*map(escape, row))
+    return table
 
 
 def scores_markdown(split: str, scores: SplitScores) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 
 from emotion_lightning import config
 from emotion_lightning.data import labels, max_tokens, near_texts, overlap
+from emotion_lightning.data.agreement import Agreement
 from emotion_lightning.data.batches import tokenize
 from emotion_lightning.data.cleaning import cleaner
 from emotion_lightning.data.labels import positive_weights
@@ -40,6 +41,8 @@ class SplitFacts:
         conflicting: how many of these have other labels than the first row with the text; None without labels.
         counts: number of positives, [label]; None if the split has no labels.
         cardinalities: number of rows with 0, 1, 2 … labels; None if the split has no labels.
+        open: number of rows that leave each label open, [label]; None if none does.
+        shares: mean share of each label, [label]; None if only labels are known.
     """
 
     name: str
@@ -50,17 +53,25 @@ class SplitFacts:
     conflicting: int | None
     counts: np.ndarray | None
     cardinalities: np.ndarray | None
+    open: np.ndarray | None = None
+    shares: np.ndarray | None = None
+
+    @property
+    def known(self) -> int | np.ndarray:
+        """Number of rows, of those that do not leave a label open, [label], if some do."""
+        return self.rows if self.open is None else np.maximum(self.rows - self.open, 1)
 
     @property
     def rates(self) -> np.ndarray:
-        """Fraction of the rows that have each label, [label]."""
+        """Fraction of the rows that have each label, of those that do not leave it open, [label]."""
         assert self.counts is not None
-        return self.counts / self.rows
+        return self.counts / self.known
 
     @property
     def cardinality(self) -> float:
         """Mean number of labels per row."""
-        return float(self.rates.sum())
+        assert self.counts is not None
+        return float((self.counts / self.rows).sum())
 
     @property
     def without_label(self) -> float:
@@ -100,6 +111,7 @@ class DataFacts:
         template: what stands around every text, and counts in its length; None if texts stand by themselves.
         long_texts: what becomes of longer texts; None: their end is cut.
         auto_tokens: what data.max_tokens=auto gives.
+        annotation: how far the annotators agree whose rows were joined; None if none were.
     """
 
     data: dict[str, Any]
@@ -120,6 +132,7 @@ class DataFacts:
     long_texts: LongTexts | None = None
     auto_tokens: int | None = None
     near: list[near_texts.Near] | None = None
+    annotation: Agreement | None = None
 
     @property
     def train(self) -> SplitFacts:
@@ -152,8 +165,8 @@ class DataFacts:
     def shift(self, split: SplitFacts) -> np.ndarray:
         """Return the difference of a split's label rates from those of train, in standard errors, [label]."""
         assert self.train.counts is not None and split.counts is not None
-        pooled = (self.train.counts + split.counts) / (self.train.rows + split.rows)
-        error = np.sqrt(pooled * (1 - pooled) * (1 / self.train.rows + 1 / split.rows))
+        pooled = (self.train.counts + split.counts) / (self.train.known + split.known)
+        error = np.sqrt(pooled * (1 - pooled) * (1 / self.train.known + 1 / split.known))
         return (split.rates - self.train.rates) / np.where(error > 0, error, 1)
 
     def given(self) -> np.ndarray:
@@ -211,6 +224,8 @@ class DataFacts:
     def _label_findings(self) -> list[str]:
         assert self.train.counts is not None
         found = list(self.notes)
+        if self.annotation is not None:
+            found.append(self.annotation.sentence())
         if bare := [split.name for split in self.splits if split.counts is None]:
             found.append(f"No row of {' and '.join(bare)} has labels: nothing can be scored on it.")
         absent = [name for name, count in zip(self.labels, self.train.counts, strict=True) if count == 0]
@@ -295,6 +310,8 @@ class DataFacts:
                     "rate": float(split.rates[i]),
                     "shift": float(self.shift(split)[i]),
                 }
+                | ({} if split.open is None else {"open": int(split.open[i])})
+                | ({} if split.shares is None else {"mean_share": float(split.shares[i])})
                 for i, name in enumerate(self.labels)
             },
         }
@@ -328,7 +345,7 @@ def describe_data(
         hashes=corpus.hashes,
         overlaps=overlap.find_overlap(corpus, clean=data.clean),
         together=(train.targets.T @ train.targets).round().astype(int),
-        weights=_weights(weighted, splits[0].counts, splits[0].rows),
+        weights=_weights(weighted, train),
         max_tokens=token_limit(data),
         tokenizer=tokenizer_name,
         clean=[step.value for step in data.clean],
@@ -345,6 +362,7 @@ def describe_data(
             positions=max_tokens.known_positions(tokenizer, positions),
         ),
         near=_near(corpus, data),
+        annotation=corpus.decisions.annotation,
     )
 
 
@@ -374,10 +392,24 @@ def _split(name: str, rows: Rows, tokenizer: Any, data: config.Batches, template
         conflicting=conflicting,
         counts=None if rows.targets is None else rows.targets.sum(axis=0).round().astype(int),
         cardinalities=None if rows.targets is None else np.bincount(rows.targets.sum(axis=1).round().astype(int)),
+        open=None if rows.open is None else rows.open.sum(axis=0),
+        shares=_mean_shares(rows),
     )
 
 
-def _weights(chosen: config.Loss, counts: np.ndarray, rows: int) -> dict[str, list[float]]:
+def _mean_shares(rows: Rows) -> np.ndarray | None:
+    """Mean share of each label over the rows that know it, [label]; None without shares."""
+    if rows.shares is None:
+        return None
+    known = len(rows) if rows.open is None else np.maximum((~rows.open).sum(axis=0), 1)
+    return np.asarray(rows.shares.sum(axis=0, dtype=np.float64) / known)
+
+
+def _weights(chosen: config.Loss, train: Rows) -> dict[str, list[float]]:
+    """Positive weights, [label], by their settings, as they are computed for training."""
+    assert train.learned is not None
+    counts = np.nan_to_num(train.learned).sum(axis=0, dtype=np.float64)
+    rows = len(train) if train.open is None else (~train.open).sum(axis=0)
     beta = chosen.beta if isinstance(chosen, config.WeightedBCE) else None
     settings = {
         f"weights={kind.value} clip=null": config.WeightedBCE(weights=kind, clip=None, beta=beta or 0.0)

@@ -26,6 +26,7 @@ def sections(facts: "DataFacts", numbers: dict[str, str] | None = None) -> list[
         _read(facts),
         _splits(facts),
         _labels(facts),
+        *_annotators(facts),
         *_pictures(),
         _weights(facts),
         *_near(facts),
@@ -83,6 +84,7 @@ def _labels(facts: "DataFacts") -> pages.Section:
     columns = ["label"]
     for split in facts.labelled:
         columns += [split.name, "%"] + (["shift"] if split is not facts.train else [])
+        columns += (["mean share"] if split.shares is not None else []) + (["open"] if split.open is not None else [])
     rows = []
     for i, name in enumerate(facts.labels):
         row = [name]
@@ -91,12 +93,44 @@ def _labels(facts: "DataFacts") -> pages.Section:
             row += [f"{split.counts[i]:,}", f"{100 * split.rates[i]:.2f}"]
             if split is not facts.train:
                 row.append(f"{facts.shift(split)[i]:+.1f}")
+            row += [f"{split.shares[i]:.3f}"] if split.shares is not None else []
+            row += [f"{split.open[i]:,}"] if split.open is not None else []
         rows.append(row)
     note = (
         "Rows that have the label and their share. Shift: how far the share is from that of train, in standard errors; "
         "beyond ±3 is more than chance."
     )
+    if facts.train.shares is not None:
+        note += (
+            " Mean share: what is learned, over all rows; a row has the label from the share on that counts as present."
+        )
+    if facts.train.open is not None:
+        note += " Open: rows that do not say whether they have the label; they count in no share."
     return pages.Section("Labels", note, pictures=["label_rates"], columns=columns, rows=rows)
+
+
+def _annotators(facts: "DataFacts") -> list[pages.Section]:
+    """Tables of the agreement of annotators, and of the texts over which they split; empty without annotators."""
+    found = facts.annotation
+    if found is None:
+        return []
+    rows = [
+        [name, "–" if own.alpha is None else f"{own.alpha:.3f}", f"{own.split:,}", f"{own.split / found.texts:.1%}"]
+        for name, own in found.labels.items()
+    ]
+    note = (
+        f"{found.sentence()} Alpha is 1 where they agree on every text and 0 where they agree as by chance. It "
+        "is computed over all splits, before rows were joined."
+    )
+    tables = [pages.Section("Agreement of annotators", note, columns=["label", "alpha", "texts split", "%"], rows=rows)]
+    if found.examples:
+        shown = [
+            [text, ", ".join(f"{name} {share:.2f}" for name, share in shares.items())]
+            for text, shares in found.examples
+        ]
+        note = "The texts over which they split the most, with the share of them who gave each disputed label."
+        tables.append(pages.Section("Texts that annotators split over", note, columns=["text", "shares"], rows=shown))
+    return tables
 
 
 def _pictures() -> list[pages.Section]:

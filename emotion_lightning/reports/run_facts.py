@@ -99,12 +99,22 @@ class RunFacts:
         return self.rows.targets > 0.5
 
     @property
+    def known(self) -> np.ndarray:
+        """Whether a label is not left open, [row, label], bool."""
+        assert self.rows.targets is not None
+        return np.ones(self.rows.targets.shape, dtype=bool) if self.rows.open is None else ~self.rows.open
+
+    @property
     def decisions(self) -> np.ndarray:
-        """The predicted labels, [row, label], bool."""
+        """The predicted labels, [row, label], bool; none where a label is left open."""
         if self.decided is not None:
-            return self.decided
+            return self.decided & self.known
         shares, cuts = torch.from_numpy(self.probabilities), torch.from_numpy(self.thresholds)
-        return np.asarray(thresholds.decide(shares, cuts))
+        return np.asarray(thresholds.decide(shares, cuts)) & self.known
+
+    def of_rows(self, label: int, have: bool) -> np.ndarray:
+        """Return the probabilities of a label in the rows that have it, or that do not, [row]."""
+        return self.probabilities[(self.truth[:, label] == have) & self.known[:, label], label]
 
     def of_label(self, label: int) -> LabelScores:
         """Return precision, recall, F1, support and threshold of a label with `protocol`."""
@@ -124,10 +134,10 @@ class RunFacts:
 
     def curve(self, label: int) -> Curve | None:
         """Return the precision-recall curve of a label; None if no row has the label."""
-        truth = self.truth[:, label]
+        known = self.known[:, label]
+        truth, shares = self.truth[known, label], self.probabilities[known, label]
         if not truth.any():
             return None
-        shares = self.probabilities[:, label]
         precision, recall, _ = precision_recall_curve(truth, shares)
         # scikit-learn begins with the lowest threshold and adds a point without a threshold at the end.
         return Curve(recall[-2::-1], precision[-2::-1], float(average_precision_score(truth, shares)))
@@ -139,11 +149,12 @@ class RunFacts:
             For each bin the number of probabilities, their mean, and their fraction of positives; the last two are NaN
             for an empty bin.
         """
-        place = np.minimum((self.probabilities * BINS).astype(int), BINS - 1).ravel()
+        shares, truth = self.probabilities[self.known], self.truth[self.known]
+        place = np.minimum((shares * BINS).astype(int), BINS - 1)
         count = np.bincount(place, minlength=BINS)
         some = np.where(count > 0, count, np.nan)
-        mean = np.bincount(place, self.probabilities.ravel(), minlength=BINS) / some
-        positive = np.bincount(place, self.truth.ravel(), minlength=BINS) / some
+        mean = np.bincount(place, shares, minlength=BINS) / some
+        positive = np.bincount(place, truth, minlength=BINS) / some
         return count, mean, positive
 
     def given(self) -> tuple[np.ndarray, np.ndarray]:
@@ -158,13 +169,16 @@ class RunFacts:
 
     def most_wrong_label(self, row: int) -> str:
         """Return the label of a row whose probability is farthest from the truth."""
-        return self.labels[int(np.abs(self.truth[row] - self.probabilities[row]).argmax())]
+        return self.labels[int((np.abs(self.truth[row] - self.probabilities[row]) * self.known[row]).argmax())]
 
     def _losses(self) -> np.ndarray:
         """The loss of each row, binary cross-entropy, mean over labels."""
         # Probabilities that were rounded to 0 or 1 in float32 would give an infinite loss.
         shares = np.clip(self.probabilities, 1e-7, 1 - 1e-7)
-        return np.asarray(-np.log(np.where(self.truth, shares, 1 - shares)).mean(axis=1))
+        losses, known = -np.log(np.where(self.truth, shares, 1 - shares)), self.known
+        if known.all():
+            return np.asarray(losses.mean(axis=1))
+        return np.asarray((losses * known).sum(axis=1) / np.maximum(known.sum(axis=1), 1))
 
     def mistakes(self, count: int = 30) -> list[Mistake]:
         """Return the rows with the largest loss, the largest first."""

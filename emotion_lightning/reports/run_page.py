@@ -14,7 +14,7 @@ from emotion_lightning.cli import override_grammar
 from emotion_lightning.data.rows import Rows
 from emotion_lightning.evaluation import explanations
 from emotion_lightning.evaluation.thresholds import ORACLE, PROTOCOLS
-from emotion_lightning.reports import pages
+from emotion_lightning.reports import console, pages
 from emotion_lightning.reports.console import PROTOCOL_METRICS
 from emotion_lightning.reports.pages import Section
 from emotion_lightning.reports.run_facts import RunFacts
@@ -114,7 +114,13 @@ def write_evaluation_report(folder: Path, facts: RunFacts, *, title: str, made: 
             "facts": _facts(facts),
             "command": line,
             "chosen": f"Thresholds and calibration are those of the run; {facts.protocol} thresholds decide.{note}",
-            "sections": [_protocols(facts), _other_scores(facts), *_pictures(facts, pictures), *_words(facts)],
+            "sections": [
+                _protocols(facts),
+                _other_scores(facts),
+                *_shares(facts),
+                *_pictures(facts, pictures),
+                *_words(facts),
+            ],
             "split": facts.split,
             "mistakes": facts.mistakes(),
             "settings": "",
@@ -170,7 +176,7 @@ def _content(facts: RunFacts, folder: Path, pictures: Sequence[str]) -> dict[str
         "facts": _facts(facts),
         "command": _command(environment[0]["command"]),
         "chosen": _chosen(facts.settings, options),
-        "sections": [_protocols(facts), _other_scores(facts), *_pictures(facts, pictures)],
+        "sections": [_protocols(facts), _other_scores(facts), *_shares(facts), *_pictures(facts, pictures)],
         "split": facts.split,
         "mistakes": facts.mistakes(),
         "settings": (folder / run_folder.SETTINGS).read_text(encoding="utf-8"),
@@ -311,6 +317,30 @@ def _other_scores(facts: RunFacts) -> Section:
     return Section("Rankings and calibration", note, columns=["split", *names.values(), "probabilities"], rows=rows)
 
 
+def _shares(facts: RunFacts) -> list[Section]:
+    """Return tables of the scores against shares, over all labels and for each; empty without shares."""
+    splits = {split: of_split(facts.metrics, split) for split in SPLITS if split in facts.metrics}
+    overall = {split: console.soft_overall(scores) for split, scores in splits.items() if "soft" in scores}
+    if not overall:
+        return []
+    names = list(next(iter(overall.values())))
+    note = (
+        "How well probabilities match the shares. Cross-entropy (BCE), mean absolute error, and the Jensen-Shannon "
+        "distance are best at 0, a correlation at 1; that over all labels is the mean of theirs."
+    )
+    rows = [[split, *[f"{found[name]:.4f}" for name in names]] for split, found in overall.items()]
+    tables = [Section("Against shares", note, columns=["split", *names], rows=rows)]
+    if "soft" in (scores := facts.scores):
+        tables.append(
+            Section(
+                f"Labels against shares, {facts.split}",
+                columns=console.SOFT_COLUMNS,
+                rows=console.soft_rows(scores["soft"]),
+            )
+        )
+    return tables
+
+
 def _pictures(facts: RunFacts, drawn: Sequence[str]) -> list[Section]:
     scored = [
         [
@@ -388,7 +418,7 @@ def _slider(facts: RunFacts) -> dict[str, Any]:
     """Return the counts from which page.js recomputes the table of labels for each threshold of a grid from 0 to 1."""
     right, wrong, jaccard = [], [], []
     for step in range(_STEPS + 1):
-        decided = facts.probabilities > step / _STEPS
+        decided = (facts.probabilities > step / _STEPS) & facts.known
         both = decided & facts.truth
         right.append(both.sum(axis=0))
         wrong.append((decided & ~facts.truth).sum(axis=0))

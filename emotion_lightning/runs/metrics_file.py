@@ -18,6 +18,9 @@ Score = Literal[
 ]
 
 
+SoftScore = Literal["bce", "mae", "jensen_shannon", "correlation"]
+
+
 class LabelScores(TypedDict):
     """Scores of one label."""
 

@@ -12,11 +12,24 @@ TITLES = {
     config.Objective.map: "mAP",
     config.Objective.lrap: "LRAP",
     config.Objective.loss: "loss",
+    config.Objective.soft_bce: "BCE against shares",
+    config.Objective.soft_mae: "mean absolute error against shares",
+    config.Objective.soft_jensen_shannon: "Jensen-Shannon distance from shares",
+    config.Objective.soft_correlation: "correlation with shares",
+    config.Objective.intensity_pearson: "Pearson's r of intensities",
     config.Objective.train_seconds: "seconds of training",
     config.Objective.trainable_parameters: "trained parameters",
     config.Objective.peak_memory_bytes: "bytes of memory",
 }
 
+
+_ERRORS = {
+    config.Objective.loss,
+    config.Objective.soft_bce,
+    config.Objective.soft_mae,
+    config.Objective.soft_jensen_shannon,
+}
+"""Scores of which lower ones are better."""
 
 _LEAST, _FOR_EACH = 30, 10
 """Numbers of complete trials (in total, and per parameter) from which parameter importance is reliable.
@@ -27,7 +40,7 @@ PED-ANOVA compares the best tenth of the trials with all trials; of 20 trials, a
 
 def falls(objective: config.Objective) -> bool:
     """Return whether lower values of an objective are better."""
-    return objective in config.COSTS or objective is config.Objective.loss
+    return objective in config.COSTS | _ERRORS
 
 
 @dataclass

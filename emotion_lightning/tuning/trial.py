@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from emotion_lightning import config
 from emotion_lightning.errors import UserError
@@ -122,9 +123,13 @@ def measure(folder: Path, protocol: str) -> dict[config.Objective, float]:
     """
     metrics = read_metrics(folder)
     scores = metrics["validation"]
-    values = {**of_protocol(scores, protocol), **scores, **metrics["cost"]}
+    values: dict[str, Any] = {**of_protocol(scores, protocol), **scores, **metrics["cost"]}
+    for kind in ("soft", "intensity"):
+        values |= {f"{kind}_{name}": value for name, value in values.get(kind, {}).items()}
     found = {}
     for objective in config.Objective:
+        if objective in config.SOFT and objective.value not in values:
+            continue
         value = values[objective.value]
         if not isinstance(value, int | float) or not math.isfinite(value):
             raise UserError(f"{objective.value} is {value}.")

@@ -217,7 +217,7 @@ def _precision_recall(axes: Axes, facts: RunFacts, label: int, *, letters: int) 
             f"{facts.labels[label]}: recall {curve.recall[point[-1]]:.2f}, precision {curve.precision[point[-1]]:.2f}"
         )
         spot(axes, (left, curve.recall[point[-1]]), (0, 1), message)
-    axes.axhline(float(facts.truth[:, label].mean()), color=_GREY, linestyle=":", linewidth=1)
+    axes.axhline(float(facts.truth[facts.known[:, label], label].mean()), color=_GREY, linestyle=":", linewidth=1)
     axes.step(
         np.append(0, curve.recall),
         np.append(curve.precision[0], curve.precision),
@@ -290,7 +290,7 @@ def probabilities(facts: RunFacts) -> Figure:
     order = facts.by_support()
     with one(WIDTH, 1.3 + 0.36 * len(order)) as (figure, axes):
         for have, name, offset, colour in ((True, "have the label", -0.18, BLUE), (False, "do not", 0.18, ORANGE)):
-            groups = [facts.probabilities[facts.truth[:, label] == have, label] for label in order]
+            groups = [facts.of_rows(label, have) for label in order]
             places = np.array([place + offset for place, group in enumerate(groups) if len(group)])
             spread = np.array([np.quantile(group, [0.05, 0.25, 0.5, 0.75, 0.95]) for group in groups if len(group)])
             if len(places):
@@ -307,7 +307,7 @@ def probabilities(facts: RunFacts) -> Figure:
         for place, label in enumerate(order):
             message = f"{facts.labels[label]}: threshold {facts.thresholds[label]:.3f}"
             for have, name in ((True, "with it"), (False, "without it")):
-                group = facts.probabilities[facts.truth[:, label] == have, label]
+                group = facts.of_rows(label, have)
                 if len(group):
                     lower, middle, upper = np.quantile(group, [0.25, 0.5, 0.75])
                     message += f"; rows {name}: median {middle:.3f}, middle half {lower:.3f} to {upper:.3f}"

@@ -47,7 +47,7 @@ class Run:
 def confusion(facts: RunFacts) -> tuple[list[str], list[list[Any]]]:
     """Return columns and rows of a table with the confusion counts of each label."""
     truth, decided = facts.truth, facts.decisions
-    cells = [truth & decided, ~truth & decided, truth & ~decided, ~truth & ~decided]
+    cells = [truth & decided, ~truth & decided, truth & ~decided, ~truth & ~decided & facts.known]
     counts = np.stack([cell.sum(axis=0) for cell in cells], axis=1)
     columns = ["emotion", "true_positive", "false_positive", "false_negative", "true_negative"]
     return columns, [[label, *row] for label, row in zip(facts.labels, counts.tolist(), strict=True)]

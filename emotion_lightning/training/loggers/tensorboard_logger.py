@@ -32,7 +32,8 @@ class _TensorBoardRun(base.Run):
         for name, file in pictures.items():
             writer.add_image(f"pictures/{name}", imread(file), dataformats="HWC")
         for i, label in enumerate(facts.labels):
-            writer.add_pr_curve(f"precision_recall/{label}", facts.truth[:, i], facts.probabilities[:, i])
+            known = facts.known[:, i]
+            writer.add_pr_curve(f"precision_recall/{label}", facts.truth[known, i], facts.probabilities[known, i])
         self.table("confusion", *base.confusion(facts))
 
 
