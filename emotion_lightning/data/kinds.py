@@ -301,12 +301,12 @@ def _blanks(seen: Survey, names: Sequence[str]) -> _Found | None:
     cells = sum(seen.blank[name] for name in wrong)
     if cells < _MANY:
         return None
-    ones = sum(seen.ones[name] for name in wrong)
+    ones = int(sum(seen.ones[name] for name in wrong))
     return (
         f"the columns {files.listed(wrong)} look like labels whose zeros are left empty: {cells:,} cells are empty and "
         f"{ones:,} are 1",
-        "data.missing=zero, with which an empty cell is 0,",
-        [{"missing": "zero"}],
+        "data.missing=zero, with which an empty cell is 0, or data.missing=mask, which leaves such labels open,",
+        [{"missing": "zero"}, {"missing": "mask"}],
     )
 
 

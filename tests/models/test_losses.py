@@ -180,3 +180,60 @@ def test_the_correlation_term_is_span_emo_s_mean_over_pairs(alpha):
     cross_entropy = -np.where(targets == 1, np.log(p), np.log(1 - p)).mean()
     found = build(config.Correlated(alpha=alpha))(*batch())
     assert found == approximately((1 - alpha) * cross_entropy + alpha * np.mean(rows))
+
+
+BUILT_IN = {
+    "bce": config.BCE(),
+    "weighted_bce": config.WeightedBCE(config.PositiveWeights.neg_pos, None, beta=0.99),
+    "focal": config.Focal(gamma=2.0, alpha=0.25),
+    "asymmetric": config.Asymmetric(gamma_positive=0.5, gamma_negative=4.0, clip=0.05),
+    "zlpr": config.ZLPR(),
+    "correlated": config.Correlated(alpha=0.2),
+}
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_label_that_is_left_open_has_no_loss_and_no_gradient(name):
+    loss = losses.build_loss(BUILT_IN[name], label_counts=COUNTS, rows=ROWS, masked=True)
+    logits, targets = batch()
+    known = torch.rand(logits.shape, generator=torch.Generator().manual_seed(1)) < 0.6
+    targets[~known] = torch.nan
+    logits.requires_grad_()
+    value = loss(logits, targets)
+    value.backward()
+    assert torch.isfinite(value) and (logits.grad[~known] == 0).all() and (logits.grad[known] != 0).any()
+    others = torch.where(known, logits.detach(), torch.randn_like(logits))
+    torch.testing.assert_close(loss(others, targets), value.detach())
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_where_nothing_is_open_the_masked_loss_is_the_plain_one(name):
+    masked = losses.build_loss(BUILT_IN[name], label_counts=COUNTS, rows=ROWS, masked=True)
+    torch.testing.assert_close(masked(*batch()), build(BUILT_IN[name])(*batch()))
+
+
+@pytest.mark.parametrize("name", ["bce", "focal", "asymmetric"])
+def test_a_masked_mean_is_that_of_the_known_labels(name):
+    logits, targets = batch()
+    targets[3:, 0] = torch.nan
+    masked = losses.build_loss(BUILT_IN[name], label_counts=COUNTS, rows=ROWS, masked=True)(logits, targets)
+    known = ~targets.isnan()
+    torch.testing.assert_close(masked, build(BUILT_IN[name])(logits[known][None], targets[known][None]))
+
+
+def test_a_batch_in_which_everything_is_open_has_no_loss():
+    loss = losses.build_loss(config.BCE(), label_counts=COUNTS, rows=ROWS, masked=True)
+    assert float(loss(torch.ones(2, 4), torch.full((2, 4), torch.nan))) == 0
+
+
+def test_positive_weights_are_of_the_rows_that_know_a_label_and_of_shares():
+    settings = config.WeightedBCE(config.PositiveWeights.neg_pos, None, beta=0.99)
+    found = positive_weights(settings, label_counts=np.array([10, 2.5, 7.0]), rows=np.array([20, 10, 7]))
+    assert found.tolist() == [1, 3, 1]  # the last one is in every row that knows it
+
+
+def test_cross_entropy_of_shares_is_least_at_the_shares():
+    shares = torch.tensor([[0.25, 0.5, 0.75, 1 / 3]], dtype=torch.float64)
+    logits = torch.logit(shares).requires_grad_()
+    build(config.BCE())(logits, shares).backward()
+    assert logits.grad.abs().max() < 1e-9
