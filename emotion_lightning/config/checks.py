@@ -262,7 +262,7 @@ def check_data(settings: Any, command: str) -> None:
         _check_header(data)
     if isinstance(data, config.Table):
         _check_label_words(data)
-        _check_targets(data)
+        check_targets(data)
         _check_context(data, command)
     if isinstance(data, config.InputColumns) and data.empty_texts is config.EmptyTexts.drop:
         raise UserError("data.empty_texts=drop would leave rows without a prediction; choose keep or refuse.")
@@ -419,7 +419,7 @@ def _check_label_words(data: config.Table) -> None:
         raise UserError(f"data.true_values and data.false_values both contain {', '.join(sorted(shared))}.")
 
 
-def _check_targets(data: config.Table) -> None:
+def check_targets(data: config.Table) -> None:
     """Raise UserError for settings of shares, intensities and annotators that contradict each other."""
     shares = data.targets is config.Targets.shares
     if data.annotators_column is not None:

@@ -99,7 +99,8 @@ def joined(corpus: Corpus, settings: config.Table, seen: Survey, *, path: Path) 
         log.warning("data.aggregate=%s joins nothing: no id or text stands in several rows.", rule.value)
     else:
         by = f"the column {next(iter(splits.values())).id_column}" if _by_id(corpus) else "their text"
-        note = f"{before:,} rows of annotators were joined to {after:,} by {by}; {_RULES[rule]}."
+        means = "an intensity is the mean of theirs" if settings.scale is not None else _RULES[rule]
+        note = f"{before:,} rows of annotators were joined to {after:,} by {by}; {means}."
         log.info("%s", note)
         corpus.decisions.notes.append(note)
         if settings.annotator is not None or rule is not config.Aggregate.majority:

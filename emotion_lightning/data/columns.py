@@ -11,7 +11,7 @@ from typing import Any
 from emotion_lightning import config
 from emotion_lightning.data import kinds, labels
 from emotion_lightning.data.formats import files, nested
-from emotion_lightning.data.formats.cells import PLAIN, LabelCells, is_odd, number, shown, split_labels
+from emotion_lightning.data.formats.cells import PLAIN, LabelCells, binary, is_odd, number, shown, split_labels
 from emotion_lightning.data.rows import Source
 from emotion_lightning.data.survey import DIFFERENT, Survey
 from emotion_lightning.errors import UserError
@@ -143,7 +143,12 @@ def _no_ids(seen: Survey) -> list[str]:
 
 
 def _all_binary(seen: Survey, name: str) -> bool:
-    return seen.rows > 0 and seen.binary[name] == seen.rows
+    """Whether every cell of a column is 0 or 1, and not just a number that the settings read as a label."""
+    if seen.rows == 0 or seen.binary[name] < seen.rows:
+        return False
+    if not seen.cells.soft and seen.cells.present_from is None:
+        return True
+    return name in seen.values and all(binary(value) is not None for value in seen.values[name])
 
 
 @dataclass

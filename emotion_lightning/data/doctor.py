@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from emotion_lightning import config
-from emotion_lightning.config import schema
+from emotion_lightning.config import checks, schema
 from emotion_lightning.data import kinds, reading, sources, split_column
 from emotion_lightning.data.columns import ROW_NUMBERS, Columns, find_columns
 from emotion_lightning.data.formats import files, tools
@@ -149,6 +149,7 @@ def _find_ways(settings: config.File, error: UserError) -> list[Way]:
 
 
 def _read(settings: config.File) -> Corpus:
+    checks.check_targets(settings)  # two ways may contradict each other
     return sources.split_corpus(sources.read_corpus(settings), settings, tell=False)
 
 

@@ -287,7 +287,7 @@ class _Gathered:
         """Add the problem of a cell that is no label."""
         found = "nothing" if is_blank(cell) else shown(cell)
         hint = " (if the column lists labels: data.labels_column)" if name.lower() in LIST_COLUMNS else ""
-        ways: list[dict[str, Any]] = [{"missing": "zero"}] if is_blank(cell) else []
+        ways: list[dict[str, Any]] = [{"missing": "zero"}, {"missing": "mask"}] if is_blank(cell) else []
         self.problems.add(
             self.path, f"{found} where {self.columns.cells.due} is due{hint}.", row=row, column=name, ways=ways
         )

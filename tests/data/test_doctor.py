@@ -78,6 +78,14 @@ ODD: dict[str, tuple[list[list[Any]], str, list[dict[str, Any]], list[str]]] = {
         [{"aggregate": "majority"}, {"aggregate": "share"}],
         ["joy", "fear"],
     ),
+    "intensities of annotators": (
+        table(["id", "text", "rater", "joy", "fear"], lambda i: i // 2, lambda i: text(i // 2),
+              lambda i: f"r{i % 2}", lambda i: i // 2 % 4, lambda i: i // 2 % 3),
+        ",",
+        [{"present_from": 1.0, "aggregate": "majority"}, {"present_from": 1.0, "aggregate": "share"},
+         {"scale": 3.0, "aggregate": "share"}],
+        ["joy", "fear"],
+    ),
     "two ways": (
         table(["text", "emotions", "joy", "fear"], text, lambda i: EMOTIONS[i % 2], word("1", "0", 2),
               word("1", "0", 3)),
@@ -89,7 +97,7 @@ ODD: dict[str, tuple[list[list[Any]], str, list[dict[str, Any]], list[str]]] = {
         table(["text", "joy", "fear"], lambda i: "" if i == 4 else text(i), lambda i: "" if i == 3 else i % 2,
               word("1", "0", 3)),
         ",",
-        [{"empty_texts": "drop", "missing": "zero"}],
+        [{"empty_texts": "drop", "missing": "zero"}, {"empty_texts": "drop", "missing": "mask"}],
         ["joy", "fear"],
     ),
 }  # fmt: skip

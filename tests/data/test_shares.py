@@ -126,6 +126,21 @@ def test_numbers_beyond_shares_and_beyond_the_scale_are_refused_with_a_setting_t
     whole(tmp_path, rows, **ways[0])
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"scale": 100}, {"present_from": 1},
+        {"targets": "shares", "annotators_column": "asked", "labels": ["joy"]},
+    ],
+)  # fmt: skip
+def test_numbers_that_identify_rows_are_no_labels_whatever_numbers_labels_may_be(tmp_path, settings):
+    rows = table("id", "text", "joy", "asked", id=lambda i: i, joy=[0, 2, 1], asked=[3, 4])
+    if "annotators_column" not in settings:
+        rows = [row[:3] for row in rows]
+    corpus, found = whole(tmp_path, rows, **settings)
+    assert corpus.labels == ["joy"] and found.id_column == "id"
+
+
 # -------------------------------------------------------------------------------------------------------------- counts
 
 
