@@ -129,10 +129,12 @@ def _say_shares(columns: Columns, settings: config.Table, seen: Survey, source: 
     if cells:
         columns.present = settings.present
     if settings.annotators_column is not None:
-        column = annotators.named(source.path, "annotators_column", settings.annotators_column, seen)
-        if column in (columns.text, columns.id) or column in columns.labels:
-            raise UserError(f"data.annotators_column={column} is the column of something else; name that of numbers.")
-        columns.annotators = column
+        columns.annotators = annotators.named(source.path, "annotators_column", settings.annotators_column, seen)
+    taken = {columns.text: "texts", columns.id: "ids", columns.labels_column: "labels"}
+    taken |= {} if columns.labels_column is not None else dict.fromkeys(columns.labels, "labels")
+    for setting in ("annotator", "annotators_column"):
+        if (name := getattr(settings, setting)) in taken and name is not None:
+            raise UserError(f"data.{setting}={name} is the column of {taken[name]}; name another one.")
 
 
 def _open_labels(corpus: Corpus) -> dict[str, int]:

@@ -320,6 +320,12 @@ def test_a_missing_annotator_column_is_named_with_the_nearest(tmp_path):
     assert "did you mean data.annotator=rater_id?" in message and ways == [{"annotator": "rater_id"}]
 
 
+@pytest.mark.parametrize(("column", "role"), [("text", "texts"), ("id", "ids"), ("joy", "labels")])
+def test_a_column_with_another_role_names_no_annotator(tmp_path, column, role):
+    message, _ = refusal(tmp_path, annotated(), annotator=column, labels=["joy", "fear"])
+    assert message == f"data.annotator={column} is the column of {role}; name another one."
+
+
 def test_names_in_lists_are_aggregated_too(tmp_path):
     rows = table(
         "id", "text", "rater", "emotions", count=40, id=lambda i: i // 2, text=lambda i: text(i // 2),

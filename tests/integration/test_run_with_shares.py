@@ -11,8 +11,11 @@ import pytest
 from conftest import SMALL, run_in_process
 from helpers.tables import read_csv, write_csv
 
+from emotion_lightning import config
 from emotion_lightning.data.formats import files
 from emotion_lightning.runs import run_folder
+from emotion_lightning.training import finalize
+from emotion_lightning.tuning import trial
 
 WORDS = {"joy": ["glad", "happy", "sunny"], "fear": ["scared", "afraid", "panic"], "anger": ["furious", "mad", "rage"]}
 NETWORK = [part for part in SMALL if "max_rows" not in part]
@@ -61,6 +64,15 @@ def test_shares_are_learned_and_scored_beside_the_decisions(runs: Path) -> None:
     assert "Against shares" in page and "Jensen-Shannon" in page
     card = json.loads((runs / "soft" / "model" / "emotion_lightning.json").read_text())
     assert any(count != int(count) for count in card["loss"]["label_counts"])  # sums of shares weigh the positives
+
+
+def test_loggers_and_studies_get_the_scores_against_shares(runs: Path) -> None:
+    metrics = metrics_of(runs / "soft")
+    summary = finalize._summary(metrics, "global")
+    assert summary["test/soft/bce"] == metrics["test"]["soft"]["bce"] and "test/soft/labels" not in summary
+    measured = trial.measure(runs / "soft", "global")
+    assert measured[config.Objective.soft_correlation] == metrics["validation"]["soft"]["correlation"]
+    assert config.Objective.intensity_pearson not in measured
 
 
 def test_outcomes_hold_the_shares_that_annotators_gave(runs: Path) -> None:
@@ -144,7 +156,8 @@ def test_intensities_with_open_labels_of_two_files_are_trained_together(tmp_path
         write_csv(tmp_path / name, rows)
     folder = tmp_path / "run"
     files_ = f"data.path=[{tmp_path / 'en.csv'},{tmp_path / 'de.csv'}]"
-    assert run_in_process("train", *RUN, files_, "data.scale=3", "data.missing=mask", f"hydra.run.dir={folder}") == 0
+    chosen = ["data.scale=3", "data.missing=mask", "callbacks.monitor=val/intensity_pearson", "data.batch_size=16"]
+    assert run_in_process("train", *RUN, files_, *chosen, f"hydra.run.dir={folder}") == 0
     assert "leave a label open" in (folder / "train.log").read_text()
     metrics = metrics_of(folder)["test"]
     assert metrics["intensity"]["scale"] == 3 and set(metrics["intensity"]["labels"]) == set(WORDS)
