@@ -114,6 +114,8 @@ def notes(found: Comparison) -> list[str]:
             f"Differences are to the best group over the same rows (paired bootstrap{holm}): p tells whether other "
             "texts could turn them. Whether other seeds could is told from three seeds each (Welch's t-test)."
         )
+    if errors := [metric.value for metric in settings.metrics if config.falls(metric)]:
+        lines.append(f"The lowest is the best of {', '.join(errors)}.")
     if merge := settings.data.merge:
         made = "; ".join(f"{new} ({', '.join(members)})" for new, members in merge.items())
         lines.append(f"Labels made of others: {made}. Each counts in gold and prediction where any of them does.")

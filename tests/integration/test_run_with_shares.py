@@ -115,7 +115,8 @@ def test_learning_shares_is_compared_with_learning_their_zeros_and_ones(
         stored = metrics_of(Path(group["runs"][0]["folder"]))["test"]["soft"]
         for name in ("bce", "correlation"):
             assert group["metrics"][f"soft_{name}"]["mean"] == pytest.approx(stored[name], abs=1e-6)
-    assert "points of soft_bce" in capfd.readouterr().out
+    shown = capfd.readouterr().out
+    assert "points of soft_bce" in shown and "The lowest is the best of soft_bce." in shown
 
 
 def test_soft_scores_of_runs_without_shares_are_refused(finished: Path, run: Callable[..., int], capfd: Any) -> None:
