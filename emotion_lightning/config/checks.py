@@ -252,8 +252,10 @@ def check_data(settings: Any, command: str) -> None:
         _check_batches(data)
         _check_long_texts(data, command)
         _check_template(data, command)
-    if isinstance(data, config.DividedTable) and not isinstance(data, config.File):
+    if isinstance(data, config.DividedTable | config.XED) and not isinstance(data, config.File):
         _check_shares(data)
+    if isinstance(data, config.Multilingual):
+        _check_languages(data)
     if isinstance(data, config.File):
         _check_file(data, scored=command == "evaluate")
     if isinstance(data, config.File | config.InputColumns) and data.encoding is not None:
@@ -478,7 +480,13 @@ def _check_file(data: config.File, *, scored: bool) -> None:
         _check_shares(data)
 
 
-def _check_shares(data: config.DividedTable) -> None:
+def _check_languages(data: config.Multilingual) -> None:
+    for name, given in (("languages", data.languages), ("test_languages", data.test_languages)):
+        if given is not None and (not given or len(set(given)) < len(given)):
+            raise UserError(f"data.{name}=[{','.join(given)}] must name one language at least, and each of them once.")
+
+
+def _check_shares(data: config.DividedTable | config.XED) -> None:
     if data.validation_share + data.test_share >= 1:
         raise UserError(
             f"data.validation_share={data.validation_share} and data.test_share={data.test_share} leave no rows to "

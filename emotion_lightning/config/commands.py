@@ -6,7 +6,9 @@ from typing import Annotated
 
 from emotion_lightning.config.bounds import Bounds
 from emotion_lightning.config.data import (
+    XED,
     Batches,
+    Brighter,
     ComparedLabels,
     Data,
     File,
@@ -318,6 +320,8 @@ SCHEMAS: dict[str, type] = {
     "data/sample": Sample,
     "data/semeval2018": SemEval2018,
     "data/goemotions": GoEmotions,
+    "data/xed": XED,
+    "data/brighter": Brighter,
     "data/file": File,
     "data/hub": Hub,
     "data/same": SameData,

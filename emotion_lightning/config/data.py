@@ -187,6 +187,49 @@ class GoEmotions(Batches):
     Hugging Face hub."""
 
 
+class Neutral(StrEnum):
+    """What becomes of the neutral lines of XED."""
+
+    unlabelled = "unlabelled"
+    label = "label"
+    left_out = "left_out"
+
+
+@dataclass
+class Multilingual(Batches):
+    """Settings of official datasets in several languages, whose rows are read as one set."""
+
+    dir: str | None
+    """Folder with the official files."""
+    languages: list[str] | None
+    """Languages to train on, by the names of their files, such as [eng,deu]; null: all that the folder has. With
+    max_rows, each has about the same number of rows."""
+    test_languages: list[str] | None
+    """Languages of the test split, if they are others than those to train on; null: the same."""
+
+
+@dataclass
+class XED(Multilingual):
+    """XED: lines of films with Plutchik's eight emotions, its official files."""
+
+    neutral: Neutral
+    """Neutral lines, which en and fi have in files of their own: unlabelled gives them none of the eight emotions,
+    label gives them a ninth label, neutral, left_out does not read them."""
+    validation_share: Annotated[float, Bounds(above=0, below=1)]
+    """Fraction of the rows for the validation split: XED has no official splits."""
+    test_share: Annotated[float, Bounds(at_least=0, below=1)]
+    """Fraction of the rows for the test split, without test_languages."""
+    split_seed: Annotated[int, Bounds(at_least=0)]
+    """Seed of the splits. It is separate from `seed`, so that runs with different seeds are scored on the same rows."""
+    splits: str | None
+    """splits.csv of an earlier run, to use the same splits; null creates new splits."""
+
+
+@dataclass
+class Brighter(Multilingual):
+    """BRIGHTER: SemEval-2025 Task 11 in 28 languages, the official files of track A."""
+
+
 @dataclass
 class Table(Batches):
     """Settings that files and hub datasets have: the roles of columns, and the splits."""

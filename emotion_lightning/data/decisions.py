@@ -1,6 +1,7 @@
 """What was decided about the files of a dataset, in one place, so that a run can be checked by eye."""
 
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Decisions:
 
     def lines(self) -> list[tuple[str, str]]:
         """Return the decisions as pairs of name and value, for people."""
-        found = [(_place(file), _file_line(file)) for file in self.files]
+        found = _by_language(self.files)
         if self.text is not None:
             found += [("text column", self.text), ("id column", self.ids or "none: rows are numbered")]
         found += [("turns before a text", self.turns)] if self.turns is not None else []
@@ -82,6 +83,26 @@ class Decisions:
         if self.aside:
             found.append(("columns left aside", ", ".join(self.aside[:20]) + (" …" if len(self.aside) > 20 else "")))
         return found
+
+
+_FEW = 8
+"""Files of languages are told one by one up to this number in a split."""
+
+
+def _by_language(files: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """The files; those of many languages in one line for each split."""
+    found = []
+    for split in dict.fromkeys(file["split"] for file in files):
+        own = [file for file in files if file["split"] == split]
+        if len(own) <= _FEW or not all("language" in file for file in own):
+            found += [(_place(file), _file_line(file)) for file in own]
+            continue
+        count, rows = len({file["language"] for file in own}), sum(file["rows"] for file in own)
+        left = sum(sum(file.get("left_out", {}).values()) for file in own)
+        more = f", {left:,} left out" if left else ""
+        folder = str(PurePath(own[0]["path"]).parent)
+        found.append((_place(own[0]), f"{folder} …, {len(own)} files of {count} languages, {rows:,} rows{more}"))
+    return found
 
 
 def _place(file: dict[str, Any]) -> str:

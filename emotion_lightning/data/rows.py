@@ -141,6 +141,8 @@ class Rows:
         scale: largest intensity, if `shares` are those of intensities.
         hardens: whether `targets` are learned although there are shares, which then are for scores only.
         annotators: who labelled each row, until the rows of several annotators are joined.
+        carried: values of columns that are neither text nor label but say which group a row belongs to, such as its
+            language, by column; None where a cell is empty.
     """
 
     ids: list[str]
@@ -156,6 +158,7 @@ class Rows:
     scale: float | None = None
     hardens: bool = False
     annotators: list[str | None] | None = None
+    carried: dict[str, list[str | None]] = field(default_factory=dict)
 
     @property
     def learns_shares(self) -> bool:
@@ -211,6 +214,7 @@ class Rows:
             scale=self.scale,
             hardens=self.hardens,
             annotators=None if self.annotators is None else [self.annotators[i] for i in chosen],
+            carried={name: [values[i] for i in chosen] for name, values in self.carried.items()},
         )
 
 

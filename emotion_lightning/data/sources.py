@@ -11,6 +11,7 @@ import numpy as np
 from emotion_lightning import config
 from emotion_lightning.config import own_parts, schema
 from emotion_lightning.data import (
+    brighter,
     conversations,
     folders,
     groups,
@@ -21,6 +22,7 @@ from emotion_lightning.data import (
     own_source,
     reading,
     splitting,
+    xed,
 )
 from emotion_lightning.data.formats import arrow, files
 from emotion_lightning.data.rows import SPLITS, WHOLE, Corpus, Problems, Source
@@ -55,6 +57,10 @@ def read_corpus(settings: config.Data, *, known: Set[str] = frozenset()) -> Corp
             corpus = _hub(_on_hub(settings, schema.option_values("shared/hub_goemotions")), known)
         case config.GoEmotions():
             corpus = label_map.mapped(official.goemotions(settings.dir), settings)
+        case config.XED():
+            corpus = label_map.mapped(xed.read(settings), settings)
+        case config.Brighter():
+            corpus = label_map.mapped(brighter.read(settings), settings)
         case config.File():
             corpus = _file(settings, known)
         case config.Hub():
@@ -82,12 +88,12 @@ def split_corpus(corpus: Corpus, settings: config.Batches, *, tell: bool = True)
     """
     given = set(corpus.splits)
     if WHOLE in corpus.splits or "validation" not in corpus.splits:
-        assert isinstance(settings, config.Table)
+        assert isinstance(settings, config.Table | config.XED)
         corpus = splitting.split_rows(corpus, settings)
-    elif isinstance(settings, config.Table) and settings.splits is not None:
+    elif isinstance(settings, config.Table | config.XED) and settings.splits is not None:
         raise UserError(f"data.splits={settings.splits} has nothing to split: the data brings its own splits.")
     if settings.folds is not None and settings.fold is not None:
-        seed = settings.split_seed if isinstance(settings, config.Table) else 0
+        seed = settings.split_seed if isinstance(settings, config.Table | config.XED) else 0
         corpus = splitting.folded(corpus, folds=settings.folds, fold=settings.fold, seed=seed, clean=settings.clean)
     groups.tell(corpus)
     splits = {name: corpus.splits[name] for name in SPLITS if name in corpus.splits}

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 Value = TypeVar("Value")
 
 
-def split_rows(corpus: Corpus, settings: config.Table) -> Corpus:
+def split_rows(corpus: Corpus, settings: config.Table | config.XED) -> Corpus:
     """Make the splits that a corpus lacks from its other rows: by stratified sampling, or as `data.splits` says.
 
     Raises:
@@ -119,6 +119,10 @@ def joined(parts: list[Rows], *, by_id: bool = False) -> Rows:
         scale=parts[0].scale,
         hardens=parts[0].hardens,
         annotators=_all([part.annotators for part in parts]),
+        carried={
+            name: [value for part in parts for value in part.carried.get(name) or [None] * len(part)]
+            for name in dict.fromkeys(name for part in parts for name in part.carried)
+        },
     )
 
 
@@ -146,14 +150,15 @@ def _all(parts: Sequence[list[Value] | None]) -> list[Value] | None:
     return [value for part in given for value in part] if len(given) == len(parts) else None
 
 
-def _stratified(rows: Rows, settings: config.Table, *, whole: bool, column: str) -> dict[str, Rows]:
-    test_share = settings.test_share if whole and isinstance(settings, config.DividedTable) else 0.0
+def _stratified(rows: Rows, settings: config.Table | config.XED, *, whole: bool, column: str) -> dict[str, Rows]:
+    test_share = settings.test_share if whole and isinstance(settings, config.DividedTable | config.XED) else 0.0
     if rows.groups is not None:
         shares = {"train": 1 - settings.validation_share - test_share, "validation": settings.validation_share}
         shares |= {"test": test_share} if test_share else {}
         found = groups.divide(rows, shares, column, seed=settings.split_seed, clean=settings.clean)
         return {name: rows.take(positions) for name, positions in found.items()}
     named = settings.train if isinstance(settings, config.File) and settings.train else getattr(settings, "path", None)
+    named = settings.dir if isinstance(settings, config.XED) else named
     split = partial(_split_rows, seed=settings.split_seed, source=str(named), clean=settings.clean)
     rest, test = split(rows, test_share)
     # The share refers to all rows, but validation is taken from the rows that are not in test.
@@ -225,7 +230,7 @@ def _fingerprint(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _as_written(rows: Rows, file: Path, settings: config.Table, *, whole: bool) -> dict[str, Rows]:
+def _as_written(rows: Rows, file: Path, settings: config.Table | config.XED, *, whole: bool) -> dict[str, Rows]:
     """Divide rows into the splits that a file names.
 
     Args:
@@ -248,7 +253,8 @@ def _as_written(rows: Rows, file: Path, settings: config.Table, *, whole: bool) 
         positions[split].append(position)
         if text_print and text_print != _fingerprint(text):
             changed.append(identifier)
-    if where and settings.max_rows is None and settings.empty_texts is not config.EmptyTexts.drop:
+    drops = isinstance(settings, config.Table) and settings.empty_texts is config.EmptyTexts.drop
+    if where and settings.max_rows is None and not drops:
         raise UserError(
             f"{file} names {len(where):,} rows that this data lacks, {next(iter(where))} among them; it is of another "
             "file."

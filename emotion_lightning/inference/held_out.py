@@ -78,7 +78,8 @@ def _beside(
 
 
 def _without_splits(settings: config.Batches) -> config.Batches:
-    return dataclasses.replace(settings, splits=None) if isinstance(settings, config.Table) else settings
+    divided = isinstance(settings, config.Table | config.XED)
+    return dataclasses.replace(settings, splits=None) if divided else settings
 
 
 def _labelled(base: Corpus) -> tuple[Rows, list[str]]:

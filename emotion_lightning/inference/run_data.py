@@ -33,7 +33,7 @@ def data_settings(metadata: Metadata, folder: Path) -> config.Batches:
     places = [values.get(name) for name in ("path", "train", "dir")]
     if metadata.format and issubclass(node, config.File) and not any(places):
         raise UserError("An export does not know where the data of its run lies; name data with data=.")
-    if not metadata.format and issubclass(node, config.Table) and (folder / run_folder.SPLITS).is_file():
+    if not metadata.format and issubclass(node, config.Table | config.XED) and (folder / run_folder.SPLITS).is_file():
         manifest.check_run_hashes(folder, run_folder.SPLITS)
         values["splits"] = str(folder / run_folder.SPLITS)
     try:

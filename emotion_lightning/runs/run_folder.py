@@ -57,6 +57,10 @@ _CHOOSE_ROWS = {"data"} | {
         "validation_share",
         "test_share",
         "split_seed",
+        "languages",
+        "test_languages",
+        "neutral",
+        "individual",
     )
 }
 """Settings whose change selects other rows or splits than those of the earlier run."""

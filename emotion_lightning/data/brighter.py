@@ -1,0 +1,200 @@
+"""BRIGHTER (Muhammad et al., 2025): the official files of SemEval-2025 Task 11, track A, in 28 languages."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from emotion_lightning import config
+from emotion_lightning.data import languages
+from emotion_lightning.data.rows import Corpus, Problems, Rows
+from emotion_lightning.errors import UserError
+
+log = logging.getLogger(__name__)
+
+EMOTIONS = ["anger", "disgust", "fear", "joy", "sadness", "surprise"]
+"""All labels; some languages lack one."""
+
+_WHERE = (
+    "BRIGHTER: clone https://github.com/emotion-analysis-project/SemEval2025-Task11 (no licence lets you pass it on)."
+)
+_RELEASE = "semeval-2025-task11-dataset"
+_ROOTS = (".", _RELEASE, f"task-dataset/{_RELEASE}", "public_data")
+_TRACK = "track_a"
+_ZERO_SHOT = "track_c"
+"""Track C: languages that are only tested on are there."""
+
+_SPLITS = {"train": "train", "validation": "dev", "test": "test"}
+_CELLS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
+
+
+def read(settings: config.Brighter) -> Corpus:
+    """Read track A in the languages of the settings, as one set with its official splits.
+
+    Raises:
+        UserError: the folder or a file is missing or is none of track A; the message says what was looked for.
+    """
+    folder = languages.folder_of(settings, option="brighter", where=_WHERE)
+    places = _places(folder)
+    known = sorted(path.stem for path in places["train"].glob("*.csv") if path.stem.isalpha())
+    train, test = languages.chosen(settings, known)
+    problems = Problems()
+    parts = [
+        _part(split, language, _file(places, split, language, known, folder), problems)
+        for split, wanted in {"train": train, "validation": train, "test": test}.items()
+        for language in wanted
+        if split != "test" or _has_test(places, language, settings)
+    ]
+    problems.raise_any()
+    blind = _blind_tests(parts)
+    parts = [part for part in parts if part not in blind]
+    names, left = _common(parts)
+    corpus = languages.assembled(parts, names, settings)
+    for sentence in filter(None, [_of_blind(blind), _of_left(names, left)]):
+        log.warning("%s", sentence)
+        corpus.decisions.notes.append(sentence)
+    if left:
+        corpus.decisions.labels += ", those that all languages have"
+    if settings.test_languages is not None:
+        corpus.decisions.split += f", test in {', '.join(test)}"
+    return corpus
+
+
+def _places(folder: Path) -> dict[str, Path]:
+    """The folder of each split, in one of the layouts that the files are handed around in.
+
+    Raises:
+        UserError: there is none.
+    """
+    for root in (folder / name for name in _ROOTS):
+        for first, second in ((_TRACK, "{}"), ("{}", _TRACK), ("{}", ".")):
+            found = {name: root / first.format(part) / second.format(part) for name, part in _SPLITS.items()}
+            if any(found["train"].glob("*.csv")):
+                return found
+    raise UserError(
+        f"{folder} has no {_TRACK}/train/eng.csv, nor another language there; data.dir must name the folder of {_WHERE}"
+    )
+
+
+def _file(places: dict[str, Path], split: str, language: str, known: Sequence[str], folder: Path) -> Path:
+    path = places[split] / f"{language}.csv"
+    if path.is_file():
+        return path
+    other = _zero_shot(places, split, language)
+    if split == "test" and other.is_file():
+        return other
+    looked = path.relative_to(folder) if path.is_relative_to(folder) else path
+    if language not in known:
+        raise languages.unknown(language, known, str(looked), folder)
+    raise UserError(f"{folder} has no {looked}, which the language {language} needs; take it from {_WHERE}")
+
+
+def _zero_shot(places: dict[str, Path], split: str, language: str) -> Path:
+    """The file of a language that is only in track C."""
+    return Path(str(places[split]).replace(_TRACK, _ZERO_SHOT)) / f"{language}.csv"
+
+
+def _has_test(places: dict[str, Path], language: str, settings: config.Brighter) -> bool:
+    """Whether a test file is to be read: a language that was named for the test must have one."""
+    if settings.test_languages is not None or (places["test"] / f"{language}.csv").is_file():
+        return True
+    log.warning("%s has no %s.csv: the language %s is not in the test split.", places["test"], language, language)
+    return False
+
+
+def _part(split: str, language: str, path: Path, problems: Problems) -> languages.Part:
+    records = languages.records(path, delimiter=",")
+    _, header = next(records, (0, []))
+    names = [languages.plain_name(name) for name in header]
+    found = names[2:]
+    if names[:2] != ["id", "text"] or not found or set(found) - set(EMOTIONS) or len(set(found)) < len(found):
+        shown = ",".join(header)[:100]
+        raise UserError(
+            f"{path}: its first line is not that of track A, id, text and some of {', '.join(EMOTIONS)}, but "
+            f"{shown or 'empty'}; data.dir must name the folder of {_WHERE}"
+        )
+    ids, texts, cells, numbers, empty = [], [], [], [], 0
+    for row, record in ((number - 1, record) for number, record in records):
+        if len(record) != len(header):
+            problems.add(path, f"{len(record)} cells under a header of {len(header)} columns.", row=row)
+            continue
+        if not record[1].strip():
+            empty += 1
+            continue
+        ids.append(record[0])
+        texts.append(record[1])
+        cells.append(record[2:])
+        numbers.append(row)
+    blind = bool(cells) and all(not any(cell.strip() for cell in record) for record in cells)
+    if blind and split != "test":
+        raise UserError(f"{path} has no labels, which {split} needs; take the file with labels from {_WHERE}")
+    targets = None if blind else _targets(path, cells, numbers, header[2:], problems)
+    if not ids and not problems.count:
+        problems.note(path, f"{path} has a header and no rows.")
+    order = sorted(range(len(found)), key=lambda i: EMOTIONS.index(found[i]))
+    rows = Rows(ids, texts, None if targets is None else targets[:, order], "id")
+    about = {"format": "csv"} | ({"left_out": {"without a text": empty}} if empty else {})
+    return languages.Part(split, language, path, rows, [found[i] for i in order], about)
+
+
+def _targets(
+    path: Path, cells: list[list[str]], numbers: list[int], columns: list[str], problems: Problems
+) -> np.ndarray:
+    targets = np.zeros((len(cells), len(columns)), np.float32)
+    for place, (row, record) in enumerate(zip(numbers, cells, strict=True)):
+        for i, cell in enumerate(record):
+            value = _CELLS.get(cell.strip())
+            if cell.strip() in ("2", "3"):
+                raise UserError(
+                    f"{path}, row {row}, column {columns[i]}: {cell.strip()} is an intensity, so this is track B; "
+                    f"data.dir must name the folder of {_WHERE}"
+                )
+            if value is None:
+                problems.add(path, f"{cell[:60]!r} where 0 or 1 is due.", row=row, column=columns[i])
+            targets[place, i] = value or 0
+    return targets
+
+
+def _blind_tests(parts: list[languages.Part]) -> list[languages.Part]:
+    """The test files without labels, if others have them: a split has labels or has none."""
+    tests = [part for part in parts if part.split == "test"]
+    blind = [part for part in tests if part.rows.targets is None]
+    return blind if len(blind) < len(tests) else []
+
+
+def _of_blind(blind: list[languages.Part]) -> str | None:
+    if not blind:
+        return None
+    return f"Test files without labels are not in the test split: {', '.join(str(part.path) for part in blind)}."
+
+
+def _common(parts: list[languages.Part]) -> tuple[list[str], dict[str, list[str]]]:
+    """The labels that all languages have, and for each of the others the languages that lack it.
+
+    A union of them needs targets that are open where a language lacks a column.
+    """
+    first: dict[str, languages.Part] = {}
+    for part in parts:
+        other = first.setdefault(part.language, part)
+        if part.labels != other.labels:
+            raise UserError(
+                f"{part.path}: its labels are {', '.join(part.labels)}, those of {other.path} are "
+                f"{', '.join(other.labels)}; take both from one copy of {_WHERE}"
+            )
+    spoken = {language: part.labels for language, part in first.items()}
+    lacking = {name: [language for language, own in spoken.items() if name not in own] for name in EMOTIONS}
+    kept = [name for name in EMOTIONS if not lacking[name]]
+    if not kept:
+        raise UserError("The languages have no label in common; choose others with data.languages.")
+    return kept, {name: without for name, without in lacking.items() if 0 < len(without) < len(spoken)}
+
+
+def _of_left(kept: list[str], left: dict[str, list[str]]) -> str | None:
+    if not left:
+        return None
+    why = "; ".join(
+        f"{name}, which {', '.join(without)} {'lacks' if len(without) == 1 else 'lack'}"
+        for name, without in left.items()
+    )
+    return f"Labels are those that all languages have: {', '.join(kept)}. Left out: {why}."
