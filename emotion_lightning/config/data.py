@@ -229,6 +229,10 @@ class XED(Multilingual):
 class Brighter(Multilingual):
     """BRIGHTER: SemEval-2025 Task 11 in 28 languages, the official files of track A."""
 
+    individual: bool
+    """Take the labels from what each annotator said (individual_labels/): a label is present where more than half of a
+    text's annotators saw it, however weakly. Texts without annotations are left out."""
+
 
 @dataclass
 class Table(Batches):

@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from emotion_lightning import config
-from emotion_lightning.data import languages
+from emotion_lightning.data import individual, languages
 from emotion_lightning.data.rows import Corpus, Problems, Rows
 from emotion_lightning.errors import UserError
 
@@ -47,11 +48,14 @@ def read(settings: config.Brighter) -> Corpus:
         if split != "test" or _has_test(places, language, settings)
     ]
     problems.raise_any()
+    said = _individual(parts, folder) if settings.individual else []
     blind = _blind_tests(parts)
     parts = [part for part in parts if part not in blind]
     names, left = _common(parts)
     corpus = languages.assembled(parts, names, settings)
-    for sentence in filter(None, [_of_blind(blind), _of_left(names, left)]):
+    if settings.individual:
+        corpus.decisions.labels = "individual annotations, those of most annotators of a text"
+    for sentence in filter(None, [_of_blind(blind), _of_left(names, left), *said]):
         log.warning("%s", sentence)
         corpus.decisions.notes.append(sentence)
     if left:
@@ -154,6 +158,34 @@ def _targets(
                 problems.add(path, f"{cell[:60]!r} where 0 or 1 is due.", row=row, column=columns[i])
             targets[place, i] = value or 0
     return targets
+
+
+def _individual(parts: list[languages.Part], folder: Path) -> list[str]:
+    """Give the parts the labels of individual annotations, and leave out texts without them; sentences about both."""
+    votes = {name: individual.read(folder, name, _WHERE) for name in dict.fromkeys(part.language for part in parts)}
+    bare = agreed = cells = 0
+    for part in parts:
+        own = votes[part.language]
+        names = [name for name in EMOTIONS if name in own.labels]
+        seen, asked = own.of(part.rows.texts, names)
+        kept = np.flatnonzero((asked > 0).all(axis=1))
+        bare += len(part.rows) - len(kept)
+        official = part.rows.take(kept)
+        targets = (2 * seen[kept] > asked[kept]).astype(np.float32)
+        if official.targets is not None:
+            shared = [name for name in names if name in part.labels]
+            ours = targets[:, [names.index(name) for name in shared]]
+            theirs = official.targets[:, [part.labels.index(name) for name in shared]]
+            agreed, cells = agreed + int((ours == theirs).sum()), cells + ours.size
+        part.rows = replace(official, targets=targets)
+        part.labels = names
+        part.about["annotations"] = [str(path) for path in own.paths]
+        if len(part.rows) == 0:
+            raise UserError(f"No text of {part.path} has annotations in {own.paths[0]}.")
+    found = [f"Labels are those of most annotators; {agreed / cells:.1%} of them are as in track A."] if cells else []
+    if bare:
+        found.append(f"Texts without individual annotations of every label are left out: {bare:,}.")
+    return found
 
 
 def _blind_tests(parts: list[languages.Part]) -> list[languages.Part]:

@@ -2,6 +2,7 @@
 
 import bisect
 import csv
+import functools
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -93,6 +94,7 @@ def records(path: Path, *, delimiter: str) -> Iterator[tuple[int, list[str]]]:
         raise UserError(f"{path}, row {number + 1}: no row of a table ({error}); take the official file.") from error
 
 
+@functools.lru_cache(maxsize=1000)
 def plain_name(name: str) -> str:
     """A name without marks and case, as in headers that differ in them."""
     return "".join(c for c in unicodedata.normalize("NFKD", name.strip()).casefold() if not unicodedata.combining(c))

@@ -78,8 +78,7 @@ def _beside(
 
 
 def _without_splits(settings: config.Batches) -> config.Batches:
-    divided = isinstance(settings, config.Table | config.XED)
-    return dataclasses.replace(settings, splits=None) if divided else settings
+    return dataclasses.replace(settings, splits=None) if isinstance(settings, config.Table | config.XED) else settings
 
 
 def _labelled(base: Corpus) -> tuple[Rows, list[str]]:

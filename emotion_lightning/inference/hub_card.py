@@ -275,16 +275,12 @@ def _data(metadata: Metadata) -> _Data:
         return _Data("SemEval-2018 Task 1 E-c", "SemEvalWorkshop/sem_eval_2018_task_1", language, licence)
     if option in ("xed", "brighter"):
         languages = metadata.data.get("languages") or []
-        language = str(languages[0]) if len(languages) == 1 else None
+        spoken = str(languages[0]) if len(languages) == 1 else None
         if option == "xed":
-            return _Data(
-                "XED",
-                "Helsinki-NLP/xed_en_fi",
-                language,
-                "XED (Öhman et al., 2020) is under CC BY 4.0: name its authors.",
-            )
+            licence = "XED (Öhman et al., 2020) is under CC BY 4.0: name its authors."
+            return _Data("XED", "Helsinki-NLP/xed_en_fi", spoken, licence)
         licence = "BRIGHTER (Muhammad et al., 2025) has no licence that lets others pass it on; none of it is here."
-        return _Data("BRIGHTER (SemEval-2025 Task 11)", None, language, licence)
+        return _Data("BRIGHTER (SemEval-2025 Task 11)", None, spoken, licence)
     path = str(metadata.data.get("path") or "")
     if option == "hub" and path.count("/") == 1:
         return _Data(path, path, None, f"See https://huggingface.co/datasets/{path} for its licence.")
