@@ -42,7 +42,14 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
     """
     from emotion_lightning.data import conversations
     from emotion_lightning.data.label_map import LabelMap
-    from emotion_lightning.evaluation import extra_metrics, mapped_labels, metrics, prediction_files, row_outcomes
+    from emotion_lightning.evaluation import (
+        extra_metrics,
+        group_scores,
+        mapped_labels,
+        metrics,
+        prediction_files,
+        row_outcomes,
+    )
     from emotion_lightning.evaluation.gold import Gold
     from emotion_lightning.inference import ensemble, predictor, run_data
     from emotion_lightning.models.metadata import find_model_folder
@@ -62,6 +69,10 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
         if isinstance(given, config.Batches)
         else run_data.data_settings(metadata, first.parent)
     )
+    if isinstance(given, config.SameData) and given.groups is not None:
+        if not isinstance(data, config.Table | config.Multilingual):
+            raise UserError(f"data.groups=[{','.join(given.groups)}]: the data of the run has no columns for groups.")
+        data = replace(data, groups=given.groups)
     if data.clean and set(data.clean) != set(metadata.cleaning()):
         raise UserError(
             f"data.clean={[step.value for step in data.clean]} is not what the run was trained with, {metadata.clean}; "
@@ -124,6 +135,10 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
         settings.extra_metric, probabilities, targets, decides, shared, decisions=decisions[metadata.protocol]
     ):
         scores["extra"] = extra
+    if groups := group_scores.score_groups(
+        rows, decisions[metadata.protocol], gold.labels.bool(), shared, protocol=metadata.protocol
+    ):
+        scores["groups"] = groups
     # What a loss of united labels would be, no loss defines.
     if not of_run.changes:
         positions = [own_members[0] for own_members in ours]

@@ -256,6 +256,8 @@ def check_data(settings: Any, command: str) -> None:
         _check_shares(data)
     if isinstance(data, config.Multilingual):
         _check_languages(data)
+    if (groups := getattr(data, "groups", None)) is not None and (not groups or len(set(groups)) < len(groups)):
+        raise UserError(f"data.groups=[{','.join(groups)}] must name one column at least, and each of them once.")
     if isinstance(data, config.File):
         _check_file(data, scored=command == "evaluate")
     if isinstance(data, config.File | config.InputColumns) and data.encoding is not None:

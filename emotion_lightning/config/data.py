@@ -206,6 +206,9 @@ class Multilingual(Batches):
     max_rows, each has about the same number of rows."""
     test_languages: list[str] | None
     """Languages of the test split, if they are others than those to train on; null: the same."""
+    groups: list[str] | None
+    """Columns for whose values scores are also told one by one: language, and in XED source (annotated, neutral,
+    projected). null: none."""
 
 
 @dataclass
@@ -311,6 +314,9 @@ class Table(Batches):
     group_column: str | None
     """Column whose rows with the same value stay in one split, such as author or thread, where this program makes the
     splits or folds. Splits that the data brings are not changed; how many values they cut is told. null: none."""
+    groups: list[str] | None
+    """Columns such as [language,source] for whose values scores are also told one by one. They are not learned. null:
+    none."""
 
     @property
     def joining(self) -> Aggregate | None:
@@ -391,6 +397,9 @@ class Hub(Table):
 @dataclass
 class SameData(LabelNames):
     """The dataset of the run, for `evaluate` only."""
+
+    groups: list[str] | None
+    """Columns for whose values scores are also told one by one; null: those of the run."""
 
 
 @dataclass

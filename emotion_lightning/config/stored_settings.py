@@ -40,6 +40,7 @@ ADDED: dict[str, dict[str, Any]] = {
     },
     "labels_column": {
         "group_column": None,
+        "groups": None,
         "first_id": 0,
         "true_values": None,
         "false_values": None,

@@ -52,6 +52,8 @@ class Columns:
     """Column with the number of annotators of a row, if cells count them."""
     present: float | None = None
     """The share from which on a label is present; None: cells are 0 and 1."""
+    carried: list[str] = field(default_factory=list)
+    """Columns for whose values scores are also told."""
 
 
 def normalised(settings: Any) -> Any:
@@ -60,7 +62,7 @@ def normalised(settings: Any) -> Any:
               "annotators_column")  # fmt: skip
     one = {name: getattr(settings, name, None) for name in places}
     changed: dict[str, Any] = {name: labels.normalised(value) for name, value in one.items() if value}
-    for several in ("labels", "context_columns"):
+    for several in ("labels", "context_columns", "groups"):
         if getattr(settings, several, None):
             changed[several] = [labels.normalised(name) for name in getattr(settings, several)]
     return dataclasses.replace(settings, **changed)

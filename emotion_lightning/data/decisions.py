@@ -26,6 +26,7 @@ class Decisions:
         groups: name of the column whose values stay in one split; None without one.
         annotation: how far the annotators agree whose rows were joined; None if none were.
         open: number of rows that leave each label open, by name; None if no row may.
+        carried: names of the columns for whose values scores are also told.
     """
 
     files: list[dict[str, Any]] = field(default_factory=list)
@@ -41,6 +42,7 @@ class Decisions:
     groups: str | None = None
     annotation: "Agreement | None" = None
     open: dict[str, int] | None = None
+    carried: list[str] = field(default_factory=list)
 
     def plain(self, labels: list[str], rows: dict[str, int]) -> dict[str, Any]:
         """Return plain values for JSON.
@@ -61,6 +63,7 @@ class Decisions:
         }
         found |= {} if self.turns is None else {"turns_before_a_text": self.turns}
         found |= {} if self.annotation is None else {"annotators": self.annotation.plain()}
+        found |= {"groups": self.carried} if self.carried else {}
         return found | ({} if self.open is None else {"labels_left_open": self.open})
 
     def lines(self) -> list[tuple[str, str]]:
@@ -80,6 +83,8 @@ class Decisions:
         found.append(("splits", self.split))
         if self.groups:
             found.append(("kept in one split", f"rows with the same {self.groups}"))
+        if self.carried:
+            found.append(("scored by", ", ".join(self.carried)))
         if self.aside:
             found.append(("columns left aside", ", ".join(self.aside[:20]) + (" …" if len(self.aside) > 20 else "")))
         return found

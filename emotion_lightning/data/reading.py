@@ -11,6 +11,7 @@ import numpy as np
 from emotion_lightning import config
 from emotion_lightning.data import (
     annotators,
+    carried,
     conversations,
     groups,
     kinds,
@@ -79,10 +80,12 @@ def read_tables(settings: config.Table, sources: dict[str, list[Source]], *, kno
         annotator = annotators.column_of(source.path, settings, seen[first])
         used = {decisions.split_column, settings.group_column, *(context.used if context else [])}
         used |= {settings.annotator, settings.annotators_column}
+        used |= set(settings.groups or [])
         columns = find_columns(source, settings, seen[first], every=every, known=known, used=used)
         columns.annotator = annotator
         _say_shares(columns, settings, seen[first], source)
         columns.group = groups.check_column(source.path, settings, seen[first], columns)
+        columns.carried = carried.check_columns(source.path, settings, seen[first], columns)
         mapped = LabelMap.of(settings).applied(columns.labels, what=str(source.path))
         labels.check_names(mapped.names, str(source.path), id_column=columns.id)
         labels.log_respelled(columns.labels)
@@ -326,7 +329,7 @@ def _has_columns(
 ) -> bool:
     """Whether another source has the columns of the first one; if not, add a problem."""
     source, seen = table.source, table.seen
-    required = [columns.text, *filter(None, (columns.id,))]
+    required = [columns.text, *filter(None, (columns.id,)), *columns.carried]
     if labelled:
         required += filter(None, (columns.annotators, settings.annotator))
     if labelled and columns.labels_column is None and columns.cells.blank_is_open:
@@ -362,6 +365,7 @@ def _describe(
         )
     decisions.text, decisions.ids, decisions.aside = columns.text, columns.id, columns.aside
     decisions.groups = columns.group
+    decisions.carried = columns.carried
     if columns.labels_column is None:
         what = "shares" if settings.targets is config.Targets.shares else "zeros and ones"
         what = f"intensities up to {settings.scale:g}" if settings.scale is not None else what

@@ -12,6 +12,7 @@ from emotion_lightning import config
 from emotion_lightning.config import own_parts, schema
 from emotion_lightning.data import (
     brighter,
+    carried,
     conversations,
     folders,
     groups,
@@ -58,15 +59,16 @@ def read_corpus(settings: config.Data, *, known: Set[str] = frozenset()) -> Corp
         case config.GoEmotions():
             corpus = label_map.mapped(official.goemotions(settings.dir), settings)
         case config.XED():
-            corpus = label_map.mapped(xed.read(settings), settings)
+            corpus = carried.chosen(label_map.mapped(xed.read(settings), settings), settings.groups, "XED")
         case config.Brighter():
-            corpus = label_map.mapped(brighter.read(settings), settings)
+            corpus = carried.chosen(label_map.mapped(brighter.read(settings), settings), settings.groups, "BRIGHTER")
         case config.File():
             corpus = _file(settings, known)
         case config.Hub():
             corpus = _hub(settings, known)
         case _:
             raise TypeError(f"no source for {type(settings).__name__}")
+    carried.check_values(corpus)
     if settings.max_rows is not None:
         corpus.splits = {
             name: rows.take(range(min(settings.max_rows, len(rows)))) for name, rows in corpus.splits.items()
@@ -96,6 +98,7 @@ def split_corpus(corpus: Corpus, settings: config.Batches, *, tell: bool = True)
         seed = settings.split_seed if isinstance(settings, config.Table | config.XED) else 0
         corpus = splitting.folded(corpus, folds=settings.folds, fold=settings.fold, seed=seed, clean=settings.clean)
     groups.tell(corpus)
+    new_groups = carried.note_new(corpus)
     splits = {name: corpus.splits[name] for name in SPLITS if name in corpus.splits}
     corpus = dataclasses.replace(corpus, splits=splits)
     found = overlap.find_overlap(corpus, clean=settings.clean)
@@ -107,6 +110,8 @@ def split_corpus(corpus: Corpus, settings: config.Batches, *, tell: bool = True)
     if tell:
         if WHOLE in given or corpus.decisions.split_column is not None:  # in other files the same id may be another
             conversations.log_cut(corpus)
+        for sentence in new_groups:
+            log.info("%s", sentence)
         overlap.log_overlap(found, dropped=settings.drop_leaks)
         near_texts.log_near(near, dropped=settings.drop_leaks)
         _log_one_sided(corpus)

@@ -84,6 +84,7 @@ class _Gathered:
         self.texts: list[str] = []
         self.groups: list[str | None] = []
         self.annotators: list[str | None] = []
+        self.carried: dict[str, list[str | None]] = {name: [] for name in columns.carried}
         self.empty = 0
         self.turns: Turns | None = None
         self._numbers: list[int] = []
@@ -112,6 +113,9 @@ class _Gathered:
         if self.columns.annotator is not None:
             values = [(as_text(cell) or "").strip() or None for cell in chunk.column(self.columns.annotator)]
             self.annotators += [values[i] for i in taken]
+        for name, carried in self.carried.items():
+            values = [(as_text(cell) or "").strip() or None for cell in chunk.column(name)]
+            carried += [values[i] for i in taken]
         self._numbers += [chunk.rows[i] for i in taken]
         if targets is not None:
             self._targets.append(targets[list(taken)])
@@ -124,7 +128,7 @@ class _Gathered:
         count = len(self.columns.labels)
         targets = np.concatenate([np.zeros((0, count), np.float32), *self._targets]) if self.labelled else None
         grouped = None if self.columns.group is None else self.groups
-        found = Rows(self.ids, self.texts, targets, self.columns.id or "row", groups=grouped)
+        found = Rows(self.ids, self.texts, targets, self.columns.id or "row", groups=grouped, carried=self.carried)
         if self.columns.annotator is not None:
             found.annotators = self.annotators
         if targets is not None:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 _DEPTH = 4
 _IMMATERIAL = re.compile(
-    r"seed|resume|from_run|logger(\..+)?|predict\..+|data\.(fold|splits|workers)"
+    r"seed|resume|from_run|logger(\..+)?|predict\..+|data\.(fold|groups|splits|workers)"
     r"|frozen\.(memory_gb|disk_gb|folder)"
     r"|trainer\.(checkpoint_.+|progress_bar)"
 )

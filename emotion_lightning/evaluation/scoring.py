@@ -9,7 +9,15 @@ from torch import Tensor
 
 from emotion_lightning import config
 from emotion_lightning.data.rows import Rows
-from emotion_lightning.evaluation import calibration, extra_metrics, metrics, prediction_files, row_outcomes, thresholds
+from emotion_lightning.evaluation import (
+    calibration,
+    extra_metrics,
+    group_scores,
+    metrics,
+    prediction_files,
+    row_outcomes,
+    thresholds,
+)
 from emotion_lightning.evaluation.gold import Gold
 from emotion_lightning.runs import run_folder
 from emotion_lightning.runs.metrics_file import SplitScores
@@ -80,6 +88,7 @@ def score(
     )
     shares = {name: calibration.probabilities(split.logits, scaling) for name, split in splits.items()}
     by_protocol = thresholds.fit_thresholds(shares["validation"], gold.labels, thresholding, known=gold.known)
+    chosen = thresholds.chosen_protocol(thresholding)
     scores: dict[str, SplitScores] = {}
     for name, split in splits.items():
         probabilities, gold = shares[name], split.gold
@@ -90,7 +99,7 @@ def score(
             folder / run_folder.PREDICTIONS / f"{name}.csv",
             split.rows,
             probabilities,
-            by_protocol[thresholds.chosen_protocol(thresholding)],
+            by_protocol[chosen],
             labels=labels,
             settings=predict,
         )
@@ -101,9 +110,12 @@ def score(
             probabilities, gold.labels, by_protocol, labels, calibrated=scaling is not None, gold=gold
         )
         scores[name]["loss"] = loss(split.logits, gold.learned)
-        decides = by_protocol[thresholds.chosen_protocol(thresholding)]
+        decides = by_protocol[chosen]
         if extra := extra_metrics.extra_scores(extra_metric, probabilities, gold.labels, decides, labels):
             scores[name]["extra"] = extra
+        decided = thresholds.decide(probabilities, decides)
+        if groups := group_scores.score_groups(split.rows, decided, gold.labels.bool(), labels, protocol=chosen):
+            scores[name]["groups"] = groups
     if "test" not in splits:
         log.warning("No test split is scored: metrics.json has none.")
     return Scores(scores, shares, by_protocol, scaling)

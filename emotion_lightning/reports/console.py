@@ -27,6 +27,10 @@ PROTOCOL_METRICS: dict[Score, str] = {
 }
 
 
+_GROUPS = 40
+"""Groups of a column that are printed; metrics.json has all of them."""
+
+
 def show_scores(
     split: str, scores: SplitScores, *, protocol: str, floors: dict[str, SplitScores] | None = None
 ) -> None:
@@ -77,6 +81,7 @@ def show_scores(
         told = "   ".join(f"{name} {value:.3f}" for name, value in soft_overall(scores).items())
         console.print(f"Against shares: {told}")
     console.print(f"{ORACLE}: thresholds fitted on these very rows: an upper bound, not a result", style="dim")
+    show_groups(scores)
     if floors:
         console.print(
             f"zeros: predicts no label; prior: predicts each label's rate in train, {protocol} thresholds",
@@ -129,6 +134,22 @@ def soft_table(split: str, soft: SoftScores) -> Table:
     for row in soft_rows(soft):
         table.add_row(*map(escape, row))
     return table
+
+
+def show_groups(scores: SplitScores) -> None:
+    """Print the scores of groups of a split, if there are some, and the largest gaps between them."""
+    if "groups" not in scores:
+        return
+    from emotion_lightning.evaluation import group_scores
+
+    found = scores["groups"]
+    console = terminal.console(100)
+    for name, by_column in found["columns"].items():
+        columns, rows = group_scores.table(name, by_column)
+        more = [[f"… and {len(rows) - _GROUPS:,} more", *[""] * (len(columns) - 1)]] if len(rows) > _GROUPS else []
+        _print_tables(console, [Section(f"By {name}", columns=columns, rows=[*rows[:_GROUPS], *more])])
+    for sentence in group_scores.sentences(found):
+        console.print(sentence, markup=False, highlight=False)
 
 
 def scores_markdown(split: str, scores: SplitScores) -> str:

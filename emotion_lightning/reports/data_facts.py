@@ -1,7 +1,7 @@
 """Facts about a dataset: text lengths, label rates and shifts, duplicates, leaks, positive weights, examples."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from emotion_lightning.data.long_texts import FEW as FEW_LONG
 from emotion_lightning.data.long_texts import Lengths, LongTexts, enough_tokens, read_long_texts, token_limit
 from emotion_lightning.data.rows import Corpus, Rows
 from emotion_lightning.data.template import Template, read_context, read_template
+from emotion_lightning.reports import group_facts
 from emotion_lightning.runs import extras
 
 FEW = 20
@@ -43,6 +44,7 @@ class SplitFacts:
         cardinalities: number of rows with 0, 1, 2 … labels; None if the split has no labels.
         open: number of rows that leave each label open, [label]; None if none does.
         shares: mean share of each label, [label]; None if only labels are known.
+        groups: facts about the groups of `data.groups`, by column and value.
     """
 
     name: str
@@ -53,6 +55,7 @@ class SplitFacts:
     conflicting: int | None
     counts: np.ndarray | None
     cardinalities: np.ndarray | None
+    groups: group_facts.ByColumn = field(default_factory=dict)
     open: np.ndarray | None = None
     shares: np.ndarray | None = None
 
@@ -287,7 +290,7 @@ class DataFacts:
         }
 
     def _plain_split(self, split: SplitFacts) -> dict[str, Any]:
-        numbers = {
+        numbers: dict[str, Any] = {
             "rows": split.rows,
             "sha256": split.hash,
             "tokens": {
@@ -299,6 +302,11 @@ class DataFacts:
             "duplicates": split.duplicates,
             "conflicting": split.conflicting,
         }
+        if split.groups:
+            numbers["groups"] = {
+                column: {value: facts.plain(self.labels) for value, facts in by_value.items()}
+                for column, by_value in split.groups.items()
+            }
         if split.counts is None or split.cardinalities is None:
             return numbers
         return numbers | {
@@ -376,24 +384,26 @@ def _near(corpus: Corpus, data: config.Batches) -> list[near_texts.Near] | None:
 
 def _split(name: str, rows: Rows, tokenizer: Any, data: config.Batches, template: Template | None) -> SplitFacts:
     again, conflicting = overlap.duplicates(rows, clean=data.clean)
+    lengths = tokenize(
+        rows.inputs,
+        tokenizer,
+        max_tokens=None,
+        clean=data.clean,
+        template=template,
+        context=read_context(data, tokenizer),
+    ).lengths
     return SplitFacts(
         name=name,
         rows=len(rows),
         hash=rows.sha256(),
-        lengths=tokenize(
-            rows.inputs,
-            tokenizer,
-            max_tokens=None,
-            clean=data.clean,
-            template=template,
-            context=read_context(data, tokenizer),
-        ).lengths,  # fmt: skip
+        lengths=lengths,
         duplicates=again,
         conflicting=conflicting,
         counts=None if rows.targets is None else rows.targets.sum(axis=0).round().astype(int),
         cardinalities=None if rows.targets is None else np.bincount(rows.targets.sum(axis=1).round().astype(int)),
         open=None if rows.open is None else rows.open.sum(axis=0),
         shares=_mean_shares(rows),
+        groups=group_facts.groups_of_split(rows, lengths),
     )
 
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from emotion_lightning import config
-from emotion_lightning.reports import pages
+from emotion_lightning.reports import group_facts, pages
 
 if TYPE_CHECKING:
     from emotion_lightning.reports.data_facts import DataFacts
@@ -27,6 +27,7 @@ def sections(facts: "DataFacts", numbers: dict[str, str] | None = None) -> list[
         _splits(facts),
         _labels(facts),
         *_annotators(facts),
+        *_groups(facts),
         *_pictures(),
         _weights(facts),
         *_near(facts),
@@ -131,6 +132,11 @@ def _annotators(facts: "DataFacts") -> list[pages.Section]:
         note = "The texts over which they split the most, with the share of them who gave each disputed label."
         tables.append(pages.Section("Texts that annotators split over", note, columns=["text", "shares"], rows=shown))
     return tables
+
+
+def _groups(facts: "DataFacts") -> list[pages.Section]:
+    by_split = {split.name: split.groups for split in facts.splits}
+    return group_facts.sections(by_split, facts.labels, max_tokens=facts.max_tokens)
 
 
 def _pictures() -> list[pages.Section]:

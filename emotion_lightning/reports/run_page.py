@@ -12,7 +12,7 @@ from torch import Tensor
 from emotion_lightning import config, terminal
 from emotion_lightning.cli import override_grammar
 from emotion_lightning.data.rows import Rows
-from emotion_lightning.evaluation import explanations
+from emotion_lightning.evaluation import explanations, group_scores
 from emotion_lightning.evaluation.thresholds import ORACLE, PROTOCOLS
 from emotion_lightning.reports import console, pages
 from emotion_lightning.reports.console import PROTOCOL_METRICS
@@ -118,6 +118,7 @@ def write_evaluation_report(folder: Path, facts: RunFacts, *, title: str, made: 
                 _protocols(facts),
                 _other_scores(facts),
                 *_shares(facts),
+                *_groups(facts),
                 *_pictures(facts, pictures),
                 *_words(facts),
             ],
@@ -176,7 +177,13 @@ def _content(facts: RunFacts, folder: Path, pictures: Sequence[str]) -> dict[str
         "facts": _facts(facts),
         "command": _command(environment[0]["command"]),
         "chosen": _chosen(facts.settings, options),
-        "sections": [_protocols(facts), _other_scores(facts), *_shares(facts), *_pictures(facts, pictures)],
+        "sections": [
+            _protocols(facts),
+            _other_scores(facts),
+            *_shares(facts),
+            *_groups(facts),
+            *_pictures(facts, pictures),
+        ],
         "split": facts.split,
         "mistakes": facts.mistakes(),
         "settings": (folder / run_folder.SETTINGS).read_text(encoding="utf-8"),
@@ -339,6 +346,21 @@ def _shares(facts: RunFacts) -> list[Section]:
             )
         )
     return tables
+
+
+def _groups(facts: RunFacts) -> list[Section]:
+    found = facts.scores.get("groups")
+    if found is None:
+        return []
+    sections = []
+    for (name, by_column), sentence in zip(found["columns"].items(), group_scores.sentences(found), strict=True):
+        columns, rows = group_scores.table(name, by_column)
+        note = (
+            f"{facts.split}, {found['protocol']} thresholds; in brackets, {100 * found['confidence']:.0f} % intervals "
+            f"over rows. {sentence}"
+        )
+        sections.append(Section(f"Scores by {name}", note, columns=columns, rows=rows))
+    return sections
 
 
 def _pictures(facts: RunFacts, drawn: Sequence[str]) -> list[Section]:

@@ -78,6 +78,52 @@ class IntensityScores(TypedDict):
     labels: dict[str, float | None]
 
 
+class GroupMetric(TypedDict):
+    """A score of a group, with the ends of its interval over rows."""
+
+    value: float
+    low: float
+    high: float
+
+
+class GroupScores(TypedDict):
+    """Scores of the rows with one value in a column; labels without rows have F1 0 and count in the macro F1."""
+
+    rows: int
+    f1_macro: GroupMetric
+    f1_micro: GroupMetric
+    jaccard: GroupMetric
+    labels_without_rows: list[str]
+
+
+class Gap(TypedDict):
+    """The largest gap between groups in one score: its interval over rows, and how likely it is by chance."""
+
+    best: str
+    worst: str
+    value: float
+    low: float
+    high: float
+    p: float
+    more_than_noise: bool
+
+
+class ByColumn(TypedDict):
+    """Scores by the values of a column; gaps by score, none where there are no two groups of enough rows."""
+
+    values: dict[str, GroupScores]
+    gaps: dict[str, Gap]
+
+
+class Groups(TypedDict):
+    """Scores of groups, decided by one threshold protocol."""
+
+    protocol: str
+    confidence: float
+    samples: int
+    columns: dict[str, ByColumn]
+
+
 SplitScores = TypedDict(
     "SplitScores",
     {
@@ -91,6 +137,7 @@ SplitScores = TypedDict(
         "extra": NotRequired[dict[str, float]],
         "soft": NotRequired[SoftScores],
         "intensity": NotRequired[IntensityScores],
+        "groups": NotRequired[Groups],
         "fixed": ProtocolScores,
         "global": ProtocolScores,
         "per_label": ProtocolScores,

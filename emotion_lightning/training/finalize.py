@@ -184,6 +184,9 @@ def _summary(content: RunMetrics, protocol: str) -> dict[str, Any]:
             if not isinstance(value, dict):
                 flat[f"{split}/{name}"] = value
                 continue
+            if name == "groups":
+                flat |= _of_groups(split, scores)
+                continue
             for metric, number in value.items():
                 if not isinstance(number, dict):
                     flat[f"{split}/{name}/{metric}"] = number
@@ -192,6 +195,16 @@ def _summary(content: RunMetrics, protocol: str) -> dict[str, Any]:
             if name == protocol:
                 flat |= {f"{split}/f1/{label}": found["f1"] for label, found in value["labels"].items()}
     return flat
+
+
+def _of_groups(split: str, scores: SplitScores) -> dict[str, float]:
+    """The scores of groups by name, as test/language/deu/f1_macro."""
+    return {
+        f"{split}/{column}/{value}/{metric}": found[metric]["value"]
+        for column, by_column in scores["groups"]["columns"].items()
+        for value, found in by_column["values"].items()
+        for metric in ("f1_macro", "f1_micro", "jaccard")
+    }
 
 
 def _label_table(scores: SplitScores, protocol: str) -> tuple[list[str], list[list[Any]]]:
