@@ -4,8 +4,8 @@ Intervals are those of the percentile bootstrap, as in `bootstrap`; the rows of 
 For the gap between the best and the worst group that is not enough: of many groups that are equally good, some two are
 apart by chance, and the smaller they are, the more. So the mean is taken off the samples of each group. What is left
 are the errors of the groups, as they would be if all were equally good, and the p-value is how often these are as far
-apart as the groups are. It is the idea of Tukey's range test (Tukey, 1953), with the bootstrap (Efron and Tibshirani, 1993,
-chapter 16) in place of the normal distribution.
+apart as the groups are. It is the idea of Tukey's range test (Tukey, 1953), with the bootstrap (Efron and Tibshirani,
+1993, chapter 16) in place of the normal distribution.
 """
 
 from collections.abc import Sequence

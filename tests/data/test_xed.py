@@ -12,7 +12,7 @@ from emotion_lightning.errors import UserError
 
 
 def read(folder: Path, **chosen: Any) -> Corpus:
-    return sources.read_corpus(data_settings("xed", dir=folder, **chosen))
+    return sources.read_corpus(data_settings("xed", dir=folder, groups=["language", "source"], **chosen))
 
 
 @pytest.fixture
