@@ -131,8 +131,9 @@ def with_added(data: Any) -> Any:
         return data
     added: dict[str, Any] = {}
     for known, values in ADDED.items():
-        # A source of the user's own has a test_share, and neither header nor columns.
-        added |= values if known in data and not (known == "test_share" and "part" in data) else {}
+        # A source of the user's own and XED have a test_share, and neither header nor columns.
+        is_file = known != "test_share" or not {"part", "neutral"} & data.keys()
+        added |= values if known in data and is_file else {}
     return added | data
 
 

@@ -9,6 +9,9 @@ import pytest
 from conftest import SMALL, run_in_process
 from helpers import official
 
+from emotion_lightning import config
+from emotion_lightning.cli.compose import settings_of
+
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -112,6 +115,22 @@ def test_inspection_tells_of_each_language(work: Path, capfd: Any, monkeypatch: 
     joy = sum(split["groups"]["source"]["annotated"]["labels"]["joy"] for split in card["splits"].values())
     assert joy == 6 * 2 * 2
     assert "Groups by language" in (work / "card" / "data_card.md").read_text()
+
+
+def test_a_run_on_xed_is_scored_again_on_the_same_splits_and_repeated(
+    work: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(work)
+    official.xed(work / "films", repeat=8, projected=["de"])
+    asked = ["data=xed", "data.dir=films", "data.languages=[en,de]", "data.split_seed=3", "data.neutral=label"]
+    assert run_in_process("train", *SMALL, *asked, "trainer.max_epochs=1", "hydra.run.dir=xed") == 0
+    assert run_in_process("evaluate", "run=xed", "data.groups=[source]", "hydra.run.dir=scored") == 0
+    first, again = metrics(work / "xed")["test"], metrics(work / "scored")["test"]
+    assert first["rows"] == again["rows"] and first["global"] == again["global"]
+    assert set(again["groups"]["columns"]["source"]["values"]) <= {"annotated", "neutral", "projected"}
+    stored = settings_of("train", ["from_run=xed", "data.languages=[de]"]).data
+    assert isinstance(stored, config.XED)
+    assert (stored.languages, stored.neutral, stored.split_seed) == (["de"], config.Neutral.label, 3)
 
 
 def test_a_baseline_tells_scores_of_each_language(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
