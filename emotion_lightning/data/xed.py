@@ -32,7 +32,7 @@ _ENDINGS = {"annotated": "-annotated.tsv", "projected": "-projections*.tsv"}
 _PROJECTED = "-projections"
 """Ending of the languages en and fi for the lines that have the labels of the other one's, as in the names of files."""
 
-_SWALLOWED = re.compile(r"\r?\n(?=\S+\.xml\.gz\t)")
+_SWALLOWED = re.compile(r"\s+(?=\S+/\d+/\S+\.xml\.gz\s)")
 """Where a line with an opening quote has swallowed the lines after it, which begin with the name of a subtitle file."""
 
 
@@ -179,8 +179,7 @@ def _note(corpus: Corpus, parts: list[languages.Part], read_: list[str]) -> None
     cut = sum(int(file.pop("cut", 0)) for file in corpus.decisions.files)
     if cut:
         found.append(
-            f"XED: {cut:,} texts of projections begin with a quote that is never closed and have swallowed lines of "
-            "another file; they were cut where these begin."
+            f"XED: {cut:,} texts of projections have swallowed lines of other files; they were cut where these begin."
         )
     projected = sorted({part.language for part in parts if part.path.name.startswith(f"{part.language}{_PROJECTED}")})
     if projected and len(set(read_)) > 1:

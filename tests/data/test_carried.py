@@ -57,7 +57,7 @@ def test_splits_and_folds_keep_the_values_with_their_rows(tmp_path: Path, folds:
 
 
 def test_rows_of_annotators_keep_the_values_of_their_text(tmp_path: Path) -> None:
-    cells = [["id", "text", "lang", "joy", "anger"]]
+    cells: list[list[Any]] = [["id", "text", "lang", "joy", "anger"]]
     cells += [[i // 2, f"text {i // 2}", "de" if i < 6 else "en", 1, i % 2] for i in range(12)]
     path = write_csv(tmp_path / "a.csv", cells)
     corpus = sources.read_corpus(data_settings("file", path=path, aggregate="majority", groups=["lang"]))

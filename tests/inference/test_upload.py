@@ -240,6 +240,27 @@ def test_a_model_of_gemma_goes_with_its_notice(finished: Path) -> None:
     assert "may not be passed on" in readme and "scores were not at hand" in readme
 
 
+@pytest.mark.parametrize(
+    ("option", "languages", "name", "told", "language"),
+    [
+        ("xed", ["fi"], "Helsinki-NLP/xed_en_fi", "CC BY 4.0", "fi"),
+        ("brighter", ["deu", "swe"], None, "no licence that lets others pass it on", None),
+    ],
+)
+def test_a_model_of_an_official_dataset_names_its_licence(
+    finished: Path, option: str, languages: list[str], name: str | None, told: str, language: str | None
+) -> None:
+    from emotion_lightning.models.metadata import read_metadata
+
+    metadata = read_metadata(finished / "model")
+    metadata.data |= {"option": option, "languages": languages}
+    facts = hub_card.ModelCardFacts(NAME, metadata, hub_card.Form.adapter, metadata.base.path, None, None, None)
+    readme = bytes(hub_card.card_files(facts)["README.md"]).decode()
+    front = front_matter(readme)
+    assert told in readme and front.get("language") == language
+    assert front.get("datasets") == (None if name is None else [name])
+
+
 # ------------------------------------------------------------------------------------------------------ what is refused
 
 
