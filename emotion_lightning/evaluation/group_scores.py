@@ -12,13 +12,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from emotion_lightning import config
 from emotion_lightning.data import carried
 from emotion_lightning.data.rows import Rows
 from emotion_lightning.evaluation import bootstrap
+from emotion_lightning.evaluation.gold import Gold
 from emotion_lightning.runs.metrics_file import ByColumn, Gap, GroupMetric, Groups, GroupScores
+
+Bools = npt.NDArray[np.bool_]
 
 CONFIDENCE = 0.95
 SAMPLES = 1000
@@ -31,41 +35,39 @@ METRICS: tuple[config.Score, ...] = (config.Score.f1_macro, config.Score.f1_micr
 _PLACES = {metric: bootstrap.METRICS.index(metric) for metric in METRICS}
 
 
-def score_groups(
-    rows: Rows, decisions: Tensor, truth: Tensor, labels: Sequence[str], *, protocol: str
-) -> Groups | None:
+def score_groups(rows: Rows, decisions: Tensor, gold: Gold, labels: Sequence[str], *, protocol: str) -> Groups | None:
     """Scores for each value of the columns that the rows carry along; None if they carry none.
 
     Args:
         rows: ids, texts and columns.
         decisions: predicted labels, bool, [row, label].
-        truth: gold labels, bool, [row, label].
+        gold: what the rows are scored against.
         labels: names.
         protocol: the threshold protocol that decided.
     """
     if not rows.carried:
         return None
-    gold = truth.numpy()
-    parts = bootstrap.summands(decisions.numpy(), gold)
+    known = torch.ones_like(gold.labels, dtype=torch.bool) if gold.known is None else gold.known
+    truth, decided, asked = (part.numpy() for part in (gold.labels.bool() & known, decisions & known, known))
     return {
         "protocol": protocol,
         "confidence": CONFIDENCE,
         "samples": SAMPLES,
         "columns": {
-            name: _of_column(carried.values(column), parts, gold, labels) for name, column in rows.carried.items()
+            name: _of_column(carried.values(column), decided, truth, asked, labels)
+            for name, column in rows.carried.items()
         },
     }
 
 
-def _of_column(
-    of_row: Sequence[str], parts: bootstrap.Array, truth: npt.NDArray[np.bool_], labels: Sequence[str]
-) -> ByColumn:
+def _of_column(of_row: Sequence[str], decided: Bools, truth: Bools, asked: Bools, labels: Sequence[str]) -> ByColumn:
     """Scores for each value of a column, the largest group first.
 
     Args:
         of_row: value of each row.
-        parts: `bootstrap.summands` of all rows.
+        decided: predicted labels, [row, label].
         truth: gold labels, [row, label].
+        asked: whether a label is not left open, [row, label].
         labels: names.
     """
     given = np.array(of_row, dtype=object)
@@ -75,17 +77,22 @@ def _of_column(
     for place in np.lexsort((names, -counts)).tolist():
         name = str(names[place])
         own = np.flatnonzero(given == name)
+        # A label that no row of the group was asked for, such as one that a language lacks, is no label of it.
+        of_group = np.asarray(asked[own].any(axis=0))
+        parts = bootstrap.summands(decided[own][:, of_group], truth[own][:, of_group])
         # Seeds differ, because the rows of two groups have nothing to do with each other.
-        found = bootstrap.draws([parts[own]], samples=SAMPLES, seed=SEED + place)[0]
-        reached = bootstrap.metrics(parts[own].sum(0), len(own))
-        positives = truth[own].sum(axis=0)
+        found = bootstrap.draws([parts], samples=SAMPLES, seed=SEED + place)[0]
+        reached = bootstrap.metrics(parts.sum(0), len(own))
+        bare = np.asarray(of_group & ~truth[own].any(axis=0))
         values[name] = {
             "rows": len(own),
             **{  # type: ignore[typeddict-item]  # the names of the metrics
                 metric.value: _metric(float(reached[axis]), found[:, axis]) for metric, axis in _PLACES.items()
             },
-            "labels_without_rows": [label for label, count in zip(labels, positives, strict=True) if count == 0],
+            "labels_without_rows": [label for label, lacks in zip(labels, bare, strict=True) if lacks],
         }
+        if not of_group.all():
+            values[name]["labels_left_open"] = [label for label, of in zip(labels, of_group, strict=True) if not of]
         drawn[name] = found
     return {"values": values, "gaps": _gaps(values, drawn)}
 
@@ -102,7 +109,7 @@ def _gaps(values: dict[str, GroupScores], drawn: dict[str, bootstrap.Array]) -> 
         return {}
     found: dict[str, Gap] = {}
     for metric, axis in _PLACES.items():
-        reached = np.array([values[name][metric.value]["value"] for name in names])
+        reached = np.array([values[name][metric.value]["value"] for name in names])  # type: ignore[typeddict-item]
         samples = np.stack([drawn[name][:, axis] for name in names])  # [group, sample]
         best, worst = int(reached.argmax()), int(reached.argmin())
         gap = float(reached[best] - reached[worst])
@@ -157,6 +164,8 @@ def _sentence(column: str, found: ByColumn) -> str:
         if without:
             few = ", ".join(without[:3]) + (" …" if len(without) > 3 else "")
             sentence += f" {name} has no row with {few}, which counts as 0 in its macro F1."
+        if open_ := values[name].get("labels_left_open"):
+            sentence += f" {name} is scored without {', '.join(open_[:3])}{' …' if len(open_) > 3 else ''}."
     return sentence
 
 

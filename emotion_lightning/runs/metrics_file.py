@@ -87,13 +87,17 @@ class GroupMetric(TypedDict):
 
 
 class GroupScores(TypedDict):
-    """Scores of the rows with one value in a column; labels without rows have F1 0 and count in the macro F1."""
+    """Scores of the rows with one value in a column; labels without rows have F1 0 and count in the macro F1.
+
+    Labels that every row leaves open do not.
+    """
 
     rows: int
     f1_macro: GroupMetric
     f1_micro: GroupMetric
     jaccard: GroupMetric
     labels_without_rows: list[str]
+    labels_left_open: NotRequired[list[str]]
 
 
 class Gap(TypedDict):

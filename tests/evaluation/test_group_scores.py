@@ -5,6 +5,7 @@ from sklearn.metrics import f1_score, jaccard_score
 
 from emotion_lightning.data.rows import Rows
 from emotion_lightning.evaluation import group_scores
+from emotion_lightning.evaluation.gold import Gold
 from emotion_lightning.evaluation.metrics import decisions_report
 from emotion_lightning.runs.metrics_file import Groups
 
@@ -25,7 +26,7 @@ def scored(groups: dict[str | None, tuple[np.ndarray, np.ndarray]], column: str 
     order = np.random.default_rng(0).permutation(len(of_row))
     rows = Rows(["x"] * len(order), ["a"] * len(order), None, carried={column: [of_row[i] for i in order]})
     found = group_scores.score_groups(
-        rows, torch.from_numpy(decisions[order]), torch.from_numpy(truth[order]), LABELS, protocol="global"
+        rows, torch.from_numpy(decisions[order]), Gold(torch.from_numpy(truth[order])), LABELS, protocol="global"
     )
     assert found is not None
     return found
@@ -112,6 +113,24 @@ def test_labels_that_a_group_lacks_are_named() -> None:
     assert group_scores.sentences(found)[0].endswith("eng has no row with fear, which counts as 0 in its macro F1.")
 
 
+def test_labels_that_a_group_leaves_open_are_no_labels_of_it() -> None:
+    truth, decisions = answers(80, 0.8, 1)
+    known = np.ones_like(truth)
+    known[:40, 2] = False  # the first group was never asked for fear
+    known[50:60, 0] = False
+    rows = Rows(["x"] * 80, ["a"] * 80, None, carried={"language": ["eng"] * 40 + ["deu"] * 40})
+    gold = Gold(torch.from_numpy(truth), known=torch.from_numpy(known))
+    found = group_scores.score_groups(rows, torch.from_numpy(decisions), gold, LABELS, protocol="global")
+    assert found is not None
+    eng, deu = (found["columns"]["language"]["values"][name] for name in ("eng", "deu"))
+    assert eng["labels_left_open"] == ["fear"] and "labels_left_open" not in deu
+    expected = f1_score(truth[:40, :2], decisions[:40, :2], average="macro")
+    assert eng["f1_macro"]["value"] == pytest.approx(expected, abs=1e-12)
+    expected = f1_score((truth & known)[40:], (decisions & known)[40:], average="macro")
+    assert deu["f1_macro"]["value"] == pytest.approx(expected, abs=1e-12)
+    assert " eng is scored without fear." in group_scores.sentences(found)[0]
+
+
 def test_rows_without_a_value_are_a_group_of_their_own() -> None:
     found = scored({"deu": answers(40, 0.9, 1), None: answers(20, 0.9, 2)}, column="source")
     assert list(found["columns"]["source"]["values"]) == ["deu", "(empty)"]
@@ -119,7 +138,7 @@ def test_rows_without_a_value_are_a_group_of_their_own() -> None:
 
 def test_rows_without_columns_have_no_groups() -> None:
     truth, decisions = (torch.from_numpy(part) for part in answers(9, 0.9, 1))
-    assert group_scores.score_groups(Rows([], [], None), decisions, truth, LABELS, protocol="fixed") is None
+    assert group_scores.score_groups(Rows([], [], None), decisions, Gold(truth), LABELS, protocol="fixed") is None
 
 
 def test_a_table_has_a_row_for_each_group() -> None:
