@@ -45,6 +45,7 @@ from emotion_lightning.config.data import (
     InputColumns,
     JoinWindows,
     LabelNames,
+    Lacking,
     Language,
     LongTexts,
     MissingLabels,

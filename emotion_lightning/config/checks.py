@@ -67,7 +67,8 @@ def check_relations(settings: config.Train) -> None:
 
 def _check_soft_score(data: config.Data, name: str, setting: str) -> None:
     """Raise UserError for a score against shares, or of intensities, that the data does not have."""
-    soft, scale = isinstance(data, config.Table) and data.soft, isinstance(data, config.Table) and data.scale
+    soft = isinstance(data, config.Table | config.Brighter) and data.soft
+    scale = isinstance(data, config.Table) and data.scale
     if "soft_" in name and not soft:
         raise UserError(
             f"{setting} is a score against shares, which the data has not; it has them with data.targets=shares, "
@@ -86,7 +87,7 @@ def check_objectives(settings: config.Tune) -> None:
 def _check_loss_of_targets(settings: config.Train) -> None:
     """Raise UserError for a loss that cannot learn what the data gives."""
     data, loss = settings.data, settings.loss
-    if not isinstance(data, config.Table):
+    if not isinstance(data, config.Table | config.Brighter):
         return
     own = isinstance(loss, own_parts.OwnPart)
     if data.soft and not data.harden and not own and not isinstance(loss, config.BCE | config.WeightedBCE):
@@ -94,15 +95,17 @@ def _check_loss_of_targets(settings: config.Train) -> None:
             f"{_soft_setting(data)} gives shares to learn, for which only binary cross-entropy is defined; set "
             "loss=weighted_bce or loss=bce, or learn 0 and 1 with data.harden=true."
         )
-    if data.missing is config.MissingLabels.mask and own:
+    if data.missing in (config.MissingLabels.mask, config.Lacking.mask) and own:
         raise UserError(
             "data.missing=mask leaves labels open, which a loss of your own cannot tell; choose a loss of this "
-            "program, or data.missing=zero."
+            f"program, or data.missing={'zero' if isinstance(data, config.Table) else 'drop'}."
         )
 
 
-def _soft_setting(data: config.Table) -> str:
+def _soft_setting(data: config.Table | config.Brighter) -> str:
     """The setting with which shares are learned."""
+    if isinstance(data, config.Brighter):
+        return "data.aggregate=share"
     if data.scale is not None:
         return f"data.scale={data.scale:g}"
     return "data.targets=shares" if data.targets is config.Targets.shares else "data.aggregate=share"
@@ -256,6 +259,8 @@ def check_data(settings: Any, command: str) -> None:
         _check_shares(data)
     if isinstance(data, config.Multilingual):
         _check_languages(data)
+    if isinstance(data, config.Brighter):
+        _check_individual(data)
     if (groups := getattr(data, "groups", None)) is not None and (not groups or len(set(groups)) < len(groups)):
         raise UserError(f"data.groups=[{','.join(groups)}] must name one column at least, and each of them once.")
     if isinstance(data, config.File):
@@ -486,6 +491,15 @@ def _check_languages(data: config.Multilingual) -> None:
     for name, given in (("languages", data.languages), ("test_languages", data.test_languages)):
         if given is not None and (not given or len(set(given)) < len(given)):
             raise UserError(f"data.{name}=[{','.join(given)}] must name one language at least, and each of them once.")
+
+
+def _check_individual(data: config.Brighter) -> None:
+    if data.aggregate is not config.Aggregate.majority and not data.individual:
+        raise UserError(
+            f"data.aggregate={data.aggregate.value} joins what annotators said; add data.individual=true to read it."
+        )
+    if data.harden and not data.soft:
+        raise UserError("data.harden=true makes 0 and 1 of shares; add data.individual=true data.aggregate=share.")
 
 
 def _check_shares(data: config.DividedTable | config.XED) -> None:

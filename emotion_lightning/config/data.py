@@ -195,6 +195,13 @@ class Neutral(StrEnum):
     left_out = "left_out"
 
 
+class Lacking(StrEnum):
+    """What becomes of labels that only some languages have."""
+
+    drop = "drop"
+    mask = "mask"
+
+
 @dataclass
 class Multilingual(Batches):
     """Settings of official datasets in several languages, whose rows are read as one set."""
@@ -232,9 +239,21 @@ class XED(Multilingual):
 class Brighter(Multilingual):
     """BRIGHTER: SemEval-2025 Task 11 in 28 languages, the official files of track A."""
 
+    missing: Lacking
+    """Labels that some of the languages lack, such as disgust in English: drop leaves them out in all languages, mask
+    keeps them and leaves them open in the texts of these languages, so that they count in no loss or score there."""
     individual: bool
-    """Take the labels from what each annotator said (individual_labels/): a label is present where more than half of a
-    text's annotators saw it, however weakly. Texts without annotations are left out."""
+    """Take the labels from what each annotator said (individual_labels/) whether they saw an emotion, however weakly.
+    Texts without annotations are left out."""
+    aggregate: Aggregate
+    """With individual: how the annotators of a text make its labels, as for files; share learns the share of them."""
+    harden: bool
+    """With aggregate=share: learn 0 and 1, from a share of a half on, and keep the shares for scores."""
+
+    @property
+    def soft(self) -> bool:
+        """Whether there are shares."""
+        return self.individual and self.aggregate is Aggregate.share
 
 
 @dataclass

@@ -188,11 +188,11 @@ def _join(rows: Rows, places: npt.NDArray[np.int64], rule: config.Aggregate, pre
             strata = hardened(_summed(strata, places) / _sizes(places), present)
         return dataclasses.replace(kept, targets=hardened(shares, present), shares=shares, open=opened, strata=strata)
     if strata is not None:
-        strata = _decided(_summed(strata, places), _sizes(places), rule)
-    return dataclasses.replace(kept, targets=_decided(_summed(given, places), counts, rule), open=opened, strata=strata)
+        strata = decided(_summed(strata, places), _sizes(places), rule)
+    return dataclasses.replace(kept, targets=decided(_summed(given, places), counts, rule), open=opened, strata=strata)
 
 
-def _decided(sums: npt.NDArray[np.float64], counts: npt.NDArray[np.float64], rule: config.Aggregate) -> Targets:
+def decided(sums: npt.NDArray[np.float64], counts: npt.NDArray[np.float64], rule: config.Aggregate) -> Targets:
     """The labels that enough of the rows of a text have, [text, label].
 
     Args:

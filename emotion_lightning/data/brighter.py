@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from emotion_lightning import config
-from emotion_lightning.data import individual, languages
+from emotion_lightning.data import annotators, individual, languages, reading
+from emotion_lightning.data.labels import hardened
 from emotion_lightning.data.rows import Corpus, Problems, Rows
 from emotion_lightning.errors import UserError
 
@@ -25,6 +26,15 @@ _ROOTS = (".", _RELEASE, f"task-dataset/{_RELEASE}", "public_data")
 _TRACK = "track_a"
 _ZERO_SHOT = "track_c"
 """Track C: languages that are only tested on are there."""
+
+_RULES = {
+    config.Aggregate.majority: "those of most annotators of a text",
+    config.Aggregate.share: "the shares of a text's annotators who saw them",
+    config.Aggregate.any: "those of any annotator of a text",
+    config.Aggregate.at_least_2: "those of two annotators of a text at least",
+}
+_PRESENT = 0.5
+"""The share from which on a label is present, where shares are learned."""
 
 _SPLITS = {"train": "train", "validation": "dev", "test": "test"}
 _CELLS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
@@ -48,13 +58,14 @@ def read(settings: config.Brighter) -> Corpus:
         if split != "test" or _has_test(places, language, settings)
     ]
     problems.raise_any()
-    said = _individual(parts, folder) if settings.individual else []
+    said = _individual(parts, folder, settings) if settings.individual else []
     blind = _blind_tests(parts)
     parts = [part for part in parts if part not in blind]
-    names, left = _common(parts)
+    masked = settings.missing is config.Lacking.mask
+    names, left = (_all(parts), {}) if masked else _common(parts)
     corpus = languages.assembled(parts, names, settings)
     if settings.individual:
-        corpus.decisions.labels = "individual annotations, those of most annotators of a text"
+        corpus.decisions.labels = f"individual annotations, {_RULES[settings.aggregate]}"
     for sentence in filter(None, [_of_blind(blind), _of_left(names, left), *said]):
         log.warning("%s", sentence)
         corpus.decisions.notes.append(sentence)
@@ -62,6 +73,10 @@ def read(settings: config.Brighter) -> Corpus:
         corpus.decisions.labels += ", those that all languages have"
     if settings.test_languages is not None:
         corpus.decisions.split += f", test in {', '.join(test)}"
+    for rows in corpus.splits.values():
+        rows.hardens = settings.harden
+    if masked:
+        corpus.decisions.open = reading.open_labels(corpus)
     return corpus
 
 
@@ -160,31 +175,46 @@ def _targets(
     return targets
 
 
-def _individual(parts: list[languages.Part], folder: Path) -> list[str]:
+def _individual(parts: list[languages.Part], folder: Path, settings: config.Brighter) -> list[str]:
     """Give the parts the labels of individual annotations, and leave out texts without them; sentences about both."""
+    masked = settings.missing is config.Lacking.mask
     votes = {name: individual.read(folder, name, _WHERE) for name in dict.fromkeys(part.language for part in parts)}
     bare = agreed = cells = 0
     for part in parts:
         own = votes[part.language]
         names = [name for name in EMOTIONS if name in own.labels]
         seen, asked = own.of(part.rows.texts, names)
-        kept = np.flatnonzero((asked > 0).all(axis=1))
+        kept = np.flatnonzero((asked > 0).any(axis=1) if masked else (asked > 0).all(axis=1))
+        seen, asked = seen[kept], asked[kept]
         bare += len(part.rows) - len(kept)
         official = part.rows.take(kept)
-        targets = (2 * seen[kept] > asked[kept]).astype(np.float32)
+        shares = (seen / np.maximum(asked, 1)).astype(np.float32)
+        if settings.soft:
+            targets = hardened(shares, _PRESENT)
+        else:
+            targets = annotators.decided(seen.astype(float), asked.astype(float), settings.aggregate)
         if official.targets is not None:
             shared = [name for name in names if name in part.labels]
             ours = targets[:, [names.index(name) for name in shared]]
             theirs = official.targets[:, [part.labels.index(name) for name in shared]]
             agreed, cells = agreed + int((ours == theirs).sum()), cells + ours.size
-        part.rows = replace(official, targets=targets)
+        open_ = asked == 0
+        part.rows = replace(
+            official,
+            targets=targets,
+            shares=shares if settings.soft else None,
+            open=open_ if open_.any() else None,
+        )
         part.labels = names
         part.about["annotations"] = [str(path) for path in own.paths]
         if len(part.rows) == 0:
             raise UserError(f"No text of {part.path} has annotations in {own.paths[0]}.")
-    found = [f"Labels are those of most annotators; {agreed / cells:.1%} of them are as in track A."] if cells else []
+    rule = _RULES[settings.aggregate]
+    found = [f"Labels are {rule}; {agreed / cells:.1%} of them are as in track A."] if cells else []
     if bare:
-        found.append(f"Texts without individual annotations of every label are left out: {bare:,}.")
+        found.append(
+            f"Texts without individual annotations of {'a' if masked else 'every'} label are left out: {bare:,}."
+        )
     return found
 
 
@@ -202,10 +232,7 @@ def _of_blind(blind: list[languages.Part]) -> str | None:
 
 
 def _common(parts: list[languages.Part]) -> tuple[list[str], dict[str, list[str]]]:
-    """The labels that all languages have, and for each of the others the languages that lack it.
-
-    A union of them needs targets that are open where a language lacks a column.
-    """
+    """The labels that all languages have, and for each of the others the languages that lack it."""
     first: dict[str, languages.Part] = {}
     for part in parts:
         other = first.setdefault(part.language, part)
@@ -220,6 +247,11 @@ def _common(parts: list[languages.Part]) -> tuple[list[str], dict[str, list[str]
     if not kept:
         raise UserError("The languages have no label in common; choose others with data.languages.")
     return kept, {name: without for name, without in lacking.items() if 0 < len(without) < len(spoken)}
+
+
+def _all(parts: list[languages.Part]) -> list[str]:
+    """The labels that any of the languages has."""
+    return [name for name in EMOTIONS if any(name in part.labels for part in parts)]
 
 
 def _of_left(kept: list[str], left: dict[str, list[str]]) -> str | None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from emotion_lightning import config
 from emotion_lightning.data import splitting
 from emotion_lightning.data.decisions import Decisions
@@ -105,7 +107,7 @@ def assembled(parts: Sequence[Part], labels: list[str], settings: config.Multili
 
     Args:
         parts: the files, in the order in which their rows shall stand.
-        labels: the labels to keep; each file has them all.
+        labels: the labels to keep; those that a file does not have are left open in its rows.
         settings: settings of the dataset; of `max_rows`, each file gets an equal part as far as it has so many rows.
     """
     splits: dict[str, Rows] = {}
@@ -126,8 +128,16 @@ def assembled(parts: Sequence[Part], labels: list[str], settings: config.Multili
 def _kept(part: Part, labels: list[str]) -> Rows:
     rows = part.rows
     rows.carried = {LANGUAGE: [part.language] * len(rows), **rows.carried}
-    if rows.targets is not None and part.labels != labels:
-        rows.targets = rows.targets[:, [part.labels.index(name) for name in labels]]
+    if rows.targets is None or part.labels == labels:
+        return rows
+    has = [name in part.labels for name in labels]
+    places = [part.labels.index(name) if name in part.labels else 0 for name in labels]
+    known = np.array(has, dtype=np.float32)
+    rows.targets = rows.targets[:, places] * known
+    rows.shares = None if rows.shares is None else rows.shares[:, places] * known
+    if rows.open is not None or not all(has):
+        given = np.zeros(rows.targets.shape, dtype=bool) if rows.open is None else rows.open[:, places]
+        rows.open = given | ~np.array(has)
     return rows
 
 

@@ -111,7 +111,7 @@ def read_tables(settings: config.Table, sources: dict[str, list[Source]], *, kno
     for part in corpus.splits.values():
         part.hardens = settings.harden
     if settings.missing is config.MissingLabels.mask:
-        decisions.open = _open_labels(corpus)
+        decisions.open = open_labels(corpus)
     return corpus
 
 
@@ -140,7 +140,7 @@ def _say_shares(columns: Columns, settings: config.Table, seen: Survey, source: 
             raise UserError(f"data.{setting}={name} is the column of {taken[name]}; name another one.")
 
 
-def _open_labels(corpus: Corpus) -> dict[str, int]:
+def open_labels(corpus: Corpus) -> dict[str, int]:
     """Number of rows that leave each label open, by name; told and noted.
 
     Raises:

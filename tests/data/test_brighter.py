@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers import official
 from helpers.tables import data_settings
@@ -66,6 +67,27 @@ def test_labels_that_a_language_lacks_are_left_out_aloud(tmp_path: Path, caplog:
     both = read(folder, languages=["deu", "eng"])
     assert [[name for name in row if name != "disgust"] for row in names(own, "train")] == names(both, "train")[:6]
     assert own.decisions.notes == [] and "disgust" not in both.labels
+
+
+def test_labels_that_a_language_lacks_are_left_open_with_mask(tmp_path: Path) -> None:
+    folder = official.brighter(tmp_path, ["afr", "deu", "eng"])
+    corpus = read(folder, missing="mask")
+    assert corpus.labels == list(official.EMOTIONS)
+    train = corpus.splits["train"]
+    assert train.open is not None and train.targets is not None
+    lacking = {"afr": [5], "deu": [], "eng": [1]}
+    assert [np.flatnonzero(row).tolist() for row in train.open] == [
+        lacking[name]
+        for name in train.carried["language"]  # type: ignore[index]
+    ]
+    # What a language has is as it is when it is read alone.
+    for name in ("afr", "deu", "eng"):
+        alone = read(folder, languages=[name])
+        own = [i for i, language in enumerate(train.carried["language"]) if language == name]
+        places = [corpus.labels.index(label) for label in alone.labels]
+        assert train.targets[own][:, places].tolist() == alone.splits["train"].targets.tolist()  # type: ignore[union-attr]
+    assert corpus.decisions.open == {"anger": 0, "disgust": 12, "fear": 0, "joy": 0, "sadness": 0, "surprise": 12}
+    assert read(folder, languages=["deu"], missing="mask").splits["train"].open is None
 
 
 def test_test_languages_count_for_the_labels_too(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers import official
 from helpers.tables import data_settings
@@ -74,10 +75,55 @@ def test_what_is_left_out_and_how_far_the_labels_agree_is_said(tmp_path: Path) -
     mine = [row for rows in EXPECTED.values() for row in rows]
     same = sum(a == b for one, other in zip(targets, mine, strict=True) for a, b in zip(one, other, strict=True))
     assert corpus.decisions.notes == [
-        f"Labels are those of most annotators; {same / 10:.1%} of them are as in track A.",
+        f"Labels are those of most annotators of a text; {same / 10:.1%} of them are as in track A.",
         "Texts without individual annotations of every label are left out: 7.",
     ]
     assert "individual annotations" in corpus.decisions.labels
+
+
+RULES = {  # joy and sadness of the three texts in train
+    "share": ([[1, 0], [0, 1], [1, 0]], [[2 / 3, 1 / 3], [0, 1], [1 / 2, 1 / 3]]),
+    "any": ([[1, 1], [0, 1], [1, 1]], None),
+    "at_least_2": ([[1, 0], [0, 1], [0, 0]], None),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_annotators_are_joined_as_asked(tmp_path: Path, rule: str) -> None:
+    labels, shares = RULES[rule]
+    rows = read(tmp_path, wide(), aggregate=rule).splits["train"]
+    assert rows.targets is not None and rows.targets.tolist() == labels
+    if shares is None:
+        assert rows.shares is None and not rows.learns_shares
+    else:
+        assert rows.shares is not None and rows.learns_shares and np.allclose(rows.shares, shares)
+        assert not read(tmp_path, wide(), aggregate=rule, harden=True).splits["train"].learns_shares
+
+
+def test_a_label_without_annotations_is_open_with_mask(tmp_path: Path) -> None:
+    lines = [line for line in wide() if not line.startswith('1,"deu train, sentence 1",Joy')]
+    assert len(read(tmp_path, lines).splits["train"]) == 2
+    corpus = read(tmp_path, lines, missing="mask")
+    rows = corpus.splits["train"]
+    assert rows.open is not None and rows.open.tolist() == [[False, False], [True, False], [False, False]]
+    assert rows.targets is not None and rows.targets.tolist() == EXPECTED["train"]
+    assert corpus.decisions.open == {"joy": 1, "sadness": 0}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["data.aggregate=share"], r"data\.aggregate=share joins what annotators said; add data\.individual=true"),
+        (["data.individual=true", "data.harden=true"], r"data\.harden=true makes 0 and 1 of shares; add"),
+        (
+            ["data.individual=true", "data.aggregate=share", "loss=focal"],
+            r"data\.aggregate=share gives shares to learn",
+        ),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(settings: Any, given: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        settings("data=brighter", "data.dir=x", *given)
 
 
 def test_a_zipped_file_is_read_where_the_other_is_missing(tmp_path: Path) -> None:
