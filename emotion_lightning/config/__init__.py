@@ -56,6 +56,7 @@ from emotion_lightning.config.data import (
     SemEval2018,
     Table,
     Targets,
+    Track,
 )
 from emotion_lightning.config.evaluation import (
     SOFT_SCORES,

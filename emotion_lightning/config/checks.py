@@ -67,8 +67,7 @@ def check_relations(settings: config.Train) -> None:
 
 def _check_soft_score(data: config.Data, name: str, setting: str) -> None:
     """Raise UserError for a score against shares, or of intensities, that the data does not have."""
-    soft = isinstance(data, config.Table | config.Brighter) and data.soft
-    scale = isinstance(data, config.Table) and data.scale
+    soft, scale = (data.soft, data.scale) if isinstance(data, config.Table | config.Brighter) else (False, None)
     if "soft_" in name and not soft:
         raise UserError(
             f"{setting} is a score against shares, which the data has not; it has them with data.targets=shares, "
@@ -105,7 +104,7 @@ def _check_loss_of_targets(settings: config.Train) -> None:
 def _soft_setting(data: config.Table | config.Brighter) -> str:
     """The setting with which shares are learned."""
     if isinstance(data, config.Brighter):
-        return "data.aggregate=share"
+        return "data.track=b" if data.track is config.Track.b else "data.aggregate=share"
     if data.scale is not None:
         return f"data.scale={data.scale:g}"
     return "data.targets=shares" if data.targets is config.Targets.shares else "data.aggregate=share"
@@ -494,12 +493,18 @@ def _check_languages(data: config.Multilingual) -> None:
 
 
 def _check_individual(data: config.Brighter) -> None:
+    if data.individual and data.track is config.Track.b:
+        raise UserError(
+            "data.individual=true reads what annotators said of the texts of track A; leave out data.track=b."
+        )
     if data.aggregate is not config.Aggregate.majority and not data.individual:
         raise UserError(
             f"data.aggregate={data.aggregate.value} joins what annotators said; add data.individual=true to read it."
         )
     if data.harden and not data.soft:
-        raise UserError("data.harden=true makes 0 and 1 of shares; add data.individual=true data.aggregate=share.")
+        raise UserError(
+            "data.harden=true makes 0 and 1 of shares; add data.individual=true data.aggregate=share, or data.track=b."
+        )
 
 
 def _check_shares(data: config.DividedTable | config.XED) -> None:

@@ -235,10 +235,20 @@ class XED(Multilingual):
     """splits.csv of an earlier run, to use the same splits; null creates new splits."""
 
 
+class Track(StrEnum):
+    """A track of SemEval-2025 Task 11 whose labels are learned."""
+
+    a = "a"
+    b = "b"
+
+
 @dataclass
 class Brighter(Multilingual):
-    """BRIGHTER: SemEval-2025 Task 11 in 28 languages, the official files of track A."""
+    """BRIGHTER: SemEval-2025 Task 11 in 28 languages, the official files."""
 
+    track: Track
+    """a: 28 languages with labels of 0 and 1. b: 11 languages with intensities from 0 to 3, which are learned as shares
+    of 3; a label is present from 1 on."""
     missing: Lacking
     """Labels that some of the languages lack, such as disgust in English: drop leaves them out in all languages, mask
     keeps them and leaves them open in the texts of these languages, so that they count in no loss or score there."""
@@ -248,12 +258,18 @@ class Brighter(Multilingual):
     aggregate: Aggregate
     """With individual: how the annotators of a text make its labels, as for files; share learns the share of them."""
     harden: bool
-    """With aggregate=share: learn 0 and 1, from a share of a half on, and keep the shares for scores."""
+    """Learn 0 and 1 where there are shares or intensities, and keep these for scores: from a share of a half on with
+    aggregate=share, from 1 on with track=b."""
 
     @property
     def soft(self) -> bool:
-        """Whether there are shares."""
-        return self.individual and self.aggregate is Aggregate.share
+        """Whether shares are known, which are learned unless `harden` is set."""
+        return self.track is Track.b or (self.individual and self.aggregate is Aggregate.share)
+
+    @property
+    def scale(self) -> float | None:
+        """Largest intensity; None if there are none."""
+        return 3.0 if self.track is Track.b else None
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""BRIGHTER (Muhammad et al., 2025): the official files of SemEval-2025 Task 11, track A, in 28 languages."""
+"""BRIGHTER (Muhammad et al., 2025): the official files of SemEval-2025 Task 11, tracks A and B, in 28 languages."""
 
 import logging
 from collections.abc import Sequence
@@ -38,21 +38,24 @@ _PRESENT = 0.5
 
 _SPLITS = {"train": "train", "validation": "dev", "test": "test"}
 _CELLS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
+_STRONGEST = 3
+_INTENSITIES = {f"{value}{dot}": value for value in range(_STRONGEST + 1) for dot in ("", ".0")}
+"""Cells of track B."""
 
 
 def read(settings: config.Brighter) -> Corpus:
-    """Read track A in the languages of the settings, as one set with its official splits.
+    """Read a track in the languages of the settings, as one set with its official splits.
 
     Raises:
-        UserError: the folder or a file is missing or is none of track A; the message says what was looked for.
+        UserError: the folder or a file is missing or is none of the track; the message says what was looked for.
     """
     folder = languages.folder_of(settings, option="brighter", where=_WHERE)
-    places = _places(folder)
+    places = _places(folder, f"track_{settings.track.value}")
     known = sorted(path.stem for path in places["train"].glob("*.csv") if path.stem.isalpha())
     train, test = languages.chosen(settings, known)
     problems = Problems()
     parts = [
-        _part(split, language, _file(places, split, language, known, folder), problems)
+        _part(split, language, _file(places, split, language, known, folder), problems, settings.track)
         for split, wanted in {"train": train, "validation": train, "test": test}.items()
         for language in wanted
         if split != "test" or _has_test(places, language, settings)
@@ -66,6 +69,8 @@ def read(settings: config.Brighter) -> Corpus:
     corpus = languages.assembled(parts, names, settings)
     if settings.individual:
         corpus.decisions.labels = f"individual annotations, {_RULES[settings.aggregate]}"
+    if settings.track is config.Track.b:
+        corpus.decisions.labels = f"as in the official files, intensities up to {_STRONGEST}"
     for sentence in filter(None, [_of_blind(blind), _of_left(names, left), *said]):
         log.warning("%s", sentence)
         corpus.decisions.notes.append(sentence)
@@ -80,19 +85,20 @@ def read(settings: config.Brighter) -> Corpus:
     return corpus
 
 
-def _places(folder: Path) -> dict[str, Path]:
-    """The folder of each split, in one of the layouts that the files are handed around in.
+def _places(folder: Path, track: str) -> dict[str, Path]:
+    """The folder of each split of a track, in one of the layouts that the files are handed around in.
 
     Raises:
         UserError: there is none.
     """
     for root in (folder / name for name in _ROOTS):
-        for first, second in ((_TRACK, "{}"), ("{}", _TRACK), ("{}", ".")):
+        # Files without a folder of their track are of track A.
+        for first, second in ((track, "{}"), ("{}", track), *([("{}", ".")] if track == _TRACK else [])):
             found = {name: root / first.format(part) / second.format(part) for name, part in _SPLITS.items()}
             if any(found["train"].glob("*.csv")):
                 return found
     raise UserError(
-        f"{folder} has no {_TRACK}/train/eng.csv, nor another language there; data.dir must name the folder of {_WHERE}"
+        f"{folder} has no {track}/train/eng.csv, nor another language there; data.dir must name the folder of {_WHERE}"
     )
 
 
@@ -122,7 +128,7 @@ def _has_test(places: dict[str, Path], language: str, settings: config.Brighter)
     return False
 
 
-def _part(split: str, language: str, path: Path, problems: Problems) -> languages.Part:
+def _part(split: str, language: str, path: Path, problems: Problems, track: config.Track) -> languages.Part:
     records = languages.records(path, delimiter=",")
     _, header = next(records, (0, []))
     names = [languages.plain_name(name) for name in header]
@@ -148,29 +154,34 @@ def _part(split: str, language: str, path: Path, problems: Problems) -> language
     blind = bool(cells) and all(not any(cell.strip() for cell in record) for record in cells)
     if blind and split != "test":
         raise UserError(f"{path} has no labels, which {split} needs; take the file with labels from {_WHERE}")
-    targets = None if blind else _targets(path, cells, numbers, header[2:], problems)
+    targets = None if blind else _targets(path, cells, numbers, header[2:], problems, track)
     if not ids and not problems.count:
         problems.note(path, f"{path} has a header and no rows.")
     order = sorted(range(len(found)), key=lambda i: EMOTIONS.index(found[i]))
     rows = Rows(ids, texts, None if targets is None else targets[:, order], "id")
+    if rows.targets is not None and track is config.Track.b:
+        rows.shares, rows.scale = rows.targets / np.float32(_STRONGEST), float(_STRONGEST)
+        rows.targets = (rows.targets > 0).astype(np.float32)
     about = {"format": "csv"} | ({"left_out": {"without a text": empty}} if empty else {})
     return languages.Part(split, language, path, rows, [found[i] for i in order], about)
 
 
 def _targets(
-    path: Path, cells: list[list[str]], numbers: list[int], columns: list[str], problems: Problems
+    path: Path, cells: list[list[str]], numbers: list[int], columns: list[str], problems: Problems, track: config.Track
 ) -> np.ndarray:
+    """The labels of track A, or the intensities of track B, [row, column]."""
+    meaning, due = (_CELLS, "0 or 1") if track is config.Track.a else (_INTENSITIES, "0 to 3")
     targets = np.zeros((len(cells), len(columns)), np.float32)
     for place, (row, record) in enumerate(zip(numbers, cells, strict=True)):
         for i, cell in enumerate(record):
-            value = _CELLS.get(cell.strip())
-            if cell.strip() in ("2", "3"):
+            value = meaning.get(cell.strip())
+            if cell.strip() in ("2", "3") and track is config.Track.a:
                 raise UserError(
                     f"{path}, row {row}, column {columns[i]}: {cell.strip()} is an intensity, so this is track B; "
-                    f"data.dir must name the folder of {_WHERE}"
+                    f"data.track=b reads its folder, and data.dir must name the folder of {_WHERE}"
                 )
             if value is None:
-                problems.add(path, f"{cell[:60]!r} where 0 or 1 is due.", row=row, column=columns[i])
+                problems.add(path, f"{cell[:60]!r} where {due} is due.", row=row, column=columns[i])
             targets[place, i] = value or 0
     return targets
 

@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 from helpers import official
 from helpers.tables import data_settings
 
+from emotion_lightning.config import checks
 from emotion_lightning.data import sources
 from emotion_lightning.data.rows import Corpus
 from emotion_lightning.errors import UserError
@@ -199,3 +201,48 @@ def test_rows_without_a_text_are_left_out_and_counted(tmp_path: Path) -> None:
     corpus = read(folder)
     assert corpus.splits["train"].ids == ["b"]
     assert corpus.decisions.files[0]["left_out"] == {"without a text": 1}
+
+
+def track_b(folder: Path) -> Path:
+    official.brighter(folder, ["deu", "eng"], layout="track_b/{}")
+    for path in folder.glob("track_b/*/*.csv"):
+        header, *lines = path.read_text().splitlines()
+        # Every third row has its labels at their strongest, the others at 1.
+        strong = [line.replace(",1", ",3") if i % 3 == 0 else line for i, line in enumerate(lines)]
+        official.write(path, [header, *strong])
+    return folder
+
+
+def test_intensities_of_track_b_are_learned_as_shares_of_three(tmp_path: Path) -> None:
+    folder = track_b(tmp_path)
+    corpus = read(folder, track="b", languages=["deu"])
+    train = corpus.splits["train"]
+    assert corpus.labels == list(official.EMOTIONS) and train.scale == 3
+    assert train.shares is not None and train.targets is not None
+    assert sorted({round(float(share), 3) for share in train.shares.flat}) == [0, 0.333, 1]
+    assert (train.targets == (train.shares > 0)).all() and train.learned is train.shares
+    assert corpus.decisions.labels == "as in the official files, intensities up to 3"
+    hard = read(folder, track="b", languages=["deu"], harden=True).splits["train"]
+    assert hard.learned is not None and sorted(set(hard.learned.flat)) == [0, 1]
+    both = read(folder, track="b", missing="mask").splits["train"]
+    assert both.scale == 3 and both.open is not None and both.shares is not None and not both.shares[both.open].any()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [({"track": "b", "individual": True}, "leave out data.track=b"), ({"harden": True}, "or data.track=b")],
+)
+def test_settings_of_brighter_that_contradict_each_other_are_refused(chosen: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        checks.check_data(SimpleNamespace(data=data_settings("brighter", dir="x", **chosen)), "train")
+
+
+def test_track_b_without_its_folder_and_wrong_cells_are_refused(tmp_path: Path) -> None:
+    official.brighter(tmp_path / "a", ["deu"])
+    with pytest.raises(UserError, match=r"has no track_b/train/eng\.csv"):
+        read(tmp_path / "a", track="b")
+    folder = track_b(tmp_path / "b")
+    path = folder / "track_b" / "train" / "deu.csv"
+    path.write_text(path.read_text().replace(",3", ",4", 1))
+    with pytest.raises(UserError, match=r"track_b/train/deu\.csv, row 1, column \w+: '4' where 0 to 3 is due"):
+        read(folder, track="b", languages=["deu"])
