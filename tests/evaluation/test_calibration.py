@@ -34,6 +34,13 @@ def test_without_calibration_probabilities_are_those_of_the_network() -> None:
     assert calibration.probabilities(logits.float(), None).equal(torch.sigmoid(logits.float()))
 
 
+def test_a_scaling_is_stored_for_exactly_its_labels() -> None:
+    scaling = calibration.Scaling(torch.ones(2), torch.zeros(2))
+    assert list(scaling.plain(["joy", "fear"])) == ["joy", "fear"]
+    with pytest.raises(ValueError, match="zip"):
+        scaling.plain(["joy"])
+
+
 def test_per_label_finds_slope_and_offset_as_a_logistic_regression_does() -> None:
     logits, targets = case()
     scaling = calibration.fit_calibration(Calibration.per_label, logits, targets)

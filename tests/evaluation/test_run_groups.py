@@ -89,7 +89,7 @@ def test_metrics_of_any_rows_are_those_of_scikit_learn(rows: int) -> None:
 
 def test_metrics_are_those_of_a_report() -> None:
     decisions, truth = decided(200, seed=1)
-    raised = metrics.decisions_report(torch.tensor(decisions), torch.tensor(truth), torch.full((3,), 0.5), LABELS)
+    raised: Any = metrics.decisions_report(torch.tensor(decisions), torch.tensor(truth), torch.full((3,), 0.5), LABELS)
     found = bootstrap.scores([bootstrap.summands(decisions, truth)])[0]
     assert found.tolist() == pytest.approx([raised[metric.value] for metric in bootstrap.METRICS], abs=1e-12)
 

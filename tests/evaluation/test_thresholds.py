@@ -156,8 +156,11 @@ def score(metric, decisions, targets):
 
 @pytest.mark.parametrize("metric", ["macro", "micro", "jaccard"])
 @pytest.mark.parametrize("seed", range(3))
-def test_thresholds_are_fitted_for_the_metric_asked_for(metric, seed):
+@pytest.mark.parametrize("steps", [None, 8])
+def test_thresholds_are_fitted_for_the_metric_asked_for(metric, seed, steps):
     probabilities, targets = case(seed=seed)
+    if steps is not None:  # many rows share a probability, and no threshold parts them
+        probabilities = (probabilities * steps).round() / steps
     cuts = thresholds.fit_thresholds(probabilities, targets, fitting(metric=ThresholdMetric(metric)))
     found = {
         name: score(metric, thresholds.decide(probabilities, threshold), targets) for name, threshold in cuts.items()
@@ -172,6 +175,15 @@ def test_thresholds_are_fitted_for_the_metric_asked_for(metric, seed):
             other = cuts["per_label"].clone()
             other[label] = value
             assert score(metric, thresholds.decide(probabilities, other), targets) <= found["per_label"] + 1e-9
+
+
+@pytest.mark.parametrize("metric", [ThresholdMetric.micro, ThresholdMetric.jaccard])
+def test_of_equally_good_thresholds_of_one_label_the_nearest_to_one_half_is_taken(metric):
+    probabilities, targets = tensors([0.9, 0.8, 0.3, 0.1], [True, False, False, True])
+    if metric is ThresholdMetric.jaccard:  # its rows are decided one by one
+        probabilities, targets = tensors([0.9, 0.8, 0.3, 0.1], [True, False, True, False])
+    found = thresholds._ascend(probabilities, targets, start=0.95, metric=metric)
+    assert found.tolist() == pytest.approx([0.85 if metric is ThresholdMetric.micro else 0.2])
 
 
 def test_a_label_that_only_harms_is_never_predicted_for_micro():
