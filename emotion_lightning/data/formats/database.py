@@ -38,7 +38,7 @@ def table_name(path: Path, wanted: str | None) -> str:
                 if wanted is None and database.execute(f"{_select('1', name)} LIMIT 1").fetchone()
             ]
             return choose(path, names, wanted, kind="table", filled=filled)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeError) as error:  # SQLite's message may hold damaged bytes of the file
         raise unreadable(path, error) from error
 
 

@@ -92,6 +92,15 @@ def test_what_is_no_database_is_refused(tmp_path: Path, content: bytes) -> None:
         files.source(tmp_path / "a.db")
 
 
+def test_a_damaged_description_of_a_table_is_told_though_it_is_not_utf8(tmp_path: Path) -> None:
+    path = database(tmp_path / "a.db", {"posts": ROWS})
+    content = path.read_bytes()
+    assert content.count(b"CREATE TABLE") == 1
+    path.write_bytes(content.replace(b"CREATE TABLE", b"CREATE TAB\xa8E"))
+    with pytest.raises(UserError, match=r"a\.db"):
+        files.source(path)
+
+
 def test_predict_reads_a_table(tmp_path: Path) -> None:
     path = database(tmp_path / "a.db", {"posts": ROWS})
     assert list(tables.read_texts(files.source(path), text_columns()))[2] == ("2", "text 2")
