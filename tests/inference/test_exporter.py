@@ -102,7 +102,8 @@ def test_a_merged_folder_answers_in_a_stock_pipeline(run: Any, finished: Path, c
     "method",
     [
         "ia3_all",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("lora", "dora", "vera", "ln_tuning", "head", "full")),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("dora", "vera", "full")),
+        *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("lora", "ln_tuning", "head")),
     ],
 )
 def test_every_method_can_be_merged(run: Any, tmp_path: Path, method: str) -> None:
@@ -221,8 +222,9 @@ EXACT = ["model.quantization=none", "model.dtype=float32"]
         pytest.param(["model=gemma2", "model.pretrained=false", *SMALL, "model.architecture.vocab_size=8192",
                       "model.architecture.num_key_value_heads=1", "trainer=debug", *EXACT],
                      marks=pytest.mark.exhaustive),
-        ["model=gemma3", "model.pretrained=false", *SMALL, "model.architecture.vocab_size=8192", "trainer=debug",
-         "model.attention=bidirectional", "model.pooling=mean", *EXACT],
+        pytest.param(["model=gemma3", "model.pretrained=false", *SMALL, "model.architecture.vocab_size=8192",
+                      "trainer=debug", "model.attention=bidirectional", "model.pooling=mean", *EXACT],
+                     marks=pytest.mark.exhaustive),
         ["model=roberta", *ENCODER],
         pytest.param(["model=bert", *ENCODER], marks=pytest.mark.exhaustive),
     ],

@@ -251,7 +251,10 @@ def build(split: bool = False):
     assert sizes == {"new": [42, 6, 12], "column": [32, 14, 14]}
 
 
-@pytest.mark.parametrize("kind", ["list", "pandas", "datasets", "tables by split"])
+@pytest.mark.parametrize(
+    "kind",
+    ["list", *(pytest.param(kind, marks=pytest.mark.exhaustive) for kind in ("pandas", "datasets")), "tables by split"],
+)
 def test_a_source_returns_tables_of_every_kind(tmp_path: Path, run: Any, kind: str) -> None:
     build = {
         "list": "return rows",

@@ -199,10 +199,10 @@ def test_a_multirun_of_baselines_has_a_table_too_and_goes_on(
 
     original = ngrams.NgramClassifier.fit
 
-    def fit(self: Any, *args: Any) -> Any:
+    def fit(self: Any, *args: Any, **named: Any) -> Any:
         if (tmp_path / "out" / "1").exists():
             os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, *args)
+        return original(self, *args, **named)
 
     with monkeypatch.context() as planted:
         planted.setattr(ngrams.NgramClassifier, "fit", fit)

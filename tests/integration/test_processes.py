@@ -13,9 +13,19 @@ from helpers import warm
 from helpers.servers import PATIENCE
 
 
-def test_two_processes_give_the_numbers_of_one_on_the_same_batches(run: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param([], id="whole texts"),
+        pytest.param(
+            ["data.max_tokens=16", "data.long_texts=windows"], id="pieces of long texts", marks=pytest.mark.exhaustive
+        ),
+    ],
+)
+def test_two_processes_give_the_numbers_of_one_on_the_same_batches(run: Any, tmp_path: Path, data: list[str]) -> None:
     # 97 rows do not divide: each must still count once.
-    asked = [*(o for o in SMALL if not o.startswith("data.max_rows")), "data.max_rows=97", "trainer.max_epochs=2"]
+    small = [o for o in SMALL if not o.startswith("data.max_rows")]
+    asked = [*small, *data, "data.max_rows=97", "trainer.max_epochs=2"]
     assert run("train", *asked, "trainer.accelerator=cpu", "data.batch_size=32", "hydra.run.dir=one") == 0
     two = warm.run(
         ["emotion_lightning.train", *asked, "trainer=ddp", "trainer.accelerator=cpu",

@@ -84,8 +84,12 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(
 
 @pytest.mark.parametrize(
     "kill",
-    [in_step(1, batch=0), in_step(1, batch=1), in_step(2), in_step(3, batch=1)],
-    ids=["whole step", "between two batches of a step", "epoch's end", "second epoch"],
+    [
+        pytest.param(in_step(1, batch=0), id="whole step", marks=pytest.mark.exhaustive),
+        pytest.param(in_step(1, batch=1), id="between two batches of a step"),
+        pytest.param(in_step(2), id="epoch's end", marks=pytest.mark.exhaustive),
+        pytest.param(in_step(3, batch=1), id="second epoch"),
+    ],
 )
 @pytest.mark.parametrize(
     "saving",
@@ -98,6 +102,16 @@ def test_a_killed_run_with_accumulated_gradients_and_workers_ends_alike(
     more = ["data.batch_size=8", "trainer.accumulate_grad_batches=3", "data.workers=2", "trainer.max_epochs=2"]
     asked = [*LORA, *more, saving]
     stopped(run, "parts", kill, monkeypatch, *asked)
+    assert run("train", "resume=parts") == 0
+    same_end(whole(*asked), tmp_path / "parts")
+
+
+def test_a_killed_run_on_pieces_of_long_texts_ends_as_an_uninterrupted_one(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Any
+) -> None:
+    pieces = ["data.max_tokens=16", "data.long_texts=windows", "data.join_windows=mean"]
+    asked = [*LORA, *pieces, "trainer.checkpoint_every=1", "trainer.max_epochs=2"]
+    stopped(run, "parts", in_step(4), monkeypatch, *asked)
     assert run("train", "resume=parts") == 0
     same_end(whole(*asked), tmp_path / "parts")
 
@@ -224,7 +238,11 @@ def test_a_signal_saves_and_leaves_with_its_code(tmp_path: Path, number: signal.
     assert f"at step {saved['global_step']};" in message
 
 
-@pytest.mark.parametrize("moment", ["step", "between", "last batch", "validation", "last epoch"])
+@pytest.mark.parametrize(
+    "moment",
+    ["step", *(pytest.param(m, marks=pytest.mark.exhaustive) for m in ("between", "last batch")), "validation",
+     pytest.param("last epoch", marks=pytest.mark.exhaustive)],
+)  # fmt: skip
 def test_a_signal_at_any_moment_leaves_a_run_that_goes_on(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Any, moment: str
 ) -> None:

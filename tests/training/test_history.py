@@ -42,8 +42,11 @@ def test_history_has_a_row_for_each_epoch_with_the_numbers_that_were_logged(whol
 
 @pytest.mark.parametrize(
     "kill",
-    [in_step(5), at_epoch(EpochLines, "on_validation_end", 1), at_the_end],
-    ids=["within the second epoch", "before the best is saved", "at the end"],
+    [
+        pytest.param(in_step(5), id="within the second epoch", marks=pytest.mark.exhaustive),
+        pytest.param(at_epoch(EpochLines, "on_validation_end", 1), id="before the best is saved"),
+        pytest.param(at_the_end, id="at the end", marks=pytest.mark.exhaustive),
+    ],
 )
 def test_a_resumed_run_has_the_whole_history_once(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Path, kill: Kill
