@@ -151,7 +151,9 @@ def _labelled(frame: Any) -> Reading | None:
     marks = [[meaning.get(str(cell).strip().lower()) for cell in frame[name]] for name in ("joy", "anger")]
     if any(None in column for column in marks):
         return None
-    return [str(text) for text in frame["text"]], list(zip(*marks, strict=True))
+    # A column of bytes holds texts too, in UTF-8.
+    texts = [text.decode() if isinstance(text, bytes) else str(text) for text in frame["text"]]
+    return texts, list(zip(*marks, strict=True))
 
 
 def _frame_of_csv(path: Path, delimiter: str, *, bare: bool = False) -> Any:

@@ -70,7 +70,8 @@ def is_aside(name: str) -> bool:
 
 def _is_table(part: zipfile.ZipInfo, suffixes: Container[str]) -> bool:
     place = PurePosixPath(part.filename.replace("\\", "/"))
-    aside = part.is_dir() or is_aside(place.name) or "__MACOSX" in place.parts
+    # Not part.is_dir(): of a damaged archive with a name of no letters that raises IndexError.
+    aside = part.filename.endswith("/") or is_aside(place.name) or "__MACOSX" in place.parts
     return not aside and _suffix(part.filename, suffixes) is not None
 
 

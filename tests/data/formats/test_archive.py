@@ -29,7 +29,13 @@ def temporary(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 def test_the_only_table_is_read_and_nothing_stays(tmp_path: Path, temporary: Path) -> None:
-    parts: dict[str, str | bytes] = {"README.md": "x", "__MACOSX/._a.csv": "x", ".hidden.csv": "x", "in/a.csv": CSV}
+    parts: dict[str, str | bytes] = {
+        "README.md": "x",
+        "": "x",
+        "__MACOSX/._a.csv": "x",
+        ".hidden.csv": "x",
+        "in/a.csv": CSV,
+    }
     found = sources.read_corpus(data_settings(path=packed(tmp_path / "a.zip", parts)))
     assert found.splits[WHOLE].texts[3] == "text 3" and len(found.splits[WHOLE]) == 12
     about = found.decisions.files[0]
