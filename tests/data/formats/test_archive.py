@@ -28,10 +28,16 @@ def temporary(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     return folder
 
 
+def test_a_part_without_a_name_is_no_table(tmp_path: Path) -> None:
+    path = packed(tmp_path / "a.zip", {"a.csv": CSV})
+    with zipfile.ZipFile(path, "a") as more, more.open(zipfile.ZipInfo(""), "w") as part:
+        part.write(b"x")
+    assert len(sources.read_corpus(data_settings(path=path)).splits[WHOLE]) == 12
+
+
 def test_the_only_table_is_read_and_nothing_stays(tmp_path: Path, temporary: Path) -> None:
     parts: dict[str, str | bytes] = {
         "README.md": "x",
-        "": "x",
         "__MACOSX/._a.csv": "x",
         ".hidden.csv": "x",
         "in/a.csv": CSV,
