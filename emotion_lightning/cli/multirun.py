@@ -60,7 +60,7 @@ _MOMENT = 1.0
 """Longest time in seconds that a process holds a lock which it only tests."""
 
 FINISHED, FAILED, STOPPED, RUNNING, NOT_STARTED = "finished", "failed", "stopped", "running", "not started"
-_SCORES = tuple(score.value for score in config.Score if score not in config.SOFT_SCORES)
+_SCORES = tuple(score.value for score in config.HARD_SCORES)
 _LONGEST_NAME = 128  # W&B's limit
 
 

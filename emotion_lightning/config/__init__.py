@@ -59,6 +59,7 @@ from emotion_lightning.config.data import (
     Track,
 )
 from emotion_lightning.config.evaluation import (
+    HARD_SCORES,
     SOFT_SCORES,
     Calibration,
     EvaluatedSplit,

@@ -118,6 +118,8 @@ class Score(StrEnum):
 
 SOFT_SCORES = (Score.soft_bce, Score.soft_mae, Score.soft_jensen_shannon, Score.soft_correlation)
 """Metrics of probabilities against shares. Lower is better for all but the correlation."""
+HARD_SCORES = tuple(score for score in Score if score not in SOFT_SCORES)
+"""Metrics of decisions."""
 
 
 def falls(score: Score) -> bool:

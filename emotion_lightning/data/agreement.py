@@ -89,16 +89,13 @@ class Agreement:
         )
 
 
-def describe(
-    corpus: Corpus, places: Mapping[str, npt.NDArray[np.int64]], *, column: str | None, scale: float | None
-) -> Agreement | None:
+def describe(corpus: Corpus, places: Mapping[str, npt.NDArray[np.int64]], *, column: str | None) -> Agreement | None:
     """Describe rows of annotators; None if no split is labelled.
 
     Args:
         corpus: with a row for each annotator of a text.
         places: number of the text of each row, by split.
         column: column that says who labelled a row.
-        scale: largest intensity, if annotators gave intensities.
     """
     parts = [(rows, places[name]) for name, rows in corpus.splits.items() if rows.targets is not None]
     if not parts:
@@ -110,10 +107,7 @@ def describe(
         [rows.shares if rows.shares is not None else rows.targets for rows, _ in parts if rows.targets is not None]
     )  # fmt: skip
     known = np.concatenate(
-        [
-            np.ones(hard.shape[1:], bool)[None].repeat(len(rows), 0) if rows.open is None else ~rows.open
-            for rows, _ in parts
-        ]
+        [np.ones((len(rows), len(corpus.labels)), dtype=bool) if rows.open is None else ~rows.open for rows, _ in parts]
     )
     interval = any(rows.shares is not None for rows, _ in parts)
     shares, split = _split(hard, known, texts)
@@ -149,12 +143,21 @@ def _split(
     hard: npt.NDArray[Any], known: npt.NDArray[np.bool_], texts: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     """The share of the rows of each text that have each label, and whether annotators split over it, [text, label]."""
-    count = int(texts.max(initial=-1)) + 1
-    sums, counts = np.zeros((count, hard.shape[1])), np.zeros((count, hard.shape[1]))
-    np.add.at(sums, texts, hard * known)
-    np.add.at(counts, texts, known)
-    shares = sums / np.maximum(counts, 1)
+    counts = summed(known, texts)
+    shares = summed(hard * known, texts) / np.maximum(counts, 1)
     return shares, (counts > 1) & (np.minimum(shares, 1 - shares) >= _SPLIT - 1e-9)
+
+
+def summed(values: npt.NDArray[Any], texts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Sums over the rows of each text, [text, label].
+
+    Args:
+        values: [row, label].
+        texts: number of the text of each row, [row].
+    """
+    sums = np.zeros((int(texts.max(initial=-1)) + 1, values.shape[1]))
+    np.add.at(sums, texts, values)
+    return sums
 
 
 def krippendorff_alpha(

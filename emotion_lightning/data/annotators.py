@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -63,15 +62,10 @@ def named(path: Path, setting: str, column: str, seen: Survey) -> str:
     Raises:
         UserError: there is no such column, or it is empty.
     """
-    if column not in seen.names:
-        meant = files.near(column, seen.names)
-        hint = f"; did you mean data.{setting}={meant}?" if meant else "."
-        raise UserError(
-            f"{path} has no column {column} (data.{setting}); its columns are {files.listed(seen.names)}{hint}",
-            ways=[{setting: meant}] if meant else [],
-        )
-    if seen.is_blank(column):
-        raise UserError(f"{path}, column {column} (data.{setting}): it is empty in every row.")
+    files.check_column(
+        path, column, seen.names, example=f"data.{setting}={{}}", asked_by=f"data.{setting}", way=setting
+    )
+    seen.check_filled(path, column, f"data.{setting}")
     return column
 
 
@@ -105,7 +99,7 @@ def joined(corpus: Corpus, settings: config.Table, seen: Survey, *, path: Path) 
         corpus.decisions.notes.append(note)
         if settings.annotator is not None or rule is not config.Aggregate.majority:
             corpus.decisions.annotation = agreement.describe(
-                corpus, places, column=settings.annotator or kinds.annotator_column(seen.names), scale=settings.scale
+                corpus, places, column=settings.annotator or kinds.annotator_column(seen.names)
             )
     if settings.max_rows is not None and before != after:
         splits = {name: rows.take(range(min(settings.max_rows, len(rows)))) for name, rows in splits.items()}
@@ -179,17 +173,19 @@ def _join(rows: Rows, places: npt.NDArray[np.int64], rule: config.Aggregate, pre
         return kept
     given = rows.targets if rows.shares is None else rows.shares
     known = np.ones(given.shape) if rows.open is None else 1.0 - rows.open
-    counts = _summed(known, places)
+    counts = agreement.summed(known, places)
     opened = None if rows.open is None else counts == 0
     strata = rows.strata
     if rule is config.Aggregate.share:
-        shares = (_summed(given * known, places) / np.maximum(counts, 1)).astype(np.float32)
+        shares = (agreement.summed(given * known, places) / np.maximum(counts, 1)).astype(np.float32)
         if strata is not None:
-            strata = hardened(_summed(strata, places) / _sizes(places), present)
+            strata = hardened(agreement.summed(strata, places) / _sizes(places), present)
         return dataclasses.replace(kept, targets=hardened(shares, present), shares=shares, open=opened, strata=strata)
     if strata is not None:
-        strata = decided(_summed(strata, places), _sizes(places), rule)
-    return dataclasses.replace(kept, targets=decided(_summed(given, places), counts, rule), open=opened, strata=strata)
+        strata = decided(agreement.summed(strata, places), _sizes(places), rule)
+    return dataclasses.replace(
+        kept, targets=decided(agreement.summed(given, places), counts, rule), open=opened, strata=strata
+    )
 
 
 def decided(sums: npt.NDArray[np.float64], counts: npt.NDArray[np.float64], rule: config.Aggregate) -> Targets:
@@ -207,10 +203,3 @@ def decided(sums: npt.NDArray[np.float64], counts: npt.NDArray[np.float64], rule
 
 def _sizes(places: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     return np.bincount(places)[:, None].astype(np.float64)
-
-
-def _summed(values: npt.NDArray[Any], places: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Sums over the rows of each text, [text, label]."""
-    sums = np.zeros((int(places.max(initial=-1)) + 1, values.shape[1]))
-    np.add.at(sums, places, values)
-    return sums

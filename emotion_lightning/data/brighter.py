@@ -136,8 +136,8 @@ def _part(split: str, language: str, path: Path, problems: Problems, track: conf
     if names[:2] != ["id", "text"] or not found or set(found) - set(EMOTIONS) or len(set(found)) < len(found):
         shown = ",".join(header)[:100]
         raise UserError(
-            f"{path}: its first line is not that of track A, id, text and some of {', '.join(EMOTIONS)}, but "
-            f"{shown or 'empty'}; data.dir must name the folder of {_WHERE}"
+            f"{path}: its first line is not that of track {track.value.upper()}, id, text and some of "
+            f"{', '.join(EMOTIONS)}, but {shown or 'empty'}; data.dir must name the folder of {_WHERE}"
         )
     ids, texts, cells, numbers, empty = [], [], [], [], 0
     for row, record in ((number - 1, record) for number, record in records):

@@ -31,18 +31,12 @@ def check_columns(path: Path, settings: config.Table, seen: Survey, columns: Col
         UserError: there is no such column, it is empty, or it has another role.
     """
     for name in settings.groups or []:
-        if name not in seen.names:
-            meant = files.near(name, seen.names)
-            hint = f"; did you mean data.groups=[{meant}]?" if meant else "."
-            raise UserError(
-                f"{path} has no column {name} (data.groups); its columns are {files.listed(seen.names)}{hint}"
-            )
+        files.check_column(path, name, seen.names, example="data.groups=[{}]", asked_by="data.groups")
         if name == columns.text or name == columns.labels_column:
             raise UserError(f"data.groups names {name}, the column of {'texts' if name == columns.text else 'labels'}.")
         if columns.labels_column is None and name in columns.labels:
             raise UserError(f"data.groups names {name}, which data.labels names too; it is one or the other.")
-        if seen.is_blank(name):
-            raise UserError(f"{path}, column {name} (data.groups): it is empty in every row.")
+        seen.check_filled(path, name, "data.groups")
     return list(settings.groups or [])
 
 

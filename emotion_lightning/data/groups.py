@@ -47,16 +47,12 @@ def check_column(path: Path, settings: config.Table, seen: Survey, columns: Colu
     name = settings.group_column
     if name is None:
         return None
-    if name not in seen.names:
-        meant = files.near(name, seen.names)
-        hint = f"; did you mean data.group_column={meant}?" if meant else "."
-        raise UserError(f"{path} has no column {name}; its columns are {files.listed(seen.names)}{hint}")
+    files.check_column(path, name, seen.names, example="data.group_column={}")
     if name == columns.text:
         raise UserError(f"data.group_column={name} is the column of texts; equal texts stay in one split in any case.")
     if name == columns.labels_column or (columns.labels_column is None and name in columns.labels):
         raise UserError(f"data.group_column={name} is a column of labels; name one such as author or thread.")
-    if seen.is_blank(name):
-        raise UserError(f"{path}, column {name} (data.group_column): it is empty in every row.")
+    seen.check_filled(path, name, "data.group_column")
     return name
 
 

@@ -34,10 +34,7 @@ def find(path: Path, seen: Survey, settings: config.DividedTable) -> str | None:
     """
     wanted = settings.split_column
     if wanted is not None and wanted != NONE:
-        if wanted not in seen.names:
-            meant = files.near(wanted, seen.names)
-            hint = f"; did you mean data.split_column={meant}?" if meant else "."
-            raise UserError(f"{path} has no column {wanted}; its columns are {files.listed(seen.names)}{hint}")
+        files.check_column(path, wanted, seen.names, example="data.split_column={}")
         if unknown := _unknown(seen, wanted):
             raise UserError(
                 f"{path}, column {wanted}: {unknown} names no split; data.split_column takes train, validation and "

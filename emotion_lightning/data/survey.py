@@ -4,10 +4,12 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from emotion_lightning.data.formats.cells import PLAIN, LabelCells, is_blank
 from emotion_lightning.data.rows import Chunk, Problems, Source
+from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +76,11 @@ class Survey:
     def is_blank(self, name: str) -> bool:
         """Whether a column is missing or empty in all rows."""
         return name not in self.names or self.blank[name] == self.rows
+
+    def check_filled(self, path: Path, name: str, setting: str) -> None:
+        """Raise UserError if the column that a setting names is empty in all rows."""
+        if self.is_blank(name):
+            raise UserError(f"{path}, column {name} ({setting}): it is empty in every row.")
 
     def add(self, other: "Survey") -> None:
         """Add the survey of another source with the same columns."""

@@ -23,7 +23,7 @@ from torch import Tensor
 from emotion_lightning import config
 from emotion_lightning.evaluation import soft_scores
 
-METRICS = tuple(score for score in config.Score if score not in config.SOFT_SCORES)
+METRICS = config.HARD_SCORES
 """The metrics of decisions, in the order of every metric axis."""
 SOFT_METRICS = config.SOFT_SCORES
 """The metrics of probabilities against shares, in the order of their metric axis."""

@@ -59,7 +59,7 @@ def corpus(*, repeated=False):
 
 
 def test_who_labelled_how_much_and_where_they_split_is_told():
-    found = describe(*corpus(), column="rater", scale=None)
+    found = describe(*corpus(), column="rater")
     assert (found.annotators, found.rows, found.texts, found.rows_of_a_text) == (3, 7, 3, (1, 7 / 3, 3))
     assert {name: own.split for name, own in found.labels.items()} == {"joy": 1, "fear": 0}
     assert found.labels["fear"].alpha == 1 and found.labels["joy"].alpha < 1
@@ -70,7 +70,7 @@ def test_who_labelled_how_much_and_where_they_split_is_told():
 
 
 def test_rows_of_an_annotator_who_has_one_already_are_counted():
-    found = describe(*corpus(repeated=True), column="rater", scale=None)
+    found = describe(*corpus(repeated=True), column="rater")
     assert found.repeated == 1 and "1 rows are of an annotator" in found.sentence()
 
 
@@ -80,5 +80,5 @@ def test_labels_that_are_open_count_for_nothing():
     rows.open = np.zeros(rows.targets.shape, dtype=bool)
     rows.open[3, 0] = True  # the only one who gave joy to the second text
     rows.targets[3, 0] = 0
-    found = describe(one, places, column=None, scale=None)
+    found = describe(one, places, column=None)
     assert found.labels["joy"].split == 0 and found.labels["joy"].alpha == 1

@@ -326,6 +326,39 @@ def near(wanted: str, names: list[str]) -> str | None:
     return same or next(iter(difflib.get_close_matches(wanted, names, n=1)), None)
 
 
+def check_column(
+    path: Path | str,
+    wanted: str,
+    names: list[str],
+    *,
+    example: str,
+    asked_by: str = "",
+    inside: Sequence[str] = (),
+    way: str | None = None,
+) -> None:
+    """Raise UserError if there is no such column.
+
+    Args:
+        path: where it is looked for, for the message.
+        wanted: its name.
+        names: the columns that there are.
+        example: how a similar name would be given, with {} in its place, such as data.groups=[{}].
+        asked_by: the setting that names it, to be told beside the name; empty if the example tells it.
+        inside: paths into these columns, which may be meant too.
+        way: the setting with which a similar name would mend it, for `UserError.ways`.
+    """
+    if wanted in names:
+        return
+    meant = near(wanted, [*names, *inside])
+    into = f" (paths into them: {listed(list(inside))})" if inside else ""
+    by = f" ({asked_by})" if asked_by else ""
+    hint = f"; did you mean {example.format(meant)}?" if meant else "."
+    raise UserError(
+        f"{path} has no column {wanted}{by}; its columns are {listed(names)}{into}{hint}",
+        ways=[{way: meant}] if meant and way else [],
+    )
+
+
 def _column(
     path: Path | str,
     names: list[str],
@@ -337,11 +370,8 @@ def _column(
 ) -> str:
     into = f" (paths into them: {listed(list(inside))})" if inside else ""
     if wanted is not None:
-        if wanted in names:
-            return wanted
-        meant = near(wanted, [*names, *inside])
-        hint = f"; did you mean {setting}={meant}?" if meant else "."
-        raise UserError(f"{path} has no column {wanted}; its columns are {listed(names)}{into}{hint}")
+        check_column(path, wanted, names, example=f"{setting}={{}}", inside=inside)
+        return wanted
     by_name = {name.lower(): name for name in reversed(names)}
     for name in usual:
         if name in by_name:
