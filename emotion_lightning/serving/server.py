@@ -125,6 +125,8 @@ class _Server(litserve.LitServer):
     def _init_manager(self, num_api_servers: int) -> Any:
         manager = super()._init_manager(num_api_servers)
         self.lit_api.manager = manager._process.pid
+        # LitServe 0.2.19 asks the process of the manager, and its monitor prints a traceback when that has just ended.
+        self._shutdown_event = threading.Event()
         return manager
 
 

@@ -1,6 +1,7 @@
 """Requests are computed together, and each gets its own answer, whatever the others hold."""
 
 import queue
+import threading
 import time
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -250,3 +251,22 @@ def test_a_port_in_use_is_refused(settings: Any) -> None:
         own.port = listener.getsockname()[1]
         with pytest.raises(UserError, match=f"serve.port={own.port} cannot be listened on"), server._listening(own):
             pass
+
+
+def test_the_monitor_does_not_ask_the_process_of_the_queues_which_ends_first(caplog: pytest.LogCaptureFixture) -> None:
+    """LitServe's monitor asked it whether the server stops, and told of a crash when the answer was cut off."""
+    queues = server._Server(
+        worker.Answering(print, sharing=1, loop=TokenBatches(wait=1, budget=1, timeout=1), reports=None)
+    )  # type: ignore[arg-type]
+    manager = queues._init_manager(1)
+    queues.inference_workers = []
+    queues.monitor_internal = 0
+    before = set(threading.enumerate())
+    queues._start_worker_monitoring(manager, {})
+    (monitor,) = set(threading.enumerate()) - before
+    manager.shutdown()
+    monitor.join(0.2)
+    assert monitor.is_alive() and not caplog.records
+    queues._shutdown_event.set()
+    monitor.join()
+    assert not caplog.records
