@@ -32,8 +32,8 @@ def best_cut(probabilities, truth, fallback=0.25):
 
 
 def f1(decisions, truth):
-    total = decisions.sum() + truth.sum()
-    return 2 * (decisions & truth).sum() / total if total else 0.0
+    total = int(decisions.sum() + truth.sum())
+    return 2 * int((decisions & truth).sum()) / total if total else 0.0  # in float32, equal sums could differ
 
 
 def best_of(cuts, score):
