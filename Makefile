@@ -7,8 +7,8 @@ BIN := .venv/bin
 train: .venv/installed
 	$(BIN)/python -m emotion_lightning.train
 
-# Two processes for each core would be slower: each test computes.
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+# How many `auto` are is in tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 6 --dist worksteal
 
 # After each change: what needs no further program, server or kill.
 test: .venv/installed
@@ -22,7 +22,7 @@ test-all: .venv/installed
 # test-all once more, with the lines and branches that it runs. On Python 3.11 that takes half as long again.
 coverage: .venv/installed
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest -n auto --maxprocesses 4 --dist worksteal -m 'not exhaustive'
+	$(BIN)/python -m coverage run -m pytest -n auto --maxprocesses 6 --dist worksteal -m 'not exhaustive'
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 

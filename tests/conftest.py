@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -11,9 +12,10 @@ from typing import Any
 
 import hypothesis
 import pytest
+from filelock import FileLock
 from hydra import compose, initialize_config_dir
 
-from emotion_lightning.config import schema
+from emotion_lightning.config import composition, schema
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # workers side by side would fight for the cores
@@ -25,6 +27,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Machines are slow and differ: no test has a deadline.
 hypothesis.settings.register_profile("here", deadline=None)
 hypothesis.settings.load_profile("here")
+composition._MOST = 300  # tests come back to their options after those of many others
 _CACHE = tempfile.TemporaryDirectory(prefix="emotion_lightning_tests_")
 os.environ["XDG_CACHE_HOME"] = _CACHE.name  # tokens and the hub's files of tests stay out of the user's own
 
@@ -111,11 +114,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def graph(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the small finished run as a graph for onnxruntime; making one takes half a minute."""
+    """The folder of the small finished run as a graph for onnxruntime.
+
+    Making it takes half a minute, so the first process of pytest that needs it makes it for all of them.
+    """
     pytest.importorskip("onnxruntime")
-    work = tmp_path_factory.mktemp("graphs")
-    asked = [f"run={finished}", f"output={work / 'graph'}", "format=onnx", f"hydra.run.dir={work / 'log'}"]
-    assert run_in_process("export", *asked) == 0
+    own = tmp_path_factory.getbasetemp()
+    work = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "graphs"
+    with FileLock(f"{work}.lock"):
+        if not (work / "log").exists():
+            shutil.rmtree(work, ignore_errors=True)  # of a process that failed
+            asked = [f"run={finished}", f"output={work / 'graph'}", "format=onnx", f"hydra.run.dir={work / 'made'}"]
+            assert run_in_process("export", *asked) == 0
+            (work / "made").rename(work / "log")
     return work / "graph"
 
 
@@ -128,8 +139,22 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+FIRST = ("test_wandb_agent", "test_study", "test_processes", "test_notebook", "test_launchers", "test_gpu_check")
+"""Files whose tests take half a minute each, most of it in processes that they start."""
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Three processes for two cores: while a test waits for programs that it started, another one computes."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores + cores // 2
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `gpu` skip themselves where there is none."""
+    """Tests marked `gpu` skip themselves where there is none.
+
+    The longest come first: at the end the other processes would have nothing to do.
+    """
+    items.sort(key=lambda item: item.path.stem not in FIRST)
     if not any(item.get_closest_marker("gpu") for item in items):
         return
     import torch

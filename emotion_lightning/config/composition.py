@@ -72,18 +72,18 @@ def forget_options() -> None:
 
 
 class _Results:
-    """The newest results by key."""
+    """The results that were used last, by key."""
 
     def __init__(self) -> None:
         self._by_key: dict[Hashable, Any] = {}
 
     def get(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         """Return the result of a key; it is computed if it is not kept."""
-        if key not in self._by_key:
-            self._by_key[key] = compute()
-            if len(self._by_key) > _MOST:
-                del self._by_key[next(iter(self._by_key))]
-        return self._by_key[key]
+        result = self._by_key.pop(key) if key in self._by_key else compute()
+        self._by_key[key] = result  # in the last place, which is that of the newest use
+        if len(self._by_key) > _MOST:
+            del self._by_key[next(iter(self._by_key))]
+        return result
 
     def clear(self) -> None:
         """Keep no result."""
