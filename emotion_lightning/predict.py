@@ -44,7 +44,9 @@ def predict(settings: config.Predict, folder: Path) -> None:
 
         if (quick := bundled.answer(settings.text)) is not None:
             waiting.end_status()
-            return console.show_text(settings.text, quick.labels, quick.probabilities, quick.thresholds)
+            return console.show_text(
+                settings.text, quick.labels, quick.probabilities, quick.thresholds, calibrated=False
+            )
 
     from emotion_lightning.inference import predictor
 
@@ -53,7 +55,9 @@ def predict(settings: config.Predict, folder: Path) -> None:
         model.check_explainable()
     (answer,) = model.predict([settings.text])
     cuts = model.metadata.thresholds[model.metadata.protocol]
-    console.show_text(settings.text, answer.labels, answer.probabilities, cuts)
+    console.show_text(
+        settings.text, answer.labels, answer.probabilities, cuts, calibrated=bool(model.metadata.calibration)
+    )
     if settings.explain:
         waiting.show_status("Explaining the answer")
         (found,) = model.explain(

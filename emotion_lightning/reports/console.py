@@ -299,8 +299,18 @@ def _print_tables(console: Any, sections: list[Section]) -> None:
             console.print(table)
 
 
-def show_text(text: str, labels: list[str], probabilities: dict[str, float], cuts: dict[str, float]) -> None:
-    """Print the prediction for one text: a bar for each label, the most probable first; predicted labels are marked."""
+def show_text(
+    text: str, labels: list[str], probabilities: dict[str, float], cuts: dict[str, float], *, calibrated: bool
+) -> None:
+    """Print the prediction for one text: a bar for each label, the most probable first; predicted labels are marked.
+
+    Args:
+        text: as it was given.
+        labels: that are predicted.
+        probabilities: by label.
+        cuts: threshold by label.
+        calibrated: whether the probabilities are, which the last line says.
+    """
     console = terminal.console(80)
     console.print(text, markup=False, highlight=False)
     width = max(len(name) for name in probabilities)
@@ -311,6 +321,8 @@ def show_text(text: str, labels: list[str], probabilities: dict[str, float], cut
             f"{mark} {name:<{width}} {share:.3f} {bar:<30} (threshold {cuts[name]:.2f})", markup=False, highlight=False
         )
     console.print(f"Emotions: {', '.join(labels) or 'none'}", markup=False, highlight=False)
+    how = "calibrated on validation" if calibrated else "not calibrated: of ten labels at 0.9, not nine need be right"
+    console.print(f"The probabilities are {how}.", markup=False, highlight=False, style="dim")
 
 
 def show_explanation(found: "Explanation") -> None:

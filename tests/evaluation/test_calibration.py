@@ -97,7 +97,9 @@ def test_the_calibration_error_is_the_mean_gap_of_bins(bins: int) -> None:
     assert brier == pytest.approx(np.mean([brier_score_loss(truth[:, i], shares[:, i]) for i in range(2)]))
 
 
-def test_a_calibrated_run_predicts_calibrated_probabilities_and_says_so(run: Any, tmp_path: Path) -> None:
+def test_a_calibrated_run_predicts_calibrated_probabilities_and_says_so(
+    run: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     import csv
     import json
 
@@ -120,6 +122,8 @@ def test_a_calibrated_run_predicts_calibrated_probabilities_and_says_so(run: Any
     predictor: Any = load(tmp_path / "out")
     logits = predictor.logits(["We won!"])
     assert not predictor.probabilities(["We won!"]).equal(torch.sigmoid(logits))
+    assert run("predict", "run=out", "text=We won!") == 0
+    assert "The probabilities are calibrated on validation." in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("damage", [{"joy": {"slope": 1.0, "offset": 0.0}}, {"joy": 1.0}])

@@ -55,7 +55,7 @@ def test_the_command_answers_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "Emotions: joy" in done.stdout
+    assert "Emotions: joy" in done.stdout and "The probabilities are not calibrated" in done.stdout
 
 
 def test_the_files_are_those_of_the_bundled_run() -> None:

@@ -46,7 +46,7 @@ def raw(text: str) -> list[str]:
 def test_tables_and_lines_hold_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     console.show_study(Section(EVIL, columns=["a", EVIL], rows=[["1", EVIL]]))
     console.show_comparison([], [EVIL], [EVIL])
-    console.show_text(EVIL, [EVIL], {EVIL: 0.5}, {EVIL: 0.5})
+    console.show_text(EVIL, [EVIL], {EVIL: 0.5}, {EVIL: 0.5}, calibrated=False)
     values = {EVIL: 0.5}
     console.show_explanation(Explanation(EVIL, [EVIL], [Word(EVIL, 0, len(EVIL), values)], values, values, values))
     terminal.say(EVIL)
@@ -105,7 +105,7 @@ def test_a_terminal_that_lacks_a_character_shows_its_number(monkeypatch: pytest.
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", stream)
     terminal.prepare()
-    console.show_text("caf\u00e9", [], {"joy": 0.5}, {"joy": 0.5})
+    console.show_text("caf\u00e9", [], {"joy": 0.5}, {"joy": 0.5}, calibrated=True)
     stream.flush()
     assert b"caf\\xe9" in stream.buffer.getvalue()  # type: ignore[attr-defined]
 
