@@ -159,7 +159,7 @@ def soft_metrics(sums: Array, rows: int) -> Array:
 
     >>> parts = soft_summands(torch.tensor([[0.2], [0.6], [0.9]]), torch.tensor([[0.0], [1.0], [1.0]]), None)
     >>> soft_metrics(parts.sum(0), rows=3).round(3)
-    array([0.28 , 0.233, 0.357, 0.904])
+    array([0.28 , 0.233, 0.348, 0.904])
     """
     cells = np.maximum(sums[..., 3], 1)
     number, p, s, pp, ss, ps = np.moveaxis(sums[..., 4:].reshape(*sums.shape[:-1], 6, -1), -2, 0)
