@@ -165,7 +165,7 @@ def test_no_byte_that_a_command_writes_holds_a_secret(
     # Runs that fail, and what they leave behind.
     unreachable = "logger.tracking_uri='http://me:a@s3cret b@127.0.0.1:9/?token=s3cret'"
     assert run("train", *mlflow, unreachable, "hydra.run.dir=not_by_mlflow") == 2
-    for i, url in enumerate(urls):
+    for i, url in enumerate(urls[:2]):  # and the others in the jobs below
         assert run("train", *small, f"data.path={url}", "logger=none", f"hydra.run.dir=failed{i}") == 2
     assert run("predict", "run=out", f"input={urls[0]}", "output=x.csv", "hydra.run.dir=failed") == 2
     swept = f"data.path={','.join(urls)},{IN_PATH}/gone.csv"
