@@ -210,7 +210,7 @@ def show_diagnosis(found: "Diagnosis", lines: list[str]) -> None:
             table.add_row(*map(escape, cells))
         console.print(table)
     if not found.ways:
-        console.print("No settings were found that read it.", markup=False, highlight=False)
+        console.print("No other settings were found that read it.", markup=False, highlight=False)
     for way, line in zip(found.ways, lines, strict=True):
         rows = {name: len(part) for name, part in way.corpus.splits.items()}
         counts = sum(part.targets.sum(axis=0) for part in way.corpus.splits.values() if part.targets is not None)
