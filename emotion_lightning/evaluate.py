@@ -136,7 +136,7 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
     ):
         scores["extra"] = extra
     if groups := group_scores.score_groups(
-        rows, decisions[metadata.protocol], gold, shared, protocol=metadata.protocol
+        rows, decisions[metadata.protocol], gold, shared, protocol=metadata.protocol, answered=probabilities
     ):
         scores["groups"] = groups
     # What a loss of united labels would be, no loss defines.

@@ -161,12 +161,20 @@ def soft_metrics(sums: Array, rows: int) -> Array:
     >>> soft_metrics(parts.sum(0), rows=3).round(3)
     array([0.28 , 0.233, 0.348, 0.904])
     """
+    found = defined_soft_metrics(sums, rows)
+    found[..., -1] = np.nan_to_num(found[..., -1], nan=0.0)
+    return found
+
+
+def defined_soft_metrics(sums: Array, rows: int) -> Array:
+    """Same as `soft_metrics`, but with NaN as the correlation where no label varies."""
     cells = np.maximum(sums[..., 3], 1)
     number, p, s, pp, ss, ps = np.moveaxis(sums[..., 4:].reshape(*sums.shape[:-1], 6, -1), -2, 0)
     spread = np.sqrt(np.maximum(number * pp - p**2, 0) * np.maximum(number * ss - s**2, 0))
     varies = spread > _NO_SPREAD * np.maximum(number, 1) ** 2
     correlations = np.where(varies, (number * ps - p * s) / np.where(varies, spread, 1), 0.0)
-    mean = correlations.sum(-1) / np.maximum(varies.sum(-1), 1)
+    count = varies.sum(-1)
+    mean = np.where(count > 0, correlations.sum(-1) / np.maximum(count, 1), np.nan)
     return np.stack([sums[..., 0] / cells, sums[..., 1] / cells, sums[..., 2] / cells, mean], axis=-1)
 
 

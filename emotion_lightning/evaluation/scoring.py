@@ -114,7 +114,9 @@ def score(
         if extra := extra_metrics.extra_scores(extra_metric, probabilities, gold.labels, decides, labels):
             scores[name]["extra"] = extra
         decided = thresholds.decide(probabilities, decides)
-        if groups := group_scores.score_groups(split.rows, decided, gold, labels, protocol=chosen):
+        if groups := group_scores.score_groups(
+            split.rows, decided, gold, labels, protocol=chosen, answered=probabilities
+        ):
             scores[name]["groups"] = groups
     if "test" not in splits:
         log.warning("No test split is scored: metrics.json has none.")

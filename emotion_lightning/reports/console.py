@@ -143,11 +143,15 @@ def show_groups(scores: SplitScores) -> None:
     from emotion_lightning.evaluation import group_scores
 
     found = scores["groups"]
-    console = terminal.console(100)
+    # Tables of scores against shares are wider.
+    console = terminal.console(140 if "soft" in scores else 100)
     for name, by_column in found["columns"].items():
-        columns, rows = group_scores.table(name, by_column)
-        more = [[f"… and {len(rows) - _GROUPS:,} more", *[""] * (len(columns) - 1)]] if len(rows) > _GROUPS else []
-        _print_tables(console, [Section(f"By {name}", columns=columns, rows=[*rows[:_GROUPS], *more])])
+        tables = {f"By {name}": group_scores.table(name, by_column)}
+        if (soft := group_scores.soft_table(name, by_column)) is not None:
+            tables[f"Against shares, by {name}"] = soft
+        for title, (columns, rows) in tables.items():
+            more = [[f"… and {len(rows) - _GROUPS:,} more", *[""] * (len(columns) - 1)]] if len(rows) > _GROUPS else []
+            _print_tables(console, [Section(title, columns=columns, rows=[*rows[:_GROUPS], *more])])
     for sentence in group_scores.sentences(found):
         console.print(sentence, markup=False, highlight=False)
 

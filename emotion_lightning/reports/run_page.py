@@ -360,6 +360,9 @@ def _groups(facts: RunFacts) -> list[Section]:
             f"over rows. {sentence}"
         )
         sections.append(Section(f"Scores by {name}", note, columns=columns, rows=rows))
+        if (soft := group_scores.soft_table(name, by_column)) is not None:
+            columns, rows = soft
+            sections.append(Section(f"Against shares, by {name}", columns=columns, rows=rows))
     return sections
 
 

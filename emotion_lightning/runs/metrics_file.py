@@ -98,6 +98,26 @@ class GroupScores(TypedDict):
     jaccard: GroupMetric
     labels_without_rows: list[str]
     labels_left_open: NotRequired[list[str]]
+    soft: NotRequired["GroupSoftScores"]
+    intensity: NotRequired["GroupIntensityScores"]
+
+
+class GroupSoftScores(TypedDict):
+    """How well probabilities match the shares of a group's rows, over all labels, as in `SoftScores`.
+
+    There is no correlation where no label varies in both.
+    """
+
+    bce: GroupMetric
+    mae: GroupMetric
+    jensen_shannon: GroupMetric
+    correlation: NotRequired[GroupMetric]
+
+
+class GroupIntensityScores(TypedDict):
+    """How well intensities of a group's rows are predicted; empty where no label varies."""
+
+    pearson: NotRequired[GroupMetric]
 
 
 class Gap(TypedDict):

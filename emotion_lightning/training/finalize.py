@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from torch import Tensor
 
@@ -16,7 +16,7 @@ from emotion_lightning.models import adapter, backbone, model_folder, pooling
 from emotion_lightning.models.metadata import Base, Metadata
 from emotion_lightning.reports import console, run_page
 from emotion_lightning.runs import manifest, run_folder, waiting
-from emotion_lightning.runs.metrics_file import RunMetrics, SplitScores, of_protocol
+from emotion_lightning.runs.metrics_file import GroupMetric, RunMetrics, SplitScores, of_protocol
 from emotion_lightning.training import checkpoint_io, read_back
 from emotion_lightning.training.callbacks import Clock
 from emotion_lightning.training.classifier import EmotionClassifier, check_finite
@@ -199,12 +199,15 @@ def _summary(content: RunMetrics, protocol: str) -> dict[str, Any]:
 
 def _of_groups(split: str, scores: SplitScores) -> dict[str, float]:
     """The scores of groups by name, as test/language/deu/f1_macro."""
-    return {
-        f"{split}/{column}/{value}/{metric}": found[metric]["value"]
-        for column, by_column in scores["groups"]["columns"].items()
-        for value, found in by_column["values"].items()
-        for metric in ("f1_macro", "f1_micro", "jaccard")
-    }
+    flat: dict[str, float] = {}
+    for column, by_column in scores["groups"]["columns"].items():
+        for value, found in by_column["values"].items():
+            place = f"{split}/{column}/{value}"
+            flat |= {f"{place}/{metric}": found[metric]["value"] for metric in ("f1_macro", "f1_micro", "jaccard")}
+            for kind in ("soft", "intensity"):
+                of_kind: dict[str, GroupMetric] = cast("dict[str, GroupMetric]", found.get(kind, {}))
+                flat |= {f"{place}/{kind}/{metric}": own["value"] for metric, own in of_kind.items()}
+    return flat
 
 
 def _label_table(scores: SplitScores, protocol: str) -> tuple[list[str], list[list[Any]]]:

@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import pearsonr
 from sklearn.metrics import f1_score, jaccard_score
 
+from emotion_lightning import config
 from emotion_lightning.data.rows import Rows
-from emotion_lightning.evaluation import group_scores
+from emotion_lightning.evaluation import group_scores, soft_scores
 from emotion_lightning.evaluation.gold import Gold
 from emotion_lightning.evaluation.metrics import decisions_report
 from emotion_lightning.runs.metrics_file import Groups
@@ -129,6 +131,109 @@ def test_labels_that_a_group_leaves_open_are_no_labels_of_it() -> None:
     expected = f1_score((truth & known)[40:], (decisions & known)[40:], average="macro")
     assert deu["f1_macro"]["value"] == pytest.approx(expected, abs=1e-12)
     assert " eng is scored without fear." in group_scores.sentences(found)[0]
+
+
+def against_shares(
+    noise: dict[str, float], *, count: int = 80, scale: float | None = None, known: np.ndarray | None = None
+) -> tuple[Groups, np.ndarray, np.ndarray]:
+    """Scores of groups whose probabilities are the shares with so much noise, the probabilities and the shares."""
+    random = np.random.default_rng(3)
+    shares = random.integers(0, 4, (count * len(noise), len(LABELS))) / 3
+    by_row = np.repeat(list(noise.values()), count)[:, None]
+    probabilities = (1 - by_row) * shares + by_row * random.random(shares.shape)
+    rows = Rows(["x"] * len(shares), ["a"] * len(shares), None, carried={"language": list(np.repeat([*noise], count))})
+    gold = Gold(
+        torch.from_numpy((shares >= 0.5).astype(np.float32)),
+        torch.from_numpy(shares),
+        None if known is None else torch.from_numpy(known),
+        scale,
+    )
+    answered = torch.from_numpy(probabilities)
+    found = group_scores.score_groups(rows, answered >= 0.5, gold, LABELS, protocol="global", answered=answered)
+    assert found is not None
+    return found, probabilities, shares
+
+
+@pytest.mark.parametrize("scale", [None, 3.0])
+@pytest.mark.parametrize("is_open", [False, True])
+def test_groups_with_shares_have_the_soft_scores_of_their_rows_alone(scale: float | None, is_open: bool) -> None:
+    known = np.random.default_rng(4).random((160, 3)) < 0.7 if is_open else None
+    found, probabilities, shares = against_shares({"deu": 0.2, "eng": 0.9}, scale=scale, known=known)
+    for place, name in enumerate(("deu", "eng")):
+        own = slice(80 * place, 80 * (place + 1))
+        alone = soft_scores.soft_scores(
+            torch.from_numpy(probabilities[own]),
+            torch.from_numpy(shares[own]),
+            LABELS,
+            known=None if known is None else torch.from_numpy(known[own]),
+        )
+        scores = found["columns"]["language"]["values"][name]
+        assert set(scores["soft"]) == {"bce", "mae", "jensen_shannon", "correlation"}
+        for metric, one in scores["soft"].items():
+            assert one["value"] == pytest.approx(alone[metric], abs=1e-9)  # type: ignore[index,literal-required]
+            assert one["low"] < one["value"] < one["high"]  # type: ignore[index]
+        if scale is None:
+            assert "intensity" not in scores
+        elif known is None:
+            of_label = [pearsonr(3 * probabilities[own, i], 3 * shares[own, i])[0] for i in range(3)]
+            assert scores["intensity"]["pearson"]["value"] == pytest.approx(np.mean(of_label), abs=1e-9)
+
+
+def test_the_gap_in_soft_scores_has_the_lowest_error_and_the_highest_correlation_as_best() -> None:
+    found, _, _ = against_shares({"deu": 0.2, "eng": 0.9, "fin": 0.5})
+    gaps = found["columns"]["language"]["gaps"]
+    assert set(gaps) == {score.value for score in config.Score}
+    for score in config.SOFT_SCORES:
+        gap = gaps[score.value]
+        assert (gap["best"], gap["worst"], gap["more_than_noise"]) == ("deu", "eng", True)
+        assert 0 < gap["low"] < gap["value"] < gap["high"]
+    gap = gaps["soft_correlation"]
+    (sentence,) = group_scores.sentences(found)
+    assert sentence.endswith(
+        f"The largest gap in the correlation with the shares is {gap['value']:.3f} [{gap['low']:.3f}, "
+        f"{gap['high']:.3f}], deu against eng: more than noise (p < 0.001)."
+    )
+
+
+def test_a_group_whose_shares_do_not_vary_has_no_correlation_and_no_part_in_its_gap() -> None:
+    random = np.random.default_rng(5)
+    shares = random.integers(0, 4, (150, 3)) / 3
+    shares[:50] = 0
+    answered = torch.from_numpy(0.5 * shares + 0.5 * random.random(shares.shape))
+    rows = Rows(["x"] * 150, ["a"] * 150, None, carried={"source": [*["bare"] * 50, *["one"] * 50, *["two"] * 50]})
+    gold = Gold(torch.from_numpy(shares >= 0.5), torch.from_numpy(shares), scale=3.0)
+    found = group_scores.score_groups(rows, answered >= 0.5, gold, LABELS, protocol="global", answered=answered)
+    assert found is not None
+    by_column = found["columns"]["source"]
+    assert set(by_column["values"]["bare"]["soft"]) == {"bce", "mae", "jensen_shannon"}
+    assert by_column["values"]["bare"]["intensity"] == {}
+    assert {by_column["gaps"]["soft_correlation"][end] for end in ("best", "worst")} == {"one", "two"}  # type: ignore[literal-required]
+    table = group_scores.soft_table("source", by_column)
+    assert table is not None
+    columns, cells = table
+    assert columns == ["source", "rows", "BCE", "MAE", "Jensen-Shannon", "Pearson of intensities"]
+    assert {row[0]: row[-1] for row in cells}["bare"] == "–"
+    assert "The largest gap in Pearson's r of intensities is" in group_scores.sentences(found)[0]
+
+
+def test_a_label_that_varies_in_one_row_has_an_interval_from_the_samples_with_this_row() -> None:
+    shares = np.zeros((60, 3))
+    shares[0, 0] = 1
+    answered = torch.from_numpy(np.linspace(0.9, 0.1, 60)[:, None].repeat(3, 1))
+    rows = Rows(["x"] * 60, ["a"] * 60, None, carried={"source": ["one"] * 30 + ["two"] * 30})
+    gold = Gold(torch.from_numpy(shares >= 0.5), torch.from_numpy(shares))
+    found = group_scores.score_groups(rows, answered >= 0.5, gold, LABELS, protocol="global", answered=answered)
+    assert found is not None
+    values = found["columns"]["source"]["values"]
+    assert values["one"]["soft"]["correlation"]["low"] > 0  # 0 would be that of the samples without the row
+    assert "correlation" not in values["two"]["soft"] and "soft_correlation" not in found["columns"]["source"]["gaps"]
+
+
+def test_groups_without_shares_have_no_soft_scores() -> None:
+    by_column = scored({"deu": answers(80, 0.9, 1), "eng": answers(60, 0.7, 2)})["columns"]["language"]
+    assert all("soft" not in one for one in by_column["values"].values())
+    assert set(by_column["gaps"]) == {"f1_macro", "f1_micro", "jaccard"}
+    assert group_scores.soft_table("language", by_column) is None
 
 
 def test_rows_without_a_value_are_a_group_of_their_own() -> None:

@@ -25,14 +25,14 @@ RUN = [*NETWORK, "trainer.max_epochs=1", "data=file"]
 def annotations(path: Path, *, texts: int = 90, raters: int = 4) -> Path:
     """A row for each annotator of a text; the stronger the words, the more of them give the label."""
     drawn = random.Random(3)
-    rows: list[list[Any]] = [["id", "text", "rater_id", *WORDS]]
+    rows: list[list[Any]] = [["id", "text", "rater_id", "source", *WORDS]]
     for number in range(texts):
         strength = {name: drawn.choice([0, 0, 1, 2, 3]) for name in WORDS}
         words = [word for name, own in WORDS.items() for word in drawn.choices(own, k=strength[name])]
         text = f"day {number}: {' '.join(words)}"
         for rater in range(raters):
             gives = [int(drawn.random() < strength[name] / 3) for name in WORDS]
-            rows.append([number, text, f"r{(number + rater) % 6}", *gives])
+            rows.append([number, text, f"r{(number + rater) % 6}", ("post", "film")[number % 2], *gives])
     return write_csv(path, rows)
 
 
@@ -46,7 +46,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shares")
     data = annotations(folder / "raters.csv")
     for name, more in (("soft", []), ("hard", ["data.harden=true"])):
-        chosen = [f"data.path={data}", "data.annotator=rater_id", *more, f"hydra.run.dir={folder / name}"]
+        chosen = [f"data.path={data}", "data.annotator=rater_id", "data.groups=[source]", *more]
+        chosen.append(f"hydra.run.dir={folder / name}")
         assert run_in_process("train", *RUN, *chosen, pictures=name == "soft") == 0
     return folder
 
@@ -75,6 +76,18 @@ def test_loggers_and_studies_get_the_scores_against_shares(runs: Path) -> None:
     assert config.Objective.intensity_pearson not in measured
 
 
+def test_groups_are_scored_against_shares(runs: Path) -> None:
+    test = metrics_of(runs / "soft")["test"]
+    by_value = test["groups"]["columns"]["source"]["values"]
+    assert set(by_value) == {"post", "film"}
+    for metric in ("bce", "mae", "jensen_shannon"):
+        mean = sum(own["rows"] * own["soft"][metric]["value"] for own in by_value.values()) / test["rows"]
+        assert mean == pytest.approx(test["soft"][metric], abs=1e-9)
+    assert "Against shares, by source" in (runs / "soft" / run_folder.REPORT).read_text()
+    summary = finalize._summary(metrics_of(runs / "soft"), "global")
+    assert summary["test/source/post/soft/mae"] == by_value["post"]["soft"]["mae"]["value"]
+
+
 def test_outcomes_hold_the_shares_that_annotators_gave(runs: Path) -> None:
     import pyarrow.parquet
 
@@ -92,8 +105,12 @@ def test_evaluate_gives_the_scores_of_the_run_again(runs: Path, run: Callable[..
     first, again = metrics_of(runs / "soft")["test"], metrics_of(Path("again"))["test"]
     assert again["soft"]["bce"] == pytest.approx(first["soft"]["bce"], abs=1e-6)
     assert again["loss"] == pytest.approx(first["loss"], abs=1e-5)
+    assert (
+        again["groups"]["columns"]["source"]["values"].keys() == first["groups"]["columns"]["source"]["values"].keys()
+    )
     shown = capfd.readouterr().out
     assert "test, against shares" in shown and "Against shares: BCE" in shown
+    assert "Against shares, by source" in shown
 
 
 def test_a_run_on_hard_labels_is_scored_against_shares_of_other_data(runs: Path, run: Callable[..., int]) -> None:
