@@ -1,19 +1,49 @@
 """How far several annotators of the same texts agree."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from emotion_lightning.data.rows import Corpus
+from emotion_lightning.data import carried
+from emotion_lightning.data.rows import Corpus, Rows
 
 _SPLIT = 1 / 3
 """Annotators split over a label of a text if at least this part of them is on either side."""
 
 _EXAMPLES = 5
 """Texts over which annotators split the most, that are kept as examples."""
+
+_GROUPS = 40
+"""With more groups than this in a column, such as languages, their agreement is not told one by one."""
+
+
+@dataclass
+class Judgements:
+    """What each annotator said of each text, before the rows of a text were joined.
+
+    Attributes:
+        labels: names, in the order of the label axis.
+        splits: a row for each annotator of a text, by split.
+        places: number of the text of each row, [row], by split.
+        column: what says who labelled a row; None if nothing does.
+    """
+
+    labels: list[str]
+    splits: dict[str, Rows]
+    places: Mapping[str, npt.NDArray[np.int64]]
+    column: str | None
+
+    def labelled(self) -> list[tuple[Rows, npt.NDArray[np.int64]]]:
+        """The labelled rows of each split, with the number of their text, [row]; no two splits share a number."""
+        found, start = [], 0
+        for name, rows in self.splits.items():
+            if rows.targets is not None:
+                found.append((rows, self.places[name] + start))
+                start += int(self.places[name].max(initial=-1)) + 1
+        return found
 
 
 @dataclass
@@ -43,6 +73,8 @@ class Agreement:
         labels: agreement on each label, by name.
         split: number of texts over which annotators split for any label.
         examples: texts over which they split the most, each with the share of the rows that have each disputed label.
+        groups: alpha of each label by the values of the columns that are carried along, such as languages; of columns
+            with several values, but not too many.
     """
 
     column: str | None
@@ -54,10 +86,15 @@ class Agreement:
     labels: dict[str, LabelAgreement]
     split: int
     examples: list[tuple[str, dict[str, float]]] = field(default_factory=list)
+    groups: dict[str, dict[str, "GroupAgreement"]] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
         """Plain values for JSON, without texts."""
         least, mean, most = self.rows_of_a_text
+        by_group = {
+            column: {value: {"texts": own.texts, "alpha": own.alpha} for value, own in values.items()}
+            for column, values in self.groups.items()
+        }
         return {
             "column": self.column,
             "annotators": self.annotators,
@@ -67,7 +104,7 @@ class Agreement:
             "repeated": self.repeated,
             "split_texts": self.split,
             "labels": {name: {"alpha": own.alpha, "split_texts": own.split} for name, own in self.labels.items()},
-        }
+        } | ({"groups": by_group} if by_group else {})
 
     def sentence(self) -> str:
         """Who labelled how much, and how far they agree."""
@@ -89,25 +126,45 @@ class Agreement:
         )
 
 
-def describe(corpus: Corpus, places: Mapping[str, npt.NDArray[np.int64]], *, column: str | None) -> Agreement | None:
-    """Describe rows of annotators; None if no split is labelled.
+@dataclass
+class GroupAgreement:
+    """How far annotators agree on the texts of one group.
+
+    Attributes:
+        texts: number of texts.
+        alpha: Krippendorff's alpha of each label, by name; None where all gave the same, or the label is open.
+    """
+
+    texts: int
+    alpha: dict[str, float | None]
+
+
+def with_judgements(
+    corpus: Corpus, splits: dict[str, Rows], places: Mapping[str, npt.NDArray[np.int64]], *, column: str | None
+) -> Corpus:
+    """A corpus that knows what each annotator said.
 
     Args:
-        corpus: with a row for each annotator of a text.
+        corpus: with a row for each text, or without joined rows yet.
+        splits: a row for each annotator of a text, with the labels of the corpus.
         places: number of the text of each row, by split.
-        column: column that says who labelled a row.
+        column: what says who labelled a row.
     """
-    parts = [(rows, places[name]) for name, rows in corpus.splits.items() if rows.targets is not None]
+    return replace(corpus, judgements=Judgements(corpus.labels, splits, places, column))
+
+
+def describe(judgements: Judgements) -> Agreement | None:
+    """Describe what annotators said; None if no split is labelled."""
+    parts, labels = judgements.labelled(), judgements.labels
     if not parts:
         return None
-    starts = np.cumsum([0, *(int(own.max(initial=-1)) + 1 for _, own in parts)])
-    texts = np.concatenate([own + start for (_, own), start in zip(parts, starts, strict=False)])
+    texts = np.concatenate([own for _, own in parts])
     hard = np.concatenate([rows.targets for rows, _ in parts if rows.targets is not None])
     given = np.concatenate(
         [rows.shares if rows.shares is not None else rows.targets for rows, _ in parts if rows.targets is not None]
     )  # fmt: skip
     known = np.concatenate(
-        [np.ones((len(rows), len(corpus.labels)), dtype=bool) if rows.open is None else ~rows.open for rows, _ in parts]
+        [np.ones((len(rows), len(labels)), dtype=bool) if rows.open is None else ~rows.open for rows, _ in parts]
     )
     interval = any(rows.shares is not None for rows, _ in parts)
     shares, split = _split(hard, known, texts)
@@ -118,25 +175,49 @@ def describe(corpus: Corpus, places: Mapping[str, npt.NDArray[np.int64]], *, col
     first = {text: position for position, text in reversed(list(enumerate(texts.tolist())))}
     disputed = np.flatnonzero(split.any(axis=1))
     worst = disputed[np.argsort(-(shares * (1 - shares)).sum(axis=1)[disputed], kind="stable")][:_EXAMPLES]
+    by_column = {
+        name: np.concatenate(
+            [np.array(carried.values(rows.carried.get(name, [None] * len(rows))), dtype=object) for rows, _ in parts]
+        )
+        for name in dict.fromkeys(name for rows, _ in parts for name in rows.carried)
+    }
+
+    def alphas(own: npt.NDArray[np.bool_]) -> dict[str, float | None]:
+        """Alpha of each label over some of the rows."""
+        cells = known & own[:, None]
+        return {
+            name: krippendorff_alpha(given[cells[:, i], i], texts[cells[:, i]], interval=interval)
+            for i, name in enumerate(labels)
+        }
+
+    overall = alphas(np.ones(len(texts), dtype=bool))
     return Agreement(
-        column=column,
+        column=judgements.column,
         annotators=len({name for name, _ in pairs}) or None,
         rows=len(texts),
         texts=len(sizes),
         rows_of_a_text=(int(sizes.min()), float(sizes.mean()), int(sizes.max())),
         repeated=len(pairs) - len(set(pairs)),
-        labels={
-            name: LabelAgreement(
-                krippendorff_alpha(given[known[:, i], i], texts[known[:, i]], interval=interval), int(split[:, i].sum())
-            )
-            for i, name in enumerate(corpus.labels)
-        },
+        labels={name: LabelAgreement(overall[name], int(split[:, i].sum())) for i, name in enumerate(labels)},
         split=len(disputed),
         examples=[
-            (words[first[text]], {corpus.labels[i]: float(shares[text, i]) for i in np.flatnonzero(split[text])})
+            (words[first[text]], {labels[i]: float(shares[text, i]) for i in np.flatnonzero(split[text])})
             for text in worst.tolist()
         ],
+        groups={
+            name: {
+                value: GroupAgreement(len(np.unique(texts[of_row == value])), alphas(of_row == value))
+                for value in _largest_first(of_row)
+            }
+            for name, of_row in by_column.items()
+            if 1 < len(set(of_row.tolist())) <= _GROUPS
+        },
     )
+
+
+def _largest_first(of_row: npt.NDArray[Any]) -> list[str]:
+    names, counts = np.unique(of_row.astype(str), return_counts=True)
+    return [str(names[place]) for place in np.lexsort((names, -counts))]
 
 
 def _split(

@@ -97,10 +97,10 @@ def joined(corpus: Corpus, settings: config.Table, seen: Survey, *, path: Path) 
         note = f"{before:,} rows of annotators were joined to {after:,} by {by}; {means}."
         log.info("%s", note)
         corpus.decisions.notes.append(note)
-        if settings.annotator is not None or rule is not config.Aggregate.majority:
-            corpus.decisions.annotation = agreement.describe(
-                corpus, places, column=settings.annotator or kinds.annotator_column(seen.names)
-            )
+        column = settings.annotator or kinds.annotator_column(seen.names)
+        corpus = agreement.with_judgements(corpus, corpus.splits, places, column=column)
+        if (settings.annotator is not None or rule is not config.Aggregate.majority) and corpus.judgements is not None:
+            corpus.decisions.annotation = agreement.describe(corpus.judgements)
     if settings.max_rows is not None and before != after:
         splits = {name: rows.take(range(min(settings.max_rows, len(rows)))) for name, rows in splits.items()}
     return dataclasses.replace(corpus, splits=splits)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from emotion_lightning import config
-from emotion_lightning.data import annotators, individual, languages, reading
+from emotion_lightning.data import agreement, annotators, individual, languages, reading, splitting
 from emotion_lightning.data.labels import hardened
 from emotion_lightning.data.rows import Corpus, Problems, Rows
 from emotion_lightning.errors import UserError
@@ -61,7 +61,7 @@ def read(settings: config.Brighter) -> Corpus:
         if split != "test" or _has_test(places, language, settings)
     ]
     problems.raise_any()
-    said = _individual(parts, folder, settings) if settings.individual else []
+    votes, said = _individual(parts, folder, settings) if settings.individual else ({}, [])
     blind = _blind_tests(parts)
     parts = [part for part in parts if part not in blind]
     masked = settings.missing is config.Lacking.mask
@@ -82,7 +82,7 @@ def read(settings: config.Brighter) -> Corpus:
         rows.hardens = settings.harden
     if masked:
         corpus.decisions.open = reading.open_labels(corpus)
-    return corpus
+    return _with_judgements(corpus, votes) if votes else corpus
 
 
 def _places(folder: Path, track: str) -> dict[str, Path]:
@@ -186,8 +186,14 @@ def _targets(
     return targets
 
 
-def _individual(parts: list[languages.Part], folder: Path, settings: config.Brighter) -> list[str]:
-    """Give the parts the labels of individual annotations, and leave out texts without them; sentences about both."""
+def _individual(
+    parts: list[languages.Part], folder: Path, settings: config.Brighter
+) -> tuple[dict[str, individual.Votes], list[str]]:
+    """Give the parts the labels of individual annotations, and leave out texts without them.
+
+    Returns:
+        The annotations of each language, and sentences about both.
+    """
     masked = settings.missing is config.Lacking.mask
     votes = {name: individual.read(folder, name, _WHERE) for name in dict.fromkeys(part.language for part in parts)}
     bare = agreed = cells = 0
@@ -226,7 +232,28 @@ def _individual(parts: list[languages.Part], folder: Path, settings: config.Brig
         found.append(
             f"Texts without individual annotations of {'a' if masked else 'every'} label are left out: {bare:,}."
         )
-    return found
+    return votes, found
+
+
+def _with_judgements(corpus: Corpus, votes: dict[str, individual.Votes]) -> Corpus:
+    """The corpus with what each annotator said of its texts; of texts that stand in it twice, once."""
+    texts: dict[str, list[str]] = {}
+    for rows in corpus.splits.values():
+        for text, language in zip(rows.texts, rows.carried[languages.LANGUAGE], strict=True):
+            texts.setdefault(str(language), []).append(text)
+    parts, places, start = [], [], 0
+    for language, own in texts.items():
+        rows, numbers = votes[language].rows(own, corpus.labels)
+        rows.carried = {languages.LANGUAGE: [language] * len(rows)}
+        parts.append(rows)
+        places.append(numbers + start)
+        start += int(numbers.max(initial=-1)) + 1
+    return agreement.with_judgements(
+        corpus,
+        {individual.FOLDER: splitting.joined(parts)},
+        {individual.FOLDER: np.concatenate(places)},
+        column=individual.FOLDER,
+    )
 
 
 def _blind_tests(parts: list[languages.Part]) -> list[languages.Part]:

@@ -229,7 +229,12 @@ def mapped(corpus: Corpus, settings: config.Data) -> Corpus:
         )
         log.info("%s", sentence)
         decisions.notes.append(sentence)
-    return Corpus(found.names, splits, corpus.hashes, corpus.new_splits, decisions)
+    said = corpus.judgements
+    if said is not None:
+        said = dataclasses.replace(
+            said, labels=found.names, splits={name: found.rows(rows) for name, rows in said.splits.items()}
+        )
+    return Corpus(found.names, splits, corpus.hashes, corpus.new_splits, decisions, said)
 
 
 def _without_labels(before: Rows, after: Rows) -> int:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,9 @@ import numpy.typing as npt
 from emotion_lightning.data.decisions import Decisions
 from emotion_lightning.data.labels import Targets
 from emotion_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from emotion_lightning.data.agreement import Judgements
 
 SPLITS = ("train", "validation", "test")
 Text = str | tuple[str, ...]
@@ -228,6 +231,7 @@ class Corpus:
         hashes: sha256 or fingerprint of each file or dataset that was read.
         new_splits: splits made by `splitting.split_rows`, before rows are dropped; `splitting.write_splits` saves them.
         decisions: what was decided about the files, for data.json.
+        judgements: what each annotator said, until the corpus is split; None if that is not known.
     """
 
     labels: list[str]
@@ -235,6 +239,7 @@ class Corpus:
     hashes: dict[str, str] = field(default_factory=dict)
     new_splits: dict[str, Rows] = field(default_factory=dict)
     decisions: Decisions = field(default_factory=Decisions)
+    judgements: "Judgements | None" = None
 
     def plain_decisions(self) -> dict[str, Any]:
         """What was decided about the files, as the content of data.json."""

@@ -11,6 +11,7 @@ import numpy as np
 from emotion_lightning import config
 from emotion_lightning.config import own_parts, schema
 from emotion_lightning.data import (
+    agreement,
     brighter,
     carried,
     conversations,
@@ -61,7 +62,10 @@ def read_corpus(settings: config.Data, *, known: Set[str] = frozenset()) -> Corp
         case config.XED():
             corpus = carried.chosen(label_map.mapped(xed.read(settings), settings), settings.groups, "XED")
         case config.Brighter():
-            corpus = carried.chosen(label_map.mapped(brighter.read(settings), settings), settings.groups, "BRIGHTER")
+            corpus = label_map.mapped(brighter.read(settings), settings)
+            if corpus.judgements is not None:
+                corpus.decisions.annotation = agreement.describe(corpus.judgements)
+            corpus = carried.chosen(corpus, settings.groups, "BRIGHTER")
         case config.File():
             corpus = _file(settings, known)
         case config.Hub():
@@ -100,7 +104,8 @@ def split_corpus(corpus: Corpus, settings: config.Batches, *, tell: bool = True)
     groups.tell(corpus)
     new_groups = carried.note_new(corpus)
     splits = {name: corpus.splits[name] for name in SPLITS if name in corpus.splits}
-    corpus = dataclasses.replace(corpus, splits=splits)
+    # What single annotators said may be several times as much as the rows, and training needs none of it.
+    corpus = dataclasses.replace(corpus, splits=splits, judgements=None)
     found = overlap.find_overlap(corpus, clean=settings.clean)
     near: list[near_texts.Near] = []
     if settings.near_duplicates is not None and (tell or settings.drop_leaks):

@@ -124,6 +124,14 @@ def _annotators(facts: "DataFacts") -> list[pages.Section]:
         "is computed over all splits, before rows were joined."
     )
     tables = [pages.Section("Agreement of annotators", note, columns=["label", "alpha", "texts split", "%"], rows=rows)]
+    for name, values in found.groups.items() if len(facts.labels) <= group_facts.MANY else ():
+        rows = [
+            [value, f"{own.texts:,}", *("–" if alpha is None else f"{alpha:.3f}" for alpha in own.alpha.values())]
+            for value, own in values.items()
+        ]
+        note = "Alpha over the texts of each group alone, which groups that differ in their labels do not raise."
+        columns = [name, "texts", *facts.labels]
+        tables.append(pages.Section(f"Agreement by {name}", note, columns=columns, rows=rows))
     if found.examples:
         shown = [
             [text, ", ".join(f"{name} {share:.2f}" for name, share in shares.items())]

@@ -10,7 +10,7 @@ from emotion_lightning.data import carried
 from emotion_lightning.data.rows import Rows
 from emotion_lightning.reports.pages import Section
 
-_MANY = 15
+MANY = 15
 """With more labels than this, their rates in each group are in data_card.json only."""
 
 
@@ -92,7 +92,7 @@ def sections(by_split: dict[str, ByColumn], labels: Sequence[str], *, max_tokens
         columns = [column, *by_split, "labels/row", "no label", "tokens: 95 %", f"cut at {max_tokens}"]
         note = "Rows of each split; labels and tokens of all splits together."
         found.append(Section(f"Groups by {column}", note, columns=columns, rows=rows))
-        if len(labels) <= _MANY:
+        if len(labels) <= MANY:
             rates = [[value, *_rates(parts[value], len(labels))] for value in order]
             note = "Share of the labelled rows that have the label, in percent."
             found.append(Section(f"Labels by {column}", note, columns=[column, *labels], rows=rates))

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from emotion_lightning.data.agreement import describe, krippendorff_alpha
-from emotion_lightning.data.rows import Corpus, Rows
+from emotion_lightning.data.agreement import Judgements, describe, krippendorff_alpha
+from emotion_lightning.data.rows import Rows
 
 # Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability", examples A and C.
 MEG, OWEN = [0, 1, 0, 0, 0, 0, 0, 0, 1, 0], [1, 1, 1, 0, 0, 1, 0, 0, 0, 0]
@@ -49,17 +49,17 @@ def test_as_many_ones_at_random_are_no_agreement():
     assert krippendorff_alpha(values, np.arange(30_000) // 3) == pytest.approx(0, abs=0.02)
 
 
-def corpus(*, repeated=False):
+def judgements(*, repeated=False, column="rater"):
     """Three annotators of three texts: they agree on the first, split on joy in the second, and one stands alone."""
     texts = ["a", "a", "a", "b", "b", "b", "c"]
     targets = np.array([[1, 0], [1, 0], [1, 0], [1, 1], [0, 1], [0, 1], [0, 1]], dtype=np.float32)
     who = ["x", "x" if repeated else "y", "z", "x", "y", "z", "x"]
     rows = Rows([str(i) for i in range(7)], texts, targets, annotators=who)
-    return Corpus(["joy", "fear"], {"whole": rows}), {"whole": np.array([0, 0, 0, 1, 1, 1, 2])}
+    return Judgements(["joy", "fear"], {"whole": rows}, {"whole": np.array([0, 0, 0, 1, 1, 1, 2])}, column)
 
 
 def test_who_labelled_how_much_and_where_they_split_is_told():
-    found = describe(*corpus(), column="rater")
+    found = describe(judgements())
     assert (found.annotators, found.rows, found.texts, found.rows_of_a_text) == (3, 7, 3, (1, 7 / 3, 3))
     assert {name: own.split for name, own in found.labels.items()} == {"joy": 1, "fear": 0}
     assert found.labels["fear"].alpha == 1 and found.labels["joy"].alpha < 1
@@ -70,15 +70,43 @@ def test_who_labelled_how_much_and_where_they_split_is_told():
 
 
 def test_rows_of_an_annotator_who_has_one_already_are_counted():
-    found = describe(*corpus(repeated=True), column="rater")
+    found = describe(judgements(repeated=True))
     assert found.repeated == 1 and "1 rows are of an annotator" in found.sentence()
 
 
 def test_labels_that_are_open_count_for_nothing():
-    one, places = corpus()
+    one = judgements(column=None)
     rows = one.splits["whole"]
     rows.open = np.zeros(rows.targets.shape, dtype=bool)
     rows.open[3, 0] = True  # the only one who gave joy to the second text
     rows.targets[3, 0] = 0
-    found = describe(one, places, column=None)
+    found = describe(one)
     assert found.labels["joy"].split == 0 and found.labels["joy"].alpha == 1
+
+
+def test_groups_have_an_alpha_of_their_own_texts():
+    """Two groups whose annotators agree as by chance agree more than that together, because their rates differ."""
+    random = np.random.default_rng(1)
+    rates, count = {"deu": 0.1, "eng": 0.9}, 400
+    targets = np.concatenate([random.random((3 * count, 1)) < rate for rate in rates.values()]).astype(np.float32)
+    texts = [f"text {number // 3}" for number in range(len(targets))]
+    rows = Rows(texts, texts, targets, carried={"language": [name for name in rates for _ in range(3 * count)]})
+    found = describe(Judgements(["joy"], {"train": rows}, {"train": np.arange(len(texts)) // 3}, None))
+    assert found.labels["joy"].alpha > 0.5
+    by_language = found.groups["language"]
+    assert list(by_language) == ["deu", "eng"] and all(own.texts == count for own in by_language.values())
+    for place, own in enumerate(by_language.values()):
+        part = slice(3 * count * place, 3 * count * (place + 1))
+        alone = krippendorff_alpha(targets[part, 0], np.arange(3 * count) // 3)
+        assert own.alpha["joy"] == pytest.approx(alone, abs=1e-12) and abs(alone) < 0.1
+    assert found.plain()["groups"]["language"]["deu"]["texts"] == count
+    rows.carried["language"] = ["deu"] * len(texts)
+    alone = Judgements(["joy"], {"train": rows}, {"train": np.arange(len(texts)) // 3}, None)
+    assert "groups" not in describe(alone).plain()
+
+
+def test_splits_do_not_share_texts():
+    one = judgements()
+    one.splits["test"], one.places = one.splits["whole"], {**one.places, "test": one.places["whole"]}
+    twice = describe(one)
+    assert (twice.rows, twice.texts, twice.split) == (14, 6, 2) and twice.repeated == 0

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import official
-from helpers.tables import data_settings
+from helpers.tables import data_settings, write_csv
 
 from emotion_lightning.data import individual, sources
 from emotion_lightning.data.rows import Corpus
@@ -79,6 +79,68 @@ def test_what_is_left_out_and_how_far_the_labels_agree_is_said(tmp_path: Path) -
         "Texts without individual annotations of every label are left out: 7.",
     ]
     assert "individual annotations" in corpus.decisions.labels
+
+
+# Whether each annotator saw the emotion; None: not asked.
+SAYS = {"3,1,0": [1, 1, 0], "0,1,0": [0, 1, 0], "0,0,0": [0, 0, 0], "2,,1": [1, None, 1], "1,,0": [1, None, 0],
+        "0,0,1": [0, 0, 1], "1,1,1": [1, 1, 1], "1,2,3": [1, 1, 1]}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", ["hin", "deu", "ron"])
+def test_what_each_annotator_said_is_kept(tmp_path: Path, layout: str) -> None:
+    corpus = read(tmp_path, LAYOUTS[layout])
+    assert corpus.judgements is not None and corpus.judgements.labels == ["joy", "sadness"]
+    ((rows, places),) = corpus.judgements.labelled()
+    assert rows.targets is not None and rows.annotators is not None and rows.open is not None
+    found = {
+        (text, who): [None if is_open else int(cell) for cell, is_open in zip(cells, opened, strict=True)]
+        for text, who, cells, opened in zip(rows.texts, rows.annotators, rows.targets, rows.open, strict=True)
+    }
+    whose, first = ("who{}@there", 0) if layout == "deu" else ("Annotator-{}", 1)
+    expected: dict[Any, Any] = {}
+    for text, said in SAID.items():
+        for number, pair in enumerate(zip(SAYS[said["Joy"]], SAYS[said["Sadness"]], strict=True)):
+            expected[text, f"deu: {whose.format(number + first)}"] = list(pair)
+    assert found == expected
+    assert len(set(places.tolist())) == len(SAID) and rows.carried == {"language": ["deu"] * len(rows)}
+
+
+def test_their_agreement_is_told_as_that_of_rows_of_annotators(tmp_path: Path) -> None:
+    rows: list[list[Any]] = [["text", "rater", "joy", "sadness"]]
+    for text, said in SAID.items():
+        for rater, pair in enumerate(zip(SAYS[said["Joy"]], SAYS[said["Sadness"]], strict=True)):
+            rows.append([text, f"r{rater}", *("" if vote is None else vote for vote in pair)])
+    own = write_csv(tmp_path / "own.csv", rows)
+    expected = sources.read_corpus(data_settings(path=own, annotator="rater", missing="mask")).decisions.annotation
+    found = read(tmp_path, wide()).decisions.annotation
+    assert found is not None and expected is not None
+    assert found.labels == expected.labels and found.split == expected.split > 0
+    assert (found.annotators, found.rows, found.texts) == (3, 15, 5)
+    assert sorted(found.examples) == sorted(expected.examples)
+
+
+def test_an_annotator_who_says_it_twice_has_two_rows(tmp_path: Path) -> None:
+    corpus = read(tmp_path, LAYOUTS["twice"])
+    assert corpus.decisions.annotation is not None and corpus.decisions.annotation.repeated == 3
+    assert corpus.judgements is not None
+    ((rows, _),) = corpus.judgements.labelled()
+    assert rows.open is not None and rows.open.sum() == 3 + 2  # sadness was said once, and two cells are blank
+
+
+def test_annotators_of_several_files_are_other_people(tmp_path: Path) -> None:
+    official.write(tmp_path / "individual_labels" / "deu" / "deu_more.csv", [*wide()[:1], *wide()[-2:]])
+    corpus = read(tmp_path, wide()[:-2])
+    assert corpus.judgements is not None
+    ((rows, _),) = corpus.judgements.labelled()
+    assert {str(name).split(":")[0] for name in rows.annotators or []} == {"deu_individuals", "deu_more"}
+
+
+def test_what_annotators_said_is_merged_like_the_labels(tmp_path: Path) -> None:
+    corpus = read(tmp_path, wide(), merge={"strong": ["joy", "sadness"]})
+    assert corpus.labels == ["strong"] and corpus.judgements is not None
+    ((rows, _),) = corpus.judgements.labelled()
+    assert corpus.judgements.labels == ["strong"] and rows.targets is not None and rows.targets.shape[1] == 1
+    assert corpus.decisions.annotation is not None and set(corpus.decisions.annotation.labels) == {"strong"}
 
 
 RULES = {  # joy and sadness of the three texts in train

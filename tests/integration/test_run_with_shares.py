@@ -149,16 +149,18 @@ def test_predict_gives_the_same_files_as_ever(runs: Path, run: Callable[..., int
 
 
 def test_inspect_tells_who_labelled_and_where_they_split(runs: Path, run: Callable[..., int], capfd: Any) -> None:
-    chosen = [f"data.path={runs / 'raters.csv'}", "data.annotator=rater_id", "tables=true", "hydra.run.dir=card"]
-    assert run("inspect", "data=file", *chosen) == 0
+    chosen = [f"data.path={runs / 'raters.csv'}", "data.annotator=rater_id", "data.groups=[source]", "tables=true"]
+    assert run("inspect", "data=file", *chosen, "hydra.run.dir=card") == 0
     shown = capfd.readouterr().out
     assert "6 annotators labelled 90 texts, 4 rows a text; Krippendorff's alpha" in shown.replace("\n", " ")
-    for title in ("Agreement of annotators", "Texts that annotators split over", "mean share"):
+    for title in ("Agreement of annotators", "Agreement by source", "Texts that annotators split over", "mean share"):
         assert title in shown and title in Path("card/data_card.html").read_text()
     card = json.loads(Path("card/data_card.json").read_text())
     train = card["splits"]["train"]["labels"]
     assert all(0 < own["mean_share"] < 1 for own in train.values())
     assert card["read"]["annotators"]["labels"]["joy"]["alpha"] > 0
+    by_source = card["read"]["annotators"]["groups"]["source"]
+    assert sum(own["texts"] for own in by_source.values()) == 90 and by_source["post"]["alpha"]["joy"] > 0
 
 
 def test_intensities_with_open_labels_of_two_files_are_trained_together(tmp_path: Path, capfd: Any) -> None:
