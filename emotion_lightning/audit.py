@@ -17,6 +17,7 @@ from emotion_lightning.runs.files import as_json, as_text, write_together
 log = logging.getLogger(__name__)
 
 AUDIT = "audit.csv"
+ANNOTATORS = "annotators.csv"
 TO_LABEL = "to_label.csv"
 
 
@@ -39,6 +40,8 @@ def audit(settings: config.Audit, folder: Path) -> None:
 def audit_labels(run: str, folder: Path, *, rows: int) -> None:
     """Write audit.csv, with every row of the run's data, audit.html and audit.json.
 
+    Where the data says who labelled, annotators.csv has everybody who did.
+
     Args:
         run: run folder, or the folder of a multirun.
         folder: folder for the results.
@@ -49,16 +52,19 @@ def audit_labels(run: str, folder: Path, *, rows: int) -> None:
 
     waiting.show_status("Reading the data and what the run says of it")
     found = audit_page.Audit.of(held_out.read_held_out(run), run=run, shown=rows)
-    write_together(
-        {
-            folder / AUDIT: audit_page.table(found),
-            folder / "audit.html": as_text(audit_page.html(found)),
-            folder / "audit.json": as_json(audit_page.plain(found)),
-        }
-    )
+    files = {
+        folder / AUDIT: audit_page.table(found),
+        folder / "audit.html": as_text(audit_page.html(found)),
+        folder / "audit.json": as_json(audit_page.plain(found)),
+    }
+    if (annotators := audit_page.annotator_table(found)) is not None:
+        files[folder / ANNOTATORS] = annotators
+    write_together(files)
     console.show_tables(audit_page.sections(found, shown=min(rows, 10)))
     for sentence in audit_page.sentences(found):
         log.info("%s", sentence)
+    if annotators is not None:
+        log.info("All annotators: %s", folder / ANNOTATORS)
     log.info("To look at: %s", folder / "audit.html")
     log.info("To mend, and to train on with data=file data.path=…: %s", folder / AUDIT)
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from emotion_lightning.data.agreement import Judgements
 from emotion_lightning.data.labels import normalised
 from emotion_lightning.data.rows import Rows
 from emotion_lightning.errors import UserError, first_line
@@ -55,6 +56,7 @@ class HeldOut:
         labels: names, in the order of the label axes.
         probabilities: mean over the runs that did not learn from a row, [row, label]; NaN if all of them did.
         runs: number of runs.
+        judgements: what each annotator said of the rows; None if that is not known.
     """
 
     rows: Rows
@@ -62,6 +64,7 @@ class HeldOut:
     labels: list[str]
     probabilities: npt.NDArray[np.float64]
     runs: int
+    judgements: Judgements | None = None
 
     @property
     def answered(self) -> npt.NDArray[np.int64]:

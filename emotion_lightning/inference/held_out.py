@@ -74,7 +74,7 @@ def _beside(
             totals[positions] += found.probabilities.numpy()
             counts[positions] += 1
     with np.errstate(invalid="ignore"):
-        return HeldOut(rows, splits, labels, totals / counts[:, None], len(runs))
+        return HeldOut(rows, splits, labels, totals / counts[:, None], len(runs), whole.judgements)
 
 
 def _without_splits(settings: config.Batches) -> config.Batches:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from emotion_lightning.data.formats.files import ROW
 from emotion_lightning.data.overlap import groups_of
 from emotion_lightning.errors import UserError
-from emotion_lightning.evaluation import label_errors, prediction_files
+from emotion_lightning.evaluation import label_errors, odd_annotators, prediction_files
 from emotion_lightning.evaluation.row_outcomes import HeldOut
 from emotion_lightning.reports import pages
 from emotion_lightning.runs.plain_text import excerpt
@@ -36,6 +36,7 @@ class Audit:
         order: positions of all rows, the most suspicious first, those without an answer last.
         errors: for each label, the number of rows that look wrong.
         twins: for each row whose text other rows have with other labels, the position of the first of them.
+        annotators: those who labelled, who differ most first; None if the data does not say who did.
     """
 
     found: HeldOut
@@ -46,6 +47,7 @@ class Audit:
     order: list[int]
     errors: list[label_errors.LabelErrors]
     twins: dict[int, int]
+    annotators: odd_annotators.OddAnnotators | None = None
 
     @classmethod
     def of(cls, found: HeldOut, *, run: str, shown: int) -> "Audit":
@@ -67,7 +69,8 @@ class Audit:
         # Stable, so that rows that are equally suspicious stay in the order of the data.
         order = np.argsort(-np.nan_to_num(suspicion, nan=-1.0), kind="stable")
         errors = label_errors.count_errors(shares, targets[answered], known=known)
-        return cls(found, run, shown, doubts, suspicion, order.tolist(), errors, _twins(found))
+        annotators = None if found.judgements is None else odd_annotators.rank(found.judgements)
+        return cls(found, run, shown, doubts, suspicion, order.tolist(), errors, _twins(found), annotators)
 
     def named(self, row: int) -> str:
         """The doubtful labels of a row in words; empty without an answer."""
@@ -141,8 +144,20 @@ def table(audit: Audit) -> bytes:
     return file.getvalue().encode()
 
 
+def annotator_table(audit: Audit) -> bytes | None:
+    """annotators.csv: everybody who labelled, who differ most first; None if the data does not say who did."""
+    if audit.annotators is None:
+        return None
+    names, rows = odd_annotators.table(audit.annotators)
+    file = io.StringIO(newline="")
+    writer = prediction_files.csv_writer(file)
+    writer.writerow(names)
+    writer.writerows(rows)
+    return file.getvalue().encode()
+
+
 def sections(audit: Audit, *, shown: int) -> list[pages.Section]:
-    """The tables: the most suspicious rows, labels, and equal texts with other labels."""
+    """The tables: the most suspicious rows, labels, equal texts with other labels, and annotators who differ."""
     rows = audit.found.rows
     doubtful = _answered(audit)[:shown]
     first = pages.Section(
@@ -177,7 +192,39 @@ def sections(audit: Audit, *, shown: int) -> list[pages.Section]:
             for row, other in ((row, audit.twins[row]) for row in twins)
         ],
     )  # fmt: skip
-    return [part for part in (first, labels, same) if part.rows]
+    return [part for part in (first, labels, same, *_annotators(audit, shown)) if part.rows]
+
+
+def _annotators(audit: Audit, shown: int) -> list[pages.Section]:
+    """The table of the annotators who are ranked; empty if nobody is known."""
+    found = audit.annotators
+    if found is None:
+        return []
+    meaning = (
+        "Cohen's kappa with the other annotators of the same texts, all labels together: 1 if they agree on every "
+        "text, 0 as by chance."
+    )
+    if not found.paired:
+        meaning += (
+            " Beside it that of the others among themselves on these texts: where it is low too, the texts are hard. "
+            f"Annotators are ranked by the upper end of the {100 * odd_annotators.CONFIDENCE:.0f} % interval of the "
+            "difference, so that few texts put nobody first. Of forty who are all alike, about one is below 0 by "
+            "chance; and to differ is not to be wrong."
+        )
+    rows = []
+    for one in [one for one in found.annotators if one.ranked][:shown]:
+        kappas = [] if found.paired else [_kappa(one.others), _kappa(one.difference)]
+        cells = [_kappa(one.kappa), *kappas, f"{_kappa(one.low)} to {_kappa(one.high)}"]
+        differences = "; ".join(odd_annotators.most_different(one, found.labels)) or "–"
+        rows.append([one.name, f"{one.texts:,}", *cells, differences])
+    columns = ["annotator", "texts", "kappa", *([] if found.paired else ["others", "difference"]), "interval"]
+    note = f"{meaning} {' '.join(odd_annotators.sentences(found))}"
+    title = "Annotators by agreement" if found.paired else "Annotators who differ"
+    return [pages.Section(title, note, columns=[*columns, "rates that differ most"], rows=rows)]
+
+
+def _kappa(value: float | None) -> str:
+    return "–" if value is None else f"{round(value, 2) + 0.0:.2f}"  # without a minus before zero
 
 
 def sentences(audit: Audit) -> list[str]:
@@ -186,7 +233,7 @@ def sentences(audit: Audit) -> list[str]:
     covered = f"{answered:,} of {rows:,} rows were answered by a network that did not learn from them."
     if answered < rows:
         covered += " The others are not audited; folds (train -m sweep=folds) answer all rows of train and validation."
-    return [covered]
+    return [covered, *odd_annotators.sentences(audit.annotators)]
 
 
 def html(audit: Audit) -> str:
@@ -220,6 +267,7 @@ def plain(audit: Audit) -> dict[str, Any]:
             for name, one in zip(audit.found.labels, audit.errors, strict=True)
         },
         "most_suspicious": [_plain_row(audit, row) for row in _answered(audit)[: audit.shown]],
+        "annotators": None if audit.annotators is None else odd_annotators.plain(audit.annotators),
     }
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,59 @@ def test_equal_texts_with_other_labels_are_named(run: Any, tmp_path: Path) -> No
     by_id = {row["id"]: row for row in table(tmp_path / "out")}
     assert (by_id["8"]["same_text_as"], by_id["31"]["same_text_as"]) == ("31", "8")
     assert sum(bool(row["same_text_as"]) for row in by_id.values()) == 2
+
+
+def raters(path: Path, *, per_text: int = 4) -> Path:
+    """A row for each annotator of a text; `wild` gives labels at random."""
+    drawn = random.Random(1)
+    found: list[list[Any]] = [["text", "rater", "joy", "anger"]]
+    for text, *labels in rows(80)[1:]:
+        for rater in drawn.sample(["ann", "bob", "cat", "dan", "wild"], per_text):
+            said = [drawn.randint(0, 1) if rater == "wild" or drawn.random() < 0.1 else label for label in labels]
+            found.append([text, rater, *said])
+    found.append(["nobody else saw this", "hermit", 1, 0])
+    return write_csv(path, found)
+
+
+@pytest.mark.parametrize("rule", ["share", "majority"])
+def test_an_annotator_who_differs_from_all_others_comes_first(run: Any, tmp_path: Path, rule: str, capfd: Any) -> None:
+    data = raters(tmp_path / "a.csv")
+    asked = ["data=file", f"data.path={data}", "data.annotator=rater", f"data.aggregate={rule}", "word_ngrams=[1,1]"]
+    assert run("baseline", *asked, "hydra.run.dir=run") == 0
+    capfd.readouterr()
+    assert run("audit", "run=run", "hydra.run.dir=out") == 0
+    with (tmp_path / "out" / "annotators.csv").open(encoding="utf-8", newline="") as file:
+        first, *others = csv.DictReader(file)
+    assert first["annotator"] == "wild" and first["differs"] == "yes" and float(first["high"]) < 0
+    assert {row["annotator"]: row["differs"] for row in others} == dict.fromkeys(["ann", "bob", "cat", "dan"], "no")
+    assert float(first["rate_joy"]) != float(first["others_joy"]) and float(first["kappa"]) < 0.2
+    said = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert [one["name"] for one in said["annotators"]][0] == "wild"
+    shown = capfd.readouterr()
+    assert "Annotators who differ" in shown.out and "Of 5 annotators, 1 agree less" in shown.err
+    assert "Without a text that two others labelled too: 1 annotator." in shown.err
+    page = (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
+    assert "Annotators who differ" in page and "wild" in page
+
+
+def test_of_pairs_it_is_not_known_who_differs(run: Any, tmp_path: Path, capfd: Any) -> None:
+    data = raters(tmp_path / "a.csv", per_text=2)
+    asked = ["data=file", f"data.path={data}", "data.annotator=rater", "word_ngrams=[1,1]", "hydra.run.dir=run"]
+    assert run("baseline", *asked) == 0 and run("audit", "run=run", "hydra.run.dir=out") == 0
+    shown = capfd.readouterr()
+    assert "Annotators by agreement" in shown.out and "so it is not known which of them differs: " in shown.err
+    with (tmp_path / "out" / "annotators.csv").open(encoding="utf-8", newline="") as file:
+        found = list(csv.DictReader(file))
+    assert {row["differs"] for row in found} == {row["kappa_among_others"] for row in found} == {""}
+
+
+def test_data_that_does_not_say_who_labelled_compares_no_annotators(
+    run: Any, folds: Path, tmp_path: Path, capfd: Any
+) -> None:
+    assert run("audit", f"run={folds / 'runs'}", "hydra.run.dir=out") == 0
+    assert "does not say who labelled a text, so annotators are not compared." in capfd.readouterr().err
+    assert not (tmp_path / "out" / "annotators.csv").exists()
+    assert json.loads((tmp_path / "out" / "audit.json").read_text())["annotators"] is None
 
 
 def test_changed_data_and_runs_of_other_data_are_refused(run: Any, folds: Path, tmp_path: Path) -> None:
