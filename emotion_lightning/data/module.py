@@ -101,6 +101,13 @@ class EmotionData(lightning.LightningDataModule):
             self._datasets[split].states = of_rows
 
     @property
+    def known_per_row(self) -> float:
+        """Mean number of labels that a training row does not leave open."""
+        targets = self._datasets["train"].targets
+        assert targets is not None
+        return float((~np.isnan(targets)).sum(axis=1).mean())
+
+    @property
     def train_rows(self) -> int:
         """Number of rows of the training split."""
         return len(self._datasets["train"])

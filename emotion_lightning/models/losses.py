@@ -1,6 +1,7 @@
 """Losses for multi-label classification: from logits and targets, [batch, label], to a scalar."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ def build_loss(
     rows: int | np.ndarray,
     labels: Sequence[str] = (),
     masked: bool = False,
+    known_per_row: float | None = None,
 ) -> nn.Module:
     """Build the loss.
 
@@ -29,12 +31,14 @@ def build_loss(
         rows: number of rows in train; of each label, [label], if some leave it open.
         labels: names of the labels, for a loss of the user's own.
         masked: whether targets may be NaN, for labels that are left open.
+        known_per_row: mean number of labels that a row of train does not leave open, for `batch_loss`; None if nothing
+            is trained.
 
     Raises:
         UserError: a loss of the user's own returns something else than a number for a batch.
     """
     loss = _built(settings, label_counts=label_counts, rows=rows, labels=labels)
-    return Masked(loss) if masked else loss
+    return Masked(loss, known_per_row) if masked else loss
 
 
 def _built(
@@ -92,23 +96,66 @@ class _Function(nn.Module):
         return self.function(logits, targets)
 
 
-class Masked(nn.Module):
-    """A loss whose targets are NaN where a label is left open: it counts neither there nor in the mean."""
+@dataclass
+class Known:
+    """Which labels of a batch are known.
 
-    def __init__(self, loss: nn.Module) -> None:
+    Attributes:
+        cells: whether a label is not left open, bool, [batch, label].
+        count: what the sum over these is divided by; their number for a mean.
+    """
+
+    cells: Tensor
+    count: Tensor | float
+
+
+class Masked(nn.Module):
+    """A loss whose targets are NaN where a label is left open: it counts neither there nor in the mean.
+
+    Args:
+        loss: one that takes what is known as `Known`.
+        known_per_row: mean number of labels that a row of train does not leave open, for `of_batch`.
+    """
+
+    def __init__(self, loss: nn.Module, known_per_row: float | None = None) -> None:
         super().__init__()
         self.loss = loss
+        self.known_per_row = known_per_row
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The mean of the loss over what is known."""
-        known = ~targets.isnan()
+        cells = ~targets.isnan()
+        return self._over(logits, targets, Known(cells, cells.sum().clamp(min=1)))
+
+    def of_batch(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The sum of the loss over what is known, divided by how much a batch of so many rows knows on average."""
+        assert self.known_per_row is not None
+        return self._over(logits, targets, Known(~targets.isnan(), max(len(targets) * self.known_per_row, 1e-9)))
+
+    def _over(self, logits: Tensor, targets: Tensor, known: Known) -> Tensor:
         found: Tensor = self.loss(logits, targets.nan_to_num(0), known)
         return found
 
 
-def _mean(losses: Tensor, known: Tensor | None) -> Tensor:
+def batch_loss(loss: nn.Module, logits: Tensor, targets: Tensor) -> Tensor:
+    """The loss of a batch, whose gradient is learned from.
+
+    Where labels may be left open, batches differ in how many they know. With a mean over these, those of a batch that
+    knows few would weigh more than others, and accumulated gradients would not be those of the whole. So the sum is
+    divided by the same for all batches of so many rows. Averaged over all of them, it is the mean.
+
+    Args:
+        loss: of `build_loss`.
+        logits: [batch, label].
+        targets: NaN where a label is left open, [batch, label].
+    """
+    found: Tensor = loss.of_batch(logits, targets) if isinstance(loss, Masked) else loss(logits, targets)
+    return found
+
+
+def _mean(losses: Tensor, known: Known | None) -> Tensor:
     """Mean over the known labels, all if `known` is None."""
-    return losses.mean() if known is None else (losses * known).sum() / known.sum().clamp(min=1)
+    return losses.mean() if known is None else (losses * known.cells).sum() / known.count
 
 
 class WeightedBCE(nn.Module):
@@ -120,7 +167,7 @@ class WeightedBCE(nn.Module):
         super().__init__()
         self.register_buffer("weights", weights, persistent=False)
 
-    def forward(self, logits: Tensor, targets: Tensor, known: Tensor | None = None) -> Tensor:
+    def forward(self, logits: Tensor, targets: Tensor, known: Known | None = None) -> Tensor:
         """Mean over rows and labels, the known ones."""
         if known is None:
             return binary_cross_entropy_with_logits(logits, targets, pos_weight=self.weights)
@@ -136,7 +183,7 @@ class Focal(nn.Module):
         self.gamma = gamma
         self.alpha = alpha
 
-    def forward(self, logits: Tensor, targets: Tensor, known: Tensor | None = None) -> Tensor:
+    def forward(self, logits: Tensor, targets: Tensor, known: Known | None = None) -> Tensor:
         """Mean over rows and labels, the known ones."""
         cross_entropy = binary_cross_entropy_with_logits(logits, targets, reduction="none")
         losses = _power(1 - torch.exp(-cross_entropy), self.gamma) * cross_entropy
@@ -158,7 +205,7 @@ class Asymmetric(nn.Module):
         self.gamma_negative = gamma_negative
         self.clip = clip
 
-    def forward(self, logits: Tensor, targets: Tensor, known: Tensor | None = None) -> Tensor:
+    def forward(self, logits: Tensor, targets: Tensor, known: Known | None = None) -> Tensor:
         """Mean over rows and labels, the known ones."""
         probabilities = torch.sigmoid(logits)
         shifted = (probabilities - self.clip).clamp(0, 1 - torch.finfo(logits.dtype).eps)
@@ -176,12 +223,12 @@ class ZLPR(nn.Module):
     not independently.
     """
 
-    def forward(self, logits: Tensor, targets: Tensor, known: Tensor | None = None) -> Tensor:
+    def forward(self, logits: Tensor, targets: Tensor, known: Known | None = None) -> Tensor:
         """Mean over rows, each with its known labels."""
         out = torch.finfo(logits.dtype).min
         zero = logits.new_zeros(len(logits), 1)
         positives = torch.where(targets > 0, -logits, out)
-        negatives = torch.where(targets > 0 if known is None else (targets > 0) | ~known, out, logits)
+        negatives = torch.where(targets > 0 if known is None else (targets > 0) | ~known.cells, out, logits)
         losses = torch.cat([zero, positives], 1).logsumexp(1) + torch.cat([zero, negatives], 1).logsumexp(1)
         return losses.mean()
 
@@ -197,10 +244,10 @@ class Correlated(nn.Module):
         super().__init__()
         self.alpha = alpha
 
-    def forward(self, logits: Tensor, targets: Tensor, known: Tensor | None = None) -> Tensor:
+    def forward(self, logits: Tensor, targets: Tensor, known: Known | None = None) -> Tensor:
         """Mean over rows, each with its known labels."""
         probabilities = torch.sigmoid(logits)
-        absent = 1 - targets if known is None else (1 - targets) * known
+        absent = 1 - targets if known is None else (1 - targets) * known.cells
         # The sum over pairs is a product of two sums.
         positives = (targets * torch.exp(-probabilities)).sum(1)
         negatives = (absent * torch.exp(probabilities)).sum(1)

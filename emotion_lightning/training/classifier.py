@@ -18,7 +18,7 @@ from emotion_lightning.data.module import EmotionData
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation import calibration, extra_metrics, metrics, thresholds
 from emotion_lightning.evaluation.gold import Gold
-from emotion_lightning.models import nonfinite, pooling
+from emotion_lightning.models import losses, nonfinite, pooling
 from emotion_lightning.models.frozen import FrozenPart
 from emotion_lightning.training import optimizer
 
@@ -98,7 +98,7 @@ class EmotionClassifier(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Return the loss of a batch."""
         logits = self(batch)
-        loss = self.loss(logits, batch["targets"])
+        loss = losses.batch_loss(self.loss, logits, batch["targets"])
         self.log("train/loss", loss, prog_bar=True, batch_size=len(logits))
         return loss * batch.get("weight", 1.0)
 

@@ -99,6 +99,7 @@ def build_classifier(
             rows=emotions.known_rows,
             labels=emotions.labels,
             masked=emotions.masked,
+            known_per_row=emotions.known_per_row if emotions.masked else None,
         ),  # fmt: skip
         gold=Gold.of(emotions.rows["validation"]),
         thresholds=settings.thresholds,

@@ -221,6 +221,60 @@ def test_a_masked_mean_is_that_of_the_known_labels(name):
     torch.testing.assert_close(masked, build(BUILT_IN[name])(logits[known][None], targets[known][None]))
 
 
+def partly_known(rows=48, labels=4, seed=3):
+    """Rows of which the first ones know all labels and the last ones hardly any, and the mean number of these."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 4 * torch.randn(rows, labels, generator=generator, dtype=torch.float64)
+    targets = (torch.rand(rows, labels, generator=generator) < 0.3).double()
+    share = torch.linspace(1.2, 0.1, rows)[:, None]
+    known = torch.rand(rows, labels, generator=generator) < share
+    return logits, torch.where(known, targets, torch.nan), float(known.sum()) / rows
+
+
+def gradient(loss, logits, targets, batches, *, weights=None):
+    """The mean loss of batches of rows, each by its weight, and its gradient, [row, label]."""
+    logits = logits.clone().requires_grad_()
+    weights = weights or [1.0] * len(batches)
+    total = sum(
+        weight * losses.batch_loss(loss, logits[rows], targets[rows])
+        for rows, weight in zip(batches, weights, strict=True)
+    ) / len(batches)
+    total.backward()
+    return total.detach(), logits.grad
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_accumulated_batches_with_open_labels_are_the_whole_batch(name):
+    logits, targets, known_per_row = partly_known()
+    loss = losses.build_loss(BUILT_IN[name], label_counts=COUNTS, rows=ROWS, masked=True, known_per_row=known_per_row)
+    whole = gradient(loss, logits, targets, [slice(0, 48)])
+    for size in (8, 16):
+        parts = gradient(loss, logits, targets, [slice(start, start + size) for start in range(0, 48, size)])
+        torch.testing.assert_close(parts, whole)
+    # A token budget makes batches of several sizes, which weigh by their rows, as `data.batches.Collate` gives them.
+    sizes = [4, 20, 24]
+    starts = np.cumsum([0, *sizes])
+    batches = [slice(start, stop) for start, stop in zip(starts, starts[1:], strict=False)]
+    parts = gradient(loss, logits, targets, batches, weights=[size / np.mean(sizes) for size in sizes])
+    torch.testing.assert_close(parts, whole)
+    # Over all rows it is what is scored.
+    torch.testing.assert_close(whole[0], loss(logits, targets))
+
+
+def test_means_of_what_each_batch_knows_would_not_be_those_of_the_whole():
+    logits, targets, _ = partly_known()
+    loss = losses.build_loss(config.BCE(), label_counts=COUNTS, rows=ROWS, masked=True)
+    parts = [loss(logits[start : start + 16], targets[start : start + 16]) for start in range(0, 48, 16)]
+    assert abs(float(sum(parts) / 3 - loss(logits, targets))) > 0.01
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_without_open_labels_the_loss_of_a_batch_is_the_same_to_the_bit(name):
+    logits, targets = (part.float() for part in batch())
+    plain = build(BUILT_IN[name])
+    assert torch.equal(losses.batch_loss(plain, logits, targets), plain(logits, targets))
+
+
 def test_a_batch_in_which_everything_is_open_has_no_loss():
     loss = losses.build_loss(config.BCE(), label_counts=COUNTS, rows=ROWS, masked=True)
     assert float(loss(torch.ones(2, 4), torch.full((2, 4), torch.nan))) == 0
