@@ -65,9 +65,13 @@ class Tokens:
 
     @classmethod
     def joined(cls, parts: Sequence["Tokens"]) -> "Tokens":
-        """Return the tokens of several pieces of texts as those of one."""
-        lengths = np.concatenate([np.zeros(1, np.int64), *(part.lengths for part in parts)])
-        return cls(ids=np.concatenate([part.ids for part in parts]), starts=np.cumsum(lengths))
+        """Return the tokens of several lists of texts, all of one network, as those of one list."""
+        firsts = [part.counts for part in parts if part.counts is not None]
+        return cls(
+            ids=np.concatenate([part.ids for part in parts]),
+            starts=_ends(np.diff(part.starts) for part in parts),
+            firsts=_ends(firsts) if firsts else None,
+        )
 
     def __len__(self) -> int:
         return len(self.starts if self.firsts is None else self.firsts) - 1
@@ -76,6 +80,11 @@ class Tokens:
         """All token ids of a text, one piece after the other."""
         first, after = (text, text + 1) if self.firsts is None else self.firsts[text : text + 2]
         return self.ids[self.starts[first] : self.starts[after]]
+
+
+def _ends(lengths: Iterable[np.ndarray]) -> np.ndarray:
+    """Where parts of these lengths end in a row of all of them, after a 0 for the start of the first."""
+    return np.cumsum(np.concatenate([np.zeros(1, np.int64), *lengths]))
 
 
 def tokenize(

@@ -225,10 +225,8 @@ def _tokenized(model: Any, uid: str, asked: dict[str, Any]) -> Asked:
 
 
 def _count(tokens: list[Any]) -> int:
-    """Number of tokens of the network with the most; of a baseline, words."""
-    return max(
-        sum(len(text.split()) for text in own) if isinstance(own, list) else int(own.lengths.sum()) for own in tokens
-    )
+    """Number of tokens of the network with the most, those of all pieces of long texts; of a baseline, words."""
+    return max(sum(len(text.split()) for text in own) if isinstance(own, list) else len(own.ids) for own in tokens)
 
 
 def _compute(model: Any, asked: list[Asked], budget: int) -> Any:

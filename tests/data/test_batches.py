@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from emotion_lightning import config
 from emotion_lightning.data.batches import (
     WINDOW,
     Collate,
@@ -14,8 +15,10 @@ from emotion_lightning.data.batches import (
     Tokens,
     tokenize,
 )
+from emotion_lightning.data.long_texts import LongTexts
 from emotion_lightning.data.module import EmotionData
 from emotion_lightning.data.rows import Corpus, Rows
+from emotion_lightning.data.template import Template
 from emotion_lightning.errors import UserError
 from emotion_lightning.models.backbone import BUNDLED
 
@@ -80,6 +83,24 @@ def test_more_texts_than_are_tokenized_at_once_keep_their_order(tokenizer: Any) 
 def test_lengths_are_those_of_the_texts(tokenizer: Any) -> None:
     tokens = tokenize(TEXTS, tokenizer, max_tokens=64)
     assert tokens.lengths.tolist() == [len(tokens[i]) for i in range(len(TEXTS))]
+
+
+def test_lists_of_tokens_are_joined_with_the_pieces_of_each_text(tokenizer: Any) -> None:
+    own = LongTexts(config.LongTexts.windows, overlap=2, most=4, join=config.JoinWindows.mean)
+    template = Template(text="{text}", before=[2], space="", after=[3])
+    texts = ["We won!", "so " * 40, "", "Rain again, and " * 5, "No."]
+
+    def read(some: list[str], **options: Any) -> Tokens:
+        return tokenize(some, tokenizer, max_tokens=12, **options)
+
+    for options in ({}, {"template": template, "long_texts": own}):
+        parts = [read(texts[:2], **options), read([], **options), read(texts[2:], **options)]
+        joined, whole = Tokens.joined(parts), read(texts, **options)
+        assert len(joined) == 5 and joined.ids.tolist() == whole.ids.tolist()
+        assert joined.starts.tolist() == whole.starts.tolist()
+        assert (joined.firsts is None) is not bool(options)
+        if options:
+            assert joined.counts is not None and joined.counts.tolist() == [1, 4, 1, 3, 1]
 
 
 def test_no_texts_are_no_tokens(tokenizer: Any) -> None:
