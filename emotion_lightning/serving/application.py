@@ -62,7 +62,9 @@ def application(
         redirect_slashes=False,
         servers=[{"url": "."}],  # relative, as a proxy may put the server under a path
     )
-    secured = [Depends(HTTPBearer(auto_error=False, description="Only if the server was started with a token."))]
+    bearer = HTTPBearer(auto_error=False, description="Only if the server was started with a token.")
+    # The second way is to send none. `Gate` checks the token.
+    secured: dict[str, Any] = {"dependencies": [Depends(bearer)], "openapi_extra": {"security": [{}]}}
     limits = {name: getattr(settings, name) for name in ("texts", "letters", "body_bytes", "explained_texts")}
     told = JSONResponse({**facts, "limits": limits}).body
 
@@ -70,7 +72,7 @@ def application(
         "/predict",
         response_model=Answer,
         responses=refusals(400, 401, 403, 408, 413, 422, 500, 503, 504),
-        dependencies=secured,
+        **secured,
         summary="Label texts",
     )
     async def predict(asked: Ask, request: Request) -> Response:
@@ -82,7 +84,7 @@ def application(
         answer = await ask(asked.model_dump(), request.state.id)
         return JSONResponse({"predictions": answer["predictions"], "model": facts["model"]})
 
-    @app.get("/info", response_model=Info, responses=refusals(401, 403), dependencies=secured, summary="What answers")
+    @app.get("/info", response_model=Info, responses=refusals(401, 403), summary="What answers", **secured)
     async def info() -> Response:
         """Return labels, thresholds, limits, the model card and versions."""
         return Response(told, media_type="application/json")
@@ -107,7 +109,7 @@ def application(
         "/metrics",
         responses={200: {"content": {"text/plain": {}}, "description": "Numbers."}, **refusals(401, 403)},
         response_class=Response,
-        dependencies=secured,
+        **secured,
         summary="Numbers for Prometheus",
     )
     async def numbers() -> Response:

@@ -7,7 +7,7 @@ from typing import Any
 from emotion_lightning.inference import ensemble, predictor
 from emotion_lightning.models import backbone
 from emotion_lightning.models import metadata as stored
-from emotion_lightning.runs import bounded_files, quiet
+from emotion_lightning.runs import bounded_files, quiet, run_folder
 from emotion_lightning.serving import words
 from emotion_lightning.serving.worker import Classifier
 
@@ -38,7 +38,8 @@ def _facts(model: Any, run: str | None, runs: list[str]) -> dict[str, Any]:
         card, name = backbone.BUNDLED_RUN / "README.md", "bundled classifier"
     else:
         card = stored.find_model_folder(runs[0]) / "README.md"
-        name = run if run.startswith("hf:") else " + ".join(shown_name(Path(one)) for one in runs)
+        given = run_folder.expand_runs(run)
+        name = " + ".join(one if one.startswith("hf:") else shown_name(Path(one)) for one in given)
     return {
         "model": name,
         "labels": own.labels,

@@ -58,9 +58,10 @@ def served(
     ask: Callable[[Mapping[str, Any], str], Awaitable[Mapping[str, Any]]] | None = None,
     state: str = "ready",
     explains: bool = True,
+    told: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> Gate:
-    """The application behind its gate. `changes` are settings."""
+    """The application behind its gate, with `told` instead of the facts of the stand-in. `changes` are settings."""
     names = ["anger", "joy", "sadness"] if labels is None else labels
     settings = config.Server(**(SETTINGS | changes))
 
@@ -72,7 +73,7 @@ def served(
         yield
 
     counted = Metrics(PATHS, lambda: 0)
-    told = facts(names) | {"explains": explains}
+    told = facts(names) | {"explains": explains} if told is None else told
     app = application(settings, facts=told, ask=ask or answer, state=lambda: state, counted=counted, lifespan=lifespan)
     return Gate(app, settings=settings, token=token, metrics=counted)
 

@@ -1,6 +1,7 @@
 """`serve` as a whole: its processes, answers like those of `predict`, and its end."""
 
 import csv
+import os
 import signal
 import sys
 import threading
@@ -16,11 +17,14 @@ import pytest
 pytest.importorskip("litserve")
 
 import httpx
+import psutil
 from helpers import warm
+from helpers.hub_server import OWNER, TOKEN, Hub, log_in
 from helpers.servers import PATIENCE, answers, free_port
 
 import emotion_lightning
 from emotion_lightning import load
+from emotion_lightning.inference import upload
 
 
 def sample_texts(count: int) -> list[str]:
@@ -120,61 +124,97 @@ def test_a_run_that_cannot_be_loaded_is_one_sentence(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1 and "nothing" in done.stderr
 
 
-@pytest.mark.exhaustive
-def test_a_process_that_dies_is_replaced_and_its_requests_are_answered_with_an_error(tmp_path: Path) -> None:
-    import psutil
+def computing(process: warm.Popen) -> list[psutil.Process]:
+    """The processes of a server that compute."""
+    children = psutil.Process(process.pid).children()
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
 
+
+def cpu_seconds(process: psutil.Process) -> float:
+    used = process.cpu_times()
+    return float(used.user + used.system)
+
+
+def test_a_process_that_is_killed_is_replaced_and_its_request_is_answered_with_an_error(tmp_path: Path) -> None:
     with (
-        server(tmp_path, "serve.workers=2", f"serve.timeout={PATIENCE}") as (base, process),
+        server(tmp_path, f"serve.timeout={PATIENCE}", "serve.batch_tokens=64") as (base, process),
         httpx.Client(base_url=base, timeout=PATIENCE) as client,
+        ThreadPoolExecutor(2) as clients,
     ):
-        children = psutil.Process(process.pid).children()
-        (victim, *_) = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-        begun: list[httpx.Response] = []
-        long = {"texts": ["we are happy and sad " * 12] * 200}
-        asking = [threading.Thread(target=lambda: begun.append(client.post("/predict", json=long))) for _ in range(2)]
-        for thread in asking:
-            thread.start()
-        time.sleep(1)
+        (victim,) = computing(process)
+        before = cpu_seconds(victim)
+        begun = clients.submit(client.post, "/predict", json={"texts": ["we are happy and sad " * 12] * 256})
+        while cpu_seconds(victim) < before + 0.2:
+            time.sleep(0.01)
+        waiting = clients.submit(client.post, "/predict", json={"texts": ["We won!"]})
+        while "emotion_queue 2.0" not in client.get("/metrics").text:
+            time.sleep(0.01)
         victim.kill()
-        for thread in asking:
-            thread.join()
-        assert sorted(answer.status_code for answer in begun) == [200, 503]
-        while client.get("/health").status_code != 200:
-            time.sleep(0.1)
+        lost = begun.result()
+        assert lost.status_code == 503 and lost.headers["retry-after"] == "1"
+        assert lost.json()["error"] == "The process that computed the answer has died; ask again."
+        # Others are not lost, neither one that waited nor the next one.
+        assert waiting.result().json()["predictions"][0]["labels"]
         assert client.post("/predict", json={"texts": ["We won!"]}).status_code == 200
+        assert client.get("/health").status_code == 200 and computing(process) != [victim]
         # Nothing is left of a server that was killed.
         children = psutil.Process(process.pid).children(recursive=True)
         process.kill()
-        gone, alive = psutil.wait_procs(children, timeout=30)
+        _, alive = psutil.wait_procs(children, timeout=30)
         assert not [child for child in alive if child.status() != psutil.STATUS_ZOMBIE]
+    log = (tmp_path / "log").read_text()
+    assert "another one has taken its place" in log and "Traceback" not in log
+
+
+def test_a_graph_and_a_model_of_the_hub_answer_together(
+    finished: Path, graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = sample_texts(20)
+    with Hub() as hub:
+        log_in(hub, tmp_path, monkeypatch)
+        upload.upload(finished, f"{OWNER}/emotions")
+        run = f"run=[{graph},hf:{OWNER}/emotions]"
+        own = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0",
+               "HF_HUB_DISABLE_XET": "1"}  # fmt: skip
+        with server(tmp_path, run, **own) as (base, _), httpx.Client(base_url=base, timeout=PATIENCE) as client:
+            found = client.post("/predict", json={"texts": texts}).json()
+            assert not client.get("/info").json()["explains"]
+        expected = load([graph, f"hf:{OWNER}/emotions"], accelerator="cpu").predict(texts)
+    assert found["model"] == f"graph + hf:{OWNER}/emotions"
+    for one, wanted in zip(found["predictions"], expected, strict=True):
+        assert one["probabilities"] == pytest.approx(wanted.probabilities, abs=1e-5)
+        assert one["labels"] == wanted.labels
 
 
 @pytest.mark.exhaustive
-def test_memory_stays_as_it_is(tmp_path: Path) -> None:
-    """A soak of ten minutes."""
-    import psutil
-
+def test_memory_stays_as_it_is(tmp_path: Path, capsys: Any) -> None:
+    """A soak of SOAK_MINUTES, ten if not set."""
+    seconds = 60 * float(os.environ.get("SOAK_MINUTES", 10))
     texts = sample_texts(100)
     with server(tmp_path) as (base, process):
         own = psutil.Process(process.pid)
-        family = [own, *own.children(recursive=True)]
-        until, seen = time.monotonic() + 600, []
+        begun, seen = time.monotonic(), list[tuple[float, int]]()
 
-        def ask(number: int) -> None:
+        def ask(number: int) -> int:
+            first = number
             with httpx.Client(base_url=base, timeout=PATIENCE) as client:
-                while time.monotonic() < until:
+                while time.monotonic() < begun + seconds:
                     number += 1
                     piece = texts[number % len(texts) :][: 1 + number % 9]
                     assert client.post("/predict", json={"texts": piece}).status_code == 200
-                    client.post("/predict", content=b"{")
+                    assert client.post("/predict", content=b"{").status_code == 400
+            return number - first
 
         with ThreadPoolExecutor(8) as clients:
             asking = [clients.submit(ask, number) for number in range(8)]
-            while time.monotonic() < until:
-                time.sleep(10)
-                seen.append(sum(part.memory_info().rss for part in family))
-            for one in asking:
-                one.result()
-        third = len(seen) // 3
-        assert max(seen[2 * third :]) < 1.05 * max(seen[third : 2 * third])
+            while not all(one.done() for one in asking):
+                time.sleep(min(10, seconds / 30))
+                family = [own, *own.children(recursive=True)]
+                seen.append((time.monotonic() - begun, sum(part.memory_info().rss for part in family)))
+            requests = sum(one.result() for one in asking)
+    third = len(seen) // 3
+    sizes = [size / 1e6 for _, size in seen]
+    with capsys.disabled():
+        shown = [f"{when / 60:.1f} min {size / 1e6:.0f} MB" for when, size in seen[:: max(1, len(seen) // 10)]]
+        print(f"\n{requests:,} requests, as many refused; memory: {', '.join(shown)}, at the end {sizes[-1]:.0f} MB")
+    assert max(sizes[2 * third :]) < 1.05 * max(sizes[third : 2 * third])

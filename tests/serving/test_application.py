@@ -58,6 +58,8 @@ def test_a_request_may_have_thresholds_of_its_own(thresholds: Any, labels: list[
         ({"texts": ["a"], "treshold": 0.3}, 422, "treshold: Extra inputs are not permitted."),
         ({"texts": ["a"], "thresholds": 1.5}, 422, "thresholds: Input should be less than or equal to 1."),
         ({"texts": ["a"], "thresholds": {"joy": -1}}, 422, "thresholds.joy: Input should be greater than"),
+        ({"texts": ["a"], "thresholds": True}, 422, "thresholds: Input should be a valid "),
+        ({"texts": ["a"], "thresholds": {"joy": "0.5"}}, 422, "thresholds.joy: Input should be a valid number."),
         (b"{", 400, "The body is no JSON"),
         (b'{"texts": ["\xff"]}', 400, "The body cannot be read as JSON in UTF-8."),
         (b'{"texts": ["\\ud800"]}', 422, "Text 1 holds half of a character"),

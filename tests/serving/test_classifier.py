@@ -64,7 +64,8 @@ def test_a_model_of_the_hub(finished: Path, tmp_path: Path, monkeypatch: pytest.
         upload.upload(finished, f"{OWNER}/emotions")
         facts = check_answers(f"hf:{OWNER}/emotions")
         assert facts["model"] == f"hf:{OWNER}/emotions"
-        assert check_answers(f"[{finished},hf:{OWNER}/emotions]")["labels"] == facts["labels"]
+        both = check_answers(f"[{finished},hf:{OWNER}/emotions]")
+        assert both["model"] == f"finished + hf:{OWNER}/emotions" and both["labels"] == facts["labels"]
 
 
 def test_a_baseline(run: Callable[..., int], finished: Path) -> None:
