@@ -4,6 +4,7 @@ python -m emotion_lightning.export run=outputs/train/DATE/TIME output=emotions f
 python -m emotion_lightning.export run=outputs/train/DATE/TIME output=emotions format=merged
 python -m emotion_lightning.export run=outputs/train/DATE/TIME output=emotions format=onnx_int8
 python -m emotion_lightning.export run=outputs/train/DATE/TIME output=emotions format=adapter push=me/emotions
+python -m emotion_lightning.export run=outputs/train/DATE/TIME output=emotions format=space
 """
 
 import logging
@@ -18,7 +19,7 @@ from emotion_lightning.runs.files import new_folder
 
 log = logging.getLogger(__name__)
 
-_GRAPHS = (config.ExportFormat.onnx, config.ExportFormat.onnx_int8)
+_GRAPHS = (config.ExportFormat.onnx, config.ExportFormat.onnx_int8, config.ExportFormat.space)
 
 
 def export(settings: config.Export, folder: Path) -> None:
@@ -27,7 +28,8 @@ def export(settings: config.Export, folder: Path) -> None:
     Raises:
         UserError: the run cannot be exported or uploaded.
     """
-    if isinstance(settings.format, config.BuiltInFormat) and settings.format.kind in _GRAPHS:
+    kind = settings.format.kind if isinstance(settings.format, config.BuiltInFormat) else None
+    if kind in _GRAPHS:
         from emotion_lightning.inference import onnx_graph
 
         onnx_graph.check_installed()
@@ -41,7 +43,9 @@ def export(settings: config.Export, folder: Path) -> None:
     source = find_model_folder(fetch_run(settings.run))
     output = Path(settings.output).expanduser()
     write_export(settings, source, output)
-    if settings.push is not None:
+    if settings.push is not None and kind is config.ExportFormat.space:
+        upload.upload_space(output, settings.push, private=settings.private)
+    elif settings.push is not None:
         upload.upload(output, settings.push, private=settings.private, run=source.parent)
 
 
@@ -68,7 +72,8 @@ def write_export(settings: config.Export, source: Path, output: Path) -> None:
             f"run={settings.run} is a baseline, which has no network to export. Its model folder can be copied and "
             "asked as it is."
         )
-    if metadata.is_graph:
+    kind = settings.format.kind if isinstance(settings.format, config.BuiltInFormat) else None
+    if metadata.is_graph and kind is not config.ExportFormat.space:
         raise UserError(f"run={settings.run} is a graph already, of which no other export can be made; give the run.")
     if isinstance(settings.format, own_parts.OwnPart):
         waiting.show_status(f"Making the {settings.format.origin.option} folder")
@@ -76,13 +81,18 @@ def write_export(settings: config.Export, source: Path, output: Path) -> None:
             exporter.export_own_format(part, source, metadata, settings)
         log.info("Wrote %s", output)
         return
-    assert isinstance(settings.format, config.BuiltInFormat)
-    kind = settings.format.kind
+    assert kind is not None
     waiting.show_status(f"Making the {kind.value} folder and comparing its answers with the run's")
     with new_folder(output) as part:
-        found = exporter.export_model(part, source, metadata, settings, kind)
+        if kind is config.ExportFormat.space:
+            from emotion_lightning.inference import space
+
+            found = space.write_space(part, source, metadata, settings)
+        else:
+            found = exporter.export_model(part, source, metadata, settings, kind)
         stock = kind is not config.ExportFormat.merged or metadata.base.stock
-    console.show_export(found)
+    if found:
+        console.show_export(found)
     if not stock:
         log.warning(
             "Transformers' own class for this model pools or attends otherwise (model.pooling=%s): it opens the folder "

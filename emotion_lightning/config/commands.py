@@ -168,6 +168,7 @@ class ExportFormat(StrEnum):
     merged = "merged"
     onnx = "onnx"
     onnx_int8 = "onnx_int8"
+    space = "space"
 
 
 @dataclass
@@ -181,7 +182,8 @@ class BuiltInFormat(Format):
 
     kind: ExportFormat
     """adapter: the trained weights, unchanged. merged: the complete network as a Transformers model folder. onnx: a
-    graph for onnxruntime, including the pooling. onnx_int8: the same with 8-bit weights, smaller and less exact."""
+    graph for onnxruntime, including the pooling. onnx_int8: the same with 8-bit weights, smaller and less exact. space:
+    a Hugging Face Space, a page that labels texts with such a graph in its folder model."""
 
 
 @dataclass
@@ -189,7 +191,7 @@ class Export:
     """`python -m emotion_lightning.export`."""
 
     run: str
-    """Run folder, its model/, or hf:user/name."""
+    """Run folder, its model/, or hf:user/name. With format=space also an export with format=onnx or onnx_int8."""
     output: str
     """Folder to create; it may exist if it is empty."""
     base: str | None

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 REPORT = "export.json"
 """File with the results of the export's checks."""
-_TOLERANCE = 1e-4
+TOLERANCE = 1e-4
 """Largest difference of probabilities at which two float32 computations count as equal."""
 _HALF_TOLERANCE = 0.1
 """The same if one of them uses 16-bit weights. Smaller differences are reported; larger ones are not rounding."""
@@ -191,7 +191,7 @@ def export_own_format(folder: Path, source: Path, metadata: Metadata, settings: 
             "format=%s gets the network alone, which reads one piece of a text: what uses the folder must divide long "
             "texts and join their logits itself, as data.long_texts=windows does.", settings.format.origin.option,
         )  # fmt: skip
-    network, tokenizer, _ = _merged(source, metadata, _probe_texts(metadata), torch.device("cpu"))
+    network, tokenizer, _ = _merged(source, metadata, probe_texts(metadata), torch.device("cpu"))
     own_parts.build(
         settings.format,
         network=network,
@@ -278,7 +278,7 @@ def _whole(job: _Job) -> dict[str, Any]:
         again = job.read_again(job.settings.accelerator)
         _must_be_close(
             again.probabilities(probes), before, "the folder, read again, and the network that was saved",
-            tolerance=_TOLERANCE if dtype is config.Dtype.float32 else _HALF_TOLERANCE,
+            tolerance=TOLERANCE if dtype is config.Dtype.float32 else _HALF_TOLERANCE,
         )  # fmt: skip
         forms.append(_answer(f"merged, {dtype.value}", again, rows, _size(job.folder)))
     found["weights"] = job.checks(*forms)
@@ -370,14 +370,14 @@ def _rows(source: Path, metadata: Metadata, *, needed: bool) -> CheckedRows:
         if needed:
             raise UserError(f"refit=true needs the run's validation rows: {why}. Leave it out.") from error
         log.warning("The run's validation rows are not at hand (%s): answers are compared on bundled texts.", why)
-        return CheckedRows("bundled sample", _probe_texts(metadata), None, None)
+        return CheckedRows("bundled sample", probe_texts(metadata), None, None)
     order = [corpus.labels.index(name) for name in metadata.labels]
     kept = None if metadata.format else row_outcomes.read_outcomes(source.parent, "validation", metadata.labels)
     answers = kept.probabilities if kept is not None and kept.ids == list(rows.ids) else None
     return CheckedRows("validation", rows.inputs, Gold.of(rows)[:, order], answers)
 
 
-def _probe_texts(metadata: Metadata) -> list[str]:
+def probe_texts(metadata: Metadata) -> list[str]:
     """Return texts of the bundled sample."""
     return list(sources.read_corpus(_sample(metadata)).splits["validation"].texts[:_PROBES])
 
@@ -440,7 +440,7 @@ def _scores(probabilities: Tensor, rows: CheckedRows, metadata: Metadata) -> dic
     return {name: found[name] for name in SCORES}
 
 
-def _must_be_close(one: Tensor, other: Tensor, what: str, *, tolerance: float = _TOLERANCE) -> float:
+def _must_be_close(one: Tensor, other: Tensor, what: str, *, tolerance: float = TOLERANCE) -> float:
     """Return the largest difference of two tensors of probabilities.
 
     Raises:

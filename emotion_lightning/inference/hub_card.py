@@ -151,13 +151,29 @@ def _code(metadata: Metadata, form: Form, here: str, folder: str, model: str) ->
 
 def card_files(facts: ModelCardFacts) -> dict[str, Path | bytes]:
     """Return README.md and, for Gemma, the NOTICE that its licence requires, by file name."""
-    found: dict[str, Path | bytes] = {"README.md": card_text(facts).encode()}
-    if facts.metadata.is_gemma:
-        base = facts.base or facts.metadata.base.path
-        found["NOTICE"] = (
-            f"{_GEMMA_NOTICE}\n\nThis is a Model Derivative of {base}, modified by fine-tuning.\n".encode()
-        )
-    return found
+    return {
+        "README.md": card_text(facts).encode(),
+        **notices(facts.metadata, base=facts.base or facts.metadata.base.path),
+    }
+
+
+def notices(metadata: Metadata, *, base: str) -> dict[str, bytes]:
+    """Return the files that the licence of the base model requires, by file name.
+
+    Args:
+        metadata: metadata of the model folder.
+        base: name of the base model for readers.
+    """
+    if not metadata.is_gemma:
+        return {}
+    return {"NOTICE": f"{_GEMMA_NOTICE}\n\nThis is a Model Derivative of {base}, modified by fine-tuning.\n".encode()}
+
+
+def known_licence(metadata: Metadata) -> str | None:
+    """Return the hub's name of the licence of a model, as far as it follows from its metadata; else None."""
+    if metadata.is_gemma:
+        return GEMMA_LICENCE
+    return OWN_LICENCE if metadata.is_tiny or not metadata.base.pretrained else None
 
 
 def card_text(facts: ModelCardFacts) -> str:

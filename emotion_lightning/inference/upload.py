@@ -89,6 +89,69 @@ def upload(folder: Path, repository: str, *, private: bool = True, run: Path | N
     return hub_page(repository)
 
 
+def upload_space(folder: Path, repository: str, *, private: bool = True) -> str:
+    """Upload the folder of a Space in one commit, as it stands.
+
+    Other files of the repository are kept.
+
+    Args:
+        folder: what `export format=space` wrote.
+        repository: user/name; created if it does not exist.
+        private: create a private Space, and raise if an existing one is public.
+
+    Returns:
+        The address of the Space.
+
+    Raises:
+        UserError: the folder contains a secret, the repository is another Space, or the user has no access to it.
+            Nothing is uploaded in these cases.
+    """
+    name = hub_name.HubName(hub_name.parse_repository(repository, setting="push"))
+    manifest.check_hashes(folder / run_folder.MODEL, "*")
+    files: dict[str, Path | bytes] = {
+        file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()
+    }
+    _refuse_secrets(folder, files)
+    check_login(repository)
+
+    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    api, page = HfApi(), hub_page(f"spaces/{repository}")
+    try:
+        with hub_access(name, _LATER, writes=True):
+            try:
+                standing: Any = api.space_info(repository, timeout=10)
+            except RepositoryNotFoundError:
+                standing = None
+                api.create_repo(repository, repo_type="space", space_sdk="gradio", private=private)
+            if standing is not None:
+                _check_space(repository, page, standing, private=private)
+            api.create_commit(
+                repository,
+                [CommitOperationAdd(path, content) for path, content in files.items()],
+                commit_message=f"Upload with emotion_lightning {environment.versions()['emotion-lightning']}",
+                parent_commit=standing.sha if standing else None,
+                repo_type="space",
+            )
+    except Unreachable as error:
+        raise UserError(str(error)) from error
+    seen = "private" if (standing.private if standing else private) else "public"
+    log.info("Uploaded %d files to %s (%s)", len(files), page, seen)
+    return page
+
+
+def _check_space(repository: str, page: str, standing: Any, *, private: bool) -> None:
+    """Raise UserError if an existing Space is public but `private` is asked for, or holds another program."""
+    if private and not standing.private:
+        raise UserError(f"push={repository} is public already: push it with private=false, or to another name.")
+    names = {file.rfilename for file in standing.siblings or []}
+    if f"{run_folder.MODEL}/{METADATA}" not in names and names - {".gitattributes", "README.md"}:
+        raise UserError(
+            f"push={repository} is another Space. Push to another name, or delete it first on {page}/settings."
+        )
+
+
 def check_login(repository: str) -> None:
     """Check that the user is logged in to the hub.
 
@@ -252,12 +315,8 @@ def _base_id(metadata: Metadata, run: Path) -> str | None:
 
 def _licence(metadata: Metadata, base: str | None) -> str | None:
     """Return the hub's name of the base model's licence, which also covers the trained model; None if it is unknown."""
-    if not metadata.base.pretrained:
-        return hub_card.OWN_LICENCE
-    if metadata.is_gemma:
-        return hub_card.GEMMA_LICENCE
-    if base is None:
-        return None
+    if (known := hub_card.known_licence(metadata)) or base is None:
+        return known
 
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError

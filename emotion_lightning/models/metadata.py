@@ -304,7 +304,7 @@ def read_metadata(folder: Path) -> Metadata:
             # With a part, it is an option of the user's own, which need not be at hand.
             "data": f"data/{metadata.data['option']}" in config.SCHEMAS or "part" in metadata.data,
             "loss": f"loss/{metadata.loss['option']}" in config.SCHEMAS or "part" in metadata.loss,
-            "format": not metadata.format or config.ExportFormat(metadata.format),
+            "format": not metadata.format or config.ExportFormat(metadata.format) is not config.ExportFormat.space,
             "base": metadata.base_or_none is None or metadata.base_or_none.is_valid(),
             "template": metadata.template is None or metadata.template.length < metadata.max_tokens,
             "long_texts": metadata.long_texts is None or _fits(metadata.long_texts, metadata),

@@ -29,12 +29,14 @@ class Repository:
     """What the hub holds under a name.
 
     Attributes:
+        sdk: of a Space, the library that its program uses.
         private: seen by its owner alone.
         gated: seen by those who accepted its terms, which nobody did.
         commits: files by path, for each commit, the oldest first.
         tags: number of the commit that a tag stands for.
     """
 
+    sdk: str | None = None
     private: bool = False
     gated: bool = False
     commits: list[dict[str, bytes]] = field(default_factory=lambda: [{".gitattributes": b""}])
@@ -70,7 +72,7 @@ class Hub:
     """Use it as a context manager.
 
     Attributes:
-        repositories: by user/name.
+        repositories: by user/name; Spaces by spaces/user/name.
         asked: method and path of every request.
         broken: answer every request with an error of the server.
     """
@@ -126,8 +128,8 @@ def _application(hub: Hub) -> Flask:
             raise Refusal(401, message="Invalid credentials in Authorization header")
         return OWNER if token else None
 
-    def readable(space: str, name: str) -> Repository:
-        found = hub.repositories.get(f"{space}/{name}")
+    def readable(space: str, name: str, kind: str = "models") -> Repository:
+        found = hub.repositories.get(f"{'spaces/' if kind == 'spaces' else ''}{space}/{name}")
         who = user()
         if found is None or (found.private and who != space):
             raise Refusal(404 if who else 401, "RepoNotFound", "Repository not found")
@@ -135,8 +137,8 @@ def _application(hub: Hub) -> Flask:
             raise Refusal(403 if who else 401, "GatedRepo", "Access to model is restricted")
         return found
 
-    def writable(space: str, name: str) -> Repository:
-        found = readable(space, name)
+    def writable(space: str, name: str, kind: str = "models") -> Repository:
+        found = readable(space, name, kind)
         if space != user() or READING in request.headers["Authorization"]:
             raise Refusal(403, message="You don't have the rights to write to this repository")
         return found
@@ -168,10 +170,11 @@ def _application(hub: Hub) -> Flask:
         if space != user() or READING in request.headers["Authorization"]:
             raise Refusal(403, message="You don't have the rights to create a model under this namespace")
         name = f"{space}/{asked['name']}"
+        name = f"spaces/{name}" if asked.get("type") == "space" else name
         if name in hub.repositories:
             raise Refusal(409, message="You already created this model repo")
         private = asked.get("private", False) or asked.get("visibility") == "private"
-        hub.repositories[name] = Repository(private=private)
+        hub.repositories[name] = Repository(private=private, sdk=asked.get("sdk"))
         return jsonify(url=f"{hub.url}/{name}", name=name)
 
     @app.post("/api/validate-yaml")
@@ -180,10 +183,10 @@ def _application(hub: Hub) -> Flask:
         wrong = [name for name in ("license", "language") if not isinstance(front.get(name, ""), str)]
         return jsonify(errors=[{"message": name} for name in wrong], warnings=[]), 400 if wrong else 200
 
-    @app.get("/api/models/<space>/<name>")
-    @app.get("/api/models/<space>/<name>/revision/<path:revision>")
-    def info(space: str, name: str, revision: str = "main") -> Any:
-        found = readable(space, name)
+    @app.get("/api/<any(models, spaces):kind>/<space>/<name>")
+    @app.get("/api/<any(models, spaces):kind>/<space>/<name>/revision/<path:revision>")
+    def info(kind: str, space: str, name: str, revision: str = "main") -> Any:
+        found = readable(space, name, kind)
         number = commit_of(found, revision)
         readme = found.commits[number].get("README.md", b"").decode()
         return jsonify(
@@ -214,9 +217,9 @@ def _application(hub: Hub) -> Flask:
             ]
         )
 
-    @app.post("/api/models/<space>/<name>/preupload/<revision>")
-    def preupload(space: str, name: str, revision: str) -> Any:
-        found = writable(space, name)
+    @app.post("/api/<any(models, spaces):kind>/<space>/<name>/preupload/<revision>")
+    def preupload(kind: str, space: str, name: str, revision: str) -> Any:
+        found = writable(space, name, kind)
         asked = [file["path"] for file in request.get_json()["files"]]
         answers = [
             {
@@ -230,8 +233,9 @@ def _application(hub: Hub) -> Flask:
         return jsonify(files=answers)
 
     @app.post("/<space>/<name>.git/info/lfs/objects/batch")
-    def batch(space: str, name: str) -> Any:
-        writable(space, name)
+    @app.post("/<any(spaces):kind>/<space>/<name>.git/info/lfs/objects/batch")
+    def batch(space: str, name: str, kind: str = "models") -> Any:
+        writable(space, name, kind)
         objects = [
             {"oid": part["oid"], "size": part["size"]}
             | (
@@ -259,9 +263,9 @@ def _application(hub: Hub) -> Flask:
             raise Refusal(400, message="a token was sent to another host")
         return Response(hub.large[oid], content_type="application/octet-stream")
 
-    @app.post("/api/models/<space>/<name>/commit/<revision>")
-    def commit(space: str, name: str, revision: str) -> Any:
-        found = writable(space, name)
+    @app.post("/api/<any(models, spaces):kind>/<space>/<name>/commit/<revision>")
+    def commit(kind: str, space: str, name: str, revision: str) -> Any:
+        found = writable(space, name, kind)
         files = dict(found.files)
         for line in request.get_data().decode().splitlines():
             step = json.loads(line)
