@@ -160,7 +160,7 @@ def _devices(settings: config.Serve) -> tuple[str, int]:
     """LitServe's name and number of the devices, without importing torch here."""
     wanted = settings.accelerator
     if wanted in (config.Accelerator.auto, config.Accelerator.gpu):
-        count = check_cuda_with_nvidia_smi()
+        count = _gpus()
         if 0 < count < settings.devices:
             raise UserError(f"devices={settings.devices}, but this machine has {count} GPU{'s' if count > 1 else ''}.")
         if count:
@@ -171,6 +171,13 @@ def _devices(settings: config.Serve) -> tuple[str, int]:
             "processes on one device."
         )
     return ("mps", 1) if wanted is config.Accelerator.mps else ("cpu", 1)
+
+
+def _gpus() -> int:
+    try:
+        return int(check_cuda_with_nvidia_smi())
+    except OSError:  # such as PermissionError, of a folder on the PATH that this user may not read
+        return 0
 
 
 def _next_report(server: _Server, reports: Any) -> dict[str, Any]:

@@ -222,6 +222,12 @@ def test_devices(overrides: list[str], gpus: int, found: Any, settings: Any, mon
             server._devices(asked)
 
 
+def test_a_program_that_cannot_be_started_finds_no_gpus(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder on the PATH that this user may not read: a PermissionError, not a FileNotFoundError."""
+    monkeypatch.setattr("subprocess.check_output", lambda *_: (_ for _ in ()).throw(PermissionError(13, "denied")))
+    assert server._devices(settings(command="serve")) == ("cpu", 1)
+
+
 @pytest.mark.parametrize("token", ["", "two words", "s\xe9cret", "a\n"])
 def test_tokens_that_no_header_can_hold_are_refused(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(server.TOKEN, token)
