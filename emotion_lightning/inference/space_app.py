@@ -200,4 +200,7 @@ def page(classifier: Classifier) -> Any:
 
 
 if __name__ == "__main__":
-    page(Classifier(Path(__file__).parent / "model")).launch(show_error=True)
+    page(Classifier(Path(__file__).parent / "model")).launch(
+        show_error=True,
+        run_history=False,  # texts are kept nowhere
+    )

@@ -26,6 +26,8 @@ import emotion_lightning
 from emotion_lightning import load
 from emotion_lightning.inference import upload
 
+JSON = {"content-type": "application/json"}
+
 
 def sample_texts(count: int) -> list[str]:
     """The beginnings of texts of the sample."""
@@ -202,7 +204,7 @@ def test_memory_stays_as_it_is(tmp_path: Path, capsys: Any) -> None:
                     number += 1
                     piece = texts[number % len(texts) :][: 1 + number % 9]
                     assert client.post("/predict", json={"texts": piece}).status_code == 200
-                    assert client.post("/predict", content=b"{").status_code == 400
+                    assert client.post("/predict", content=b"{", headers=JSON).status_code == 400
             return number - first
 
         with ThreadPoolExecutor(8) as clients:
