@@ -216,10 +216,10 @@ def test_a_space_is_pushed_and_pushed_again(run: Any, graph: Path, hub: Hub, cap
     }
     assert f"{hub.url}/spaces/{OWNER}/page (private)" in capfd.readouterr().err
     space_there.commits.append({**space_there.files, "notes.md": b"mine"})
-    (folder / "README.md").write_text("changed")
+    (folder / "README.md").write_text((folder / "README.md").read_text() + "mine\n")
     upload.upload_space(folder, f"{OWNER}/page")
     assert len(space_there.commits) == 4 and space_there.files["notes.md"] == b"mine"
-    assert space_there.files["README.md"] == b"changed"
+    assert space_there.files["README.md"].endswith(b"mine\n")
 
 
 def test_other_spaces_are_left_alone(run: Any, graph: Path, hub: Hub, capfd: Any) -> None:
