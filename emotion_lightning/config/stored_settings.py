@@ -37,6 +37,7 @@ ADDED: dict[str, dict[str, Any]] = {
         "merge": {},
         "drop_labels": [],
         "near_duplicates": None,
+        "sort_window": 16,
     },
     "labels_column": {
         "group_column": None,

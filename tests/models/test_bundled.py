@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from emotion_lightning import load
+from emotion_lightning import config, load
 from emotion_lightning.data import sources
+from emotion_lightning.inference import run_data
 from emotion_lightning.models import backbone, bundled
+from emotion_lightning.models.metadata import read_metadata
 
 AWKWARD = ["", "  ", "We won :)", "x " * 200, "<bos> hi <pad> <eos>", "नमस्ते 😂👩‍👩‍👧‍👦", "a\x00b\r\n", "é" * 300]
 
@@ -60,3 +62,10 @@ def test_the_command_answers_without_torch() -> None:
 
 def test_the_files_are_those_of_the_bundled_run() -> None:
     assert bundled.RUN == backbone.BUNDLED_RUN
+
+
+def test_the_data_of_the_bundled_run_can_be_read_though_it_is_older_than_some_settings() -> None:
+    metadata = read_metadata(bundled.RUN / "model")
+    assert "sort_window" not in metadata.data
+    data = run_data.data_settings(metadata, bundled.RUN)
+    assert isinstance(data, config.Sample) and data.sort_window == 16
