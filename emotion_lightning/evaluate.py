@@ -126,11 +126,16 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
         answers.thresholds(ours),
     )
     decides = by_protocol[metadata.protocol]
+    reading = metadata.read_intensities()
+    beside = None if reading is None else reading.shares_beside(raw)
+    expected = None if beside is None else mapped_labels.Answers(beside, {}).probabilities(ours)
     scores = metrics.score(
         probabilities, targets, by_protocol, shared, calibrated=metadata.scaling() is not None, decisions=decisions,
-        gold=gold,
+        gold=gold, expected=expected,
     )  # fmt: skip
-    row_outcomes.write_outcomes(folder, split, row_outcomes.RowOutcomes.of(rows.ids, shared, probabilities, gold))
+    row_outcomes.write_outcomes(
+        folder, split, row_outcomes.RowOutcomes.of(rows.ids, shared, probabilities, gold, expected=expected)
+    )
     if extra := extra_metrics.extra_scores(
         settings.extra_metric, probabilities, targets, decides, shared, decisions=decisions[metadata.protocol]
     ):
@@ -142,11 +147,14 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
     # What a loss of united labels would be, no loss defines.
     if not of_run.changes:
         positions = [own_members[0] for own_members in ours]
-        if (loss := run_loss(metadata, positions, masked=gold.known is not None)) is not None:
+        loss = run_loss(metadata, positions, masked=gold.known is not None)
+        levels = metadata.loss["option"] == "ordinal"
+        # Labels of 0 and 1, and intensities of another scale, are not the levels of loss=ordinal.
+        if loss is not None and not (levels and (gold.shares is None or gold.scale != metadata.intensities["scale"])):
             # Shares are defined for cross-entropy and for a loss of the user's own, which may be made for them.
-            soft = metadata.loss["option"] in ("bce", "weighted_bce") or "part" in metadata.loss
+            soft = levels or metadata.loss["option"] in ("bce", "weighted_bce") or "part" in metadata.loss
             learned = gold.learned if soft else replace(gold, shares=None).learned
-            scores["loss"] = float(loss(logits[:, positions], learned))
+            scores["loss"] = float(loss(logits[:, positions], learned).detach())
     content: RunMetrics = {split: scores, "run": str(settings.run)}  # type: ignore[misc]  # the name of the split
     if mapping:
         content["mapping"] = mapping
@@ -228,7 +236,15 @@ def run_loss(metadata: "Metadata", positions: list[int], *, masked: bool = False
     rows = np.asarray(rows)[positions] if isinstance(rows, list) else rows
     settings = schema.from_plain(node, values)
     names = [metadata.labels[position] for position in positions]
-    return losses.build_loss(settings, label_counts=counts[positions], rows=rows, labels=names, masked=masked)
+    intensities = metadata.read_intensities(of_logits=True)
+    return losses.build_loss(
+        settings,
+        label_counts=counts[positions],
+        rows=rows,
+        labels=names,
+        masked=masked,
+        intensities=None if intensities is None else intensities.of_labels(positions),
+    )
 
 
 def warn_of_own_mapping(metadata: "Metadata", data: list[str]) -> None:

@@ -101,6 +101,7 @@ from emotion_lightning.config.serving import Server
 from emotion_lightning.config.training import (
     BCE,
     CSV,
+    LEVELS,
     MONITORS,
     ZLPR,
     Accelerator,
@@ -118,6 +119,8 @@ from emotion_lightning.config.training import (
     NoExtraCallback,
     NoLogger,
     Optimizer,
+    Ordinal,
+    PositivesWeighted,
     PositiveWeights,
     Reuse,
     Schedule,

@@ -86,18 +86,45 @@ def check_objectives(settings: config.Tune) -> None:
 def _check_loss_of_targets(settings: config.Train) -> None:
     """Raise UserError for a loss that cannot learn what the data gives."""
     data, loss = settings.data, settings.loss
+    if isinstance(loss, config.Ordinal):
+        _check_levels(data)
     if not isinstance(data, config.Table | config.Brighter):
         return
-    own = isinstance(loss, own_parts.OwnPart)
+    own = isinstance(loss, own_parts.OwnPart | config.Ordinal)
     if data.soft and not data.harden and not own and not isinstance(loss, config.BCE | config.WeightedBCE):
         raise UserError(
             f"{_soft_setting(data)} gives shares to learn, for which only binary cross-entropy is defined; set "
-            "loss=weighted_bce or loss=bce, or learn 0 and 1 with data.harden=true."
+            f"loss=weighted_bce or loss=bce{'' if data.scale is None else ' (for intensities also loss=ordinal)'}, or "
+            "learn 0 and 1 with data.harden=true."
         )
-    if data.missing in (config.MissingLabels.mask, config.Lacking.mask) and own:
+    if data.missing in (config.MissingLabels.mask, config.Lacking.mask) and isinstance(loss, own_parts.OwnPart):
         raise UserError(
             "data.missing=mask leaves labels open, which a loss of your own cannot tell; choose a loss of this "
             f"program, or data.missing={'zero' if isinstance(data, config.Table) else 'drop'}."
+        )
+
+
+def _check_levels(data: config.Data) -> None:
+    """Raise UserError for data that does not have the levels of loss=ordinal."""
+    scale = data.scale if isinstance(data, config.Table | config.Brighter) else None
+    if not isinstance(data, config.Table | config.Brighter) or scale is None:
+        raise UserError(
+            "loss=ordinal learns intensities, and the data has none; say with data.scale=N where they end (for "
+            "data=brighter: data.track=b), or choose another loss."
+        )
+    if data.harden:
+        raise UserError(
+            "loss=ordinal learns intensities, and data.harden=true makes 0 and 1 of them; leave out one of the two."
+        )
+    if not scale.is_integer() or scale > config.LEVELS:
+        raise UserError(
+            f"loss=ordinal learns each whole intensity as a level, {config.LEVELS} at most, so data.scale={scale:g} is "
+            "not for it; loss=bce learns shares of the scale."
+        )
+    if not data.present_level.is_integer():
+        raise UserError(
+            f"data.present_from={data.present_level:g} lies between two levels of loss=ordinal, which are whole "
+            "numbers; give one of them, or set loss=bce."
         )
 
 

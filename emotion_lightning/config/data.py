@@ -271,6 +271,11 @@ class Brighter(Multilingual):
         """Largest intensity; None if there are none."""
         return 3.0 if self.track is Track.b else None
 
+    @property
+    def present_level(self) -> float:
+        """The intensity from which on a label is present."""
+        return 1.0
+
 
 @dataclass
 class Table(Batches):
@@ -364,10 +369,15 @@ class Table(Batches):
         return self.targets is Targets.shares or self.scale is not None or self.joining is Aggregate.share
 
     @property
+    def present_level(self) -> float:
+        """The intensity from which on a label is present, where there are intensities."""
+        return self.present_from or min(1.0, self.scale or 1.0)
+
+    @property
     def present(self) -> float:
         """The share from which on a label is present, where shares are learned."""
         if self.scale is not None:
-            return (self.present_from or min(1.0, self.scale)) / self.scale
+            return self.present_level / self.scale
         # With aggregate=share alone, present_from is about the cells of annotators.
         return self.present_from or 0.5 if self.targets is Targets.shares else 0.5
 

@@ -27,8 +27,8 @@ class BCE(Loss):
 
 
 @dataclass
-class WeightedBCE(Loss):
-    """Binary cross-entropy in which the positives of rare labels have larger weights."""
+class PositivesWeighted(Loss):
+    """Settings of losses in which the positives of rare labels may have larger weights."""
 
     weights: PositiveWeights
     """Weight of a label's positives. neg_pos: negatives / positives in train; sqrt: the square root of this ratio;
@@ -37,6 +37,27 @@ class WeightedBCE(Loss):
     """Maximum weight; null does not clip. Without it, the weight of grief in GoEmotions would be 563."""
     beta: Annotated[float, Bounds(at_least=0, below=1)]
     """Used by weights=effective_number: with 0 all weights are 1; values close to 1 approach neg_pos."""
+
+
+@dataclass
+class WeightedBCE(PositivesWeighted):
+    """Binary cross-entropy in which the positives of rare labels have larger weights."""
+
+
+LEVELS = 20
+"""Largest data.scale that loss=ordinal learns."""
+
+
+@dataclass
+class Ordinal(PositivesWeighted):
+    """Cumulative logits for intensities, data.scale=N: a label reaches level 1, 2 … N (McCullagh, 1980).
+
+    The network has one logit for each label, that of being present; each further level has a cut point of its own.
+    """
+
+    cut_lr: Annotated[float | None, Bounds(above=0)]
+    """Peak learning rate of the cut points, N - 1 numbers for each label, which are the same for all texts; null keeps
+    them as the frequencies of the levels in train suggest."""
 
 
 @dataclass

@@ -182,7 +182,7 @@ def check_names(labels: Sequence[str], source: str, *, id_column: str | None = N
             )
 
 
-def positive_weights(settings: config.WeightedBCE, *, label_counts: np.ndarray, rows: int | np.ndarray) -> Tensor:
+def positive_weights(settings: config.PositivesWeighted, *, label_counts: np.ndarray, rows: int | np.ndarray) -> Tensor:
     """Weight of a positive of each label in the loss, relative to a negative, [label].
 
     A label that no row or every row of train has gets weight 1, because it has only one kind of row. By the formulas, a

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from emotion_lightning.data.rows import Rows
+from emotion_lightning.evaluation.intensities import Intensities
 
 
 @dataclass
@@ -48,15 +49,19 @@ class Gold:
             self.hardens,
         )
 
-    @property
-    def probable(self) -> Tensor:
-        """What probabilities should be, as calibration makes them, [row, label]: shares, or labels without these."""
-        return self.labels if self.shares is None else self.shares
+    def probable(self, intensities: Intensities | None = None) -> Tensor:
+        """What probabilities should be, as calibration makes them, [row, label]: shares, or labels without these.
+
+        With cut points, `intensities`, a probability is that of being present and not the share of the scale.
+        """
+        if self.shares is None:
+            return self.labels
+        return self.shares if intensities is None else intensities.targets(self.shares)
 
     @property
     def learned(self) -> Tensor:
         """What a network learns of the rows, [row, label]: shares or labels, NaN where a label is open."""
-        found = self.labels if self.hardens else self.probable
+        found = self.labels if self.hardens else self.probable()
         return found if self.known is None else torch.where(self.known, found, torch.nan)
 
 

@@ -85,6 +85,7 @@ def score(
     calibrated: bool = False,
     decisions: Mapping[str, Tensor] | None = None,
     gold: Gold | None = None,
+    expected: Tensor | None = None,
 ) -> SplitScores:
     """All metrics of a split in metrics.json, except its loss.
 
@@ -100,6 +101,7 @@ def score(
         decisions: decisions of each protocol, bool, [row, label], where they do not follow from one threshold for each
             label; the thresholds are then only reported.
         gold: shares, and which labels are left open, beside `targets`; None if there is nothing but these.
+        expected: shares that are answered, [row, label], where the probabilities are not these.
     """
     truth = targets.bool()
     decisions = decisions or {}
@@ -122,22 +124,29 @@ def score(
         },
     }
     if gold is not None and gold.shares is not None:
-        found["soft"] = soft_scores.soft_scores(probabilities, gold.shares, labels, known=known)
+        answered = probabilities if expected is None else expected
+        found["soft"] = soft_scores.soft_scores(answered, gold.shares, labels, known=known)
         if gold.scale is not None:
             found["intensity"] = soft_scores.intensity_scores(
-                probabilities, gold.shares, labels, scale=gold.scale, known=known
+                answered, gold.shares, labels, scale=gold.scale, known=known
             )
     return found
 
 
-def soft_metrics(probabilities: Tensor, gold: Gold, labels: list[str]) -> dict[str, float]:
-    """The scores over all labels against shares and intensities, such as soft_bce; empty if there are only labels."""
+def soft_metrics(
+    probabilities: Tensor, gold: Gold, labels: list[str], *, expected: Tensor | None = None
+) -> dict[str, float]:
+    """The scores over all labels against shares and intensities, such as soft_bce; empty if there are only labels.
+
+    The arguments are those of `score`.
+    """
     if gold.shares is None:
         return {}
-    soft = soft_scores.soft_scores(probabilities, gold.shares, labels, known=gold.known)
+    answered = probabilities if expected is None else expected
+    soft = soft_scores.soft_scores(answered, gold.shares, labels, known=gold.known)
     found = {f"soft_{name}": value for name, value in soft.items() if isinstance(value, float)}
     if gold.scale is not None:
-        of_scale = soft_scores.intensity_scores(probabilities, gold.shares, labels, scale=gold.scale, known=gold.known)
+        of_scale = soft_scores.intensity_scores(answered, gold.shares, labels, scale=gold.scale, known=gold.known)
         found["intensity_pearson"] = of_scale["pearson"]
     return found
 

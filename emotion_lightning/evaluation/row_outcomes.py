@@ -29,6 +29,8 @@ class RowOutcomes:
         targets: multi-hot, [row, label], float32, 0 where a label is open; None if the rows are not labelled.
         shares: from 0 to 1, [row, label], float32; None if only labels are known.
         known: whether a label is not left open, bool, [row, label]; None if none is.
+        expected: shares that were answered, [row, label], float32, where the probabilities are not these; None: they
+            are.
     """
 
     ids: list[str]
@@ -37,13 +39,22 @@ class RowOutcomes:
     targets: Tensor | None
     shares: Tensor | None = None
     known: Tensor | None = None
+    expected: Tensor | None = None
 
     @classmethod
-    def of(cls, ids: list[str], labels: list[str], probabilities: Tensor, gold: Gold | None) -> "RowOutcomes":
+    def of(
+        cls,
+        ids: list[str],
+        labels: list[str],
+        probabilities: Tensor,
+        gold: Gold | None,
+        *,
+        expected: Tensor | None = None,
+    ) -> "RowOutcomes":
         """Outcomes of rows with this gold; None if they are not labelled."""
         if gold is None:
-            return cls(ids, labels, probabilities, None)
-        return cls(ids, labels, probabilities, gold.labels, gold.shares, gold.known)
+            return cls(ids, labels, probabilities, None, expected=expected)
+        return cls(ids, labels, probabilities, gold.labels, gold.shares, gold.known, expected)
 
 
 @dataclass
@@ -75,7 +86,8 @@ class HeldOut:
 def write_outcomes(folder: Path, split: str, outcomes: RowOutcomes) -> None:
     """Write `outcomes/<split>.parquet` of a run folder: `id`, and `gold_<label>` (0/1) and `p_<label>` per label.
 
-    A label that is left open is null. Where shares are known, they stand in `share_<label>`.
+    A label that is left open is null. Where shares are known, they stand in `share_<label>`, and the shares that were
+    answered in `expected_<label>` if the probabilities are others.
     """
     import pyarrow
     import pyarrow.parquet
@@ -95,6 +107,9 @@ def write_outcomes(folder: Path, split: str, outcomes: RowOutcomes) -> None:
         columns |= named("share_", outcomes.shares.float().numpy())
     shares = outcomes.probabilities.float().numpy()
     columns |= {f"p_{name}": pyarrow.array(shares[:, i]) for i, name in enumerate(outcomes.labels)}
+    if outcomes.expected is not None:
+        answered = outcomes.expected.float().numpy()
+        columns |= {f"expected_{name}": pyarrow.array(answered[:, i]) for i, name in enumerate(outcomes.labels)}
     with atomic_write(folder / run_folder.OUTCOMES / f"{split}.parquet") as temporary:
         pyarrow.parquet.write_table(pyarrow.table(columns), temporary)
 
@@ -123,6 +138,7 @@ def read_outcomes(folder: Path, split: str, labels: Sequence[str]) -> RowOutcome
     gold = [f"gold_{name}" for name in labels]
     labelled = all(name in table.column_names for name in gold)
     shares = [f"share_{name}" for name in labels]
+    expected = [f"expected_{name}" for name in labels]
     targets = _matrix(table, gold) if labelled else None
     known = None if targets is None or not bool(targets.isnan().any()) else ~targets.isnan()
     return RowOutcomes(
@@ -132,6 +148,7 @@ def read_outcomes(folder: Path, split: str, labels: Sequence[str]) -> RowOutcome
         targets=None if targets is None else targets.nan_to_num(0),
         shares=_matrix(table, shares).nan_to_num(0) if all(name in table.column_names for name in shares) else None,
         known=known,
+        expected=_matrix(table, expected) if all(name in table.column_names for name in expected) else None,
     )
 
 

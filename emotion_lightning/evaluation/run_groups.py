@@ -230,7 +230,8 @@ def _soft(
     order = [own[0] for own in members]
     known = None if rows.known is None else rows.known[:, order]
     shares = rows.shares[:, order]
-    return bootstrap.soft_summands(rows.probabilities[:, order], shares, known), shares.numpy()
+    answered = rows.probabilities if rows.expected is None else rows.expected
+    return bootstrap.soft_summands(answered[:, order], shares, known), shares.numpy()
 
 
 def _how_to_unite(ours: Sequence[str], first: Sequence[str]) -> str:

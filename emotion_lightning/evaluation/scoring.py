@@ -19,6 +19,7 @@ from emotion_lightning.evaluation import (
     thresholds,
 )
 from emotion_lightning.evaluation.gold import Gold
+from emotion_lightning.evaluation.intensities import Intensities
 from emotion_lightning.runs import run_folder
 from emotion_lightning.runs.metrics_file import SplitScores
 
@@ -52,12 +53,14 @@ class Scores:
         probabilities: probabilities of each split, [row, label]; calibrated if the settings ask for it.
         thresholds: thresholds of each protocol, [label].
         scaling: the calibration; None if probabilities are not calibrated.
+        intensities: how intensities are read from the probabilities; None if none were learned.
     """
 
     splits: dict[str, SplitScores]
     probabilities: dict[str, Tensor]
     thresholds: dict[str, Tensor]
     scaling: calibration.Scaling | None
+    intensities: Intensities | None = None
 
 
 def score(
@@ -69,6 +72,7 @@ def score(
     predict: config.Predictions,
     loss: Callable[[Tensor, Tensor], float],
     extra_metric: config.ExtraMetric,
+    intensities: Intensities | None = None,
 ) -> Scores:
     """Fit calibration and thresholds on `validation`; write outcomes and predictions of every split into a run folder.
 
@@ -80,20 +84,28 @@ def score(
         predict: how prediction files are written.
         loss: computes the loss from logits and what is learned, [row, label], NaN where a label is open.
         extra_metric: metrics of the user's own.
+        intensities: how intensities are read from uncalibrated probabilities; None if none were learned.
     """
     gold = splits["validation"].gold
     assert gold is not None
     scaling = calibration.fit_calibration(
-        thresholding.calibration, splits["validation"].logits, gold.probable, known=gold.known
+        thresholding.calibration, splits["validation"].logits, gold.probable(intensities), known=gold.known
     )
     shares = {name: calibration.probabilities(split.logits, scaling) for name, split in splits.items()}
+    if intensities is not None and scaling is not None and gold.shares is not None:
+        intensities = intensities.calibrated(shares["validation"], gold.shares, gold.known)
+    expected = {
+        name: None if intensities is None else intensities.shares_beside(found) for name, found in shares.items()
+    }
     by_protocol = thresholds.fit_thresholds(shares["validation"], gold.labels, thresholding, known=gold.known)
     chosen = thresholds.chosen_protocol(thresholding)
     scores: dict[str, SplitScores] = {}
     for name, split in splits.items():
         probabilities, gold = shares[name], split.gold
         row_outcomes.write_outcomes(
-            folder, name, row_outcomes.RowOutcomes.of(split.rows.ids, labels, probabilities, gold)
+            folder,
+            name,
+            row_outcomes.RowOutcomes.of(split.rows.ids, labels, probabilities, gold, expected=expected[name]),
         )
         prediction_files.write_predictions(
             folder / run_folder.PREDICTIONS / f"{name}.csv",
@@ -107,7 +119,13 @@ def score(
             log.warning("The %s split has no labels: it is predicted, not scored.", name)
             continue
         scores[name] = metrics.score(
-            probabilities, gold.labels, by_protocol, labels, calibrated=scaling is not None, gold=gold
+            probabilities,
+            gold.labels,
+            by_protocol,
+            labels,
+            calibrated=scaling is not None,
+            gold=gold,
+            expected=expected[name],
         )
         scores[name]["loss"] = loss(split.logits, gold.learned)
         decides = by_protocol[chosen]
@@ -120,4 +138,4 @@ def score(
             scores[name]["groups"] = groups
     if "test" not in splits:
         log.warning("No test split is scored: metrics.json has none.")
-    return Scores(scores, shares, by_protocol, scaling)
+    return Scores(scores, shares, by_protocol, scaling, intensities)

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -103,10 +104,33 @@ def combined_metadata(runs: Sequence[str], *, name: str = "run") -> Metadata:
     return dataclasses.replace(
         first,
         context=_shared_context(cards),
+        intensities=_shared_intensities(cards),
         thresholds={
             name: dict(zip(first.labels, threshold.tolist(), strict=True)) for name, threshold in by_protocol.items()
         },
     )
+
+
+def _shared_intensities(cards: Sequence[Metadata]) -> dict[str, Any]:
+    """How intensities are read from the mean probabilities; empty if the runs learned none, or different ones.
+
+    Cut points are the mean of the runs'.
+    """
+    first, labels = cards[0], cards[0].labels
+    found: dict[str, Any] = {}
+    for of_logits in (True, False):
+        read = [card.read_intensities(of_logits=of_logits) for card in cards]
+        known = [one for one in read if one is not None]
+        if len({(one.scale, one.present, one.cuts is None) for one in known}) != 1 or len(known) < len(cards):
+            return {}
+        orders = [[card.labels.index(name) for name in labels] for card in cards]
+        cuts = [one.of_labels(order).cuts for one, order in zip(known, orders, strict=True)]
+        given = [one for one in cuts if one is not None]
+        if not given:
+            return first.intensities
+        mean = dataclasses.replace(known[0], cuts=torch.stack(given).mean(0)).plain(labels)
+        found = mean if not found else mean | {"of_logits": found["cuts"]}
+    return found
 
 
 def _pooled(rows: list[row_outcomes.RowOutcomes], runs: int) -> tuple[Tensor, Gold] | None:

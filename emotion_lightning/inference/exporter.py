@@ -412,8 +412,13 @@ def _refitted(job: _Job, form: Answers) -> dict[str, Any]:
     gold = job.rows.gold
     assert form.logits is not None and gold is not None
     metadata, settings = job.metadata, job.metadata.threshold_settings()
-    scaling = calibration.fit_calibration(settings.calibration, form.logits, gold.probable, known=gold.known)
+    before = metadata.read_intensities(of_logits=True)
+    scaling = calibration.fit_calibration(settings.calibration, form.logits, gold.probable(before), known=gold.known)
     probabilities = calibration.probabilities(form.logits, scaling)
+    intensities = metadata.intensities
+    if before is not None and scaling is not None and gold.shares is not None:
+        found = before.calibrated(probabilities, gold.shares, gold.known)
+        intensities = intensities | found.plain(metadata.labels)
     by_protocol = thresholds.fit_thresholds(probabilities, gold.labels, settings, known=gold.known)
     fitted = dataclasses.replace(
         metadata,
@@ -421,6 +426,7 @@ def _refitted(job: _Job, form: Answers) -> dict[str, Any]:
             name: dict(zip(metadata.labels, threshold.tolist(), strict=True)) for name, threshold in by_protocol.items()
         },
         calibration={} if scaling is None else scaling.plain(metadata.labels),
+        intensities=intensities,
     )
     shift = float((fitted.threshold_tensor() - metadata.threshold_tensor()).abs().max())
     scores = _scores(probabilities, job.rows, fitted)

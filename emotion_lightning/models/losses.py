@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, softplus
 
 from emotion_lightning import config
 from emotion_lightning.config import own_parts
 from emotion_lightning.data.labels import positive_weights
 from emotion_lightning.errors import UserError
+from emotion_lightning.evaluation.intensities import Intensities, events
 
 
 def build_loss(
@@ -22,6 +23,7 @@ def build_loss(
     labels: Sequence[str] = (),
     masked: bool = False,
     known_per_row: float | None = None,
+    intensities: Intensities | None = None,
 ) -> nn.Module:
     """Build the loss.
 
@@ -33,12 +35,24 @@ def build_loss(
         masked: whether targets may be NaN, for labels that are left open.
         known_per_row: mean number of labels that a row of train does not leave open, for `batch_loss`; None if nothing
             is trained.
+        intensities: the cut points that loss=ordinal starts from; other losses have none.
 
     Raises:
         UserError: a loss of the user's own returns something else than a number for a batch.
     """
-    loss = _built(settings, label_counts=label_counts, rows=rows, labels=labels)
+    if isinstance(settings, config.Ordinal):
+        assert intensities is not None
+        weights = positive_weights(settings, label_counts=label_counts, rows=rows)
+        loss: nn.Module = Ordinal(intensities, weights=weights, learns=settings.cut_lr is not None)
+    else:
+        loss = _built(settings, label_counts=label_counts, rows=rows, labels=labels)
     return Masked(loss, known_per_row) if masked else loss
+
+
+def learned_intensities(loss: nn.Module) -> Intensities | None:
+    """The intensities of loss=ordinal with the cut points as they are now; None for any other loss."""
+    found = loss.loss if isinstance(loss, Masked) else loss
+    return found.intensities() if isinstance(found, Ordinal) else None
 
 
 def _built(
@@ -173,6 +187,58 @@ class WeightedBCE(nn.Module):
             return binary_cross_entropy_with_logits(logits, targets, pos_weight=self.weights)
         losses = binary_cross_entropy_with_logits(logits, targets, pos_weight=self.weights, reduction="none")
         return _mean(losses, known)
+
+
+class Ordinal(nn.Module):
+    """Cumulative logits for intensities of 0 to N, one logit for each label.
+
+    The model is that of proportional odds (McCullagh, 1980, "Regression Models for Ordinal Data"): the probability of
+    level k or more is the sigmoid of the label's logit minus the cut point of the level. Cut points are the same for
+    all texts and increase with the level, so that a higher level is never the more probable one. The one of the level
+    from which on a label is present is 0, so that the logit is that of the label being present. The loss is the sum of
+    binary cross-entropies over the levels, as in CORAL (Cao, Mirjalili and Raschka, 2020, "Rank consistent ordinal
+    regression for neural networks with application to age estimation"), divided by their number.
+
+    Args:
+        start: scale, level of presence and the cut points to start from, [label, level].
+        weights: of positives, [label], the same for all levels of a label.
+        learns: whether the distances of the cut points are parameters.
+    """
+
+    weights: Tensor
+
+    def __init__(self, start: Intensities, *, weights: Tensor, learns: bool) -> None:
+        super().__init__()
+        assert start.cuts is not None
+        self.scale, self.present = start.scale, start.present
+        self.register_buffer("weights", weights, persistent=False)
+        # What softplus makes a distance of, so that distances stay positive.
+        steps = start.cuts.diff(dim=1)
+        raw = (steps + torch.log(-torch.expm1(-steps))).float()
+        if learns and raw.numel():
+            self.raw_steps = nn.Parameter(raw)
+        else:
+            self.register_buffer("raw_steps", raw, persistent=False)
+
+    def cuts(self) -> Tensor:
+        """The cut points, [label, level], increasing; 0 at the level from which on a label is present."""
+        steps = softplus(self.raw_steps)
+        cuts = torch.cat([steps.new_zeros(len(steps), 1), steps.cumsum(1)], dim=1)
+        return cuts - cuts[:, self.present - 1 : self.present]
+
+    def intensities(self) -> Intensities:
+        """How intensities are read from the probabilities of the labels."""
+        return Intensities(self.scale, self.present, self.cuts().detach().double().cpu())
+
+    def forward(self, logits: Tensor, targets: Tensor, known: Known | None = None) -> Tensor:
+        """Mean over rows, labels and levels, the known ones; targets are shares of the scale, [batch, label]."""
+        losses = binary_cross_entropy_with_logits(
+            logits[..., None] - self.cuts(),
+            events(targets.to(logits.dtype), self.scale),
+            pos_weight=self.weights[:, None],
+            reduction="none",
+        )
+        return _mean(losses.mean(-1), known)
 
 
 class Focal(nn.Module):

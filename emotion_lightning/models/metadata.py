@@ -17,6 +17,7 @@ from emotion_lightning.data.long_texts import LongTexts, token_limit
 from emotion_lightning.data.template import Template
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation.calibration import Scaling, from_plain
+from emotion_lightning.evaluation.intensities import Intensities
 from emotion_lightning.evaluation.thresholds import PROTOCOLS
 from emotion_lightning.evaluation.thresholds import chosen_protocol as protocol_of
 from emotion_lightning.models import ngrams, safe_loading
@@ -102,6 +103,8 @@ _OPTIONAL = {"path": None, "tiny": False, "architecture": ""}
 
 _PARTS: dict[str, Any] = {"template": Template, "long_texts": LongTexts, "context": Context}
 """Entries that a file may lack, each with the class that reads it."""
+_LATER = ("intensities",)
+"""Plain entries that a file lacks where they are empty, so that earlier versions can read it."""
 
 
 @dataclass
@@ -128,6 +131,8 @@ class Metadata:
         long_texts: what becomes of texts that are longer than `max_tokens`; None, without an entry in the file: the
             tokenizer cuts their end.
         context: which turns of a conversation stand before a text, and how; None, without an entry: texts stand alone.
+        intensities: how intensities are read from probabilities, as `Intensities.plain` returns it; empty, without an
+            entry, if none were learned. `of_logits` has the cut points of loss=ordinal before the calibration.
     """
 
     labels: list[str]
@@ -147,6 +152,7 @@ class Metadata:
     template: Template | None = None
     long_texts: LongTexts | None = None
     context: Context | None = None
+    intensities: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of_training(
@@ -163,6 +169,8 @@ class Metadata:
         template: Template | None = None,
         long_texts: LongTexts | None = None,
         context: Context | None = None,
+        intensities: Intensities | None = None,
+        cuts_of_logits: Intensities | None = None,
     ) -> "Metadata":
         """The metadata of what was trained with these settings.
 
@@ -178,6 +186,8 @@ class Metadata:
             template: what stood around every text.
             long_texts: what became of texts that were too long.
             context: which turns stood before a text.
+            intensities: how intensities are read from probabilities; None if none were learned.
+            cuts_of_logits: the same for uncalibrated probabilities.
         """
         data = run_folder.absolute(redaction.settings(schema.plain(settings.data)))
         return cls(
@@ -199,6 +209,7 @@ class Metadata:
             template=template,
             long_texts=long_texts,
             context=context,
+            intensities=_plain(intensities, cuts_of_logits, labels),
         )
 
     @classmethod
@@ -224,6 +235,7 @@ class Metadata:
         parts = {name: values.pop(name) for name in _PARTS}
         # Without these the file is one that earlier versions can read.
         given = {name: part.plain() for name, part in parts.items() if part is not None}
+        given |= {name: later for name in _LATER if (later := values.pop(name))}
         return values | {"base": base} | given
 
     @property
@@ -267,6 +279,17 @@ class Metadata:
         """Calibration of the logits, or None if they are not calibrated."""
         return from_plain(self.calibration, self.labels)
 
+    def read_intensities(self, *, of_logits: bool = False) -> Intensities | None:
+        """How intensities are read from the probabilities that the run answers, or None if it learned none.
+
+        With `of_logits`, how they are read from uncalibrated ones.
+        """
+        if not self.intensities:
+            return None
+        found = dict(self.intensities)
+        before = found.pop("of_logits", None)
+        return Intensities.from_plain(found | ({"cuts": before} if of_logits and before else {}), self.labels)
+
     def threshold_settings(self) -> config.Thresholds:
         """Settings that the thresholds were fitted with."""
         values = dict(self.fitting)
@@ -275,6 +298,15 @@ class Metadata:
     def cleaning(self) -> list[config.CleaningStep]:
         """Cleaning steps that are applied to texts."""
         return [config.CleaningStep(step) for step in self.clean]
+
+
+def _plain(found: Intensities | None, of_logits: Intensities | None, labels: list[str]) -> dict[str, Any]:
+    """The entry `intensities` of the metadata."""
+    if found is None:
+        return {}
+    before = None if of_logits is None else of_logits.plain(labels).get("cuts")
+    plain = found.plain(labels)
+    return plain | ({"of_logits": before} if before is not None and before != plain["cuts"] else {})
 
 
 def read_metadata(folder: Path) -> Metadata:
@@ -298,6 +330,8 @@ def read_metadata(folder: Path) -> Metadata:
             _check_ngrams(metadata)
         metadata.cleaning()
         metadata.scaling()
+        for before in (True, False):
+            metadata.read_intensities(of_logits=before)
         metadata.threshold_settings()
         required = {
             "max_tokens": type(metadata.max_tokens) is int and 0 < metadata.max_tokens <= 1_000_000,

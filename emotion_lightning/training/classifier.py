@@ -18,6 +18,7 @@ from emotion_lightning.data.module import EmotionData
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation import calibration, extra_metrics, metrics, thresholds
 from emotion_lightning.evaluation.gold import Gold
+from emotion_lightning.evaluation.intensities import Intensities
 from emotion_lightning.models import losses, nonfinite, pooling
 from emotion_lightning.models.frozen import FrozenPart
 from emotion_lightning.training import optimizer
@@ -40,6 +41,7 @@ class EmotionClassifier(lightning.LightningModule):
         extra_metric: metrics of the user's own, logged with those of the program.
         gold: what the validation rows are scored against; None: what batches hold.
         frozen: the part of the network whose outputs batches may hold as `states`.
+        cut_lr: learning rate of the cut points of the loss, if it learns any.
         identity: properties in which a checkpoint must equal this run to be loaded, such as base, labels and method.
     """
 
@@ -63,6 +65,7 @@ class EmotionClassifier(lightning.LightningModule):
         extra_metric: config.ExtraMetric | None = None,
         gold: Gold | None = None,
         frozen: FrozenPart | None = None,
+        cut_lr: float | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -79,6 +82,7 @@ class EmotionClassifier(lightning.LightningModule):
         self.identity = identity
         self.gold = gold
         self.frozen = frozen
+        self.cut_lr = cut_lr
         self.outcomes = metrics.Outcomes()
         self.batch_shape: tuple[int, ...] = (0, 0, 0)
         """Size of the last batch: number of texts, of their pieces, and of the tokens of a piece."""
@@ -123,7 +127,10 @@ class EmotionClassifier(lightning.LightningModule):
         protocol = thresholds.chosen_protocol(self.threshold_settings)
         gold = Gold(learned) if self.gold is None else self.gold[rows]
         targets, known = gold.labels, gold.known
-        scaling = calibration.fit_calibration(self.threshold_settings.calibration, logits, gold.probable, known=known)
+        intensities = self.intensities
+        scaling = calibration.fit_calibration(
+            self.threshold_settings.calibration, logits, gold.probable(intensities), known=known
+        )
         probabilities = calibration.probabilities(logits, scaling)
         threshold = thresholds.fit_thresholds(probabilities, targets, self.threshold_settings, known=known)[protocol]
         scores = metrics.decisions_report(
@@ -140,7 +147,10 @@ class EmotionClassifier(lightning.LightningModule):
             }
         )
         self.log("val/f1_macro", scores["f1_macro"], prog_bar=True)
-        soft = metrics.soft_metrics(probabilities, gold, self.labels)
+        if intensities is not None and scaling is not None and gold.shares is not None:
+            intensities = intensities.calibrated(probabilities, gold.shares, known)
+        expected = None if intensities is None else intensities.shares_beside(probabilities)
+        soft = metrics.soft_metrics(probabilities, gold, self.labels, expected=expected)
         self.log_dict({f"val/{name}": value for name, value in soft.items()})
         extra = extra_metrics.extra_scores(self.extra_metric, probabilities, targets, threshold, self.labels)
         self.log_dict({f"val/extra/{name}": value for name, value in extra.items()})
@@ -163,7 +173,19 @@ class EmotionClassifier(lightning.LightningModule):
 
     def split_loss(self, logits: Tensor, targets: Tensor) -> float:
         """Return the loss over a whole split; logits and targets are [row, label]."""
-        return float(self.loss(logits.to(self.device), targets.to(self.device)))
+        # Cut points of the loss may have gradients outside of training too.
+        return float(self.loss(logits.to(self.device), targets.to(self.device)).detach())
+
+    @property
+    def intensities(self) -> Intensities | None:
+        """How intensities are read from probabilities, with the cut points as they are now; None without them."""
+        return losses.learned_intensities(self.loss)
+
+    def _cut_points(self) -> list[dict[str, object]]:
+        """The parameter group of the cut points; empty if the loss has none that are learned."""
+        own = [parameter for parameter in self.loss.parameters() if parameter.requires_grad]
+        # Decay would pull the levels together.
+        return [{"name": "cut_points", "params": own, "lr": self.cut_lr, "weight_decay": 0.0}] if own else []
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its schedule, which advances at each optimizer step."""
@@ -173,6 +195,7 @@ class EmotionClassifier(lightning.LightningModule):
             self.network,
             head=self.head,
             head_factor=self.head_factor,
+            further=self._cut_points(),
             steps=int(self.trainer.estimated_stepping_batches),
             fused=not self._scales_gradients(),
         )

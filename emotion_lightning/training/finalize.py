@@ -10,7 +10,8 @@ from emotion_lightning import config
 from emotion_lightning.cli import app
 from emotion_lightning.config import schema
 from emotion_lightning.data.module import EmotionData
-from emotion_lightning.evaluation import calibration, scoring, thresholds
+from emotion_lightning.evaluation import scoring, thresholds
+from emotion_lightning.evaluation.intensities import Intensities
 from emotion_lightning.inference import hub_card
 from emotion_lightning.models import adapter, backbone, model_folder, pooling
 from emotion_lightning.models.metadata import Base, Metadata
@@ -74,6 +75,7 @@ def finish(
         predict=settings.predict,
         loss=classifier.split_loss,
         extra_metric=settings.extra_metric,
+        intensities=_intensities(classifier, emotions),
     )
     network: Any = classifier.network
     content: RunMetrics = {
@@ -82,7 +84,7 @@ def finish(
     }
     shown = "test" if "test" in content else "validation"
     shown_scores = scores.splits[shown]
-    metadata = _metadata(settings, folder, emotions, scores.thresholds, scores.scaling, network)
+    metadata = _metadata(settings, folder, emotions, scores, classifier)
     model_folder.save_model(
         folder / run_folder.MODEL,
         network,
@@ -133,18 +135,18 @@ def _metadata(
     settings: config.Train,
     folder: Path,
     emotions: EmotionData,
-    by_protocol: dict[str, Tensor],
-    scaling: calibration.Scaling | None,
-    network: Any,
+    scores: scoring.Scores,
+    classifier: EmotionClassifier,
 ) -> Metadata:
+    network: Any = classifier.network
     own = backbone.has_own_base(settings.model)
     local = own or Path(settings.model.path).expanduser().is_dir()
     path = str(folder / run_folder.BASE) if own else settings.model.path
     return Metadata.of_training(
         settings,
         labels=emotions.labels,
-        thresholds=by_protocol,
-        scaling=scaling,
+        thresholds=scores.thresholds,
+        scaling=scores.scaling,
         base=Base(
             path=str(Path(path).expanduser().resolve()) if local else path,
             local=local,
@@ -172,7 +174,17 @@ def _metadata(
         template=emotions.template,
         long_texts=emotions.long_texts,
         context=emotions.context,
+        intensities=scores.intensities,
+        cuts_of_logits=_intensities(classifier, emotions),
     )
+
+
+def _intensities(classifier: EmotionClassifier, emotions: EmotionData) -> Intensities | None:
+    """How intensities are read from uncalibrated probabilities; None if none were learned."""
+    train = emotions.rows["train"]
+    if train.scale is None or not train.learns_shares:
+        return None
+    return classifier.intensities or Intensities(train.scale)
 
 
 def _summary(content: RunMetrics, protocol: str) -> dict[str, Any]:

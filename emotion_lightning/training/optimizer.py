@@ -1,7 +1,7 @@
 """The optimizer, its parameter groups and its learning-rate schedule."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -23,6 +23,7 @@ def build_optimizer(
     steps: int,
     fused: bool = True,
     head_factor: float = 1.0,
+    further: Sequence[dict[str, object]] = (),
 ) -> tuple[Optimizer, LRScheduler]:
     """Return the optimizer of the trained parameters, and its schedule.
 
@@ -35,6 +36,7 @@ def build_optimizer(
         fused: update all parameters in one kernel. In full fine-tuning of MiniLM on a CPU, the unfused loop takes a
             third of a training step.
         head_factor: factor on the method's learning rate for the head; a rate in `settings` is not multiplied.
+        further: groups of parameters that are not the network's, such as `cut_points`.
 
     Raises:
         UserError: an optimizer of the user's own is none.
@@ -47,6 +49,7 @@ def build_optimizer(
         weight_decay=settings.weight_decay,
         layer_decay=settings.layer_decay,
     )
+    groups += further
     if isinstance(settings, own_parts.OwnPart):
         return _own_optimizer(settings, groups, steps)
     assert isinstance(settings, config.AdamW)

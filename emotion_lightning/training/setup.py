@@ -34,8 +34,11 @@ def build_classifier(
         method: name of the PEFT option, for the log.
         starts: whether training starts anew; False if a checkpoint will be loaded.
     """
+    import torch
+
     from emotion_lightning.data.long_texts import token_limit
     from emotion_lightning.evaluation.gold import Gold
+    from emotion_lightning.evaluation.intensities import Intensities
     from emotion_lightning.models import adapter, backbone, dropout, head_start, losses
     from emotion_lightning.models.device import compute_dtype
     from emotion_lightning.training import reuse, warm_start
@@ -90,6 +93,16 @@ def build_classifier(
         f"{emotions.train_rows:,}",
         device,
     )
+    intensities = None
+    if isinstance(settings.loss, config.Ordinal):
+        train = Gold.of(emotions.rows["train"])
+        assert train.shares is not None and train.scale is not None
+        intensities = Intensities.of_train(
+            train.shares,
+            torch.ones_like(train.shares, dtype=torch.bool) if train.known is None else train.known,
+            scale=train.scale,
+            present=round(settings.data.present_level),  # type: ignore[attr-defined]  # checked with the settings
+        )
     return EmotionClassifier(
         network,
         labels=emotions.labels,
@@ -100,6 +113,7 @@ def build_classifier(
             labels=emotions.labels,
             masked=emotions.masked,
             known_per_row=emotions.known_per_row if emotions.masked else None,
+            intensities=intensities,
         ),  # fmt: skip
         gold=Gold.of(emotions.rows["validation"]),
         thresholds=settings.thresholds,
@@ -112,6 +126,7 @@ def build_classifier(
         join=settings.data.join_windows,
         head_factor=head_factor,
         extra_metric=settings.extra_metric,
+        cut_lr=settings.loss.cut_lr if isinstance(settings.loss, config.Ordinal) else None,
     )
 
 

@@ -44,7 +44,8 @@ OPTIONS = sorted(
 )
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
 NEEDED = {"data=file": ["data.path=x.csv"], "data=hub": ["data.path=x/y"], "peft=full": ["model.quantization=none"],
-          "model=auto": ["model.path=any"]}  # fmt: skip
+          "model=auto": ["model.path=any"],
+          "loss=ordinal": ["data=file", "data.path=x.csv", "data.scale=3"]}  # fmt: skip
 
 
 def test_all_option_files_are_tested() -> None:

@@ -395,6 +395,40 @@ def test_losses_that_cannot_learn_what_the_data_gives_are_refused(settings):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
+        (["data=sample"], "loss=ordinal learns intensities, and the data has none; say with data.scale=N"),
+        (["data=file", "data.path=a.csv", "data.targets=shares"], "the data has none"),
+        (["data=file", "data.path=a.csv", "data.annotator=who"], "the data has none"),
+        (["data=brighter", "data.dir=x"], re.escape("(for data=brighter: data.track=b)")),
+        (["data=file", "data.path=a.csv", "data.scale=3", "data.harden=true"], "data.harden=true makes 0 and 1"),
+        (["data=file", "data.path=a.csv", "data.scale=100"], "20 at most, so data.scale=100 is not for it"),
+        (["data=file", "data.path=a.csv", "data.scale=2.5"], "data.scale=2.5 is not for it"),
+        (["data=file", "data.path=a.csv", "data.scale=3", "data.present_from=1.5"], "lies between two levels"),
+        (
+            ["data=file", "data.path=a.csv", "data.scale=3", "distill.answers=b.csv"],
+            "for which only binary cross-entropy is defined",
+        ),
+    ],
+)
+def test_cumulative_logits_are_refused_where_there_are_no_levels(settings, asked, message):
+    with pytest.raises(UserError, match=message):
+        settings("loss=ordinal", *asked)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ["data=file", "data.path=a.csv", "data.scale=3", "data.missing=mask", "data.annotator=who"],
+        ["data=file", "data.path=a.csv", "data.scale=4", "data.present_from=2"],
+        ["data=brighter", "data.dir=x", "data.track=b", "data.missing=mask"],
+    ],
+)
+def test_cumulative_logits_learn_intensities_with_open_labels_and_of_annotators(settings, asked):
+    assert isinstance(settings("loss=ordinal", *asked).loss, config.Ordinal)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
         ("callbacks.monitor=val/soft_bce", "is a score against shares, which the data has not"),
         ("callbacks.monitor=val/intensity_pearson", re.escape("say with data.scale=… where they end")),
     ],

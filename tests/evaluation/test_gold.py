@@ -41,7 +41,7 @@ def test_gold_of_rows_has_what_the_rows_have():
     second = full[torch.tensor([1])][:, [1]]
     assert second.labels.tolist() == [[1]] and second.known.tolist() == [[True]] and second.scale == 3
     full.hardens = True
-    assert full.learned[1].tolist() == [0, 1] and full.probable is full.shares
+    assert full.learned[1].tolist() == [0, 1] and full.probable() is full.shares
 
 
 @pytest.mark.parametrize("metric", ["macro", "micro", "jaccard"])

@@ -6,6 +6,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from emotion_lightning import config
 from emotion_lightning.config import schema
 from emotion_lightning.data.labels import positive_weights
+from emotion_lightning.evaluation.intensities import Intensities
 from emotion_lightning.models import losses
 
 COUNTS, ROWS = np.array([0, 1, 50, 100]), 200
@@ -33,8 +34,18 @@ def plain_bce():
     return approximately(binary_cross_entropy_with_logits(*batch()))
 
 
-def build(settings):
-    return losses.build_loss(settings, label_counts=COUNTS, rows=ROWS)
+CUTS = torch.tensor([[-1.0, 0.0, 0.5], [-0.2, 0.0, 2.0], [-3.0, 0.0, 1.0], [-1.0, 0.0, 1.0]], dtype=torch.float64)
+LEVELS = Intensities(3.0, 2, CUTS)
+"""Intensities of 0 to 3, present from 2 on."""
+
+
+def ordinal(kind="none", cut_lr=0.01):
+    return config.Ordinal(config.PositiveWeights[kind], None, beta=0.99, cut_lr=cut_lr)
+
+
+def build(settings, *, masked=False):
+    levels = LEVELS if isinstance(settings, config.Ordinal) else None
+    return losses.build_loss(settings, label_counts=COUNTS, rows=ROWS, masked=masked, intensities=levels)
 
 
 def weights(kind, clip=None):
@@ -141,7 +152,8 @@ def test_extreme_logits_have_a_finite_loss_and_gradient(settings, target):
 def test_every_loss_option_builds_and_learns(settings, option):
     logits = torch.zeros(2, 4, requires_grad=True)
     targets = torch.tensor([[1.0] * 4, [0.0] * 4])
-    value = build(settings(f"loss={option}").loss)(logits, targets)
+    data = ["data=file", "data.path=a.csv", "data.scale=3"] if option == "ordinal" else []
+    value = build(settings(f"loss={option}", *data).loss)(logits, targets)
     value.backward()
     assert value.shape == () and value.dtype == torch.float32
     assert (logits.grad[0] < 0).all() and (logits.grad[1] > 0).all()
@@ -189,12 +201,13 @@ BUILT_IN = {
     "asymmetric": config.Asymmetric(gamma_positive=0.5, gamma_negative=4.0, clip=0.05),
     "zlpr": config.ZLPR(),
     "correlated": config.Correlated(alpha=0.2),
+    "ordinal": ordinal("neg_pos"),
 }
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_a_label_that_is_left_open_has_no_loss_and_no_gradient(name):
-    loss = losses.build_loss(BUILT_IN[name], label_counts=COUNTS, rows=ROWS, masked=True)
+    loss = build(BUILT_IN[name], masked=True)
     logits, targets = batch()
     known = torch.rand(logits.shape, generator=torch.Generator().manual_seed(1)) < 0.6
     targets[~known] = torch.nan
@@ -208,7 +221,7 @@ def test_a_label_that_is_left_open_has_no_loss_and_no_gradient(name):
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_where_nothing_is_open_the_masked_loss_is_the_plain_one(name):
-    masked = losses.build_loss(BUILT_IN[name], label_counts=COUNTS, rows=ROWS, masked=True)
+    masked = build(BUILT_IN[name], masked=True)
     torch.testing.assert_close(masked(*batch()), build(BUILT_IN[name])(*batch()))
 
 
@@ -216,7 +229,7 @@ def test_where_nothing_is_open_the_masked_loss_is_the_plain_one(name):
 def test_a_masked_mean_is_that_of_the_known_labels(name):
     logits, targets = batch()
     targets[3:, 0] = torch.nan
-    masked = losses.build_loss(BUILT_IN[name], label_counts=COUNTS, rows=ROWS, masked=True)(logits, targets)
+    masked = build(BUILT_IN[name], masked=True)(logits, targets)
     known = ~targets.isnan()
     torch.testing.assert_close(masked, build(BUILT_IN[name])(logits[known][None], targets[known][None]))
 
@@ -291,3 +304,85 @@ def test_cross_entropy_of_shares_is_least_at_the_shares():
     logits = torch.logit(shares).requires_grad_()
     build(config.BCE())(logits, shares).backward()
     assert logits.grad.abs().max() < 1e-9
+
+
+def shares():
+    """Intensities of 0 to 3, and between them, as shares of 3, [16, 4]."""
+    drawn = torch.rand(16, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    return (drawn * 3 * 2).round() / 2 / 3
+
+
+@pytest.mark.parametrize("kind", ["none", "neg_pos"])
+def test_ordinal_is_the_mean_over_the_levels_of_the_cross_entropy_of_reaching_them(kind):
+    logits, targets = batch()[0], shares()
+    total, weighs = 0.0, weights(kind).tolist()
+    for row in range(16):
+        for label in range(4):
+            intensity = 3 * float(targets[row, label])
+            for level in (1, 2, 3):
+                p = 1 / (1 + np.exp(-(float(logits[row, label]) - float(CUTS[label, level - 1]))))
+                reached = min(max(intensity - (level - 1), 0), 1)
+                total -= weighs[label] * reached * np.log(p) + (1 - reached) * np.log(1 - p)
+    found = build(ordinal(kind))(logits, targets)
+    assert float(found) == pytest.approx(total / (16 * 4 * 3), rel=1e-5)
+
+
+def test_ordinal_with_one_level_is_cross_entropy():
+    one = losses.Ordinal(Intensities(1.0, 1, torch.zeros(4, 1)), weights=torch.ones(4), learns=True)
+    assert one(*batch()) == plain_bce() and not list(one.parameters())
+    assert one.intensities().cuts.tolist() == [[0]] * 4
+
+
+def test_cut_points_begin_where_they_were_put_and_presence_stays_at_zero():
+    loss = build(ordinal())
+    assert torch.allclose(loss.cuts().double(), CUTS, atol=1e-6)
+    with torch.no_grad():
+        loss.raw_steps -= 50  # softplus of it is no longer distinguishable from 0, and never below
+    cuts = loss.intensities().cuts
+    assert bool((cuts.diff(dim=1) >= 0).all()) and cuts[:, 1].tolist() == [0] * 4
+
+
+def test_cut_points_are_learned_unless_they_are_fixed():
+    assert [name for name, _ in build(ordinal()).named_parameters()] == ["raw_steps"]
+    fixed = build(ordinal(cut_lr=None))
+    assert not list(fixed.parameters()) and fixed.state_dict() == {}
+
+
+def test_learned_cut_points_are_those_of_the_data():
+    """Levels drawn by known cut points around known logits are found again."""
+    generator = torch.Generator().manual_seed(4)
+    true = torch.tensor([[0.0, 1.0, 3.0]])
+    logits = 2 * torch.randn(20_000, 1, generator=generator)
+    drawn = torch.rand(20_000, 1, generator=generator)
+    levels = (drawn[..., None] < torch.sigmoid(logits[..., None] - true)).sum(-1) / 3
+    everything = torch.ones_like(levels, dtype=torch.bool)
+    start = Intensities.of_train(levels, everything, scale=3, present=1)
+    loss = losses.Ordinal(start, weights=torch.ones(1), learns=True)
+    # What ignores the logits is too narrow.
+    assert float(start.cuts[0, 2]) < 2.5
+    optimizer = torch.optim.LBFGS(loss.parameters(), line_search_fn="strong_wolfe")
+
+    def step():
+        optimizer.zero_grad()
+        value = loss(logits, levels)
+        value.backward()
+        return value
+
+    optimizer.step(step)
+    reading = losses.learned_intensities(loss)
+    assert reading.cuts[0].tolist() == pytest.approx([0, 1, 3], abs=0.1)
+    expected = reading.shares(torch.sigmoid(logits))
+    assert float((expected - levels).mean()) == pytest.approx(0, abs=0.01)
+
+
+def test_only_ordinal_has_intensities_of_its_own_with_a_mask_too():
+    assert losses.learned_intensities(build(config.BCE())) is None
+    assert losses.learned_intensities(build(ordinal(), masked=True)).scale == 3
+
+
+def test_ordinal_stays_finite_at_extreme_logits():
+    logits = torch.tensor([[1e4, -1e4, 300.0, -300.0]], requires_grad=True)
+    loss = build(ordinal())
+    found = loss(logits, torch.tensor([[0.0, 1.0, 1 / 3, 2 / 3]]))
+    found.backward()
+    assert torch.isfinite(found) and torch.isfinite(logits.grad).all() and torch.isfinite(loss.raw_steps.grad).all()
