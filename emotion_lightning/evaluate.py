@@ -60,6 +60,8 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
     runs = ensemble.find_members(settings.run)
     metadata = ensemble.combined_metadata(runs)
     first = find_model_folder(runs[0])
+    reading = metadata.read_intensities()
+    prediction_files.check_intensities(settings.predict, reading, f"run={settings.run}")
     given = settings.data
     own = not isinstance(given, config.Batches)
     # The mapping of this command is for the labels of the run too, and is applied to both below.
@@ -114,6 +116,9 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
         answers.decisions(of_run.members)[metadata.protocol],
         labels=of_run.names,
         settings=settings.predict,
+        intensities=None
+        if reading is None
+        else mapped_labels.Answers(reading.expected(raw), {}).probabilities(of_run.members),
     )
     ours = [of_run.members[of_run.names.index(name)] for name in shared]
     theirs = [of_data.names.index(name) for name in shared]
@@ -126,7 +131,6 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
         answers.thresholds(ours),
     )
     decides = by_protocol[metadata.protocol]
-    reading = metadata.read_intensities()
     beside = None if reading is None else reading.shares_beside(raw)
     expected = None if beside is None else mapped_labels.Answers(beside, {}).probabilities(ours)
     scores = metrics.score(

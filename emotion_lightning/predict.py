@@ -13,12 +13,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emotion_lightning import config
 from emotion_lightning.cli import app
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs import waiting
+
+if TYPE_CHECKING:
+    from emotion_lightning.inference.predictor import Labeller, Prediction
+    from emotion_lightning.models.metadata import Metadata
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +43,12 @@ def predict(settings: config.Predict, folder: Path) -> None:
 
     assert settings.text is not None
     _check_explain(settings)
-    if settings.run is None and not settings.explain and settings.accelerator in ("auto", "cpu"):
+    if (
+        settings.run is None
+        and not settings.explain
+        and not settings.predict.intensities
+        and settings.accelerator in ("auto", "cpu")
+    ):
         from emotion_lightning.models import bundled
 
         if (quick := bundled.answer(settings.text)) is not None:
@@ -56,7 +65,12 @@ def predict(settings: config.Predict, folder: Path) -> None:
     (answer,) = model.predict([settings.text])
     cuts = model.metadata.thresholds[model.metadata.protocol]
     console.show_text(
-        settings.text, answer.labels, answer.probabilities, cuts, calibrated=bool(model.metadata.calibration)
+        settings.text,
+        answer.labels,
+        answer.probabilities,
+        cuts,
+        calibrated=bool(model.metadata.calibration),
+        intensities=_intensities(settings, model, answer),
     )
     if settings.explain:
         waiting.show_status("Explaining the answer")
@@ -65,6 +79,27 @@ def predict(settings: config.Predict, folder: Path) -> None:
         )
         waiting.end_status()
         console.show_explanation(found)
+
+
+def _intensities(settings: config.Predict, model: "Labeller", answer: "Prediction") -> dict[str, float] | None:
+    """The expected intensities of an answer by label; None if they are not asked for."""
+    if not settings.predict.intensities:
+        return None
+    import torch
+
+    from emotion_lightning.evaluation import prediction_files
+
+    labels, reading = model.metadata.labels, model.metadata.read_intensities()
+    prediction_files.check_intensities(settings.predict, reading, _named(settings))
+    assert reading is not None
+    found = reading.expected(torch.tensor([[answer.probabilities[name] for name in labels]]))
+    return dict(zip(labels, found[0].tolist(), strict=True))
+
+
+def _named(settings: config.Predict, *, several: bool = False) -> str:
+    if several:
+        return f"run={settings.run}, whose runs have not learned the same ones,"
+    return "the bundled classifier" if settings.run is None else f"run={settings.run}"
 
 
 def _output(settings: config.Predict, folder: Path) -> Path:
@@ -76,6 +111,7 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
     from emotion_lightning.data import tables
     from emotion_lightning.evaluation import prediction_files
     from emotion_lightning.inference import ensemble
+    from emotion_lightning.models.metadata import find_model_folder, read_metadata
 
     _check_explain(settings)
     prediction_files.check_output(output)
@@ -84,6 +120,9 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
     if settings.explain and settings.devices > 1:
         raise UserError(f"explain=true runs in one process; leave out devices={settings.devices}.")
     runs = ensemble.find_members(settings.run)
+    for run in runs if settings.predict.intensities else []:
+        learned = read_metadata(find_model_folder(run)).read_intensities()
+        prediction_files.check_intensities(settings.predict, learned, _named(settings))
     waiting.show_status("Reading the texts")
     file = tables.text_file(source, settings.data)
     rows = tables.read_texts(file, settings.data, usual=_columns_of_run(runs[0]), context=ensemble.context_of(runs))
@@ -97,9 +136,9 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
     window, largest = settings.data.batch_size * WINDOW, 0.0
     waiting.end_status()
     with (
-        _answers(settings, runs) as (labels, answers, explain),
+        _answers(settings, runs) as (metadata, answers, explain),
         prediction_files.writer_for(
-            output, labels, settings.predict, id_column=rows.id_column, explained=settings.explain
+            output, metadata.labels, settings.predict, id_column=rows.id_column, explained=settings.explain
         ) as writer,
         Progress(
             TextColumn("Predicting {task.completed:,} of {task.total:,} rows"),
@@ -109,10 +148,13 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
         ) as progress,
     ):
         task = progress.add_task("", total=rows.count)
+        reading = metadata.read_intensities()
+        prediction_files.check_intensities(settings.predict, reading, _named(settings, several=len(runs) > 1))
         # Each piece is used twice: its texts are classified, and its ids are written beside the predictions.
         pieces, beside = itertools.tee(rows.pieces(window))
         found = answers([text for _, text in piece] for piece in pieces)
         for (decisions, probabilities), piece in zip(found, beside, strict=True):
+            expected = reading.expected(probabilities) if reading and settings.predict.intensities else None
             # Explanations take long, so rows are written few at a time.
             size = _EXPLAINED_AT_ONCE if settings.explain else len(piece)
             for at in range(0, len(piece), size):
@@ -121,7 +163,8 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
                 texts = [without_context(text) for _, text in piece[part]]
                 why = explain(texts) if settings.explain else None
                 largest = max([largest, *(one.largest_error for one in why or ())])
-                writer.write(prediction_files.Predicted(ids, texts, decisions[part], probabilities[part], why))
+                strong = None if expected is None else expected[part]
+                writer.write(prediction_files.Predicted(ids, texts, decisions[part], probabilities[part], why, strong))
                 progress.advance(task, len(texts))
     log.info("Wrote %s rows to %s", f"{rows.count:,}", output)
     if settings.explain:
@@ -143,22 +186,22 @@ def _check_explain(settings: config.Predict) -> None:
 @contextmanager
 def _answers(
     settings: config.Predict, runs: list[str]
-) -> Iterator[tuple[list[str], Callable[..., Iterator[Any]], Callable[..., Any]]]:
-    """Yield the label names, a function that maps chunks of texts to decisions and probabilities, and `explain`."""
+) -> Iterator[tuple["Metadata", Callable[..., Iterator[Any]], Callable[..., Any]]]:
+    """Yield the metadata, a function that maps chunks of texts to decisions and probabilities, and `explain`."""
     from emotion_lightning.inference import ensemble, parallel, predictor
 
     size, budget = settings.data.batch_size, settings.data.batch_tokens
     if settings.devices > 1:
-        labels = ensemble.combined_metadata(runs).labels
+        metadata = ensemble.combined_metadata(runs)
         with parallel.workers(runs, accelerator=settings.accelerator, devices=settings.devices) as workers:
-            yield labels, partial(workers.decide, batch_size=size, batch_tokens=budget), list
+            yield metadata, partial(workers.decide, batch_size=size, batch_tokens=budget), list
         return
     model = predictor.load(runs, accelerator=settings.accelerator)
     if settings.explain:
         model.check_explainable()
         model.check_labels(settings.explain_labels or [])
     explain = partial(model.explain, labels=settings.explain_labels, steps=settings.explain_steps, batch_size=size)
-    yield model.metadata.labels, partial(model.decide, batch_size=size, batch_tokens=budget), explain
+    yield model.metadata, partial(model.decide, batch_size=size, batch_tokens=budget), explain
 
 
 def _columns_of_run(run: str) -> tuple[str | None, str | None]:

@@ -104,6 +104,27 @@ def _check_loss_of_targets(settings: config.Train) -> None:
         )
 
 
+def check_predictions(settings: Any, command: str) -> None:
+    """Raise UserError for settings of prediction files that contradict each other, or the data of a training."""
+    predict, data = settings.predict, settings.data
+    if not predict.intensities:
+        return
+    if predict.columns is config.PredictionColumns.decisions:
+        raise UserError(
+            "predict.columns=decisions writes columns of 0 and 1 only, predict.intensities=true expected intensities; "
+            "leave out one of the two."
+        )
+    if command == "baseline":
+        raise UserError("predict.intensities=true: a baseline learns 0 and 1, and no intensities; leave it out.")
+    learns = isinstance(data, config.Table | config.Brighter) and data.scale is not None and not data.harden
+    if command in ("train", "tune") and not learns:
+        hard = getattr(data, "harden", False)
+        raise UserError(
+            "predict.intensities=true adds expected intensities, and the run learns none; "
+            + ("leave out data.harden=true." if hard else "say with data.scale=N where those of the data end.")
+        )
+
+
 def _check_levels(data: config.Data) -> None:
     """Raise UserError for data that does not have the levels of loss=ordinal."""
     scale = data.scale if isinstance(data, config.Table | config.Brighter) else None

@@ -87,6 +87,9 @@ class Predictions:
     """Add a column with the texts."""
     columns: PredictionColumns
     """all: decisions and probabilities; decisions: only 0/1 columns, as for a Kaggle submission."""
+    intensities: bool
+    """For a run that learned intensities (data.scale=N): add a column i_<label> for each label, with its expected
+    intensity, from 0 to N."""
     csv_safe: bool
     """Put ' before csv cells that a spreadsheet would run as a formula (= + - @). This changes texts, ids and label
     names, so turn it on only for files that people open in a spreadsheet."""

@@ -20,6 +20,7 @@ from emotion_lightning.config.checks import (
     check_label_names,
     check_ngrams,
     check_objectives,
+    check_predictions,
     check_ranges,
     check_relations,
     check_scores,
@@ -164,6 +165,8 @@ def check_settings(settings: Any, command: str) -> None:
         check_server(settings.serve)
     else:
         check_data(settings, command)
+    if hasattr(settings, "predict"):
+        check_predictions(settings, command)
     if isinstance(settings, config.Train):
         check_relations(settings)
     if isinstance(settings, config.Baseline):

@@ -70,6 +70,10 @@ class Intensities:
             return shares
         return events(shares, self.scale)[..., self.present - 1]
 
+    def expected(self, probabilities: Tensor) -> Tensor:
+        """The expected intensities, from 0 to the scale, [row, label]."""
+        return self.shares(probabilities) * self.scale
+
     def shares_beside(self, probabilities: Tensor) -> Tensor | None:
         """What `shares` returns, where that is something else than the probabilities; None without cut points."""
         return None if self.cuts is None else self.shares(probabilities)

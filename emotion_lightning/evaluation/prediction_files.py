@@ -16,6 +16,7 @@ from emotion_lightning.data.rows import Rows
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation import thresholds
 from emotion_lightning.evaluation.explanations import Explanation
+from emotion_lightning.evaluation.intensities import Intensities
 from emotion_lightning.runs.files import atomic_write
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
@@ -25,13 +26,23 @@ EXPLANATION = "explanation"
 
 @dataclass
 class Predicted:
-    """Decisions and probabilities of some rows, [row, label], with their ids and texts, and perhaps explanations."""
+    """Decisions and probabilities of some rows, [row, label], with their ids and texts.
+
+    Attributes:
+        ids: of the rows.
+        texts: of the rows.
+        decisions: bool, [row, label].
+        probabilities: [row, label].
+        explanations: of each row; None without.
+        intensities: expected ones, [row, label]; None without.
+    """
 
     ids: Sequence[str]
     texts: Sequence[str]
     decisions: Tensor
     probabilities: Tensor
     explanations: Sequence[Explanation] | None = None
+    intensities: Tensor | None = None
 
 
 class Writer(Protocol):
@@ -59,10 +70,22 @@ def write_predictions(
     *,
     labels: Sequence[str],
     settings: config.Predictions,
+    intensities: Intensities | None = None,
 ) -> None:
-    """Write decisions and probabilities, [row, label], of a split; `cut` are the thresholds, [label]."""
+    """Write decisions and probabilities, [row, label], of a split.
+
+    Args:
+        path: file to write.
+        rows: ids and texts.
+        probabilities: [row, label].
+        threshold: thresholds, [label].
+        labels: names.
+        settings: how the file is written.
+        intensities: how intensities are read from the probabilities; None if none were learned.
+    """
     decisions = thresholds.decide(probabilities, threshold)
-    write_decisions(path, rows, probabilities, decisions, labels=labels, settings=settings)
+    expected = None if intensities is None else intensities.expected(probabilities)
+    write_decisions(path, rows, probabilities, decisions, labels=labels, settings=settings, intensities=expected)
 
 
 def write_decisions(
@@ -73,10 +96,20 @@ def write_decisions(
     *,
     labels: Sequence[str],
     settings: config.Predictions,
+    intensities: Tensor | None = None,
 ) -> None:
-    """Write decisions, bool, and probabilities, [row, label] each, of a split."""
+    """Write decisions, bool, probabilities and, if the settings ask for them, intensities, [row, label] each."""
     with writer_for(path, labels, settings, id_column=rows.id_column) as open_writer:
-        open_writer.write(Predicted(rows.ids, rows.texts, decisions, probabilities))
+        open_writer.write(Predicted(rows.ids, rows.texts, decisions, probabilities, intensities=intensities))
+
+
+def check_intensities(settings: config.Predictions, learned: Intensities | None, run: str) -> None:
+    """Raise UserError if intensities are asked for that a run has not learned; `run` names it."""
+    if settings.intensities and learned is None:
+        raise UserError(
+            f"predict.intensities=true adds expected intensities, and {run} has none; train with data.scale=N, "
+            "which says where the intensities of the labels end, or leave it out."
+        )
 
 
 @contextmanager
@@ -102,6 +135,7 @@ def writer_for(
         *(["text"] if settings.text else []),
         *labels,
         *[f"p_{name}" for name in labels if probabilities],
+        *[f"i_{name}" for name in labels if settings.intensities],
         *([EXPLANATION] if explained else []),
     ]
     repeated = {name for name in names if names.count(name) > 1}
@@ -109,7 +143,14 @@ def writer_for(
         raise UserError(
             f"{path} would have two columns named {', '.join(sorted(repeated))}; rename the id column or label."
         )
-    table = _Table(names, text=settings.text, probabilities=probabilities, safe=settings.csv_safe, explained=explained)
+    table = _Table(
+        names,
+        text=settings.text,
+        probabilities=probabilities,
+        intensities=settings.intensities,
+        safe=settings.csv_safe,
+        explained=explained,
+    )
     with atomic_write(path) as temporary:
         match path.suffix.lower():
             case ".csv":
@@ -128,21 +169,33 @@ class _Table:
     names: list[str]
     text: bool
     probabilities: bool
+    intensities: bool
     safe: bool
     explained: bool
 
     def rows(self, rows: Predicted) -> Iterator[list[Any]]:
         decisions = rows.decisions.int().tolist()
-        # Nine significant digits are enough to restore the same float32.
-        shares = [[float(f"{p:.9g}") for p in row] for row in rows.probabilities.float().tolist()]
+        shares = _plain(rows.probabilities)
+        expected = _plain(self.expected(rows)) if self.intensities else []
         for i, identifier in enumerate(rows.ids):
             text = [rows.texts[i]] if self.text else []
             explanation = self.explanations(rows)[i : i + 1]
-            yield [identifier, *text, *decisions[i], *(shares[i] if self.probabilities else []), *explanation]
+            numbers = [*(shares[i] if self.probabilities else []), *(expected[i] if self.intensities else [])]
+            yield [identifier, *text, *decisions[i], *numbers, *explanation]
+
+    def expected(self, rows: Predicted) -> Tensor:
+        """The expected intensities, which are there where their columns are."""
+        assert rows.intensities is not None
+        return rows.intensities
 
     def explanations(self, rows: Predicted) -> list[list[dict[str, Any]]]:
         """For each row an entry for each explained label and each word; empty without this column."""
         return [_entries(one) for one in rows.explanations or ()] if self.explained else []
+
+
+def _plain(values: Tensor) -> list[list[float]]:
+    # Nine significant digits are enough to restore the same float32.
+    return [[float(f"{value:.9g}") for value in row] for row in values.float().tolist()]
 
 
 def _entries(explanation: Explanation) -> list[dict[str, Any]]:
@@ -209,7 +262,7 @@ class _Parquet:
         import pyarrow.parquet
 
         types = [pyarrow.string()] * (2 if table.text else 1) + [pyarrow.int8()] * len(labels)
-        types += [pyarrow.float32()] * (len(labels) if table.probabilities else 0)
+        types += [pyarrow.float32()] * (len(labels) * (table.probabilities + table.intensities))
         if table.explained:
             entry = {
                 "label": pyarrow.string(), "word": pyarrow.string(), "start": pyarrow.int32(), "end": pyarrow.int32(),
@@ -231,6 +284,8 @@ class _Parquet:
         texts = [list(rows.texts)] if self._table.text else []
         shares = rows.probabilities.float().numpy() if self._table.probabilities else np.zeros((len(rows.ids), 0))
         columns = [list(rows.ids), *texts, *rows.decisions.numpy().astype(np.int8).T, *shares.T]
+        if self._table.intensities:
+            columns += [*self._table.expected(rows).float().numpy().T]
         if self._table.explained:
             columns.append(self._table.explanations(rows))
         self._writer.write_table(

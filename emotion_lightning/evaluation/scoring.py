@@ -114,6 +114,7 @@ def score(
             by_protocol[chosen],
             labels=labels,
             settings=predict,
+            intensities=intensities,
         )
         if gold is None:
             log.warning("The %s split has no labels: it is predicted, not scored.", name)

@@ -304,7 +304,13 @@ def _print_tables(console: Any, sections: list[Section]) -> None:
 
 
 def show_text(
-    text: str, labels: list[str], probabilities: dict[str, float], cuts: dict[str, float], *, calibrated: bool
+    text: str,
+    labels: list[str],
+    probabilities: dict[str, float],
+    cuts: dict[str, float],
+    *,
+    calibrated: bool,
+    intensities: dict[str, float] | None = None,
 ) -> None:
     """Print the prediction for one text: a bar for each label, the most probable first; predicted labels are marked.
 
@@ -314,6 +320,7 @@ def show_text(
         probabilities: by label.
         cuts: threshold by label.
         calibrated: whether the probabilities are, which the last line says.
+        intensities: expected intensity by label; None: not shown.
     """
     console = terminal.console(80)
     console.print(text, markup=False, highlight=False)
@@ -321,9 +328,11 @@ def show_text(
     for name, share in sorted(probabilities.items(), key=lambda item: -item[1]):
         bar = "█" * round(share * 30)
         mark = "●" if name in labels else " "
+        strong = "" if intensities is None else f", intensity {intensities[name]:.2f}"
         console.print(
-            f"{mark} {name:<{width}} {share:.3f} {bar:<30} (threshold {cuts[name]:.2f})", markup=False, highlight=False
-        )
+            f"{mark} {name:<{width}} {share:.3f} {bar:<30} (threshold {cuts[name]:.2f}{strong})",
+            markup=False, highlight=False, soft_wrap=intensities is not None,
+        )  # fmt: skip
     console.print(f"Emotions: {', '.join(labels) or 'none'}", markup=False, highlight=False)
     how = "calibrated on validation" if calibrated else "not calibrated: of ten labels at 0.9, not nine need be right"
     console.print(f"The probabilities are {how}.", markup=False, highlight=False, style="dim")

@@ -151,7 +151,9 @@ def test_metadata_of_too_many_labels_are_refused(
 
 
 def test_the_header_is_safe_in_spreadsheets_too(tmp_path: Path) -> None:
-    chosen = config.Predictions(text=False, columns=config.PredictionColumns.decisions, csv_safe=True)
+    chosen = config.Predictions(
+        text=False, columns=config.PredictionColumns.decisions, intensities=False, csv_safe=True
+    )
     with prediction_files.writer_for(tmp_path / "p.csv", ["=1+1", "joy"], chosen, id_column="row"):
         pass
     assert (tmp_path / "p.csv").read_text() == "row,'=1+1,joy\n"

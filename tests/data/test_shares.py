@@ -444,3 +444,22 @@ def test_scores_that_the_data_does_not_have_are_no_objective(settings):
     with pytest.raises(UserError, match="study.objectives=soft_mae is a score against shares"):
         settings(*chosen, command="tune")
     assert settings(*chosen, "data.targets=shares", command="tune").study.objectives == [config.Objective.soft_mae]
+
+
+@pytest.mark.parametrize(
+    ("command", "asked", "message"),
+    [
+        ("train", [], "the run learns none; say with data.scale=N"),
+        ("train", ["data=file", "data.path=a.csv", "data.scale=3", "data.harden=true"], "leave out data.harden=true"),
+        ("train", ["data=file", "data.path=a.csv", "data.targets=shares"], "the run learns none"),
+        ("tune", ["space=ia3"], "the run learns none"),
+        ("baseline", ["data=file", "data.path=a.csv", "data.scale=3"], "a baseline learns 0 and 1"),
+        ("predict", ["predict.columns=decisions"], "leave out one of the two"),
+        ("evaluate", ["run=x", "predict.columns=decisions"], "leave out one of the two"),
+    ],
+)
+def test_expected_intensities_are_refused_where_there_are_none(settings, command, asked, message):
+    with pytest.raises(UserError, match=message):
+        settings(*asked, "predict.intensities=true", command=command)
+    chosen = ["data=file", "data.path=a.csv", "data.scale=3", "loss=bce"]
+    assert settings(*chosen, "predict.intensities=true").predict.intensities

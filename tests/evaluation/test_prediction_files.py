@@ -18,8 +18,10 @@ AWKWARD = ["NA", "null", "", " 007 ", "1e5", "a,b", 'say "so"', "a\nb", "a\r\nb"
 each_suffix = pytest.mark.parametrize("suffix", prediction_files.SUFFIXES)
 
 
-def options(text=False, columns="all", csv_safe=False):
-    return config.Predictions(text=text, columns=config.PredictionColumns[columns], csv_safe=csv_safe)
+def options(text=False, columns="all", csv_safe=False, intensities=False):
+    return config.Predictions(
+        text=text, columns=config.PredictionColumns[columns], intensities=intensities, csv_safe=csv_safe
+    )
 
 
 def rows(ids, texts=None, first=0.25):
@@ -218,4 +220,38 @@ def test_a_label_cannot_be_named_as_the_column_of_explanations(tmp_path):
         pytest.raises(UserError, match="two columns named explanation"),
         prediction_files.writer_for(tmp_path / "o.csv", ["explanation"], options(), id_column="ID", explained=True),
     ):
+        pass
+
+
+@each_suffix
+@pytest.mark.parametrize("explained", [False, True])
+def test_expected_intensities_follow_the_probabilities(tmp_path, suffix, explained):
+    part = rows(["7"])
+    part.intensities = torch.tensor([[0.5, 2.25]])
+    part.explanations = [Explanation("7", [], [], {}, {}, {})] if explained else None
+    path = tmp_path / f"out{suffix}"
+    opened = prediction_files.writer_for(path, LABELS, options(intensities=True), id_column="ID", explained=explained)
+    with opened as writer:
+        writer.write(part)
+    (found,) = read(path)
+    names = [
+        "ID",
+        *LABELS,
+        "p_joy",
+        "p_fear of loss",
+        "i_joy",
+        "i_fear of loss",
+        *(["explanation"] if explained else []),
+    ]
+    assert list(found) == names
+    assert [float(found[f"i_{name}"]) for name in LABELS] == [0.5, 2.25]
+    if suffix == ".parquet":
+        assert pyarrow.parquet.read_schema(path).field("i_joy").type == "float"
+
+
+def test_a_label_named_like_a_column_of_intensities_is_refused(tmp_path):
+    opened = prediction_files.writer_for(
+        tmp_path / "o.csv", ["joy", "i_joy"], options(intensities=True), id_column="ID"
+    )
+    with pytest.raises(UserError, match="two columns named i_joy"), opened:
         pass

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import SMALL, run_in_process
-from helpers.tables import write_csv
+from helpers.tables import read_csv, write_csv
 
 from emotion_lightning.evaluation import row_outcomes
 from emotion_lightning.inference import ensemble
@@ -127,3 +127,44 @@ def test_damaged_cut_points_are_refused(trained: Path, tmp_path: Path, run: Call
     file.write_text(json.dumps(content))
     assert run("predict", f"run={tmp_path / 'model'}", "text=glad") == 2
     assert "cut points are no increasing numbers" in capfd.readouterr().err
+
+
+def test_predict_adds_the_expected_intensities_where_they_are_asked_for(
+    trained: Path, run: Callable[..., int], capfd: Any
+) -> None:
+    texts = write_csv(Path("texts.csv").absolute(), [["text"], ["glad and happy and sunny"], ["panic"]])
+    asked = [f"run={trained}", f"input={texts}"]
+    assert run("predict", *asked, "output=plain.csv") == 0
+    assert run("predict", *asked, "output=out.csv", "predict.intensities=true") == 0
+    (plain, *_), (first, *_) = read_csv(Path("plain.csv")), read_csv(Path("out.csv"))
+    assert list(first) == [*plain, *(f"i_{name}" for name in LABELS)]
+    assert {name: first[name] for name in plain} == plain
+    reading = metadata_of(trained).read_intensities()
+    assert reading is not None
+    probabilities = torch.tensor([[float(first[f"p_{name}"]) for name in LABELS]])
+    expected = reading.expected(probabilities)[0].tolist()
+    assert [float(first[f"i_{name}"]) for name in LABELS] == pytest.approx(expected, abs=1e-5)
+    capfd.readouterr()
+    assert run("predict", f"run={trained}", "text=glad", "predict.intensities=true") == 0
+    assert capfd.readouterr().out.count(", intensity ") == 3
+
+
+def test_files_of_evaluate_have_them_for_the_labels_as_they_are_named(trained: Path, run: Callable[..., int]) -> None:
+    asked = ["data.merge={bad: [anger, fear]}", "predict.intensities=true", "hydra.run.dir=named"]
+    assert run("evaluate", f"run={trained}", *asked) == 0
+    (first, *_) = read_csv(Path("named/predictions/test.csv"))
+    assert list(first)[-2:] == ["i_joy", "i_bad"] or list(first)[-2:] == ["i_bad", "i_joy"]
+
+
+def test_intensities_of_a_run_without_them_are_refused_before_anything_is_written(
+    finished: Path, run: Callable[..., int], capfd: Any
+) -> None:
+    texts = write_csv(Path("texts.csv").absolute(), [["text"], ["glad"]])
+    for asked in (["text=glad"], [f"input={texts}", "output=out.csv"]):
+        assert run("predict", f"run={finished}", *asked, "predict.intensities=true") == 2
+        assert f"run={finished} has none; train with data.scale=N" in capfd.readouterr().err
+    assert not Path("out.csv").exists()
+    assert run("predict", "text=glad", "predict.intensities=true") == 2
+    assert "the bundled classifier has none" in capfd.readouterr().err
+    assert run("evaluate", f"run={finished}", "predict.intensities=true", "hydra.run.dir=none") == 2
+    assert "has none" in capfd.readouterr().err
