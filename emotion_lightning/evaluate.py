@@ -45,6 +45,7 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
     from emotion_lightning.evaluation import (
         extra_metrics,
         group_scores,
+        group_thresholds,
         mapped_labels,
         metrics,
         prediction_files,
@@ -75,6 +76,11 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
         if not isinstance(data, config.Table | config.Multilingual):
             raise UserError(f"data.groups=[{','.join(given.groups)}]: the data of the run has no columns for groups.")
         data = replace(data, groups=given.groups)
+    by_group = metadata.group_thresholds()
+    if own and by_group is not None and isinstance(data, config.Table | config.Multilingual):
+        # Thresholds go by this column, whatever else scores are told for.
+        columns = data.groups or []
+        data = replace(data, groups=[*columns, *([] if by_group.column in columns else [by_group.column])])
     if data.clean and set(data.clean) != set(metadata.cleaning()):
         raise UserError(
             f"data.clean={[step.value for step in data.clean]} is not what the run was trained with, {metadata.clean}; "
@@ -108,7 +114,14 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
         model.check_explainable()
     waiting.show_status(f"Labelling {len(rows):,} texts")
     logits, raw = model.outputs(rows.inputs, batch_size=data.batch_size, batch_tokens=data.batch_tokens)
-    answers = mapped_labels.Answers(raw, {name: metadata.threshold_tensor(name) for name in metadata.thresholds})
+    values = None if by_group is None else group_thresholds.groups_of(rows, by_group.column)
+    if by_group is not None:
+        mend = f" With data.groups=[{by_group.column}] the data brings it."
+        if told := group_thresholds.unseen(by_group, values, mend=mend):
+            log.warning("%s", told)
+    answers = mapped_labels.Answers(
+        raw, {name: metadata.threshold_tensor(name) for name in metadata.thresholds}, by_group, values
+    )
     prediction_files.write_decisions(
         folder / run_folder.PREDICTIONS / f"{split}.csv",
         rows,
@@ -118,7 +131,7 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
         settings=settings.predict,
         intensities=None
         if reading is None
-        else mapped_labels.Answers(reading.expected(raw), {}).probabilities(of_run.members),
+        else mapped_labels.Answers(reading.expected(raw)).probabilities(of_run.members),
     )
     ours = [of_run.members[of_run.names.index(name)] for name in shared]
     theirs = [of_data.names.index(name) for name in shared]
@@ -132,20 +145,29 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
     )
     decides = by_protocol[metadata.protocol]
     beside = None if reading is None else reading.shares_beside(raw)
-    expected = None if beside is None else mapped_labels.Answers(beside, {}).probabilities(ours)
+    expected = None if beside is None else mapped_labels.Answers(beside).probabilities(ours)
     scores = metrics.score(
         probabilities, targets, by_protocol, shared, calibrated=metadata.scaling() is not None, decisions=decisions,
         gold=gold, expected=expected,
     )  # fmt: skip
     row_outcomes.write_outcomes(
-        folder, split, row_outcomes.RowOutcomes.of(rows.ids, shared, probabilities, gold, expected=expected)
+        folder,
+        split,
+        row_outcomes.RowOutcomes.of(rows.ids, shared, probabilities, gold, expected=expected, groups=values),
     )
+    if by_group is not None and values is not None:
+        scores["thresholds_by"] = by_group.of_labels(ours).plain(shared)  # type: ignore[typeddict-item]
     if extra := extra_metrics.extra_scores(
         settings.extra_metric, probabilities, targets, decides, shared, decisions=decisions[metadata.protocol]
     ):
         scores["extra"] = extra
     if groups := group_scores.score_groups(
-        rows, decisions[metadata.protocol], gold, shared, protocol=metadata.protocol, answered=probabilities
+        rows,
+        decisions[metadata.protocol],
+        gold,
+        shared,
+        protocol=metadata.protocol,
+        answered=probabilities if expected is None else expected,
     ):
         scores["groups"] = groups
     # What a loss of united labels would be, no loss defines.

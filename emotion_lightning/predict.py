@@ -9,6 +9,7 @@ python -m emotion_lightning.predict text="I can't believe it, we won (again)!" e
 import itertools
 import logging
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -108,8 +109,8 @@ def _output(settings: config.Predict, folder: Path) -> Path:
 
 def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
     # Check the whole input before a model is loaded; otherwise a broken row stops the command after hours.
-    from emotion_lightning.data import tables
-    from emotion_lightning.evaluation import prediction_files
+    from emotion_lightning.data import carried, tables
+    from emotion_lightning.evaluation import group_thresholds, prediction_files
     from emotion_lightning.inference import ensemble
     from emotion_lightning.models.metadata import find_model_folder, read_metadata
 
@@ -125,7 +126,14 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
         prediction_files.check_intensities(settings.predict, learned, _named(settings))
     waiting.show_status("Reading the texts")
     file = tables.text_file(source, settings.data)
-    rows = tables.read_texts(file, settings.data, usual=_columns_of_run(runs[0]), context=ensemble.context_of(runs))
+    by = read_metadata(find_model_folder(runs[0])).group_thresholds()
+    rows = tables.read_texts(
+        file,
+        settings.data,
+        usual=_columns_of_run(runs[0]),
+        context=ensemble.context_of(runs),
+        group=None if by is None else by.column,
+    )
 
     from rich.console import Console
     from rich.progress import Progress, TextColumn
@@ -148,12 +156,18 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
         ) as progress,
     ):
         task = progress.add_task("", total=rows.count)
+        by_group, cuts = metadata.group_thresholds(), {metadata.protocol: metadata.threshold_tensor()}
         reading = metadata.read_intensities()
         prediction_files.check_intensities(settings.predict, reading, _named(settings, several=len(runs) > 1))
         # Each piece is used twice: its texts are classified, and its ids are written beside the predictions.
         pieces, beside = itertools.tee(rows.pieces(window))
+        groups, of_groups = rows.groups(), Counter[str]()
         found = answers([text for _, text in piece] for piece in pieces)
         for (decisions, probabilities), piece in zip(found, beside, strict=True):
+            if by_group is not None and rows.group is not None:
+                values = carried.values(list(itertools.islice(groups, len(piece))))
+                of_groups.update(values)
+                decisions = group_thresholds.decide(probabilities, cuts, by_group, values)[metadata.protocol]
             expected = reading.expected(probabilities) if reading and settings.predict.intensities else None
             # Explanations take long, so rows are written few at a time.
             size = _EXPLAINED_AT_ONCE if settings.explain else len(piece)
@@ -167,6 +181,10 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
                 writer.write(prediction_files.Predicted(ids, texts, decisions[part], probabilities[part], why, strong))
                 progress.advance(task, len(texts))
     log.info("Wrote %s rows to %s", f"{rows.count:,}", output)
+    if by_group is not None:
+        told = group_thresholds.unseen(by_group, None if rows.group is None else of_groups.elements())
+        if told is not None:
+            log.warning("%s", told)
     if settings.explain:
         log.info("The words' attributions add up to the differences of logits, but for %.2g at the most.", largest)
 

@@ -104,6 +104,26 @@ def _check_loss_of_targets(settings: config.Train) -> None:
         )
 
 
+def check_thresholds(settings: config.Train | config.Baseline) -> None:
+    """Raise UserError for thresholds by a column that the data has not among its groups."""
+    by = settings.thresholds.by
+    if by is None:
+        return
+    if isinstance(settings.thresholds, config.FixedThreshold):
+        raise UserError(
+            f"thresholds.by={by} fits thresholds for each {by}, and thresholds=fixed fits none; set thresholds=global "
+            "or thresholds=per_label."
+        )
+    if not isinstance(settings.data, config.Table | config.Multilingual):
+        raise UserError(f"thresholds.by={by} goes by a column of data.groups, and this data has none; leave it out.")
+    groups = settings.data.groups or []
+    if by not in groups:
+        raise UserError(
+            f"thresholds.by={by} is none of the columns in data.groups{nearest(by, set(groups))} Add it with "
+            f"data.groups=[{','.join([*groups, by])}]."
+        )
+
+
 def check_predictions(settings: Any, command: str) -> None:
     """Raise UserError for settings of prediction files that contradict each other, or the data of a training."""
     predict, data = settings.predict, settings.data

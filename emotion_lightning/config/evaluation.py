@@ -38,6 +38,10 @@ class Thresholds:
     cross_fit: Annotated[int | None, Bounds(at_least=2)]
     """Number of folds of validation: each threshold is the mean of those fitted without one fold, so that a few unusual
     rows affect it less. null fits once, on all rows."""
+    by: str | None
+    """One of the columns in data.groups, such as language: thresholds are fitted for each of its values, on its rows in
+    validation. A value with fewer than 30 rows there, or fewer than min_support labels in them (at least 10), has the
+    overall ones (with per_label each label with fewer), as has one that is new in prediction. null: no groups."""
     calibration: Calibration
     """Calibration of the predicted probabilities, fitted on validation before the thresholds. temperature: one slope
     for all logits (Guo et al., 2017); per_label: slope and offset for each label (Platt, 1999); none: no calibration,

@@ -26,6 +26,7 @@ from emotion_lightning.config.checks import (
     check_scores,
     check_server,
     check_study,
+    check_thresholds,
 )
 from emotion_lightning.config.own_parts import conf_folder as conf_folder
 from emotion_lightning.errors import UserError, nearest
@@ -165,6 +166,8 @@ def check_settings(settings: Any, command: str) -> None:
         check_server(settings.serve)
     else:
         check_data(settings, command)
+    if isinstance(settings, config.Train | config.Baseline):
+        check_thresholds(settings)
     if hasattr(settings, "predict"):
         check_predictions(settings, command)
     if isinstance(settings, config.Train):

@@ -3,10 +3,12 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from emotion_lightning import config
 from emotion_lightning.data.columns import Columns
 from emotion_lightning.data.formats import files
+from emotion_lightning.data.formats.cells import as_text
 from emotion_lightning.data.rows import Corpus
 from emotion_lightning.data.survey import Survey
 from emotion_lightning.errors import UserError
@@ -59,6 +61,11 @@ def chosen(corpus: Corpus, names: Sequence[str] | None, place: str) -> Corpus:
         rows.carried = {name: rows.carried[name] for name in names or []}
     corpus.decisions.carried = list(names or [])
     return corpus
+
+
+def as_value(cell: Any) -> str | None:
+    """The value of a cell as it is carried along; None if it is empty."""
+    return (as_text(cell) or "").strip() or None
 
 
 def values(column: Sequence[str | None]) -> list[str]:

@@ -18,6 +18,7 @@ import numpy as np
 from emotion_lightning import config
 from emotion_lightning.config import EmptyTexts
 from emotion_lightning.data import annotators, labels, memory
+from emotion_lightning.data.carried import as_value
 from emotion_lightning.data.columns import Columns, normalised, texts_and_ids
 from emotion_lightning.data.conversations import Context, Turns, read_turns
 from emotion_lightning.data.formats import files, tools
@@ -114,7 +115,7 @@ class _Gathered:
             values = [(as_text(cell) or "").strip() or None for cell in chunk.column(self.columns.annotator)]
             self.annotators += [values[i] for i in taken]
         for name, carried in self.carried.items():
-            values = [(as_text(cell) or "").strip() or None for cell in chunk.column(name)]
+            values = [as_value(cell) for cell in chunk.column(name)]
             carried += [values[i] for i in taken]
         self._numbers += [chunk.rows[i] for i in taken]
         if targets is not None:
@@ -361,6 +362,7 @@ class TextRows:
         id: name of the id column; None means row numbers.
         count: number of rows.
         turns: the turns before each text; None if texts stand alone.
+        group: name of the column of groups that the source has; None if it has none.
     """
 
     source: Source
@@ -368,6 +370,7 @@ class TextRows:
     id: str | None
     count: int
     turns: Turns | None = None
+    group: str | None = None
 
     @property
     def id_column(self) -> str:
@@ -381,6 +384,11 @@ class TextRows:
                 text = as_text(cell) or ""
                 before = () if self.turns is None else self.turns.before.get(row, ())
                 yield as_text(identifier) or "", (*before, text) if before else text
+
+    def groups(self) -> Iterator[str | None]:
+        """The value of each row in the column of groups, in the order of the rows; None where it is empty."""
+        for chunk in self.source.chunks(Problems()):
+            yield from map(as_value, chunk.column(self.group or ""))
 
     def pieces(self, size: int) -> Iterator[list[tuple[str, Text]]]:
         """Yield ids and texts in lists of this size; the last one may be shorter."""
@@ -400,6 +408,7 @@ def read_texts(
     *,
     usual: tuple[str | None, str | None] = (None, None),
     context: Context | None = None,
+    group: str | None = None,
 ) -> TextRows:
     """Check every row of a source, except labels, and return its ids and texts; memory does not grow with the source.
 
@@ -410,6 +419,7 @@ def read_texts(
         settings: column settings.
         usual: names of the text and id columns that are preferred to the usual names, if the source has them.
         context: which turns stand before a text; None if texts stand alone.
+        group: name of a column of groups, which the source may have.
 
     Raises:
         UserError: rows are wrong, or no row has a text.
@@ -441,4 +451,4 @@ def read_texts(
     problems.raise_any()
     if checked.empty == seen.rows:
         raise UserError(f"{source.path}, column {text}: no row has a text; name another column as data.text.")
-    return TextRows(source, text, identifier, seen.rows, turns)
+    return TextRows(source, text, identifier, seen.rows, turns, group if group in seen.names else None)

@@ -1,14 +1,15 @@
 """Answers of a run for labels that are made of its own, as when a run of 28 labels is scored on data of 6."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from emotion_lightning.data.label_map import LabelMap, Mapped
-from emotion_lightning.evaluation import thresholds
+from emotion_lightning.evaluation import group_thresholds, thresholds
+from emotion_lightning.evaluation.group_thresholds import GroupThresholds
 
 HOW = "A label that is made of others is predicted where any of them is; its probability is the largest of theirs."
 """How a run answers for such a label.
@@ -25,10 +26,14 @@ class Answers:
     Attributes:
         raw: probabilities, [row, label]; calibrated if the run is.
         by_protocol: thresholds of each protocol, [label].
+        by_group: thresholds of groups; None if they are the same for all rows.
+        groups: group of each row; None if the rows have none.
     """
 
     raw: Tensor
-    by_protocol: dict[str, Tensor]
+    by_protocol: dict[str, Tensor] = field(default_factory=dict)
+    by_group: GroupThresholds | None = None
+    groups: Sequence[str] | None = None
 
     def probabilities(self, members: Sequence[Sequence[int]]) -> Tensor:
         """Probabilities of labels with these members, [row, new label]: the largest of the members'."""
@@ -36,7 +41,8 @@ class Answers:
 
     def decisions(self, members: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         """Decisions of each protocol for labels with these members, bool, [row, new label]."""
-        return {name: thresholds.decide_any(self.raw, cuts, members) for name, cuts in self.by_protocol.items()}
+        decided = group_thresholds.decide(self.raw, self.by_protocol, self.by_group, self.groups)
+        return {name: thresholds.any_of(own, members) for name, own in decided.items()}
 
     def thresholds(self, members: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         """Thresholds of each protocol for labels with these members, [new label]: the lowest of the members'.

@@ -14,7 +14,6 @@ from torch import Tensor
 from emotion_lightning import config
 from emotion_lightning.data.rows import Rows
 from emotion_lightning.errors import UserError
-from emotion_lightning.evaluation import thresholds
 from emotion_lightning.evaluation.explanations import Explanation
 from emotion_lightning.evaluation.intensities import Intensities
 from emotion_lightning.runs.files import atomic_write
@@ -60,32 +59,6 @@ def check_output(path: Path) -> None:
         raise UserError(f"{path} is a folder; give a file name in it.")
     if path.parent.exists() and not path.parent.is_dir():
         raise UserError(f"{path}: {path.parent} is a file, not a folder.")
-
-
-def write_predictions(
-    path: Path,
-    rows: Rows,
-    probabilities: Tensor,
-    threshold: Tensor,
-    *,
-    labels: Sequence[str],
-    settings: config.Predictions,
-    intensities: Intensities | None = None,
-) -> None:
-    """Write decisions and probabilities, [row, label], of a split.
-
-    Args:
-        path: file to write.
-        rows: ids and texts.
-        probabilities: [row, label].
-        threshold: thresholds, [label].
-        labels: names.
-        settings: how the file is written.
-        intensities: how intensities are read from the probabilities; None if none were learned.
-    """
-    decisions = thresholds.decide(probabilities, threshold)
-    expected = None if intensities is None else intensities.expected(probabilities)
-    write_decisions(path, rows, probabilities, decisions, labels=labels, settings=settings, intensities=expected)
 
 
 def write_decisions(

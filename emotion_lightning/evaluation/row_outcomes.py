@@ -31,6 +31,7 @@ class RowOutcomes:
         known: whether a label is not left open, bool, [row, label]; None if none is.
         expected: shares that were answered, [row, label], float32, where the probabilities are not these; None: they
             are.
+        groups: group of each row, where thresholds are fitted by one; None: they are the same for all rows.
     """
 
     ids: list[str]
@@ -40,6 +41,7 @@ class RowOutcomes:
     shares: Tensor | None = None
     known: Tensor | None = None
     expected: Tensor | None = None
+    groups: list[str] | None = None
 
     @classmethod
     def of(
@@ -50,11 +52,12 @@ class RowOutcomes:
         gold: Gold | None,
         *,
         expected: Tensor | None = None,
+        groups: list[str] | None = None,
     ) -> "RowOutcomes":
         """Outcomes of rows with this gold; None if they are not labelled."""
         if gold is None:
-            return cls(ids, labels, probabilities, None, expected=expected)
-        return cls(ids, labels, probabilities, gold.labels, gold.shares, gold.known, expected)
+            return cls(ids, labels, probabilities, None, expected=expected, groups=groups)
+        return cls(ids, labels, probabilities, gold.labels, gold.shares, gold.known, expected, groups)
 
 
 @dataclass
@@ -87,7 +90,7 @@ def write_outcomes(folder: Path, split: str, outcomes: RowOutcomes) -> None:
     """Write `outcomes/<split>.parquet` of a run folder: `id`, and `gold_<label>` (0/1) and `p_<label>` per label.
 
     A label that is left open is null. Where shares are known, they stand in `share_<label>`, and the shares that were
-    answered in `expected_<label>` if the probabilities are others.
+    answered in `expected_<label>` if the probabilities are others. `group` has the group whose thresholds decided.
     """
     import pyarrow
     import pyarrow.parquet
@@ -110,6 +113,8 @@ def write_outcomes(folder: Path, split: str, outcomes: RowOutcomes) -> None:
     if outcomes.expected is not None:
         answered = outcomes.expected.float().numpy()
         columns |= {f"expected_{name}": pyarrow.array(answered[:, i]) for i, name in enumerate(outcomes.labels)}
+    if outcomes.groups is not None:
+        columns["group"] = pyarrow.array(outcomes.groups, pyarrow.string())
     with atomic_write(folder / run_folder.OUTCOMES / f"{split}.parquet") as temporary:
         pyarrow.parquet.write_table(pyarrow.table(columns), temporary)
 
@@ -149,6 +154,7 @@ def read_outcomes(folder: Path, split: str, labels: Sequence[str]) -> RowOutcome
         shares=_matrix(table, shares).nan_to_num(0) if all(name in table.column_names for name in shares) else None,
         known=known,
         expected=_matrix(table, expected) if all(name in table.column_names for name in expected) else None,
+        groups=[str(group) for group in table.column("group").to_pylist()] if "group" in table.column_names else None,
     )
 
 

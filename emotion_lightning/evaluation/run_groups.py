@@ -18,6 +18,7 @@ from emotion_lightning.data.labels import normalised
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation import bootstrap, row_outcomes, thresholds
 from emotion_lightning.evaluation.gold import hide_open
+from emotion_lightning.evaluation.group_thresholds import GroupThresholds
 from emotion_lightning.runs import bounded_files, manifest, run_folder
 from emotion_lightning.runs.metrics_file import of_protocol, of_split, read_metrics
 
@@ -182,6 +183,8 @@ def _read(
     try:
         scores: dict[str, Any] = {**of_protocol(of_split(content, split), protocol)}
         by_label = {normalised(name): float(values["threshold"]) for name, values in scores["labels"].items()}
+        stored = of_split(content, split).get("thresholds_by")
+        by_group = None if stored is None else GroupThresholds.from_plain(dict(stored), list(by_label))
         reported = np.array([float(scores[metric.value]) for metric in bootstrap.METRICS])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{folder / run_folder.METRICS} is damaged or of another version ({error!r}).") from error
@@ -200,6 +203,8 @@ def _read(
             f"run again with from_run={folder}, or leave it out."
         )
     threshold = torch.tensor(list(by_label.values()), dtype=torch.float64)
+    if by_group is not None and rows.groups is not None:
+        threshold = by_group.of_rows({protocol: threshold}, rows.groups)[protocol]
     gold = rows.targets.bool()
     probabilities = hide_open(rows.probabilities, rows.known)
     parts = bootstrap.summands(thresholds.decide(probabilities, threshold).numpy(), gold.numpy())

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
@@ -13,12 +13,14 @@ from emotion_lightning.evaluation import (
     calibration,
     extra_metrics,
     group_scores,
+    group_thresholds,
     metrics,
     prediction_files,
     row_outcomes,
     thresholds,
 )
 from emotion_lightning.evaluation.gold import Gold
+from emotion_lightning.evaluation.group_thresholds import GroupThresholds
 from emotion_lightning.evaluation.intensities import Intensities
 from emotion_lightning.runs import run_folder
 from emotion_lightning.runs.metrics_file import SplitScores
@@ -54,6 +56,8 @@ class Scores:
         thresholds: thresholds of each protocol, [label].
         scaling: the calibration; None if probabilities are not calibrated.
         intensities: how intensities are read from the probabilities; None if none were learned.
+        by_group: thresholds of groups; None if they are the same for all rows.
+        decided: predicted labels of each split by the chosen protocol, bool, [row, label].
     """
 
     splits: dict[str, SplitScores]
@@ -61,6 +65,8 @@ class Scores:
     thresholds: dict[str, Tensor]
     scaling: calibration.Scaling | None
     intensities: Intensities | None = None
+    by_group: GroupThresholds | None = None
+    decided: dict[str, Tensor] = field(default_factory=dict)
 
 
 def score(
@@ -100,21 +106,43 @@ def score(
     by_protocol = thresholds.fit_thresholds(shares["validation"], gold.labels, thresholding, known=gold.known)
     chosen = thresholds.chosen_protocol(thresholding)
     scores: dict[str, SplitScores] = {}
+    by_group, column = None, group_thresholds.column_of(thresholding)
+    if column is not None:
+        group_thresholds.check(splits["validation"].rows, column)
+        values = group_thresholds.groups_of(splits["validation"].rows, column) or []
+        by_group = group_thresholds.fit(
+            shares["validation"],
+            gold.labels,
+            thresholding,
+            column=column,
+            values=values,
+            overall=by_protocol,
+            known=gold.known,
+        )
+        log.info("%s", group_thresholds.sentence(by_group, values))
+    decided: dict[str, Tensor] = {}
     for name, split in splits.items():
         probabilities, gold = shares[name], split.gold
+        groups = group_thresholds.groups_of(split.rows, column)
+        if by_group is not None and (told := group_thresholds.unseen(by_group, groups)) and name != "validation":
+            log.warning("%s: %s", name, told)
+        decisions = group_thresholds.decide(probabilities, by_protocol, by_group, groups)
+        decided[name] = decisions[chosen]
         row_outcomes.write_outcomes(
             folder,
             name,
-            row_outcomes.RowOutcomes.of(split.rows.ids, labels, probabilities, gold, expected=expected[name]),
+            row_outcomes.RowOutcomes.of(
+                split.rows.ids, labels, probabilities, gold, expected=expected[name], groups=groups
+            ),
         )
-        prediction_files.write_predictions(
+        prediction_files.write_decisions(
             folder / run_folder.PREDICTIONS / f"{name}.csv",
             split.rows,
             probabilities,
-            by_protocol[chosen],
+            decided[name],
             labels=labels,
             settings=predict,
-            intensities=intensities,
+            intensities=None if intensities is None else intensities.expected(probabilities),
         )
         if gold is None:
             log.warning("The %s split has no labels: it is predicted, not scored.", name)
@@ -125,18 +153,23 @@ def score(
             by_protocol,
             labels,
             calibrated=scaling is not None,
+            decisions=decisions,
             gold=gold,
             expected=expected[name],
         )
         scores[name]["loss"] = loss(split.logits, gold.learned)
         decides = by_protocol[chosen]
-        if extra := extra_metrics.extra_scores(extra_metric, probabilities, gold.labels, decides, labels):
-            scores[name]["extra"] = extra
-        decided = thresholds.decide(probabilities, decides)
-        if groups := group_scores.score_groups(
-            split.rows, decided, gold, labels, protocol=chosen, answered=probabilities
+        if extra := extra_metrics.extra_scores(
+            extra_metric, probabilities, gold.labels, decides, labels, decisions=decided[name]
         ):
-            scores[name]["groups"] = groups
+            scores[name]["extra"] = extra
+        answered = probabilities if (beside := expected[name]) is None else beside
+        if by_column := group_scores.score_groups(
+            split.rows, decided[name], gold, labels, protocol=chosen, answered=answered
+        ):
+            scores[name]["groups"] = by_column
+        if by_group is not None:
+            scores[name]["thresholds_by"] = by_group.plain(labels)  # type: ignore[typeddict-item]
     if "test" not in splits:
         log.warning("No test split is scored: metrics.json has none.")
-    return Scores(scores, shares, by_protocol, scaling, intensities)
+    return Scores(scores, shares, by_protocol, scaling, intensities, by_group, decided)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from emotion_lightning.data.conversations import Context
 from emotion_lightning.errors import UserError
-from emotion_lightning.evaluation import row_outcomes, thresholds
+from emotion_lightning.evaluation import group_thresholds, row_outcomes, thresholds
 from emotion_lightning.evaluation.gold import Gold
 from emotion_lightning.models import backbone
 from emotion_lightning.models.hub import fetch_run
@@ -84,6 +84,8 @@ def combined_metadata(runs: Sequence[str], *, name: str = "run") -> Metadata:
             )
     log.info("The probabilities of %d runs are averaged: %s.", len(runs), ", ".join(runs))
     rows = [row_outcomes.read_outcomes(folder.parent, "validation", first.labels) for folder in folders]
+    columns = {card.thresholds_by.get("column") for card in cards}
+    by_group: dict[str, Any] = {}
     found = _pooled([part for part in rows if part is not None and part.targets is not None], len(rows))
     if found is None:
         log.warning(
@@ -97,14 +99,25 @@ def combined_metadata(runs: Sequence[str], *, name: str = "run") -> Metadata:
             for name in first.thresholds
         }
     else:
-        probabilities, gold = found
-        by_protocol = thresholds.fit_thresholds(
-            probabilities, gold.labels, first.threshold_settings(), known=gold.known
+        probabilities, gold, groups = found
+        fitting = first.threshold_settings()
+        by_protocol = thresholds.fit_thresholds(probabilities, gold.labels, fitting, known=gold.known)
+        if len(columns) == 1 and first.thresholds_by and groups is not None:
+            of_groups = group_thresholds.fit(
+                probabilities, gold.labels, fitting, column=first.thresholds_by["column"], values=groups,
+                overall=by_protocol, known=gold.known,
+            )  # fmt: skip
+            by_group = of_groups.plain(first.labels)
+    if columns != {None} and not by_group:
+        log.warning(
+            "The thresholds of groups cannot be fitted for the average: the runs have them by different columns, or "
+            "their validation rows are not at hand. The overall ones decide."
         )
     return dataclasses.replace(
         first,
         context=_shared_context(cards),
         intensities=_shared_intensities(cards),
+        thresholds_by=by_group,
         thresholds={
             name: dict(zip(first.labels, threshold.tolist(), strict=True)) for name, threshold in by_protocol.items()
         },
@@ -133,10 +146,11 @@ def _shared_intensities(cards: Sequence[Metadata]) -> dict[str, Any]:
     return found
 
 
-def _pooled(rows: list[row_outcomes.RowOutcomes], runs: int) -> tuple[Tensor, Gold] | None:
-    """Return probabilities, [row, label], and gold labels to fit thresholds on.
+def _pooled(rows: list[row_outcomes.RowOutcomes], runs: int) -> tuple[Tensor, Gold, list[str] | None] | None:
+    """Return probabilities, [row, label], gold labels to fit thresholds on, and the groups of the rows.
 
-    Return None if a run has no stored outcomes, or if the runs share only some of their rows.
+    The groups are None if the outcomes have none. Return None if a run has no stored outcomes, or if the runs share
+    only some of their rows.
     """
     if len(rows) < runs:
         return None
@@ -152,10 +166,11 @@ def _pooled(rows: list[row_outcomes.RowOutcomes], runs: int) -> tuple[Tensor, Go
                 ]
             )
         gold = Gold(torch.cat([_targets(part) for part in rows]), known=known)
-        return torch.cat([part.probabilities for part in rows]), gold
+        groups = [group for part in rows for group in part.groups or []]
+        return torch.cat([part.probabilities for part in rows]), gold, groups if len(groups) == len(ids) else None
     if all(part.ids == first.ids and _targets(part).equal(_targets(first)) for part in rows):
         gold = Gold(_targets(first), known=first.known)
-        return torch.stack([part.probabilities.double() for part in rows]).mean(0).float(), gold
+        return torch.stack([part.probabilities.double() for part in rows]).mean(0).float(), gold, first.groups
     return None
 
 

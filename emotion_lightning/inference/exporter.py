@@ -21,7 +21,7 @@ from emotion_lightning.config import own_parts, schema, stored_settings
 from emotion_lightning.data import sources
 from emotion_lightning.data.rows import Text, without_context
 from emotion_lightning.errors import UserError, first_line
-from emotion_lightning.evaluation import calibration, metrics, row_outcomes, thresholds
+from emotion_lightning.evaluation import calibration, group_thresholds, metrics, row_outcomes, thresholds
 from emotion_lightning.evaluation.gold import Gold
 from emotion_lightning.inference import hub_card, onnx_graph, run_data
 from emotion_lightning.inference.predictor import BATCH_SIZE, Predictor, open_folder
@@ -56,12 +56,14 @@ class CheckedRows:
         texts: of the run's validation split or, if that cannot be read, of the bundled sample.
         gold: what they are scored against; None for the bundled sample.
         answers: the run's stored probabilities, [row, label]; None if it has stored none for these rows.
+        groups: group of each row, by which the run has thresholds; None if they are the same for all rows.
     """
 
     name: str
     texts: Sequence[Text]
     gold: Gold | None
     answers: Tensor | None
+    groups: Sequence[str] | None = None
 
     def probes(self) -> list[int]:
         """Return positions of texts that cover all lengths, from the shortest to the longest."""
@@ -182,9 +184,16 @@ def export_own_format(folder: Path, source: Path, metadata: Metadata, settings: 
         settings: of the command `export`.
 
     Raises:
-        UserError: the base model is missing or itself quantised, or the function writes nothing.
+        UserError: the base model is missing or itself quantised, the function writes nothing, or the run has
+            thresholds for each group.
     """
     assert isinstance(settings.format, own_parts.OwnPart)
+    if (by_group := metadata.group_thresholds()) is not None:
+        raise UserError(
+            f"format={settings.format.origin.option} gets one threshold for each label, and this run has others for "
+            f"each {by_group.column} (thresholds.by={by_group.column}); export it in a format of this program, or "
+            "train without thresholds.by."
+        )
     manifest.check_hashes(source, "*")
     if metadata.long_texts is not None and metadata.long_texts.in_pieces:
         log.warning(
@@ -374,7 +383,9 @@ def _rows(source: Path, metadata: Metadata, *, needed: bool) -> CheckedRows:
     order = [corpus.labels.index(name) for name in metadata.labels]
     kept = None if metadata.format else row_outcomes.read_outcomes(source.parent, "validation", metadata.labels)
     answers = kept.probabilities if kept is not None and kept.ids == list(rows.ids) else None
-    return CheckedRows("validation", rows.inputs, Gold.of(rows)[:, order], answers)
+    by_group = metadata.group_thresholds()
+    groups = None if by_group is None else group_thresholds.groups_of(rows, by_group.column)
+    return CheckedRows("validation", rows.inputs, Gold.of(rows)[:, order], answers, groups)
 
 
 def probe_texts(metadata: Metadata) -> list[str]:
@@ -420,8 +431,16 @@ def _refitted(job: _Job, form: Answers) -> dict[str, Any]:
         found = before.calibrated(probabilities, gold.shares, gold.known)
         intensities = intensities | found.plain(metadata.labels)
     by_protocol = thresholds.fit_thresholds(probabilities, gold.labels, settings, known=gold.known)
+    by_group, column = metadata.thresholds_by, group_thresholds.column_of(settings)
+    if column is not None and job.rows.groups is not None:
+        of_groups = group_thresholds.fit(
+            probabilities, gold.labels, settings, column=column, values=job.rows.groups, overall=by_protocol,
+            known=gold.known,
+        )  # fmt: skip
+        by_group = of_groups.plain(metadata.labels)
     fitted = dataclasses.replace(
         metadata,
+        thresholds_by=by_group,
         thresholds={
             name: dict(zip(metadata.labels, threshold.tolist(), strict=True)) for name, threshold in by_protocol.items()
         },
@@ -439,9 +458,14 @@ def _scores(probabilities: Tensor, rows: CheckedRows, metadata: Metadata) -> dic
     """Return the scores with the metadata's thresholds; empty if the rows have no labels."""
     if rows.gold is None:
         return {}
-    decisions = thresholds.decide(probabilities, metadata.threshold_tensor())
+    overall = {metadata.protocol: metadata.threshold_tensor()}
+    decisions = group_thresholds.decide(probabilities, overall, metadata.group_thresholds(), rows.groups)
     found = metrics.decisions_report(
-        decisions, rows.gold.labels.bool(), metadata.threshold_tensor(), metadata.labels, known=rows.gold.known
+        decisions[metadata.protocol],
+        rows.gold.labels.bool(),
+        metadata.threshold_tensor(),
+        metadata.labels,
+        known=rows.gold.known,
     )
     return {name: found[name] for name in SCORES}
 

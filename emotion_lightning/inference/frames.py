@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from torch import Tensor
 
+from emotion_lightning.data import carried
 from emotion_lightning.data import labels as label_names
 from emotion_lightning.data.conversations import Context, read_turns
 from emotion_lightning.data.formats import cells, files
@@ -80,6 +81,15 @@ class Table:
         problems.raise_any()
         before = [turns.before.get(row, ()) for row in range(len(texts))]
         return [(*earlier, text) for earlier, text in zip(before, texts, strict=True)]
+
+    def groups(self, name: str) -> list[str] | None:
+        """The group of each row by the column of this name; None if there is no such column."""
+        names = {} if self.kind == "Series" else self._by_name()
+        if name not in names:
+            return None
+        return carried.values(
+            [carried.as_value(None if _is_missing(cell) else cell) for cell in self._column(names[name])]
+        )
 
     def _column(self, name: Any) -> list[Any]:
         found = self.data[name]

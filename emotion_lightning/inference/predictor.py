@@ -1,6 +1,7 @@
 """Load a finished run, or an ensemble of several, and label texts with it."""
 
 import itertools
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +19,7 @@ from emotion_lightning.data import cleaning, words
 from emotion_lightning.data.batches import WINDOW, Batch, Collate, EmotionRows, Tokens, by_length, tokenize
 from emotion_lightning.data.rows import Text, without_context
 from emotion_lightning.errors import UserError
-from emotion_lightning.evaluation import calibration, explanations, thresholds
+from emotion_lightning.evaluation import calibration, explanations, group_thresholds, thresholds
 from emotion_lightning.evaluation.explanations import Explanation, Word
 from emotion_lightning.inference import attribution, ensemble, frames, onnx_graph, progress
 from emotion_lightning.inference.frames import Frame
@@ -27,6 +28,8 @@ from emotion_lightning.models import model_folder, ngrams, nonfinite, pooling
 from emotion_lightning.models.device import cast_products, compute_dtype, device_for, enough_memory
 from emotion_lightning.models.metadata import Metadata, find_model_folder, read_metadata
 from emotion_lightning.runs import manifest, quiet, waiting
+
+log = logging.getLogger(__name__)
 
 BATCH_SIZE = 32
 
@@ -150,7 +153,8 @@ class Labeller(ABC):
         Returns:
             For a list, a `Prediction` for each text, in the order of the texts. For a table, one of the same library
             (a DataFrame for a Series) with a row for each row and the columns of prediction files: 0 or 1 under the
-            name of each label, then the probabilities as `p_<label>`. The index of a pandas table is kept.
+            name of each label, then the probabilities as `p_<label>`. The index of a pandas table is kept. If the run
+            has thresholds for each value of a column (thresholds.by), they decide where the table has that column.
 
         Raises:
             UserError: a table has no such column or a row without a text, or something else than texts was given.
@@ -179,6 +183,12 @@ class Labeller(ABC):
         pieces = list(self._decide_all(rows, batch_size, batch_tokens, progress_bar))
         decisions = torch.cat([torch.zeros(0, len(labels), dtype=torch.bool), *[piece for piece, _ in pieces]])
         shares = torch.cat([torch.zeros(0, len(labels)), *[piece for _, piece in pieces]])
+        if (by_group := self.metadata.group_thresholds()) is not None:
+            groups = table.groups(by_group.column)
+            if told := group_thresholds.unseen(by_group, groups):
+                log.warning("%s", told)
+            cuts = {self.metadata.protocol: self.metadata.threshold_tensor()}
+            decisions = group_thresholds.decide(shares, cuts, by_group, groups)[self.metadata.protocol]
         return table.like(frames.columns(labels, decisions, shares))
 
     def _decide_all(

@@ -17,6 +17,7 @@ from emotion_lightning.data.long_texts import LongTexts, token_limit
 from emotion_lightning.data.template import Template
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation.calibration import Scaling, from_plain
+from emotion_lightning.evaluation.group_thresholds import GroupThresholds
 from emotion_lightning.evaluation.intensities import Intensities
 from emotion_lightning.evaluation.thresholds import PROTOCOLS
 from emotion_lightning.evaluation.thresholds import chosen_protocol as protocol_of
@@ -103,7 +104,7 @@ _OPTIONAL = {"path": None, "tiny": False, "architecture": ""}
 
 _PARTS: dict[str, Any] = {"template": Template, "long_texts": LongTexts, "context": Context}
 """Entries that a file may lack, each with the class that reads it."""
-_LATER = ("intensities",)
+_LATER = ("intensities", "thresholds_by")
 """Plain entries that a file lacks where they are empty, so that earlier versions can read it."""
 
 
@@ -133,6 +134,8 @@ class Metadata:
         context: which turns of a conversation stand before a text, and how; None, without an entry: texts stand alone.
         intensities: how intensities are read from probabilities, as `Intensities.plain` returns it; empty, without an
             entry, if none were learned. `of_logits` has the cut points of loss=ordinal before the calibration.
+        thresholds_by: thresholds of groups, as `GroupThresholds.plain` returns them; empty, without an entry, if they
+            are the same for all rows.
     """
 
     labels: list[str]
@@ -153,6 +156,7 @@ class Metadata:
     long_texts: LongTexts | None = None
     context: Context | None = None
     intensities: dict[str, Any] = field(default_factory=dict)
+    thresholds_by: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of_training(
@@ -171,6 +175,7 @@ class Metadata:
         context: Context | None = None,
         intensities: Intensities | None = None,
         cuts_of_logits: Intensities | None = None,
+        group_thresholds: GroupThresholds | None = None,
     ) -> "Metadata":
         """The metadata of what was trained with these settings.
 
@@ -188,8 +193,12 @@ class Metadata:
             context: which turns stood before a text.
             intensities: how intensities are read from probabilities; None if none were learned.
             cuts_of_logits: the same for uncalibrated probabilities.
+            group_thresholds: thresholds of groups; None if they are the same for all rows.
         """
         data = run_folder.absolute(redaction.settings(schema.plain(settings.data)))
+        fitting = schema.plain(settings.thresholds)
+        if fitting["by"] is None:
+            del fitting["by"]  # earlier versions know no such setting
         return cls(
             labels=labels,
             protocol=protocol_of(settings.thresholds),
@@ -203,13 +212,14 @@ class Metadata:
             data_hashes=data_hashes,
             versions=environment.versions(),
             clean=[step.value for step in settings.data.clean],
-            fitting={"option": schema.schema_of(settings.thresholds), **schema.plain(settings.thresholds)},
+            fitting={"option": schema.schema_of(settings.thresholds), **fitting},
             calibration={} if scaling is None else scaling.plain(labels),
             ngrams=ngrams or {},
             template=template,
             long_texts=long_texts,
             context=context,
             intensities=_plain(intensities, cuts_of_logits, labels),
+            thresholds_by={} if group_thresholds is None else group_thresholds.plain(labels),
         )
 
     @classmethod
@@ -275,6 +285,10 @@ class Metadata:
         chosen = self.thresholds[protocol or self.protocol]
         return torch.tensor([chosen[name] for name in self.labels], dtype=torch.float64)
 
+    def group_thresholds(self) -> GroupThresholds | None:
+        """Thresholds of groups, or None if they are the same for all rows."""
+        return GroupThresholds.from_plain(self.thresholds_by, self.labels) if self.thresholds_by else None
+
     def scaling(self) -> Scaling | None:
         """Calibration of the logits, or None if they are not calibrated."""
         return from_plain(self.calibration, self.labels)
@@ -292,7 +306,7 @@ class Metadata:
 
     def threshold_settings(self) -> config.Thresholds:
         """Settings that the thresholds were fitted with."""
-        values = dict(self.fitting)
+        values = {"by": None, **self.fitting}
         return schema.from_plain(config.SCHEMAS[f"thresholds/{values.pop('option')}"], values)
 
     def cleaning(self) -> list[config.CleaningStep]:
@@ -333,6 +347,7 @@ def read_metadata(folder: Path) -> Metadata:
         for before in (True, False):
             metadata.read_intensities(of_logits=before)
         metadata.threshold_settings()
+        metadata.group_thresholds()
         required = {
             "max_tokens": type(metadata.max_tokens) is int and 0 < metadata.max_tokens <= 1_000_000,
             # With a part, it is an option of the user's own, which need not be at hand.

@@ -51,10 +51,19 @@ def block(metadata: Metadata, *, folder: str) -> list[str]:
         *(_CALIBRATION[graph] if metadata.calibration else []),
         f"probabilities = {'1 / (1 + np.exp(-logits))' if graph else 'logits.sigmoid()'}",
         'cuts = card["thresholds"][card["protocol"]]',
+        *_other_cuts(metadata),
         "for text, row in zip(texts, probabilities.tolist()):",
         '    print(text, [name for name, share in zip(card["labels"], row) if share > cuts[name]])',
         "```",
     ]
+
+
+def _other_cuts(metadata: Metadata) -> list[str]:
+    by = metadata.group_thresholds()
+    if by is None:
+        return []
+    column = json.dumps(by.column, ensure_ascii=False)  # a name with a line break stays in the comment
+    return [f'# Those of each {column} are in card["thresholds_by"]["values"]; these are for all others.']
 
 
 def pipeline(folder: str, *, max_tokens: int) -> list[str]:

@@ -81,6 +81,12 @@ def show_scores(
         told = "   ".join(f"{name} {value:.3f}" for name, value in soft_overall(scores).items())
         console.print(f"Against shares: {told}")
     console.print(f"{ORACLE}: thresholds fitted on these very rows: an upper bound, not a result", style="dim")
+    if by := scores.get("thresholds_by"):
+        from emotion_lightning.evaluation import group_thresholds
+
+        overall = {label: values["threshold"] for label, values in main["labels"].items()}
+        columns, rows = group_thresholds.table(by, overall, protocol)
+        _print_tables(console, [Section(f"Thresholds by {by['column']}", columns=columns, rows=rows[:_GROUPS])])
     show_groups(scores)
     if floors:
         console.print(

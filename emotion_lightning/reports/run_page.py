@@ -12,7 +12,7 @@ from torch import Tensor
 from emotion_lightning import config, terminal
 from emotion_lightning.cli import override_grammar
 from emotion_lightning.data.rows import Rows
-from emotion_lightning.evaluation import explanations, group_scores
+from emotion_lightning.evaluation import explanations, group_scores, group_thresholds
 from emotion_lightning.evaluation.thresholds import ORACLE, PROTOCOLS
 from emotion_lightning.reports import console, pages
 from emotion_lightning.reports.console import PROTOCOL_METRICS
@@ -55,6 +55,7 @@ def write_run_report(
     labels: list[str],
     metrics: RunMetrics,
     sends_texts: bool,
+    decided: Tensor | None = None,
 ) -> Report | None:
     """Write report.html and pictures/.
 
@@ -72,6 +73,7 @@ def write_run_report(
         labels: label names.
         metrics: future content of metrics.json.
         sends_texts: whether the page for the logger contains texts of the dataset.
+        decided: predicted labels of these rows, bool, [row, label]; None: they follow from the thresholds.
 
     Returns:
         The report for the logger; None if an error occurred.
@@ -90,6 +92,7 @@ def write_run_report(
             protocol=protocol,
             train_rows=len(rows["train"]),
             test_rows=len(rows.get("test", ())),
+            decided=None if decided is None else decided.numpy(),
         )
 
     return _write(folder, collected, lambda facts, pictures: _content(facts, folder, pictures), sends_texts=sends_texts)
@@ -348,11 +351,25 @@ def _shares(facts: RunFacts) -> list[Section]:
     return tables
 
 
-def _groups(facts: RunFacts) -> list[Section]:
-    found = facts.scores.get("groups")
+def _group_thresholds(facts: RunFacts) -> list[Section]:
+    found = facts.scores.get("thresholds_by")
     if found is None:
         return []
-    sections = []
+    labels = of_protocol(facts.scores, facts.protocol)["labels"]
+    overall = {name: scores["threshold"] for name, scores in labels.items()}
+    columns, rows = group_thresholds.table(found, overall, facts.protocol)
+    note = (
+        f"{facts.protocol} thresholds, fitted on {_fitted_on(facts)} of each {found['column']}. Groups with too few "
+        "rows there, and new ones, have those of all others, which are fitted on all rows; other tables show these."
+    )
+    return [Section(f"Thresholds by {found['column']}", note, columns=columns, rows=rows)]
+
+
+def _groups(facts: RunFacts) -> list[Section]:
+    sections = _group_thresholds(facts)
+    found = facts.scores.get("groups")
+    if found is None:
+        return sections
     for (name, by_column), sentence in zip(found["columns"].items(), group_scores.sentences(found), strict=True):
         columns, rows = group_scores.table(name, by_column)
         note = (

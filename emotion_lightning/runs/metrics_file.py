@@ -148,6 +148,13 @@ class Groups(TypedDict):
     columns: dict[str, ByColumn]
 
 
+class ThresholdsBy(TypedDict):
+    """Thresholds of groups: by value of the column, threshold protocol and label."""
+
+    column: str
+    values: dict[str, dict[str, dict[str, float]]]
+
+
 SplitScores = TypedDict(
     "SplitScores",
     {
@@ -162,6 +169,7 @@ SplitScores = TypedDict(
         "soft": NotRequired[SoftScores],
         "intensity": NotRequired[IntensityScores],
         "groups": NotRequired[Groups],
+        "thresholds_by": NotRequired[ThresholdsBy],
         "fixed": ProtocolScores,
         "global": ProtocolScores,
         "per_label": ProtocolScores,
@@ -170,7 +178,8 @@ SplitScores = TypedDict(
 )
 """Scores of a split: what needs no thresholds, and the scores of each threshold protocol.
 
-Rows with shares have `soft`, and with intensities `intensity`."""
+Rows with shares have `soft`, and with intensities `intensity`. `thresholds_by` has thresholds of groups; those of the
+labels are then for all other groups."""
 
 
 class Cost(TypedDict):

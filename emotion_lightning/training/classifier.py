@@ -16,7 +16,7 @@ from emotion_lightning.config import schema
 from emotion_lightning.data.batches import Batch
 from emotion_lightning.data.module import EmotionData
 from emotion_lightning.errors import UserError
-from emotion_lightning.evaluation import calibration, extra_metrics, metrics, thresholds
+from emotion_lightning.evaluation import calibration, extra_metrics, group_thresholds, metrics, thresholds
 from emotion_lightning.evaluation.gold import Gold
 from emotion_lightning.evaluation.intensities import Intensities
 from emotion_lightning.models import losses, nonfinite, pooling
@@ -41,6 +41,7 @@ class EmotionClassifier(lightning.LightningModule):
         extra_metric: metrics of the user's own, logged with those of the program.
         gold: what the validation rows are scored against; None: what batches hold.
         frozen: the part of the network whose outputs batches may hold as `states`.
+        groups: group of each validation row, by which thresholds are fitted; None: they are the same for all rows.
         cut_lr: learning rate of the cut points of the loss, if it learns any.
         identity: properties in which a checkpoint must equal this run to be loaded, such as base, labels and method.
     """
@@ -66,6 +67,7 @@ class EmotionClassifier(lightning.LightningModule):
         gold: Gold | None = None,
         frozen: FrozenPart | None = None,
         cut_lr: float | None = None,
+        groups: list[str] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -83,6 +85,7 @@ class EmotionClassifier(lightning.LightningModule):
         self.gold = gold
         self.frozen = frozen
         self.cut_lr = cut_lr
+        self.groups = groups
         self.outcomes = metrics.Outcomes()
         self.batch_shape: tuple[int, ...] = (0, 0, 0)
         """Size of the last batch: number of texts, of their pieces, and of the tokens of a piece."""
@@ -132,10 +135,21 @@ class EmotionClassifier(lightning.LightningModule):
             self.threshold_settings.calibration, logits, gold.probable(intensities), known=known
         )
         probabilities = calibration.probabilities(logits, scaling)
-        threshold = thresholds.fit_thresholds(probabilities, targets, self.threshold_settings, known=known)[protocol]
-        scores = metrics.decisions_report(
-            thresholds.decide(probabilities, threshold), targets.bool(), threshold, self.labels, known=known
-        )
+        by_protocol = thresholds.fit_thresholds(probabilities, targets, self.threshold_settings, known=known)
+        threshold = by_protocol[protocol]
+        by_group, groups = None, None if self.groups is None else [self.groups[row] for row in rows.tolist()]
+        if groups is not None and (column := group_thresholds.column_of(self.threshold_settings)) is not None:
+            by_group = group_thresholds.fit(
+                probabilities,
+                targets,
+                self.threshold_settings,
+                column=column,
+                values=groups,
+                overall=by_protocol,
+                known=known,
+            )
+        decisions = group_thresholds.decide(probabilities, {protocol: threshold}, by_group, groups)[protocol]
+        scores = metrics.decisions_report(decisions, targets.bool(), threshold, self.labels, known=known)
         rankings = metrics.rankings(probabilities, targets.bool(), known=known)
         self.log_dict(
             {
@@ -152,7 +166,9 @@ class EmotionClassifier(lightning.LightningModule):
         expected = None if intensities is None else intensities.shares_beside(probabilities)
         soft = metrics.soft_metrics(probabilities, gold, self.labels, expected=expected)
         self.log_dict({f"val/{name}": value for name, value in soft.items()})
-        extra = extra_metrics.extra_scores(self.extra_metric, probabilities, targets, threshold, self.labels)
+        extra = extra_metrics.extra_scores(
+            self.extra_metric, probabilities, targets, threshold, self.labels, decisions=decisions
+        )
         self.log_dict({f"val/extra/{name}": value for name, value in extra.items()})
 
     def on_test_epoch_end(self) -> None:

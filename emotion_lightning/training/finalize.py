@@ -108,7 +108,7 @@ def finish(
         folder, settings, emotions.rows, split=shown, scored=splits[shown].rows,
         probabilities=scores.probabilities[shown], threshold=scores.thresholds[protocol],
         protocol=protocol, labels=emotions.labels, metrics=content,
-        sends_texts=run.sends_texts,
+        sends_texts=run.sends_texts, decided=scores.decided[shown],
     )  # fmt: skip
     if drawn is not None:
         run.media(drawn.pictures, drawn.page, drawn.facts)
@@ -176,6 +176,7 @@ def _metadata(
         context=emotions.context,
         intensities=scores.intensities,
         cuts_of_logits=_intensities(classifier, emotions),
+        group_thresholds=scores.by_group,
     )
 
 
@@ -196,8 +197,8 @@ def _summary(content: RunMetrics, protocol: str) -> dict[str, Any]:
             if not isinstance(value, dict):
                 flat[f"{split}/{name}"] = value
                 continue
-            if name == "groups":
-                flat |= _of_groups(split, scores)
+            if name in ("groups", "thresholds_by"):
+                flat |= _of_groups(split, scores) if name == "groups" else {}
                 continue
             for metric, number in value.items():
                 if not isinstance(number, dict):

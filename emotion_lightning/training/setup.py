@@ -37,6 +37,7 @@ def build_classifier(
     import torch
 
     from emotion_lightning.data.long_texts import token_limit
+    from emotion_lightning.evaluation import group_thresholds
     from emotion_lightning.evaluation.gold import Gold
     from emotion_lightning.evaluation.intensities import Intensities
     from emotion_lightning.models import adapter, backbone, dropout, head_start, losses
@@ -126,6 +127,7 @@ def build_classifier(
         join=settings.data.join_windows,
         head_factor=head_factor,
         extra_metric=settings.extra_metric,
+        groups=group_thresholds.groups_of(emotions.rows["validation"], group_thresholds.column_of(settings.thresholds)),
         cut_lr=settings.loss.cut_lr if isinstance(settings.loss, config.Ordinal) else None,
     )
 

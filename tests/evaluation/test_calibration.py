@@ -17,7 +17,7 @@ from emotion_lightning.runs import bounded_files
 
 
 def asked(kind: str) -> config.Thresholds:
-    return config.GlobalThreshold(ThresholdMetric.macro, 1, None, Calibration(kind))
+    return config.GlobalThreshold(ThresholdMetric.macro, 1, None, by=None, calibration=Calibration(kind))
 
 
 def case(rows: int = 4000) -> tuple[Tensor, Tensor]:

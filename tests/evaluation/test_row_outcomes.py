@@ -26,6 +26,15 @@ def test_outcomes_come_back_as_they_were_written(tmp_path: Path, targets: torch.
     assert row_outcomes.read_outcomes(tmp_path, "validation", written.labels) is None
 
 
+def test_expected_shares_and_groups_come_back_where_they_were_written(tmp_path: Path) -> None:
+    written = rows(torch.tensor([[0.0, 1.0], [1.0, 1.0]]))
+    written.expected, written.groups = torch.tensor([[0.25, 0.5], [0.75, 1.0]]), ["deu", "(empty)"]
+    row_outcomes.write_outcomes(tmp_path, "test", written)
+    found = row_outcomes.read_outcomes(tmp_path, "test", written.labels)
+    assert found is not None and found.expected is not None and found.expected.equal(written.expected)
+    assert found.groups == written.groups
+
+
 def test_outcomes_of_other_labels_or_a_damaged_file_are_refused(tmp_path: Path) -> None:
     row_outcomes.write_outcomes(tmp_path, "test", rows(None))
     with pytest.raises(UserError, match="no column p_fear"):

@@ -17,7 +17,7 @@ def tensors(probabilities, truth):
 
 
 def fitting(value=0.5, *, metric=ThresholdMetric.macro, min_support=1, cross_fit=None):
-    return config.FixedThreshold(metric, min_support, cross_fit, Calibration.none, value)
+    return config.FixedThreshold(metric, min_support, cross_fit, by=None, calibration=Calibration.none, value=value)
 
 
 def case(rows=80, labels=4, seed=0):
