@@ -26,7 +26,11 @@ def rows(count=300, seed=0, rate=0.6):
 
 def settings(metric="macro", kind=config.PerLabelThresholds):
     return kind(
-        metric=config.ThresholdMetric[metric], min_support=5, cross_fit=None, calibration=config.Calibration.none
+        metric=config.ThresholdMetric[metric],
+        min_support=5,
+        cross_fit=None,
+        by=None,
+        calibration=config.Calibration.none,
     )
 
 

@@ -18,19 +18,27 @@ from emotion_lightning.runs import run_folder
 
 LABELS = ["anger", "fear", "joy"]
 WORDS = {"joy": ["glad", "happy", "sunny"], "fear": ["scared", "afraid", "panic"], "anger": ["furious", "mad", "rage"]}
-NETWORK = [part for part in SMALL if "max_rows" not in part]
-RUN = [*NETWORK, "data=file", "data.scale=3", "data.missing=mask", "loss=ordinal", "thresholds.calibration=per_label"]
+NETWORK = [*(part for part in SMALL if "max_rows" not in part), "model.quantization=none", "peft=full"]
+RUN = [
+    *NETWORK,
+    "data=file",
+    "data.groups=[source]",
+    "data.scale=3",
+    "data.missing=mask",
+    "loss=ordinal",
+    "thresholds.calibration=per_label",
+]
 
 
-def intensities(path: Path, *, texts: int = 150) -> Path:
+def intensities(path: Path, *, texts: int = 240) -> Path:
     """Texts in which an emotion of intensity 2 has two words of it; a tenth of the cells is empty."""
     drawn = random.Random(3)
-    rows: list[list[Any]] = [["text", *LABELS]]
+    rows: list[list[Any]] = [["text", "source", *LABELS]]
     for number in range(texts):
         strength = {name: drawn.choice([0, 0, 1, 2, 3]) for name in LABELS}
         words = [word for name in LABELS for word in drawn.choices(WORDS[name], k=strength[name])]
         cells = ["" if drawn.random() < 0.1 else strength[name] for name in LABELS]
-        rows.append([f"day {number}: {' '.join(words)}", *cells])
+        rows.append([f"day {number}: {' '.join(words)}", "diary", *cells])
     return write_csv(path, rows)
 
 
@@ -47,7 +55,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small run with loss=ordinal, calibration and open labels."""
     folder = tmp_path_factory.mktemp("intensities")
     data = intensities(folder / "texts.csv")
-    asked = [f"data.path={data}", "trainer.max_epochs=3", "callbacks.ema_decay=0.5", f"hydra.run.dir={folder / 'run'}"]
+    asked = [
+        f"data.path={data}",
+        "trainer.max_epochs=6",
+        "optimizer.lr=0.003",
+        "data.batch_size=16",
+        f"hydra.run.dir={folder / 'run'}",
+    ]
     assert run_in_process("train", *RUN, *asked) == 0
     return folder / "run"
 
@@ -88,6 +102,11 @@ def test_evaluate_reads_the_same_intensities_and_loss_from_the_model_folder(
     assert again["loss"] == pytest.approx(first["loss"], abs=1e-5)
     assert again["intensity"]["pearson"] == pytest.approx(first["intensity"]["pearson"], abs=1e-5)
     assert again["soft"]["bce"] == pytest.approx(first["soft"]["bce"], abs=1e-5)
+    for scores in (first, again):
+        of_group = scores["groups"]["columns"]["source"]["values"]["diary"]
+        assert of_group["soft"]["bce"]["value"] == pytest.approx(scores["soft"]["bce"], abs=1e-5)
+        assert scores["intensity"]["pearson"] > 0.2
+        assert of_group["intensity"]["pearson"]["value"] == pytest.approx(scores["intensity"]["pearson"], abs=1e-5)
 
 
 def test_labels_of_0_and_1_are_scored_without_the_loss_of_levels(trained: Path, run: Callable[..., int]) -> None:

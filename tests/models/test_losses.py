@@ -43,9 +43,11 @@ def ordinal(kind="none", cut_lr=0.01):
     return config.Ordinal(config.PositiveWeights[kind], None, beta=0.99, cut_lr=cut_lr)
 
 
-def build(settings, *, masked=False):
+def build(settings, *, masked=False, known_per_row=None):
     levels = LEVELS if isinstance(settings, config.Ordinal) else None
-    return losses.build_loss(settings, label_counts=COUNTS, rows=ROWS, masked=masked, intensities=levels)
+    return losses.build_loss(
+        settings, label_counts=COUNTS, rows=ROWS, masked=masked, known_per_row=known_per_row, intensities=levels
+    )
 
 
 def weights(kind, clip=None):
@@ -259,7 +261,7 @@ def gradient(loss, logits, targets, batches, *, weights=None):
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_accumulated_batches_with_open_labels_are_the_whole_batch(name):
     logits, targets, known_per_row = partly_known()
-    loss = losses.build_loss(BUILT_IN[name], label_counts=COUNTS, rows=ROWS, masked=True, known_per_row=known_per_row)
+    loss = build(BUILT_IN[name], masked=True, known_per_row=known_per_row)
     whole = gradient(loss, logits, targets, [slice(0, 48)])
     for size in (8, 16):
         parts = gradient(loss, logits, targets, [slice(start, start + size) for start in range(0, 48, size)])
