@@ -325,7 +325,7 @@ def show_text(
         labels: that are predicted.
         probabilities: by label.
         cuts: threshold by label.
-        calibrated: whether the probabilities are, which the last line says.
+        calibrated: whether the probabilities are, which the line below the bars says.
         intensities: expected intensity by label; None: not shown.
     """
     console = terminal.console(80)
@@ -339,9 +339,9 @@ def show_text(
             f"{mark} {name:<{width}} {share:.3f} {bar:<30} (threshold {cuts[name]:.2f}{strong})",
             markup=False, highlight=False, soft_wrap=intensities is not None,
         )  # fmt: skip
-    console.print(f"Emotions: {', '.join(labels) or 'none'}", markup=False, highlight=False)
-    how = "calibrated on validation" if calibrated else "not calibrated: of ten labels at 0.9, not nine need be right"
+    how = "calibrated on validation" if calibrated else "not calibrated: 0.9 need not mean nine in ten"
     console.print(f"The probabilities are {how}.", markup=False, highlight=False, style="dim")
+    console.print(f"Emotions: {', '.join(labels) or 'none'}", markup=False, highlight=False)
 
 
 def show_explanation(found: "Explanation") -> None:

@@ -293,7 +293,7 @@ def test_what_cannot_be_exported_is_told_and_nothing_is_left(
         ([f"run={finished}", "output=used/mine.txt", "format=merged"], "mine.txt stands already"),
         (
             [f"run={finished}", "output=new", "format=pickle"],
-            "Unknown option format=pickle. Options of format: adapter, merged, onnx, onnx_int8.",
+            "Unknown option format=pickle. Options of format: adapter, merged, onnx, onnx_int8, space.",
         ),
         ([f"run={finished}", "output=new"], "format is not set"),
         ([f"run={finished}", "format=merged"], "output is not set"),

@@ -69,7 +69,8 @@ def test_predict_says_nothing_but_the_answer(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "emotion_lightning.predict", "text=We won!"]
     raised = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert raised.returncode == 0 and raised.stderr == ""
-    assert len(raised.stdout.splitlines()) == 1 + len(official.SEMEVAL_LABELS) + 1
+    # The text, the labels, whether probabilities are calibrated, and the emotions.
+    assert len(raised.stdout.splitlines()) == 1 + len(official.SEMEVAL_LABELS) + 2
 
 
 def test_its_classifier_scores_what_its_card_says() -> None:
