@@ -327,6 +327,7 @@ def test_a_run_predicts_like_what_load_returns(fitted: el.Run) -> None:
     assert "metrics" not in repr(fitted)
 
 
+@pytest.mark.slow
 def test_the_example_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [f"text {i},{i % 2},{(i // 2) % 2}" for i in range(60)]
     (tmp_path / "my.csv").write_text("\n".join(["text,joy,fear", *rows]))

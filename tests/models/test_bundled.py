@@ -17,6 +17,7 @@ from emotion_lightning.models.metadata import read_metadata
 AWKWARD = ["", "  ", "We won :)", "x " * 200, "<bos> hi <pad> <eos>", "नमस्ते 😂👩‍👩‍👧‍👦", "a\x00b\r\n", "é" * 300]
 
 
+@pytest.mark.slow
 def test_the_answers_are_those_of_the_whole_program(settings: Any) -> None:
     data = settings("data=sample").data
     corpus = sources.split_corpus(sources.read_corpus(data), data, tell=False)

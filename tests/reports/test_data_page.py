@@ -218,6 +218,7 @@ def test_markdown_tables_keep_their_shape_whatever_labels_and_texts_hold(tokeniz
     assert "anger\\|rage" in written
 
 
+@pytest.mark.slow
 def test_pictures_are_drawn_for_any_number_of_labels_and_splits(tokenizer: Any) -> None:
     for count in (1, 40):
         random = np.random.default_rng(count)

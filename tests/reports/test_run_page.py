@@ -262,6 +262,7 @@ def test_the_page_needs_no_network_and_shows_texts_and_names_as_they_are(write: 
 
 
 @pytest.mark.parametrize("count,labels", [(2, 1), (2, 28), (40, 7)])
+@pytest.mark.slow
 def test_pictures_are_drawn_for_any_number_of_labels_and_rows(settings: Any, count: int, labels: int) -> None:
     found = facts(settings(), count, [*ODD_NAMES, *(f"label {i}" for i in range(labels))][:labels], lines=HISTORY[:1])
     for name, figure in run_charts.run_pictures(found).items():

@@ -320,6 +320,7 @@ def test_it_is_accessible_and_fits(browser: Browser, scheme: Any, width: int) ->
         context.close()
 
 
+@pytest.mark.slow
 def test_the_description_of_the_interface_is_shown_without_other_servers(page: Page, base: str) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))

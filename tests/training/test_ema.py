@@ -58,6 +58,7 @@ def test_validation_sees_the_average_and_training_goes_on_with_its_own() -> None
     assert kept["training_parameters"]["weight"].tolist() == [1.0, 1.0, 1.0]
 
 
+@pytest.mark.slow
 def test_what_is_reported_is_of_the_average(run: Any, tmp_path: Path) -> None:
     asked = [*SMALL, "trainer.max_epochs=2", "optimizer.lr=0.05", "trainer.checkpoint_every=1"]
     assert run("train", *asked, "callbacks.ema_decay=0.95", "hydra.run.dir=average") == 0

@@ -47,6 +47,7 @@ def exit_codes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return codes
 
 
+@pytest.mark.slow
 def test_wandb_run_is_offline_without_a_key_whole_and_without_secrets(
     run: Any, tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch, exit_codes: list[int]
 ) -> None:
@@ -84,6 +85,7 @@ def test_wandb_run_closes_as_failed_when_training_fails(run: Any, exit_codes: li
     assert (wandb.run, exit_codes) == (None, [1])
 
 
+@pytest.mark.slow
 def test_each_job_of_a_multirun_has_its_own_wandb_run(run: Any, tmp_path: Path, exit_codes: list[int]) -> None:
     assert run("train", "-m", *ASKED, "trainer=debug", "seed=1,2", "hydra.sweep.dir=jobs_together") == 0
     ids = [(tmp_path / "jobs_together" / job / "wandb" / "id.txt").read_text() for job in "01"]
@@ -169,6 +171,7 @@ SECRETS = {
 
 
 @pytest.mark.parametrize("option", ["wandb", "tensorboard", "mlflow"])
+@pytest.mark.slow
 def test_no_file_of_a_run_holds_a_secret(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
@@ -211,6 +214,7 @@ def stopped_and_resumed(run: Any, monkeypatch: pytest.MonkeyPatch, *asked: str) 
     assert run("train", "resume=out", pictures=True) == 0
 
 
+@pytest.mark.slow
 def test_tensorboard_has_every_step_once_also_after_a_resume(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +228,7 @@ def test_tensorboard_has_every_step_once_also_after_a_resume(
     assert kept["test/f1_macro"][0][1] == pytest.approx(metrics["test"]["global"]["f1_macro"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_mlflow_keeps_one_run_over_a_resume(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     stopped_and_resumed(run, monkeypatch, "logger=mlflow", "logger.log_model=true")

@@ -128,6 +128,7 @@ def test_losses_equal_those_of_the_whole_network_to_rounding(
 
 
 @pytest.mark.parametrize("asked", SOME)
+@pytest.mark.slow
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(
     run: Any, monkeypatch: pytest.MonkeyPatch, asked: list[str], own_cache: Path, whole_passes: list[int]
 ) -> None:

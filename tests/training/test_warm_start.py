@@ -50,6 +50,7 @@ def test_an_adapter_starts_from_an_earlier_one_and_labels_go_by_name(run: Any, f
     assert Path(run_folder.read_settings(tmp_path / "out")["init_from"]) == finished
 
 
+@pytest.mark.slow
 def test_a_whole_network_starts_from_an_earlier_one(run: Any, full: Path, tmp_path: Path) -> None:
     arguments = [*other_labels(tmp_path / "a.csv"), *LONG, "peft=full", "model.quantization=none"]
     assert run("train", *arguments, f"init_from={full / 'model'}", "hydra.run.dir=out", "seed=9") == 0
@@ -60,6 +61,7 @@ def test_a_whole_network_starts_from_an_earlier_one(run: Any, full: Path, tmp_pa
             torch.testing.assert_close(value, before[name], atol=1e-6, rtol=0, msg=name)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_from_its_checkpoint_and_not_from_the_start(
     run: Any, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +125,7 @@ def test_what_does_not_fit_is_refused_by_name(run: Any, finished: Path, full: Pa
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_folds_share_out_the_rows_and_each_validates_once(run: Any, tmp_path: Path) -> None:
     assert run("train", "-m", *SMALL, "trainer=debug", "sweep=folds", "data.folds=3", "hydra.sweep.dir=out",
                "hydra.sweeper.params={data.fold: '1,2,3'}") == 0  # fmt: skip

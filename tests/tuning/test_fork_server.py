@@ -169,6 +169,7 @@ LOADED = """
 """  # noqa: E501
 
 
+@pytest.mark.slow
 def test_the_libraries_are_as_a_fresh_process_has_them(both: Both) -> None:
     fresh, forked = both(LOADED)
     assert fresh.returncode == 0, fresh.stderr

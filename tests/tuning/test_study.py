@@ -162,6 +162,7 @@ def test_a_storage_that_is_not_there_is_told_without_its_password(
 # ----------------------------------------------------------------------------------------------------------- the trials
 
 
+@pytest.mark.slow
 def test_a_study_ends_with_its_best_settings_ready_to_be_used(tune: Any, capfd: Any, tmp_path: Path) -> None:
     assert tune(*FAST, "data.max_rows=7", "study.trials=12", optimizer__lr=LR, peft=["ia3", "lora"]) == 0
     folder = tmp_path / "out"
@@ -224,6 +225,7 @@ def test_a_poor_trial_is_pruned_however_late_it_is_looked_at(tune: Any, tmp_path
     assert all(state == "complete" for state, _ in ends[0][:3])
 
 
+@pytest.mark.slow
 def test_failed_trials_are_recorded_and_made_up_for(tune: Any, tmp_path: Path) -> None:
     seeds = [901, 902, 903, 904, 1, 2, 3]
     assert (
@@ -251,6 +253,7 @@ def test_too_many_failures_in_a_row_stop_the_study(tune: Any, capfd: Any, tmp_pa
     assert len(rows(tmp_path / "out")) == 3
 
 
+@pytest.mark.slow
 def test_several_objectives_give_the_trials_that_nothing_beats(tune: Any, tmp_path: Path) -> None:
     asked = [
         "study.objectives=[f1_macro,trainable_parameters,train_seconds]",
