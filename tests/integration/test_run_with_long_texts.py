@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL, run_in_process
+from helpers import exports
 from helpers.readme_code import answers_of_readme
 from helpers.tables import read_csv
 
@@ -40,8 +41,7 @@ def in_pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def answers(folder: Path | str, **batches: int) -> np.ndarray:
-    found: np.ndarray = load(folder, accelerator="cpu").probabilities(TEXTS, **batches).numpy()
-    return found
+    return exports.probabilities(folder, TEXTS, **batches)
 
 
 def test_pieces_are_told_and_stored_with_the_model(in_pieces: Path) -> None:
@@ -135,11 +135,7 @@ def test_auto_is_stored_as_the_number_that_it_gave(run: Any, capfd: pytest.Captu
     assert read_metadata(Path("out/model")).max_tokens == found
 
 
-@pytest.mark.parametrize("form", ["adapter", "merged", pytest.param("onnx", marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("form", exports.FORMS)
 def test_exports_answer_as_the_run_does(run: Any, in_pieces: Path, form: str) -> None:
-    if form == "onnx":
-        pytest.importorskip("onnxruntime")
-    assert run("export", f"run={in_pieces}", f"output={form}", f"format={form}") == 0
-    np.testing.assert_allclose(answers(form, batch_size=2), answers(in_pieces), atol=1e-4)
-    np.testing.assert_allclose(answers_of_readme(Path(form), TEXTS), answers(in_pieces), atol=1e-4)
-    assert read_metadata(Path(form)).long_texts == read_metadata(in_pieces / "model").long_texts
+    exported = exports.check_export(run, in_pieces, form, TEXTS)
+    assert exported.long_texts == read_metadata(in_pieces / "model").long_texts

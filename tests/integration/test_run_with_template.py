@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL, run_in_process
+from helpers import exports
 from helpers.readme_code import answers_of_readme
 
 from emotion_lightning import load
@@ -33,8 +34,7 @@ def run_with_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def answers(folder: Path | str, **batches: int) -> np.ndarray:
-    found: np.ndarray = load(folder, accelerator="cpu").probabilities(TEXTS, **batches).numpy()
-    return found
+    return exports.probabilities(folder, TEXTS, **batches)
 
 
 def test_the_template_is_told_and_stored_with_the_model(run_with_template: Path) -> None:
@@ -78,14 +78,10 @@ def test_transformers_alone_gives_the_same_answers_with_the_code_of_the_readme(r
     np.testing.assert_allclose(answers_of_readme(folder, TEXTS), answers(run_with_template), atol=1e-5)
 
 
-@pytest.mark.parametrize("form", ["adapter", "merged", pytest.param("onnx", marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("form", exports.FORMS)
 def test_exports_answer_as_the_run_does(run: Any, run_with_template: Path, form: str) -> None:
-    if form == "onnx":
-        pytest.importorskip("onnxruntime")
-    assert run("export", f"run={run_with_template}", f"output={form}", f"format={form}") == 0
-    np.testing.assert_allclose(answers(form, batch_size=2), answers(run_with_template), atol=1e-4)
-    np.testing.assert_allclose(answers_of_readme(Path(form), TEXTS), answers(run_with_template), atol=1e-4)
-    assert read_metadata(Path(form)).template == read_metadata(run_with_template / "model").template
+    exported = exports.check_export(run, run_with_template, form, TEXTS)
+    assert exported.template == read_metadata(run_with_template / "model").template
     assert "pipeline(" not in Path(form, "README.md").read_text()  # which gives it the bare texts
 
 
