@@ -118,12 +118,11 @@ def fit(
     targets: Tensor,
     settings: config.Thresholds,
     *,
-    column: str,
-    values: Sequence[str],
+    values: Sequence[str] | None,
     overall: dict[str, Tensor],
     known: Tensor | None = None,
-) -> GroupThresholds:
-    """Fit thresholds for each group of validation.
+) -> GroupThresholds | None:
+    """Fit thresholds for each group of validation; None if the settings name no column, or the rows have none.
 
     A group with fewer than `FEW` rows, or with fewer than thresholds.min_support labels in them (at least `LEAST`), has
     none. In the per_label protocol this goes for each label of the group too.
@@ -131,12 +130,14 @@ def fit(
     Args:
         probabilities: of the validation rows, [row, label].
         targets: multi-hot, [row, label]; 0 where a label is open.
-        settings: metric, cross-fitting and minimum support.
-        column: the column whose values are the groups.
-        values: group of each row.
+        settings: the column whose values are the groups, metric, cross-fitting and minimum support.
+        values: group of each row; None if the rows have none.
         overall: thresholds of each protocol, fitted on all rows, [label].
         known: whether a label is not left open, bool, [row, label]; None if none is.
     """
+    column = column_of(settings)
+    if column is None or values is None:
+        return None
     least = max(settings.min_support, LEAST)
     of_row = np.asarray(values, dtype=object)
     found = GroupThresholds(column)
@@ -189,7 +190,7 @@ def unseen(found: GroupThresholds, values: Iterable[str] | None, *, mend: str = 
 
     Args:
         found: thresholds of groups.
-        values: group of each row; None if the rows have no such column.
+        values: group of each row, or a Counter of them; None if the rows have no such column.
         mend: what would bring the column.
     """
     column = found.column

@@ -106,19 +106,14 @@ def score(
     by_protocol = thresholds.fit_thresholds(shares["validation"], gold.labels, thresholding, known=gold.known)
     chosen = thresholds.chosen_protocol(thresholding)
     scores: dict[str, SplitScores] = {}
-    by_group, column = None, group_thresholds.column_of(thresholding)
+    column = group_thresholds.column_of(thresholding)
     if column is not None:
         group_thresholds.check(splits["validation"].rows, column)
-        values = group_thresholds.groups_of(splits["validation"].rows, column) or []
-        by_group = group_thresholds.fit(
-            shares["validation"],
-            gold.labels,
-            thresholding,
-            column=column,
-            values=values,
-            overall=by_protocol,
-            known=gold.known,
-        )
+    values = group_thresholds.groups_of(splits["validation"].rows, column)
+    by_group = group_thresholds.fit(
+        shares["validation"], gold.labels, thresholding, values=values, overall=by_protocol, known=gold.known
+    )
+    if by_group is not None and values is not None:
         log.info("%s", group_thresholds.sentence(by_group, values))
     decided: dict[str, Tensor] = {}
     for name, split in splits.items():

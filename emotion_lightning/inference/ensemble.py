@@ -102,12 +102,11 @@ def combined_metadata(runs: Sequence[str], *, name: str = "run") -> Metadata:
         probabilities, gold, groups = found
         fitting = first.threshold_settings()
         by_protocol = thresholds.fit_thresholds(probabilities, gold.labels, fitting, known=gold.known)
-        if len(columns) == 1 and first.thresholds_by and groups is not None:
-            of_groups = group_thresholds.fit(
-                probabilities, gold.labels, fitting, column=first.thresholds_by["column"], values=groups,
-                overall=by_protocol, known=gold.known,
-            )  # fmt: skip
-            by_group = of_groups.plain(first.labels)
+        of_groups = group_thresholds.fit(
+            probabilities, gold.labels, fitting, values=groups if len(columns) == 1 else None, overall=by_protocol,
+            known=gold.known,
+        )  # fmt: skip
+        by_group = {} if of_groups is None else of_groups.plain(first.labels)
     if columns != {None} and not by_group:
         log.warning(
             "The thresholds of groups cannot be fitted for the average: the runs have them by different columns, or "

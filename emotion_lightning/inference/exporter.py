@@ -431,16 +431,12 @@ def _refitted(job: _Job, form: Answers) -> dict[str, Any]:
         found = before.calibrated(probabilities, gold.shares, gold.known)
         intensities = intensities | found.plain(metadata.labels)
     by_protocol = thresholds.fit_thresholds(probabilities, gold.labels, settings, known=gold.known)
-    by_group, column = metadata.thresholds_by, group_thresholds.column_of(settings)
-    if column is not None and job.rows.groups is not None:
-        of_groups = group_thresholds.fit(
-            probabilities, gold.labels, settings, column=column, values=job.rows.groups, overall=by_protocol,
-            known=gold.known,
-        )  # fmt: skip
-        by_group = of_groups.plain(metadata.labels)
+    by_group = group_thresholds.fit(
+        probabilities, gold.labels, settings, values=job.rows.groups, overall=by_protocol, known=gold.known
+    )
     fitted = dataclasses.replace(
         metadata,
-        thresholds_by=by_group,
+        thresholds_by=metadata.thresholds_by if by_group is None else by_group.plain(metadata.labels),
         thresholds={
             name: dict(zip(metadata.labels, threshold.tolist(), strict=True)) for name, threshold in by_protocol.items()
         },

@@ -137,17 +137,10 @@ class EmotionClassifier(lightning.LightningModule):
         probabilities = calibration.probabilities(logits, scaling)
         by_protocol = thresholds.fit_thresholds(probabilities, targets, self.threshold_settings, known=known)
         threshold = by_protocol[protocol]
-        by_group, groups = None, None if self.groups is None else [self.groups[row] for row in rows.tolist()]
-        if groups is not None and (column := group_thresholds.column_of(self.threshold_settings)) is not None:
-            by_group = group_thresholds.fit(
-                probabilities,
-                targets,
-                self.threshold_settings,
-                column=column,
-                values=groups,
-                overall=by_protocol,
-                known=known,
-            )
+        groups = None if self.groups is None else [self.groups[row] for row in rows.tolist()]
+        by_group = group_thresholds.fit(
+            probabilities, targets, self.threshold_settings, values=groups, overall=by_protocol, known=known
+        )
         decisions = group_thresholds.decide(probabilities, {protocol: threshold}, by_group, groups)[protocol]
         scores = metrics.decisions_report(decisions, targets.bool(), threshold, self.labels, known=known)
         rankings = metrics.rankings(probabilities, targets.bool(), known=known)

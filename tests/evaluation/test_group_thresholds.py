@@ -33,9 +33,7 @@ def case(groups=(("low", 60, -2.0), ("high", 60, 1.0)), seed=0):
 def fit(probabilities, targets, values, settings=None, known=None):
     settings = settings or fitting()
     overall = thresholds.fit_thresholds(probabilities, targets, settings, known=known)
-    return overall, group_thresholds.fit(
-        probabilities, targets, settings, column="language", values=values, overall=overall, known=known
-    )
+    return overall, group_thresholds.fit(probabilities, targets, settings, values=values, overall=overall, known=known)
 
 
 def test_thresholds_of_a_group_are_those_of_its_rows_alone():
