@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emotion_lightning.data import carried
+from emotion_lightning.data.labels import Targets
 from emotion_lightning.data.rows import Corpus, Rows
 
 _SPLIT = 1 / 3
@@ -35,6 +36,19 @@ class Judgements:
     splits: dict[str, Rows]
     places: Mapping[str, npt.NDArray[np.int64]]
     column: str | None
+
+    def answers(self) -> tuple[Targets, npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+        """What was said, from 0 to 1, and whether it is known, [row, label] each, and the text of each row, [row]."""
+        parts = self.labelled()
+        given = [rows.targets if rows.shares is None else rows.shares for rows, _ in parts]
+        known = [
+            np.ones((len(rows), len(self.labels)), dtype=bool) if rows.open is None else ~rows.open for rows, _ in parts
+        ]
+        return (
+            np.concatenate([part for part in given if part is not None]),
+            np.concatenate(known),
+            np.concatenate([places for _, places in parts]),
+        )
 
     def labelled(self) -> list[tuple[Rows, npt.NDArray[np.int64]]]:
         """The labelled rows of each split, with the number of their text, [row]; no two splits share a number."""
@@ -158,14 +172,8 @@ def describe(judgements: Judgements) -> Agreement | None:
     parts, labels = judgements.labelled(), judgements.labels
     if not parts:
         return None
-    texts = np.concatenate([own for _, own in parts])
+    given, known, texts = judgements.answers()
     hard = np.concatenate([rows.targets for rows, _ in parts if rows.targets is not None])
-    given = np.concatenate(
-        [rows.shares if rows.shares is not None else rows.targets for rows, _ in parts if rows.targets is not None]
-    )  # fmt: skip
-    known = np.concatenate(
-        [np.ones((len(rows), len(labels)), dtype=bool) if rows.open is None else ~rows.open for rows, _ in parts]
-    )
     interval = any(rows.shares is not None for rows, _ in parts)
     shares, split = _split(hard, known, texts)
     who = [name for rows, _ in parts for name in rows.annotators or [None] * len(rows)]

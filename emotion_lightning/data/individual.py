@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emotion_lightning.data import languages
+from emotion_lightning.data.carried import as_value
 from emotion_lightning.data.formats import files
 from emotion_lightning.data.formats.cells import as_text, is_blank
 from emotion_lightning.data.rows import Chunk, Problems, Rows
@@ -195,6 +196,6 @@ def _add(votes: Votes, chunk: Chunk, path: Path, problems: Problems, whose: str)
             if vote is None:
                 problems.add(path, f"{own[place]!r} where 0 to 3 is due.", row=row, column=column)
             else:
-                by = column if who is None else (as_text(who[place]) or "").strip()
+                by = column if who is None else as_value(who[place])
                 said.append((f"{whose}: {by}" if by else None, vote))
         votes.add(as_text(texts[place]) or "", _EMOTIONS[name], said)

@@ -109,10 +109,10 @@ class _Gathered:
         self.texts += [texts[i] for i in taken]
         self.ids += [ids[i] for i in taken]
         if self.columns.group is not None:
-            values = [(as_text(cell) or "").strip() or None for cell in chunk.column(self.columns.group)]
+            values = [as_value(cell) for cell in chunk.column(self.columns.group)]
             self.groups += [values[i] for i in taken]
         if self.columns.annotator is not None:
-            values = [(as_text(cell) or "").strip() or None for cell in chunk.column(self.columns.annotator)]
+            values = [as_value(cell) for cell in chunk.column(self.columns.annotator)]
             self.annotators += [values[i] for i in taken]
         for name, carried in self.carried.items():
             values = [as_value(cell) for cell in chunk.column(name)]

@@ -125,15 +125,8 @@ def _by_annotator(
 
     The annotator is -1 where it is not known.
     """
-    parts = judgements.labelled()
-    given = np.concatenate(
-        [rows.shares if rows.shares is not None else rows.targets for rows, _ in parts if rows.targets is not None]
-    ).astype(np.float64)  # fmt: skip
-    known = np.concatenate(
-        [np.ones((len(rows), len(judgements.labels))) if rows.open is None else 1.0 - rows.open for rows, _ in parts]
-    )
-    texts = np.concatenate([places for _, places in parts])
-    said_by = [name for rows, _ in parts for name in rows.annotators or [None] * len(rows)]
+    given, known, texts = judgements.answers()
+    said_by = [name for rows, _ in judgements.labelled() for name in rows.annotators or [None] * len(rows)]
     names = sorted({name for name in said_by if name is not None})
     number = {name: place for place, name in enumerate(names)}
     who = np.array([-1 if name is None else number[name] for name in said_by], dtype=np.int64)
@@ -142,7 +135,7 @@ def _by_annotator(
     keys, place = np.unique(np.column_stack([texts, who, apart]), axis=0, return_inverse=True)
     place = place.reshape(-1).astype(np.int64)
     times = summed(known, place)
-    answers = summed(given * known, place) / np.maximum(times, 1)
+    answers = summed(given.astype(np.float64) * known, place) / np.maximum(times, 1)
     return answers, (times > 0).astype(np.float64), keys[:, 0], keys[:, 1], names
 
 
