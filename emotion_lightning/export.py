@@ -28,7 +28,7 @@ def export(settings: config.Export, folder: Path) -> None:
     Raises:
         UserError: the run cannot be exported or uploaded.
     """
-    kind = settings.format.kind if isinstance(settings.format, config.BuiltInFormat) else None
+    kind = _kind(settings)
     if kind in _GRAPHS:
         from emotion_lightning.inference import onnx_graph
 
@@ -47,6 +47,11 @@ def export(settings: config.Export, folder: Path) -> None:
         upload.upload_space(output, settings.push, private=settings.private)
     elif settings.push is not None:
         upload.upload(output, settings.push, private=settings.private, run=source.parent)
+
+
+def _kind(settings: config.Export) -> config.ExportFormat | None:
+    """Which format of this program is written; None for one of the user's own."""
+    return settings.format.kind if isinstance(settings.format, config.BuiltInFormat) else None
 
 
 def write_export(settings: config.Export, source: Path, output: Path) -> None:
@@ -72,7 +77,7 @@ def write_export(settings: config.Export, source: Path, output: Path) -> None:
             f"run={settings.run} is a baseline, which has no network to export. Its model folder can be copied and "
             "asked as it is."
         )
-    kind = settings.format.kind if isinstance(settings.format, config.BuiltInFormat) else None
+    kind = _kind(settings)
     if metadata.is_graph and kind is not config.ExportFormat.space:
         raise UserError(f"run={settings.run} is a graph already, of which no other export can be made; give the run.")
     if isinstance(settings.format, own_parts.OwnPart):

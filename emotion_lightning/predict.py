@@ -121,16 +121,16 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
     if settings.explain and settings.devices > 1:
         raise UserError(f"explain=true runs in one process; leave out devices={settings.devices}.")
     runs = ensemble.find_members(settings.run)
-    for run in runs if settings.predict.intensities else []:
-        learned = read_metadata(find_model_folder(run)).read_intensities()
-        prediction_files.check_intensities(settings.predict, learned, _named(settings))
+    cards = [read_metadata(find_model_folder(run)) for run in runs]
+    for card in cards:
+        prediction_files.check_intensities(settings.predict, card.read_intensities(), _named(settings))
     waiting.show_status("Reading the texts")
     file = tables.text_file(source, settings.data)
-    by = read_metadata(find_model_folder(runs[0])).group_thresholds()
+    by = cards[0].group_thresholds()
     rows = tables.read_texts(
         file,
         settings.data,
-        usual=_columns_of_run(runs[0]),
+        usual=(cards[0].data.get("text"), cards[0].data.get("id_column")),
         context=ensemble.context_of(runs),
         group=None if by is None else by.column,
     )
@@ -182,7 +182,7 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
                 progress.advance(task, len(texts))
     log.info("Wrote %s rows to %s", f"{rows.count:,}", output)
     if by_group is not None:
-        told = group_thresholds.unseen(by_group, None if rows.group is None else of_groups.elements())
+        told = group_thresholds.unseen(by_group, None if rows.group is None else of_groups)
         if told is not None:
             log.warning("%s", told)
     if settings.explain:
@@ -220,14 +220,6 @@ def _answers(
         model.check_labels(settings.explain_labels or [])
     explain = partial(model.explain, labels=settings.explain_labels, steps=settings.explain_steps, batch_size=size)
     yield model.metadata, partial(model.decide, batch_size=size, batch_tokens=budget), explain
-
-
-def _columns_of_run(run: str) -> tuple[str | None, str | None]:
-    """The text and id columns in the run's data settings; None where they were not set."""
-    from emotion_lightning.models.metadata import find_model_folder, read_metadata
-
-    data = read_metadata(find_model_folder(run)).data
-    return data.get("text"), data.get("id_column")
 
 
 def main() -> None:
