@@ -1,6 +1,8 @@
 # Everything runs in .venv, which the first command makes. `make train` is the place to start.
 PYTHON ?= python3
 BIN := .venv/bin
+# Where this is set, as in many containers, each process would compile the libraries anew: 20 s instead of 10.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: train test test-all coverage test-exhaustive check check-style check-types check-types-of-tests check-lowest check-newest docs bench bench-gpu format
 

@@ -120,12 +120,12 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
         raise UserError(f"output={output} is the input file; choose another name.")
     if settings.explain and settings.devices > 1:
         raise UserError(f"explain=true runs in one process; leave out devices={settings.devices}.")
+    file = tables.text_file(source, settings.data)
     runs = ensemble.find_members(settings.run)
     cards = [read_metadata(find_model_folder(run)) for run in runs]
     for card in cards:
         prediction_files.check_intensities(settings.predict, card.read_intensities(), _named(settings))
     waiting.show_status("Reading the texts")
-    file = tables.text_file(source, settings.data)
     by = cards[0].group_thresholds()
     rows = tables.read_texts(
         file,
