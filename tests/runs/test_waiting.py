@@ -43,6 +43,8 @@ def at_terminal(
 
     Imports of `names` are marked and followed by `then`; with `before`, Ctrl-C is pressed at the first of them.
     """
+    # Another one may be written within this second, for which Python would take the compiled file of this one.
+    environment = {"PYTHONDONTWRITEBYTECODE": "1", **environment}
     (folder / "sitecustomize.py").write_text(MARK.format(names=names, then=then))
     path = os.pathsep.join([str(folder), str(Path(waiting.__file__).parents[2])])
     main, inner = pty.openpty()
