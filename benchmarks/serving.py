@@ -1,16 +1,18 @@
 """Requests per second of `serve` against a plain FastAPI handler that calls Transformers' pipeline, on loopback.
 
 pip install locust
-python benchmarks/serving.py [--clients 1,8,32,128] [--seconds 10] [--turns 2]
+python benchmarks/serving.py [--clients 1,8,32,128] [--seconds 10] [--turns 2] [--run FOLDER]
 
-Both serve the bundled classifier, exported with format=merged. Locust asks, with one text a request; both servers run
-during the whole measurement, and take turns at each number of clients. `offline` is what `load(run).predict(texts)`
-labels per second in a process of its own, and `serve, 32 texts` asks `serve` with 32 texts a request. On a machine with
-other work, look at the texts per second of CPU: who has more threads is given more of the cores there.
+Both serve the bundled classifier, or the run in FOLDER, exported with format=merged. Locust asks, with one text a
+request; both servers run during the whole measurement, and take turns at each number of clients. `offline` is what
+`load(run).predict(texts)` labels per second in a process of its own, and `serve, 32 texts` asks `serve` with 32 texts a
+request. On a machine with other work, look at the texts per second of CPU: who has more threads is given more of the
+cores there.
 """
 
 import argparse
 import csv
+import json
 import os
 import socket
 import statistics
@@ -41,9 +43,10 @@ def plain(folder: Path, port: int) -> None:
     class Texts(BaseModel):
         texts: list[str]
 
+    limit = json.loads((folder / "emotion_lightning.json").read_text())["max_tokens"]
     classify = pipeline(
         "text-classification", model=str(folder), top_k=None, function_to_apply="sigmoid", truncation=True,
-        max_length=64,
+        max_length=limit,
     )  # fmt: skip
     app = FastAPI()
 
@@ -139,6 +142,7 @@ def main() -> None:
     parser.add_argument("--clients", default="1,8,32,128")
     parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--run", type=Path, help="a run folder; without it, the bundled classifier")
     parser.add_argument("--count", type=int, default=1000, help="texts of the offline measurement")
     parser.add_argument("--wait-ms", type=float, help="serve.wait_ms; without it, the default")
     parser.add_argument("--side", choices=["plain", "offline"], help=argparse.SUPPRESS)
@@ -152,8 +156,8 @@ def main() -> None:
     found: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work) / "merged"
-        bundled = common.REPO / "emotion_lightning" / "tiny"
-        common.output("-m", "emotion_lightning.export", f"run={bundled}", f"output={folder}", "format=merged",
+        run = (asked.run or common.REPO / "emotion_lightning" / "tiny").absolute()
+        common.output("-m", "emotion_lightning.export", f"run={run}", f"output={folder}", "format=merged",
                       f"hydra.run.dir={work}")  # fmt: skip
         ours, theirs = free_port(), free_port()
         more = [] if asked.wait_ms is None else [f"serve.wait_ms={asked.wait_ms}"]

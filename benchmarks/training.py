@@ -1,6 +1,7 @@
 """Training steps per second against Hugging Face's Trainer, subclassed for the weighted loss.
 
 python benchmarks/training.py [--network minilm|gemma] [--steps 60] [--turns 3]
+python benchmarks/training.py --method head|upper [--epochs 10]          # MiniLM's shape, of which a part is frozen
 
 A network of billions of weights on a GPU is measured by gpu.py: here they would be drawn on a CPU, saved and loaded
 nine times.
@@ -8,7 +9,8 @@ nine times.
 Sides: `ours`; `trainer`, with the settings it comes with; `trainer_best`, with batches grouped by length and, where the
 machine has it, bfloat16.
 All see the same rows in batches of the same size, with the same loss, optimizer, clipping and trained parameters. The
-first steps are not counted.
+first steps are not counted. With `--method`, whose first epoch is not like the others for us, everything is: loading,
+the pass that computes the frozen part, and all epochs.
 """
 
 import argparse
@@ -21,6 +23,8 @@ import common
 
 WARM = 5
 """Steps before the clock starts."""
+METHODS = {"head": ["peft=head"], "upper": ["peft=ia3", "peft.layers=upper_half"]}
+_UPPER = r".*\.encoder\.layer\.[345]\."
 
 
 class Stopwatch:
@@ -54,7 +58,11 @@ def ours(asked: argparse.Namespace) -> tuple[float, int]:
     from lightning import Callback
 
     count = asked.batch_size * asked.steps
-    trained = common.trainee(asked, count)
+    begun = time.perf_counter()
+    trained = common.trainee(asked, count, *METHODS.get(asked.method, []))
+    if asked.method:
+        fit(trained, [], epochs=asked.epochs)
+        return time.perf_counter() - begun, count * asked.epochs
     watch = Stopwatch(asked.device)
 
     class Watch(Callback):
@@ -65,15 +73,15 @@ def ours(asked: argparse.Namespace) -> tuple[float, int]:
     return watch.seconds(), count - WARM * asked.batch_size
 
 
-def fit(trained: common.Trainee, callbacks: list[Any], *, max_steps: int = -1) -> None:
-    """Train for an epoch, or fewer steps, as the command does, but for validation and saving."""
+def fit(trained: common.Trainee, callbacks: list[Any], *, epochs: int = 1, max_steps: int = -1) -> None:
+    """Train for some epochs, or fewer steps, as the command does, but for validation and saving."""
     from lightning import Trainer
 
     from emotion_lightning.models.device import precision
 
     settings = trained.settings.trainer
     trainer = Trainer(
-        accelerator=settings.accelerator.value, devices=1, max_epochs=1, max_steps=max_steps, logger=False,
+        accelerator=settings.accelerator.value, devices=1, max_epochs=epochs, max_steps=max_steps, logger=False,
         callbacks=callbacks, plugins=[precision(trained.dtype, trained.device)],
         gradient_clip_val=settings.gradient_clip_val, enable_progress_bar=False, enable_model_summary=False,
         enable_checkpointing=False, limit_val_batches=0, use_distributed_sampler=False, log_every_n_steps=10,
@@ -100,6 +108,7 @@ def peer(asked: argparse.Namespace, *, best: bool) -> tuple[float, int]:
     count = asked.batch_size * asked.steps
     texts, targets, labels = common.texts(count, asked.data)
     folder = asked.folder / asked.network
+    begun = time.perf_counter()
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right")
     encoded = tokenizer(texts, truncation=True, max_length=64)["input_ids"]
     quantised, fast = asked.network != "minilm", common.fast_dtype(asked.device)
@@ -118,6 +127,17 @@ def peer(asked: argparse.Namespace, *, best: bool) -> tuple[float, int]:
                 task_type="SEQ_CLS", target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]
             ),
         )
+    elif asked.method == "head":
+        network.requires_grad_(False)
+        network.base_model.pooler.requires_grad_(True)
+        network.classifier.requires_grad_(True)
+    elif asked.method == "upper":
+        out = rf"{_UPPER}output\.dense"
+        ia3 = IA3Config(
+            task_type="SEQ_CLS", target_modules=rf"{_UPPER}(attention\.self\.(key|value)|output\.dense)",
+            feedforward_modules=out, modules_to_save=["classifier", "pooler"],
+        )  # fmt: skip
+        network = get_peft_model(network, ia3)
     positives = torch.tensor(targets).sum(0)
     weights = torch.where(positives > 0, (count - positives) / positives.clamp(min=1), 1.0)
 
@@ -152,9 +172,10 @@ def peer(asked: argparse.Namespace, *, best: bool) -> tuple[float, int]:
             watch.step()
 
     arguments = TrainingArguments(
-        output_dir=str(asked.folder / "trainer"), per_device_train_batch_size=asked.batch_size, num_train_epochs=1,
-        learning_rate=1e-3 if quantised else 5e-5, warmup_steps=5, report_to=[], save_strategy="no",
-        logging_strategy="no", disable_tqdm=True, use_cpu=asked.device == "cpu", remove_unused_columns=False,
+        output_dir=str(asked.folder / "trainer"), per_device_train_batch_size=asked.batch_size,
+        num_train_epochs=asked.epochs, learning_rate=1e-3 if quantised else 5e-5, warmup_steps=5, report_to=[],
+        save_strategy="no", logging_strategy="no", disable_tqdm=True, use_cpu=asked.device == "cpu",
+        remove_unused_columns=False,
         bf16=mixed and fast is torch.bfloat16, fp16=mixed and fast is torch.float16,
         train_sampling_strategy="group_by_length" if best else "random",
     )  # fmt: skip
@@ -162,6 +183,8 @@ def peer(asked: argparse.Namespace, *, best: bool) -> tuple[float, int]:
         model=network, args=arguments, train_dataset=Texts(), data_collator=batch, callbacks=[Watch()]
     )  # fmt: skip
     trainer.train()
+    if asked.method:
+        return time.perf_counter() - begun, count * asked.epochs
     return watch.seconds(), count - WARM * asked.batch_size
 
 
@@ -176,6 +199,8 @@ def main() -> None:
     """Compare, print and write."""
     parser = common.options(__doc__, SIDES)
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--method", choices=list(METHODS), help="train a part of minilm; without it, all")
+    parser.add_argument("--epochs", type=int, default=1)
     asked = parser.parse_args()
     common.run("training", __file__, asked, SIDES, base)
 

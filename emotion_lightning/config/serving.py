@@ -18,8 +18,8 @@ class Server:
     workers: Annotated[int, Bounds(at_least=1)]
     """Processes for each device, each with its own copy of the network. On a CPU they share the cores."""
     wait_ms: Annotated[float, Bounds(at_least=0, at_most=10_000)]
-    """Milliseconds that a request waits at most for others, to be computed in one batch with them. While earlier ones
-    are computed, requests wait for that anyway."""
+    """Milliseconds that a request waits at most for others when nothing is computed. Requests that come while others
+    are computed form the next batch anyway, so 0 costs no throughput on a CPU."""
     batch_tokens: Annotated[int, Bounds(at_least=1)]
     """Tokens that are collected for one computation. More give a GPU more work at a time, and short requests a longer
     wait beside long ones."""

@@ -18,7 +18,7 @@ from emotion_lightning.serving.metrics import Metrics
 from helpers.servers import free_port
 
 SETTINGS = {
-    "host": "127.0.0.1", "port": 0, "workers": 1, "wait_ms": 5.0, "batch_tokens": 2048, "queue": 4, "timeout": 5.0,
+    "host": "127.0.0.1", "port": 0, "workers": 1, "wait_ms": 0.0, "batch_tokens": 2048, "queue": 4, "timeout": 5.0,
     "drain_seconds": 5.0, "texts": 250, "letters": 1000, "body_bytes": 100_000, "explained_texts": 8,
     "origins": [], "log_texts": False,
 }  # fmt: skip
