@@ -25,6 +25,7 @@ from emotion_lightning.runs.metrics_file import of_protocol, of_split, read_metr
 log = logging.getLogger(__name__)
 
 _DEPTH = 4
+_LAYERS, _REUSE = "peft.layers", "frozen.reuse"
 _IMMATERIAL = re.compile(
     r"seed|resume|from_run|logger(\..+)?|predict\..+|data\.(fold|groups|splits|workers)"
     r"|frozen\.(memory_gb|disk_gb|folder)"
@@ -271,10 +272,10 @@ def _check(folder: Path, split: str, protocol: str, *, reported: np.ndarray, fou
 def _material(tree: dict[str, Any]) -> dict[str, Any]:
     """Options and settings that affect results, by dotted name."""
     settings = {**tree["options"], **dict(stored_settings.stored_values(tree))}
-    if settings.get("peft.layers") == config.ALL:
-        del settings["peft.layers"]  # runs of earlier versions have no such setting, and adapt all layers
-    if "peft.layers" not in settings and settings.get("peft") != "head":
-        settings.pop("frozen.reuse", None)  # no layer is frozen as a whole
+    if settings.get(_LAYERS) == config.ALL:
+        del settings[_LAYERS]  # runs of earlier versions have no such setting, and adapt all layers
+    if _LAYERS not in settings and settings.get("peft") != "head":
+        settings.pop(_REUSE, None)  # no layer is frozen as a whole
     return {name: value for name, value in settings.items() if not _IMMATERIAL.fullmatch(name)}
 
 
@@ -311,8 +312,11 @@ def _name(settings: dict[str, Any], groups: Sequence[dict[str, Any]], *, full: b
         # from the method, which is in the name already.
         option, dot, _ = name.partition(".")
         peers = [other for other in alike if not dot or other.get(option) == settings.get(option)]
+        if name == _REUSE:  # which only networks have of which whole layers are frozen
+            peers = [other for other in peers if name in other] if name in settings else []
         if len({json.dumps(other.get(name), default=str) for other in peers}) > 1:
-            shown.append(f"{name}={_plain(settings.get(name, 'unset'), full=full)}")
+            absent = config.ALL if name == _LAYERS else "unset"
+            shown.append(f"{name}={_plain(settings.get(name, absent), full=full)}")
     if trained and not shown:
         shown = [f"model={settings['model']}", f"peft={settings.get('peft')}"]
     return " ".join(shown if trained else ["baseline", *shown])

@@ -222,6 +222,11 @@ def test_groups_are_named_by_what_differs_and_not_by_what_follows_from_it() -> N
     assert run_groups.group_names(paths) == ["init_from=x", "init_from=y"]
     paths[1]["init_from"] = "/runs/b/x"
     assert run_groups.group_names(paths) == ["init_from=/runs/a/x", "init_from=/runs/b/x"]
+    upper = base | {"peft.layers": "upper_half", "frozen.reuse": "auto"}
+    assert run_groups.group_names([base, upper]) == ["peft.layers=all", "peft.layers=upper_half"]
+    assert run_groups.group_names([upper, upper | {"frozen.reuse": "never"}]) == [
+        "frozen.reuse=auto", "frozen.reuse=never",
+    ]  # fmt: skip
     older = {name: value for name, value in base.items() if name != "init_from"}
     assert run_groups.group_names([base | {"clean": ["html", "urls"]}, older | {"clean": True}, older]) == [
         "clean=[html,urls]", "clean=true", "clean=unset",
