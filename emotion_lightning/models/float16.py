@@ -8,12 +8,15 @@ Here the residual stream stays in float32. Before a layer multiplies in float16,
 power of two that brings it into range, which loses no precision. The result is multiplied by that power in float32.
 """
 
-import functools
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from emotion_lightning.models.patched import become
+from emotion_lightning.models.roles import attention_part
 
 _LENGTH = 256.0
 """A token's vector with a norm up to this is not scaled; nearly all vectors are below it.
@@ -32,14 +35,18 @@ def patch_decoder(backbone: nn.Module) -> None:
     """
     for module in list(backbone.modules()):
         if isinstance(module, nn.Embedding):
-            _become(module, _Float32Embedding)
+            become(module, _Float32Embedding)
         elif _is_gated(module):
-            _become(module, _Gated)
+            become(module, _Gated)
     gated = {id(layer) for module in backbone.modules() if isinstance(module, _Gated) for layer in module.modules()}
     for module in list(backbone.modules()):
         # With a bias, the output does not scale with the input.
         if isinstance(module, nn.Linear) and module.bias is None and id(module) not in gated:
-            _become(module, _WideLinear)
+            become(module, _WideLinear)
+    for module in list(backbone.modules()):
+        parts = [child for name, child in module.named_children() if attention_part(name)]
+        if sum(isinstance(part, _WideLinear) for part in parts) > 1:
+            become(module, _SharesRange)
 
 
 def within_range(vectors: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,8 +82,30 @@ class _WideLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """[…, in] to […, out], float32."""
-        small, power = within_range(input)
+        known = _known.get()
+        if known is None:
+            small, power = within_range(input)
+        else:
+            if id(input) not in known:
+                known[id(input)] = (input, *within_range(input))  # kept, so that no other tensor gets its id
+            _, small, power = known[id(input)]
         return super().forward(small).float() * power
+
+
+_known: ContextVar[dict[int, tuple[Tensor, Tensor, Tensor]] | None] = ContextVar("float16_known", default=None)
+"""What an attention has brought into range, with the tensors that it came from, by their ids."""
+
+
+class _SharesRange(nn.Module):
+    """An attention whose queries, keys and values read one tensor, which is brought into range once."""
+
+    def forward(self, *arguments: Any, **named: Any) -> Any:
+        """As the attention's own."""
+        before = _known.set({})
+        try:
+            return super().forward(*arguments, **named)
+        finally:
+            _known.reset(before)
 
 
 class _Gated(nn.Module):
@@ -109,15 +138,3 @@ class _Gated(nn.Module):
 def _is_gated(module: nn.Module) -> bool:
     layers = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
     return hasattr(module, "act_fn") and all(isinstance(layer, nn.Linear) and layer.bias is None for layer in layers)
-
-
-def _become(module: nn.Module, kind: type) -> None:
-    """Give a module the forward pass of another class; its names, weights and type (for PEFT) stay the same."""
-    if not isinstance(module, kind):
-        module.__class__ = _joined(kind, type(module))  # type: ignore[arg-type]  # mypy finds classes not hashable
-
-
-@functools.cache
-def _joined(kind: type, own: type) -> type:
-    # Keep the library's class name, so that a printed network looks the same.
-    return type(own.__name__, (kind, own), {"__module__": own.__module__})

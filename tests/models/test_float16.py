@@ -113,6 +113,22 @@ def test_gradients_are_those_of_float32_too() -> None:
         assert float((ours - exact).norm() / exact.norm()) < 0.02
 
 
+def test_queries_keys_and_values_share_one_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    own = float16.within_range
+
+    def counted(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        asked.append(id(vectors))
+        return own(vectors)
+
+    monkeypatch.setattr(float16, "within_range", counted)
+    with torch.no_grad():
+        logits(in_half(gemma(), wide=True))
+    # In each of two layers: what the attention reads, what its last layer reads, and twice in the gated block.
+    assert len(asked) == 2 * 4
+    assert float16._known.get() is None
+
+
 def test_tokens_in_range_stay_as_they_are_and_others_lose_nothing_but_a_power_of_two() -> None:
     vectors = torch.tensor([[1.0, -2.0], [3e9, 1.5e9], [0.0, 0.0]])
     small, power = float16.within_range(vectors)
