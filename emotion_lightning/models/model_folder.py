@@ -12,7 +12,7 @@ from safetensors import safe_open
 from emotion_lightning import config
 from emotion_lightning.config import redaction
 from emotion_lightning.errors import UserError, first_line
-from emotion_lightning.models import adapter, backbone, ngrams, safe_loading
+from emotion_lightning.models import adapter, backbone, ngrams, pooling, safe_loading
 from emotion_lightning.models.device import compute_dtype
 from emotion_lightning.models.metadata import METADATA, Metadata
 from emotion_lightning.runs import manifest, run_folder
@@ -112,6 +112,7 @@ def _load_model(folder: Path, *, metadata: Metadata, device: torch.device) -> tu
         backbone.check_vocabulary(network, metadata.template.largest_token, what="A token of the template")
     if not whole:
         network = load_adapter(network, folder)
+    pooling.shorten_last_layer(network, metadata.base.pooling, dtype=compute)
     return network.eval(), tokenizer
 
 

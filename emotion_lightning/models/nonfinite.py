@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from emotion_lightning.models import last_layer
+
 
 @dataclass
 class Cause:
@@ -42,7 +44,8 @@ def first_nonfinite(network: nn.Module, compute: Callable[[], Any]) -> Cause | N
     for name, parameter in network.named_parameters():
         if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
             return Cause(f"the parameters {_short(name)} are not finite", parameter.dtype)
-    with torch.no_grad(), _watched(network) as found:
+    # With the last layer as a whole: a pass that ends within it would leave its modules open.
+    with torch.no_grad(), last_layer.whole(), _watched(network) as found:
         compute()
     return found[0] if found else None
 

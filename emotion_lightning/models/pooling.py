@@ -1,7 +1,9 @@
 """Pooling: from the vectors of a text's tokens to its logits."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 
 from emotion_lightning.config import Attention, JoinWindows, Pooling
 from emotion_lightning.data.batches import Batch
+from emotion_lightning.models import last_layer
 
 
 def logits(network: Any, batch: Batch, *, pooling: Pooling) -> Tensor:
@@ -30,15 +33,53 @@ def logits(network: Any, batch: Batch, *, pooling: Pooling) -> Tensor:
         # long texts. With causal attention, no token sees the padding on its right, so the mask is left out: faster
         # attention kernels can then run.
         causal = getattr(own.config, "is_causal", True)
-        hidden = backbone(input_ids=ids, attention_mask=None if causal else mask).last_hidden_state
-        return own.score(pool(hidden, mask, pooling)).float()
+        with _last_layer_of_one(own, ids, mask, pooling, hides_later=causal) as is_pooled:
+            hidden = backbone(input_ids=ids, attention_mask=None if causal else mask).last_hidden_state
+        return own.score(hidden[:, 0] if is_pooled else pool(hidden, mask, pooling)).float()
     if own.config.is_encoder_decoder:
         return _through_decoder(own, ids, mask, pooling).float()
     if pooling is Pooling.first and read_by(own).way is Pooling.first:
-        return network(input_ids=ids, attention_mask=mask).logits.float()
+        with _last_layer_of_one(own, ids, mask, pooling, hides_later=False):
+            return network(input_ids=ids, attention_mask=mask).logits.float()
     # Own pooling from the mask, because transformers looks for the last token by its id, which a text may contain.
-    vectors = pool(backbone(input_ids=ids, attention_mask=mask).last_hidden_state, mask, pooling)
+    with _last_layer_of_one(own, ids, mask, pooling, hides_later=False) as is_pooled:
+        hidden = backbone(input_ids=ids, attention_mask=mask).last_hidden_state
+    vectors = hidden[:, 0] if is_pooled else pool(hidden, mask, pooling)
     return _read(own, ids, mask, vectors.unsqueeze(1).expand(*ids.shape, -1), vectors).float()
+
+
+def shorten_last_layer(network: Any, way: Pooling, *, dtype: torch.dtype) -> None:
+    """Let the last layer be computed for the pooled token alone, where there is one and where that changes no logit.
+
+    Args:
+        network: sequence classification network, with or without an adapter, not compiled.
+        way: pooling of the token vectors.
+        dtype: compute dtype.
+    """
+    own = unwrapped(network)
+    if way is not Pooling.mean and not own.config.is_encoder_decoder:
+        last_layer.install(own, partial(logits, network, pooling=way), dtype=dtype)
+
+
+@contextmanager
+def _last_layer_of_one(
+    own: Any, ids: Tensor, mask: Tensor | None, pooling: Pooling, *, hides_later: bool
+) -> Iterator[bool]:
+    """Compute the last layer for the pooled token alone if `shorten_last_layer` allowed it; gives whether it is."""
+    if pooling is Pooling.mean or not last_layer.is_installed(own) or ids.shape[1] == 1:
+        yield False
+        return
+    count, tokens = ids.shape
+    if pooling is Pooling.first:
+        rows = torch.zeros(count, dtype=torch.long, device=ids.device)
+    elif mask is None:
+        rows = torch.full((count,), tokens - 1, device=ids.device)
+    else:
+        rows = mask.sum(dim=1) - 1
+    # The last token of a text without padding sees all tokens anyway.
+    sees_all = pooling is Pooling.last and mask is None
+    with last_layer.for_one_token(rows, hides_later=hides_later and not sees_all):
+        yield True
 
 
 def join(logits: Tensor, pieces: Sequence[int], way: JoinWindows) -> Tensor:

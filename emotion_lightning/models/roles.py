@@ -34,6 +34,17 @@ def is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear | Conv1D)
 
 
+def attention_part(name: str) -> str | None:
+    """Which of query, key and value a module computes by itself, by its name; None for all others.
+
+    >>> attention_part("self_attn.q_proj"), attention_part("attention.self.value"), attention_part("self_attn.qkv_proj")
+    ('query', 'value', None)
+    """
+    last = _last(name)
+    patterns = {"query": _QUERY, "key": _KEY, "value": _VALUE}
+    return next((part for part, pattern in patterns.items() if pattern.fullmatch(last)), None)
+
+
 def sizes_of(module: Any) -> tuple[int, int]:
     """Sizes of a linear layer's input and output."""
     if isinstance(module, nn.Linear):

@@ -40,7 +40,7 @@ def build_classifier(
     from emotion_lightning.evaluation import group_thresholds
     from emotion_lightning.evaluation.gold import Gold
     from emotion_lightning.evaluation.intensities import Intensities
-    from emotion_lightning.models import adapter, backbone, dropout, head_start, losses
+    from emotion_lightning.models import adapter, backbone, dropout, head_start, losses, pooling
     from emotion_lightning.models.device import compute_dtype
     from emotion_lightning.training import reuse, warm_start
     from emotion_lightning.training.classifier import EmotionClassifier, checkpoint_identity
@@ -85,6 +85,8 @@ def build_classifier(
     elif device.type == "cpu":
         plain = backbone.plain_attention_may_serve(settings.model.attn_implementation, token_limit(emotions.settings))
         dropout.speed_up_dropout(network, kernels=["eager", "sdpa"] if plain else ["eager"])
+    if not settings.trainer.compile:
+        pooling.shorten_last_layer(network, settings.model.pooling, dtype=dtype)
     part = reuse.reuse_frozen(settings, network, emotions, head=head, dtype=dtype)
     log.info(
         "%s of %s parameters are trained (%s), on %s rows, %s.",
