@@ -40,7 +40,7 @@ def build_classifier(
     from emotion_lightning.evaluation import group_thresholds
     from emotion_lightning.evaluation.gold import Gold
     from emotion_lightning.evaluation.intensities import Intensities
-    from emotion_lightning.models import adapter, backbone, dropout, gated, head_start, losses, pooling, rms_norm
+    from emotion_lightning.models import adapter, backbone, dropout, gated, head_start, liger, losses, pooling, rms_norm
     from emotion_lightning.models.device import compute_dtype
     from emotion_lightning.training import reuse, warm_start
     from emotion_lightning.training.classifier import EmotionClassifier, checkpoint_identity
@@ -88,7 +88,8 @@ def build_classifier(
     if not settings.trainer.compile:
         pooling.shorten_last_layer(network, settings.model.pooling, dtype=dtype)
         gated.keep_halves(network, dtype=dtype)
-        rms_norm.keep_inputs(network)
+        if not liger.use_kernels(network, dtype=dtype):
+            rms_norm.keep_inputs(network)
     part = reuse.reuse_frozen(settings, network, emotions, head=head, dtype=dtype)
     log.info(
         "%s of %s parameters are trained (%s), on %s rows, %s.",

@@ -20,7 +20,7 @@ def requirements(file: str) -> dict[str, Requirement]:
 def named(*tools: str) -> dict[str, Requirement]:
     """The dependencies of the commands, with those of extras for tools if these are named."""
     extras = PROJECT["optional-dependencies"]
-    chosen = extras.keys() - {"dev", "docs"} | set(tools)
+    chosen = extras.keys() - {"dev", "docs", "liger"} | set(tools)  # Liger is for CUDA, where no test environment is
     lines = [*PROJECT["dependencies"], *(line for extra in chosen for line in extras[extra])]
     return {canonicalize_name(found.name): found for found in map(Requirement, lines)}
 
