@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from enum import Enum
 from functools import cache, partial
 from typing import Any
@@ -22,7 +23,7 @@ from emotion_lightning.models.patched import become, restore
 from emotion_lightning.models.roles import attention_part, layers_of
 
 _INSTALLED = "emotion_lightning_last_layer"
-"""Attribute of a network in which `install` keeps the hooks that it has set."""
+"""Attribute of a network in which `install` keeps what it has found and set."""
 _EXACT, _ROUGH = 1e-5, 0.03
 """Largest difference of logits, of their size, that counts as rounding: in float32, and in lower precision."""
 
@@ -149,13 +150,30 @@ def whole() -> Iterator[None]:
 
 
 def is_installed(own: Any) -> bool:
-    """Whether the last layer of a network can be computed for one token, and no one has asked for all of them."""
-    return hasattr(own, _INSTALLED) and not _whole.get()
+    """Whether the last layer of a network is computed for one token where that is possible: see `install`."""
+    found: _Installed | None = getattr(own, _INSTALLED, None)
+    # With dropout one token draws fewer random numbers than all: a training would be another one than with the whole
+    # layer, though no worse.
+    return found is not None and not _whole.get() and not any(module.training for module in found.droppers)
+
+
+@dataclass
+class _Installed:
+    """What `install` has found in a last layer and set there.
+
+    Attributes:
+        hooks: to be removed.
+        droppers: modules that apply dropout in training.
+    """
+
+    hooks: list[Any]
+    droppers: list[nn.Module]
 
 
 def install(own: Any, logits: Callable[[Batch], Tensor], *, dtype: torch.dtype) -> bool:
     """Let a network compute its last layer for the pooled token alone, if that gives the same logits.
 
+    Where dropout acts in that layer, it is computed as a whole in training, and for the token alone in evaluation mode.
     Do not use this for compiled networks: they would be split where the first pass ends.
 
     Args:
@@ -174,7 +192,8 @@ def install(own: Any, logits: Callable[[Batch], Tensor], *, dtype: torch.dtype) 
     if not {"hidden_states", "past_key_values"} <= set(_parameters(kind)):
         return False
     become(last, _Alone)
-    setattr(own, _INSTALLED, _leave_out(last))
+    droppers = [module for module in last.modules() if _rate(module) > 0]
+    setattr(own, _INSTALLED, _Installed(_leave_out(last), droppers))
     try:
         same = _is_same(own, logits, below, dtype)
     except Exception:  # each architecture has its own ways
@@ -182,15 +201,16 @@ def install(own: Any, logits: Callable[[Batch], Tensor], *, dtype: torch.dtype) 
     if not same:
         remove(own)
         return False
-    # The second pass belongs to this thread's context, which is gone when a checkpointed layer is computed again. With
-    # one token a layer keeps little besides its keys and values.
-    last.gradient_checkpointing = False
+    if not droppers:
+        # The second pass belongs to this thread's context, which is gone when a checkpointed layer is computed again.
+        # With one token a layer keeps little besides its keys and values.
+        last.gradient_checkpointing = False
     return True
 
 
 def remove(own: Any) -> None:
     """Let a network compute its last layer as transformers does."""
-    for hook in getattr(own, _INSTALLED):
+    for hook in getattr(own, _INSTALLED).hooks:
         hook.remove()
     delattr(own, _INSTALLED)
     restore(next(module for module in own.modules() if isinstance(module, _Alone)))
@@ -214,6 +234,12 @@ def _parameters(layer: Any) -> list[str]:
     """Names of the parameters of a layer's own forward pass, in their order."""
     own = layer.own_class if issubclass(layer, _Alone) else layer
     return [name for name in inspect.signature(own.forward).parameters if name != "self"]
+
+
+def _rate(module: nn.Module) -> float:
+    """The largest rate of dropout that a module itself applies in training."""
+    own = [value for name, value in vars(module).items() if "dropout" in name and isinstance(value, float)]
+    return max([module.p if isinstance(module, nn.Dropout) else 0.0, *own])
 
 
 def _leave_out(layer: nn.Module) -> list[Any]:

@@ -183,6 +183,32 @@ def test_a_layer_whose_result_would_differ_is_left_alone(monkeypatch: pytest.Mon
     assert not any(module._forward_hooks for module in made.modules())
 
 
+@pytest.mark.parametrize("where", ["lora", "attention"])
+def test_with_dropout_a_training_stays_the_same_and_evaluation_is_shorter(where: str) -> None:
+    if where == "lora":
+        made = network("gemma", method="lora")
+        for module in made.modules():
+            for dropout in getattr(module, "lora_dropout", {}).values():
+                dropout.__class__ = torch.nn.Dropout
+                dropout.p, dropout.inplace = 0.3, False
+    else:
+        made = network("gemma", attention_dropout=0.3)
+    batch = batch_of([9, 4, 6])
+    own = pooling.unwrapped(made)
+
+    def in_training() -> Tensor:
+        made.train()
+        torch.manual_seed(7)
+        return pooling.logits(made, batch, pooling=Pooling.last)
+
+    before = in_training()
+    pooling.shorten_last_layer(made, Pooling.last, dtype=torch.float32)
+    assert torch.equal(before, in_training())
+    assert not last_layer.is_installed(own)
+    made.eval()
+    assert last_layer.is_installed(own)
+
+
 def test_checkpointed_layers_give_the_same_gradients() -> None:
     made = network("gemma", method="full")
     batch = batch_of([9, 4, 6])
