@@ -94,8 +94,10 @@ def main() -> None:
         for number, batch in enumerate(batches):
             for way in list(sides) if number % 2 == 0 else list(reversed(sides)):
                 trained = sides[way]
+                trained.classifier.eval()
                 with torch.no_grad(), autocast(trained):
                     forward[way].append(_seconds(partial(trained.classifier, batch), asked.device))
+                trained.classifier.train()
                 times[way].append(_seconds(partial(trained.step, batch, optimizers[way]), asked.device))
     print(f"{asked.network}, {sides['none'].dtype}, batches of {asked.batch_size} texts, "
           f"{tokens / COUNTED:.0f} tokens each, {asked.setting}")  # fmt: skip
