@@ -1,6 +1,6 @@
 """All benchmarks of a CPU, one after the other: each prints a table and writes JSON into outputs/bench/.
 
-python benchmarks/run.py [--only commands,training,prediction,limit,scaling]
+python benchmarks/run.py [--only commands,training,prediction,limit,scaling,cluster]
 
 That of a GPU is gpu.py.
 """
@@ -17,6 +17,7 @@ RUNS = {
     "prediction": [["prediction.py", "--network=minilm"], ["prediction.py", "--network=gemma", "--count=1000"]],
     "limit": [["limit.py", "--network=minilm"], ["limit.py", "--network=gemma", "--steps=6"]],
     "scaling": [["scaling.py", "--network=minilm", "--rows=1000,10000"]],
+    "cluster": [["cluster.py"], ["cluster.py", "--network=bundled", "--rows=10000", "--sides=predict,ray1,hand"]],
 }
 
 

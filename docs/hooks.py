@@ -40,6 +40,7 @@ NODES = {
     "distill": "Distillation: learn what finished runs predict for the training texts.",
     "frozen": "[States of frozen layers](../how-to/frozen-layers.md), computed once.",
     "predict": "What prediction files contain.",
+    "ray": "The [cluster](../how-to/cluster.md) on which workers run.",
     "study": "The search of `tune`.",
 }
 """Groups of settings without options."""
@@ -125,7 +126,7 @@ def settings_page() -> str:
             parts += _described(configs)
             parts += _entries(group, configs)
         for group, about in NODES.items():
-            cfg = compose("tune")[group]
+            cfg = compose("predict" if group in ("predict", "ray") else "tune")[group]
             parts += [f"## {group}\n", f"{about}\n", *_entries(group, {"": cfg})]
     page = "\n".join(parts)
     names = {name for node in (config.Tune, config.Predict) for name, _ in schema.fields_of(node) if "." in name}

@@ -88,10 +88,8 @@ def choose_rows(settings: config.Audit, source: Path, folder: Path) -> None:
     pool = next_rows.Pool(settings.rows)
     waiting.show_status(f"Labelling {rows.count:,} texts")
     for piece in rows.pieces(columns.batch_size * WINDOW):
-        texts = [text for _, text in piece]
-        shares = model.probabilities(texts, batch_size=columns.batch_size, batch_tokens=columns.batch_tokens)
-        ids = [identifier for identifier, _ in piece]
-        pool.add(ids, [without_context(text) for text in texts], shares.double().numpy())
+        shares = model.probabilities(piece.texts, batch_size=columns.batch_size, batch_tokens=columns.batch_tokens)
+        pool.add(piece.ids, [without_context(text) for text in piece.texts], shares.double().numpy())
     waiting.show_status("Choosing rows")
     chosen = next_rows.choose(pool.best(), settings.rows, seed=settings.seed)
     blank = [""] * len(model.metadata.labels)

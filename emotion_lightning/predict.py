@@ -3,14 +3,15 @@
 python -m emotion_lightning.predict text="I can't believe it, we won (again)!"
 python -m emotion_lightning.predict run=outputs/train/DATE/TIME input=new.csv output=labelled.csv
 python -m emotion_lightning.predict run=[A,B,C] input=new.csv output=labelled.csv
+python -m emotion_lightning.predict run=FOLDER "input=texts/*.parquet" output=labelled engine=ray devices=4
 python -m emotion_lightning.predict text="I can't believe it, we won (again)!" explain=true
 """
 
-import itertools
+import dataclasses
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,8 @@ from emotion_lightning.errors import UserError
 from emotion_lightning.runs import waiting
 
 if TYPE_CHECKING:
+    from emotion_lightning.data.text_pieces import Piece
+    from emotion_lightning.evaluation.prediction_files import Predicted
     from emotion_lightning.inference.predictor import Labeller, Prediction
     from emotion_lightning.models.metadata import Metadata
 
@@ -36,6 +39,12 @@ def predict(settings: config.Predict, folder: Path) -> None:
     """
     if (settings.text is None) == (settings.input is None):
         raise UserError('predict needs either input=FILE (with output=FILE) or text="…".')
+    _check_engine(settings)
+    if settings.input is not None and settings.engine is config.Engine.ray:
+        from emotion_lightning.inference.cluster import job
+
+        job.label(settings, settings.output or str(folder / "predictions"))
+        return
     if settings.input is not None:
         _predict_file(settings, Path(settings.input).expanduser(), _output(settings, folder))
         return
@@ -82,6 +91,32 @@ def predict(settings: config.Predict, folder: Path) -> None:
         console.show_explanation(found)
 
 
+def _check_engine(settings: config.Predict) -> None:
+    """Raise UserError for settings that the engine does not have."""
+    if settings.engine is config.Engine.ray:
+        if settings.text is not None:
+            raise UserError("engine=ray labels files; leave it out for one text.")
+        if settings.explain:
+            raise UserError("explain=true runs in one process; leave out engine=ray.")
+        if settings.output is not None and Path(settings.output).suffix.lower() in (".csv", ".jsonl", ".parquet"):
+            raise UserError(
+                f"output={settings.output} names a file, and engine=ray writes a folder of parts; name a folder, or "
+                f"leave out engine=ray: devices={settings.devices} labels a file with so many workers."
+            )
+        return
+    if settings.resume:
+        raise UserError("resume=true goes on with a job of engine=ray; a single file is labelled anew.")
+    if settings.input is not None:
+        from emotion_lightning.data import storage
+        from emotion_lightning.data.formats import arrow
+
+        if storage.is_several(settings.input) and not arrow.is_saved(Path(settings.input).expanduser()):
+            raise UserError(
+                f"input={settings.input} is no single file on disk; engine=ray reads folders, patterns and addresses, "
+                "and writes a folder of parts."
+            )
+
+
 def _intensities(settings: config.Predict, model: "Labeller", answer: "Prediction") -> dict[str, float] | None:
     """The expected intensities of an answer by label; None if they are not asked for."""
     if not settings.predict.intensities:
@@ -109,7 +144,7 @@ def _output(settings: config.Predict, folder: Path) -> Path:
 
 def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
     # Check the whole input before a model is loaded; otherwise a broken row stops the command after hours.
-    from emotion_lightning.data import carried, tables
+    from emotion_lightning.data import tables
     from emotion_lightning.evaluation import group_thresholds, prediction_files
     from emotion_lightning.inference import ensemble
     from emotion_lightning.models.metadata import find_model_folder, read_metadata
@@ -120,6 +155,10 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
         raise UserError(f"output={output} is the input file; choose another name.")
     if settings.explain and settings.devices > 1:
         raise UserError(f"explain=true runs in one process; leave out devices={settings.devices}.")
+    if settings.devices > 1:
+        from emotion_lightning.inference.cluster import session
+
+        session.check_installed(f"devices={settings.devices}")
     file = tables.text_file(source, settings.data)
     runs = ensemble.find_members(settings.run)
     cards = [read_metadata(find_model_folder(run)) for run in runs]
@@ -133,20 +172,22 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
         usual=(cards[0].data.get("text"), cards[0].data.get("id_column")),
         context=ensemble.context_of(runs),
         group=None if by is None else by.column,
+        keep=settings.predict.keep or [],
     )
 
     from rich.console import Console
     from rich.progress import Progress, TextColumn
 
     from emotion_lightning.data.batches import WINDOW
-    from emotion_lightning.data.rows import without_context
+    from emotion_lightning.inference import labelling
 
-    window, largest = settings.data.batch_size * WINDOW, 0.0
+    types = labelling.kept_types(rows.columns.keep, _schema(source))
+    largest, of_groups = 0.0, Counter[str]()
     waiting.end_status()
     with (
         _answers(settings, runs) as (metadata, answers, explain),
         prediction_files.writer_for(
-            output, metadata.labels, settings.predict, id_column=rows.id_column, explained=settings.explain
+            output, metadata.labels, settings.predict, id_column=rows.id_column, explained=settings.explain, kept=types
         ) as writer,
         Progress(
             TextColumn("Predicting {task.completed:,} of {task.total:,} rows"),
@@ -156,33 +197,18 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
         ) as progress,
     ):
         task = progress.add_task("", total=rows.count)
-        by_group, cuts = metadata.group_thresholds(), {metadata.protocol: metadata.threshold_tensor()}
+        by_group = metadata.group_thresholds()
         reading = metadata.read_intensities()
         prediction_files.check_intensities(settings.predict, reading, _named(settings, several=len(runs) > 1))
-        # Each piece is used twice: its texts are classified, and its ids are written beside the predictions.
-        pieces, beside = itertools.tee(rows.pieces(window))
-        groups, of_groups = rows.groups(), Counter[str]()
-        found = answers([text for _, text in piece] for piece in pieces)
-        for (decisions, probabilities), piece in zip(found, beside, strict=True):
-            if by_group is not None and rows.group is not None:
-                values = carried.values(list(itertools.islice(groups, len(piece))))
-                of_groups.update(values)
-                decisions = group_thresholds.decide(probabilities, cuts, by_group, values)[metadata.protocol]
-            expected = reading.expected(probabilities) if reading and settings.predict.intensities else None
-            # Explanations take long, so rows are written few at a time.
-            size = _EXPLAINED_AT_ONCE if settings.explain else len(piece)
-            for at in range(0, len(piece), size):
-                part = slice(at, at + size)
-                ids = [identifier for identifier, _ in piece[part]]
-                texts = [without_context(text) for _, text in piece[part]]
-                why = explain(texts) if settings.explain else None
-                largest = max([largest, *(one.largest_error for one in why or ())])
-                strong = None if expected is None else expected[part]
-                writer.write(prediction_files.Predicted(ids, texts, decisions[part], probabilities[part], why, strong))
-                progress.advance(task, len(texts))
+        pieces = _counted(rows.pieces(settings.data.batch_size * WINDOW), of_groups)
+        for found in labelling.label(pieces, answers, metadata, intensities=settings.predict.intensities):
+            for part in _explained(found, explain) if settings.explain else [found]:
+                largest = max([largest, *(one.largest_error for one in part.explanations or ())])
+                writer.write(part)
+                progress.advance(task, len(part.ids))
     log.info("Wrote %s rows to %s", f"{rows.count:,}", output)
     if by_group is not None:
-        told = group_thresholds.unseen(by_group, None if rows.group is None else of_groups)
+        told = group_thresholds.unseen(by_group, None if rows.columns.group is None else of_groups)
         if told is not None:
             log.warning("%s", told)
     if settings.explain:
@@ -190,6 +216,37 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
 
 
 _EXPLAINED_AT_ONCE = 16
+"""Explanations take long, so rows are written few at a time."""
+
+
+def _schema(source: Path) -> Any:
+    """Schema of a parquet file; None for other files."""
+    if source.suffix.lower() != ".parquet":
+        return None
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_schema(source)
+
+
+def _counted(pieces: "Iterable[Piece]", groups: Counter[str]) -> "Iterator[Piece]":
+    """The pieces; the groups of their rows are counted."""
+    from emotion_lightning.data import carried
+
+    for piece in pieces:
+        groups.update(carried.values(piece.groups or []))
+        yield piece
+
+
+def _explained(found: "Predicted", explain: Callable[..., Any]) -> "Iterator[Predicted]":
+    """A piece in small parts, with explanations."""
+    for at in range(0, len(found.ids), _EXPLAINED_AT_ONCE):
+        part = slice(at, at + _EXPLAINED_AT_ONCE)
+        yield dataclasses.replace(
+            found, ids=found.ids[part], texts=found.texts[part], decisions=found.decisions[part],
+            probabilities=found.probabilities[part], explanations=explain(found.texts[part]),
+            intensities=None if found.intensities is None else found.intensities[part],
+            kept={name: cells[part] for name, cells in found.kept.items()},
+        )  # fmt: skip
 
 
 def _check_explain(settings: config.Predict) -> None:
@@ -206,13 +263,15 @@ def _answers(
     settings: config.Predict, runs: list[str]
 ) -> Iterator[tuple["Metadata", Callable[..., Iterator[Any]], Callable[..., Any]]]:
     """Yield the metadata, a function that maps chunks of texts to decisions and probabilities, and `explain`."""
-    from emotion_lightning.inference import ensemble, parallel, predictor
+    from emotion_lightning.inference import ensemble, predictor
 
     size, budget = settings.data.batch_size, settings.data.batch_tokens
     if settings.devices > 1:
+        from emotion_lightning.inference.cluster import one_file
+
         metadata = ensemble.combined_metadata(runs)
-        with parallel.workers(runs, accelerator=settings.accelerator, devices=settings.devices) as workers:
-            yield metadata, partial(workers.decide, batch_size=size, batch_tokens=budget), list
+        with one_file.workers(settings) as workers:
+            yield metadata, workers.decide, list
         return
     model = predictor.load(runs, accelerator=settings.accelerator)
     if settings.explain:

@@ -139,7 +139,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-FIRST = ("test_wandb_agent", "test_study", "test_processes", "test_notebook", "test_launchers", "test_gpu_check")
+FIRST = (
+    "test_wandb_agent", "test_study", "test_ray_predict", "test_processes", "test_notebook", "test_launchers",
+    "test_gpu_check",
+)  # fmt: skip
 """Files whose tests take half a minute each, most of it in processes that they start."""
 
 

@@ -30,6 +30,7 @@ USAGE = {
     "predict": """Label new texts with a finished run.
 
   python -m emotion_lightning.predict run=FOLDER input=new.csv output=labelled.csv
+  python -m emotion_lightning.predict run=FOLDER input=texts output=labelled engine=ray devices=4
   python -m emotion_lightning.predict run=FOLDER text="I can't believe it, we won (again)!\"""",
     "export": """Make a folder of a finished run that can be taken elsewhere.
 

@@ -24,6 +24,7 @@ from emotion_lightning.config.evaluation import (
     ExtraMetric,
     FixedThreshold,
     GlobalThreshold,
+    LabelledFile,
     NoExtraMetric,
     PerLabelThresholds,
     Predictions,
@@ -115,6 +116,29 @@ class Evaluate:
     predict: Predictions
 
 
+class Engine(StrEnum):
+    """What labels the rows of a file."""
+
+    local = "local"
+    ray = "ray"
+
+
+class OnError(StrEnum):
+    """What happens to a row that cannot be read."""
+
+    collect = "collect"
+    refuse = "refuse"
+
+
+@dataclass
+class RayCluster:
+    """The Ray cluster on which workers run."""
+
+    address: str | None
+    """Address of a running cluster: auto finds the one that this machine belongs to, HOST:6379 names it. null starts
+    one on this machine and ends it with the command."""
+
+
 @dataclass
 class Predict:
     """`python -m emotion_lightning.predict`."""
@@ -125,9 +149,11 @@ class Predict:
     small bundled classifier, which predicts the 11 emotions of the sample."""
     input: str | None
     """File with one text per row: csv, tsv, jsonl, json, parquet, arrow, xlsx, sqlite, a zip file with one of these, or
-    a folder that `datasets` saved; or txt with one text per line."""
+    a folder that `datasets` saved; or txt with one text per line. With engine=ray: a csv, tsv, jsonl or parquet file, a
+    folder or a pattern (texts/*.parquet) of these, or an address in an object store (s3://bucket/texts)."""
     output: str | None
-    """File for the predictions; its suffix selects the format: csv, jsonl or parquet."""
+    """File for the predictions; its suffix selects the format: csv, jsonl or parquet. With engine=ray: a folder, or an
+    address in an object store."""
     text: str | None
     """One text instead of a file; its prediction is printed."""
     explain: bool
@@ -141,9 +167,21 @@ class Predict:
     accelerator: Accelerator
     """Device to run on; auto uses a GPU if there is one."""
     devices: Annotated[int, Bounds(at_least=1)]
-    """Number of parallel processes that predict a file: one per GPU, or sharing the cores of the CPU."""
+    """Number of workers that label an input side by side, each with its own copy of the model: one for each GPU, or
+    sharing the cores of the CPU. More than one needs the extra `ray`."""
+    engine: Engine
+    """local: one file in, one file out, in the order of its rows. ray: many files in, a folder of parts out, labelled
+    by workers on this machine or a Ray cluster (ray.address); a stopped job can go on. Needs the extra `ray`."""
+    cpus_per_worker: Annotated[int | None, Bounds(at_least=1)]
+    """Cores of each worker. null: the cores of this machine divided by `devices`; on a cluster that was joined, 1."""
+    on_error: OnError
+    """With engine=ray, for rows that cannot be read: collect writes them to errors.parquet with file, row and reason,
+    labels all others and ends with exit code 2; refuse stops the job at the first one."""
+    resume: bool
+    """With engine=ray: go on with a stopped job in its output folder; finished parts are kept."""
+    ray: RayCluster
     data: InputColumns
-    predict: Predictions
+    predict: LabelledFile
 
 
 @dataclass

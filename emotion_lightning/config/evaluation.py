@@ -84,8 +84,8 @@ class PredictionColumns(StrEnum):
 
 
 @dataclass
-class Predictions:
-    """How prediction files are written."""
+class PredictionFile:
+    """How a prediction file is written."""
 
     text: bool
     """Add a column with the texts."""
@@ -97,6 +97,32 @@ class Predictions:
     csv_safe: bool
     """Put ' before csv cells that a spreadsheet would run as a formula (= + - @). This changes texts, ids and label
     names, so turn it on only for files that people open in a spreadsheet."""
+
+
+@dataclass
+class Predictions(PredictionFile):
+    """How the prediction files of a run are written."""
+
+
+class PartFormat(StrEnum):
+    """Format of the parts in an output folder."""
+
+    parquet = "parquet"
+    jsonl = "jsonl"
+
+
+@dataclass
+class LabelledFile(PredictionFile):
+    """How `predict` writes its output."""
+
+    keep: list[str] | None
+    """Columns of the input to write too, such as [user,date]. From parquet they keep their types; from other formats
+    they are text."""
+    parts: PartFormat
+    """With engine=ray: format of the parts in the output folder, parquet or jsonl."""
+    rows_per_part: Annotated[int, Bounds(at_least=1)]
+    """With engine=ray: about this many rows of one input file become one part of the output. A part is what a worker
+    reads, labels and writes in one go, and what is done again after a kill: parts of a minute or a few are right."""
 
 
 class EvaluatedSplit(StrEnum):

@@ -269,11 +269,13 @@ class Problems:
     """More problems of one kind than this become one line, with so many of them as examples."""
     ENOUGH = 10_000
     """With this many problems, reading stops: the files are not what the settings describe."""
+    row_by_row = False
+    """Whether readers go on after a row that they would otherwise raise for, because only that row is left out."""
 
     def __init__(self) -> None:
         self.remarks: list[str] = []
         """Messages about cells that look wrong but may be intended."""
-        self._found: list[_Problem] = []
+        self._found: list[Problem] = []
         self._files: dict[Path, int] = {}
         self._ways: list[dict[str, Any]] = []
 
@@ -294,7 +296,7 @@ class Problems:
         """Add a problem. Rows count from 1, without the header."""
         places = [f"row {row}" if row is not None else "", f"column {column}" if column else ""]
         place = ", ".join(filter(None, places))
-        self._note(_Problem(file, row or 0, message, place, _kind(message)), ways)
+        self._note(Problem(file, row or 0, message, place, _kind(message)), ways)
 
     def note(self, file: Path, message: str, *, row: int | None = None, ways: Sequence[Mapping[str, Any]] = ()) -> None:
         """Add a problem whose message already names its place.
@@ -309,9 +311,9 @@ class Problems:
         Raises:
             UserError: there are `ENOUGH` problems.
         """
-        self._note(_Problem(file, row or 0, message), ways)
+        self._note(Problem(file, row or 0, message), ways)
 
-    def _note(self, problem: "_Problem", ways: Sequence[Mapping[str, Any]] = ()) -> None:
+    def _note(self, problem: "Problem", ways: Sequence[Mapping[str, Any]] = ()) -> None:
         self._ways = self._ways or [dict(way) for way in ways]
         self._files.setdefault(problem.file, len(self._files))
         self._found.append(problem)
@@ -339,7 +341,7 @@ class Problems:
             (problem.file, problem.kind) for problem in ordered if problem.kind is not None
         )
         lines: list[str] = []
-        elsewhere: dict[str, list[_Problem]] = {}
+        elsewhere: dict[str, list[Problem]] = {}
         for problem in ordered:
             if problem.kind is None:
                 elsewhere.setdefault(problem.of_any_file(), []).append(problem)
@@ -368,8 +370,30 @@ class Problems:
         return UserError("\n".join(lines + ([rest] if rest else [])), ways=self._ways)
 
 
+class RowProblems(Problems):
+    """Collects what is wrong with each row, without an end, so that all other rows can be used.
+
+    Attributes:
+        by_row: the first problem of each row, by its number.
+    """
+
+    row_by_row = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_row: dict[int, str] = {}
+
+    @property
+    def count(self) -> int:
+        """Number of rows with a problem."""
+        return len(self.by_row)
+
+    def _note(self, problem: "Problem", ways: Sequence[Mapping[str, Any]] = ()) -> None:
+        self.by_row.setdefault(problem.row, problem.placed())
+
+
 @dataclass(frozen=True)
-class _Problem:
+class Problem:
     """A problem in a file.
 
     Attributes:
@@ -401,14 +425,14 @@ class _Problem:
         return f"{self.place}: {self.message}" if self.place else self.message
 
 
-def _in_several_files(problems: Sequence[_Problem]) -> str:
+def _in_several_files(problems: Sequence[Problem]) -> str:
     """The message of the first file, and the names of the others that have the same problem."""
     others = list(dict.fromkeys(str(problem.file) for problem in problems))[1:]
     more = f" and {len(others) - 3:,} more" if len(others) > 3 else ""
     return f"{problems[0].message} The same in {', '.join(others[:3])}{more}."
 
 
-def _together(problems: Sequence[_Problem], examples: int) -> str:
+def _together(problems: Sequence[Problem], examples: int) -> str:
     """One sentence for problems of one kind in a file, with the first of them as examples."""
     count, shown = f"{problems[0].file}: {len(problems):,} problems of one kind", problems[:examples]
     if len({problem.message for problem in shown}) == 1:

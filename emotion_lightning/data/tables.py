@@ -4,7 +4,6 @@ A source is read twice: a survey chooses the columns (`columns`), then the rows 
 texts, ids and targets, not all cells.
 """
 
-import itertools
 import logging
 import math
 import sys
@@ -26,6 +25,7 @@ from emotion_lightning.data.formats.cells import as_text, is_blank, number, show
 from emotion_lightning.data.overlap import groups_of
 from emotion_lightning.data.rows import Chunk, Problems, Rows, Source, Text
 from emotion_lightning.data.survey import LIST_COLUMNS, survey
+from emotion_lightning.data.text_pieces import Piece, TextColumns
 from emotion_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -358,43 +358,28 @@ class TextRows:
 
     Attributes:
         source: source to read.
-        text: name of the text column.
-        id: name of the id column; None means row numbers.
+        columns: its columns.
         count: number of rows.
         turns: the turns before each text; None if texts stand alone.
-        group: name of the column of groups that the source has; None if it has none.
     """
 
     source: Source
-    text: str
-    id: str | None
+    columns: TextColumns
     count: int
     turns: Turns | None = None
-    group: str | None = None
 
     @property
     def id_column(self) -> str:
         """Name of the id column in prediction files."""
-        return self.id or "row"
+        return self.columns.id_column
 
     def __iter__(self) -> Iterator[tuple[str, Text]]:
-        for chunk in self.source.chunks(Problems()):
-            ids = chunk.column(self.id) if self.id else chunk.rows
-            for row, identifier, cell in zip(chunk.rows, ids, chunk.column(self.text), strict=True):
-                text = as_text(cell) or ""
-                before = () if self.turns is None else self.turns.before.get(row, ())
-                yield as_text(identifier) or "", (*before, text) if before else text
+        for piece in self.pieces(1):
+            yield piece.ids[0], piece.texts[0]
 
-    def groups(self) -> Iterator[str | None]:
-        """The value of each row in the column of groups, in the order of the rows; None where it is empty."""
-        for chunk in self.source.chunks(Problems()):
-            yield from map(as_value, chunk.column(self.group or ""))
-
-    def pieces(self, size: int) -> Iterator[list[tuple[str, Text]]]:
-        """Yield ids and texts in lists of this size; the last one may be shorter."""
-        rows = iter(self)
-        while piece := list(itertools.islice(rows, size)):
-            yield piece
+    def pieces(self, size: int) -> Iterator[Piece]:
+        """Yield the rows in pieces of this size; the last one may be shorter."""
+        return self.columns.pieces(self.source.chunks(Problems()), size, turns=self.turns)
 
 
 def text_file(path: Path, settings: config.InputColumns) -> Source:
@@ -409,6 +394,7 @@ def read_texts(
     usual: tuple[str | None, str | None] = (None, None),
     context: Context | None = None,
     group: str | None = None,
+    keep: Sequence[str] = (),
 ) -> TextRows:
     """Check every row of a source, except labels, and return its ids and texts; memory does not grow with the source.
 
@@ -420,14 +406,16 @@ def read_texts(
         usual: names of the text and id columns that are preferred to the usual names, if the source has them.
         context: which turns stand before a text; None if texts stand alone.
         group: name of a column of groups, which the source may have.
+        keep: further columns that are read.
 
     Raises:
-        UserError: rows are wrong, or no row has a text.
+        UserError: rows are wrong, no row has a text, or one of `keep` is no column.
     """
     settings = normalised(settings)
+    keep = tuple(map(labels.normalised, keep))
     problems = Problems()
     try:
-        source = tools.prepared(source, settings, usual=usual, labelled=False)
+        source = tools.prepared(source, settings, usual=(*usual, *keep), labelled=False)
         seen = survey(source, problems)
     except UserError as error:
         problems.note(source.path, str(error))
@@ -442,6 +430,8 @@ def read_texts(
             wanted[i] = name
     wanted = [name or role for name, role in zip(wanted, (source.roles.text, source.roles.id), strict=True)]
     text, identifier = texts_and_ids(source.path, seen, *wanted)
+    for name in keep:
+        files.check_column(source.path, name, seen.names, example="predict.keep=[{}]", asked_by="predict.keep")
     columns = Columns(text, identifier, [], None, "")
     turns = None if context is None else read_turns(source, seen.names, context.named(settings), text, problems)
     checked = _Gathered(source.path, columns, problems, labelled=False, empty_texts=settings.empty_texts)
@@ -451,4 +441,16 @@ def read_texts(
     problems.raise_any()
     if checked.empty == seen.rows:
         raise UserError(f"{source.path}, column {text}: no row has a text; name another column as data.text.")
-    return TextRows(source, text, identifier, seen.rows, turns, group if group in seen.names else None)
+    group = group if group in seen.names else None
+    return TextRows(source, TextColumns(text, identifier, group, keep), seen.rows, turns)
+
+
+def checked_chunks(
+    source: Source, columns: TextColumns, problems: Problems, *, empty_texts: EmptyTexts
+) -> Iterator[Chunk]:
+    """Yield the chunks of a source whose columns are known; what `read_texts` refuses is added to the problems."""
+    known = Columns(columns.text, columns.id, [], None, "")
+    checked = _Gathered(source.path, known, problems, labelled=False, empty_texts=empty_texts)
+    for chunk in source.chunks(problems):
+        checked.add(chunk, kept=False)
+        yield chunk

@@ -2,9 +2,9 @@
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +34,7 @@ class Predicted:
         probabilities: [row, label].
         explanations: of each row; None without.
         intensities: expected ones, [row, label]; None without.
+        kept: cells of further columns of the input, by name, in the order of the rows.
     """
 
     ids: Sequence[str]
@@ -42,6 +43,7 @@ class Predicted:
     probabilities: Tensor
     explanations: Sequence[Explanation] | None = None
     intensities: Tensor | None = None
+    kept: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
 
 class Writer(Protocol):
@@ -68,7 +70,7 @@ def write_decisions(
     decisions: Tensor,
     *,
     labels: Sequence[str],
-    settings: config.Predictions,
+    settings: config.PredictionFile,
     intensities: Tensor | None = None,
 ) -> None:
     """Write decisions, bool, probabilities and, if the settings ask for them, intensities, [row, label] each."""
@@ -76,7 +78,7 @@ def write_decisions(
         open_writer.write(Predicted(rows.ids, rows.texts, decisions, probabilities, intensities=intensities))
 
 
-def check_intensities(settings: config.Predictions, learned: Intensities | None, run: str) -> None:
+def check_intensities(settings: config.PredictionFile, learned: Intensities | None, run: str) -> None:
     """Raise UserError if intensities are asked for that a run has not learned; `run` names it."""
     if settings.intensities and learned is None:
         raise UserError(
@@ -87,8 +89,9 @@ def check_intensities(settings: config.Predictions, learned: Intensities | None,
 
 @contextmanager
 def writer_for(
-    path: Path, labels: Sequence[str], settings: config.Predictions, *, id_column: str, explained: bool = False
-) -> Iterator[Writer]:
+    path: Path, labels: Sequence[str], settings: config.PredictionFile, *, id_column: str, explained: bool = False,
+    kept: Mapping[str, Any] | None = None,
+) -> Iterator[Writer]:  # fmt: skip
     """Open a writer. Its file appears under its name only when all rows are written, and not after an error.
 
     Args:
@@ -97,32 +100,21 @@ def writer_for(
         settings: how the file is written.
         id_column: name of the id column.
         explained: whether the rows have explanations, for which a last column is written.
+        kept: type of pyarrow of each further column of the input, by name; None for text.
 
     Raises:
         UserError: the path is unsuitable, or two columns would have the same name.
     """
     check_output(path)
-    probabilities = settings.columns is config.PredictionColumns.all
-    names = [
-        id_column,
-        *(["text"] if settings.text else []),
-        *labels,
-        *[f"p_{name}" for name in labels if probabilities],
-        *[f"i_{name}" for name in labels if settings.intensities],
-        *([EXPLANATION] if explained else []),
-    ]
-    repeated = {name for name in names if names.count(name) > 1}
-    if repeated:
-        raise UserError(
-            f"{path} would have two columns named {', '.join(sorted(repeated))}; rename the id column or label."
-        )
+    names = column_names(path, labels, settings, id_column=id_column, explained=explained, kept=kept)
     table = _Table(
         names,
         text=settings.text,
-        probabilities=probabilities,
+        probabilities=settings.columns is config.PredictionColumns.all,
         intensities=settings.intensities,
         safe=settings.csv_safe,
         explained=explained,
+        kept=dict(kept or {}),
     )
     with atomic_write(path) as temporary:
         match path.suffix.lower():
@@ -137,6 +129,33 @@ def writer_for(
                     yield parquet
 
 
+def column_names(
+    path: Path | str, labels: Sequence[str], settings: config.PredictionFile, *, id_column: str,
+    explained: bool = False, kept: Mapping[str, Any] | None = None,
+) -> list[str]:  # fmt: skip
+    """Names of the columns of a prediction file. Arguments as of `writer_for`.
+
+    Raises:
+        UserError: two columns would have the same name.
+    """
+    names = [
+        id_column,
+        *(["text"] if settings.text else []),
+        *(kept or {}),
+        *labels,
+        *[f"p_{name}" for name in labels if settings.columns is config.PredictionColumns.all],
+        *[f"i_{name}" for name in labels if settings.intensities],
+        *([EXPLANATION] if explained else []),
+    ]
+    repeated = {name for name in names if names.count(name) > 1}
+    if repeated:
+        mend = ", or leave the column out of predict.keep." if repeated & set(kept or {}) else "."
+        raise UserError(
+            f"{path} would have two columns named {', '.join(sorted(repeated))}; rename the id column or label{mend}"
+        )
+    return names
+
+
 @dataclass
 class _Table:
     names: list[str]
@@ -145,13 +164,15 @@ class _Table:
     intensities: bool
     safe: bool
     explained: bool
+    kept: dict[str, Any]
 
     def rows(self, rows: Predicted) -> Iterator[list[Any]]:
         decisions = rows.decisions.int().tolist()
         shares = _plain(rows.probabilities)
         expected = _plain(self.expected(rows)) if self.intensities else []
+        beside = [[_plain_cell(cell) for cell in rows.kept[name]] for name in self.kept]
         for i, identifier in enumerate(rows.ids):
-            text = [rows.texts[i]] if self.text else []
+            text = [*([rows.texts[i]] if self.text else []), *[cells[i] for cells in beside]]
             explanation = self.explanations(rows)[i : i + 1]
             numbers = [*(shares[i] if self.probabilities else []), *(expected[i] if self.intensities else [])]
             yield [identifier, *text, *decisions[i], *numbers, *explanation]
@@ -164,6 +185,17 @@ class _Table:
     def explanations(self, rows: Predicted) -> list[list[dict[str, Any]]]:
         """For each row an entry for each explained label and each word; empty without this column."""
         return [_entries(one) for one in rows.explanations or ()] if self.explained else []
+
+
+def _plain_cell(cell: Any) -> Any:
+    """A cell as json and csv write it."""
+    return cell if isinstance(cell, str | int | float | bool | list | dict | None) else str(cell)
+
+
+def _cell_as_text(cell: Any) -> str | None:
+    if cell is None or isinstance(cell, str):
+        return cell
+    return json.dumps(cell, ensure_ascii=False, default=str)
 
 
 def _plain(values: Tensor) -> list[list[float]]:
@@ -209,8 +241,7 @@ class _CSV:
 
     def write(self, rows: Predicted) -> None:
         for row in self._table.rows(rows):
-            if self._table.explained:
-                row[-1] = json.dumps(row[-1], ensure_ascii=False)
+            row = [_cell_as_text(cell) if isinstance(cell, list | dict) else cell for cell in row]
             self._writer.writerow([_safe_in_spreadsheets(cell) for cell in row] if self._table.safe else row)
 
 
@@ -226,7 +257,9 @@ class _JSONL:
 
     def write(self, rows: Predicted) -> None:
         for row in self._table.rows(rows):
-            self._file.write(json.dumps(dict(zip(self._table.names, row, strict=True)), ensure_ascii=False) + "\n")
+            self._file.write(
+                json.dumps(dict(zip(self._table.names, row, strict=True)), ensure_ascii=False, default=str) + "\n"
+            )
 
 
 class _Parquet:
@@ -234,7 +267,9 @@ class _Parquet:
         import pyarrow
         import pyarrow.parquet
 
-        types = [pyarrow.string()] * (2 if table.text else 1) + [pyarrow.int8()] * len(labels)
+        types = [pyarrow.string()] * (2 if table.text else 1)
+        types += [pyarrow.string() if kind is None else kind for kind in table.kept.values()]
+        types += [pyarrow.int8()] * len(labels)
         types += [pyarrow.float32()] * (len(labels) * (table.probabilities + table.intensities))
         if table.explained:
             entry = {
@@ -256,7 +291,11 @@ class _Parquet:
     def write(self, rows: Predicted) -> None:
         texts = [list(rows.texts)] if self._table.text else []
         shares = rows.probabilities.float().numpy() if self._table.probabilities else np.zeros((len(rows.ids), 0))
-        columns = [list(rows.ids), *texts, *rows.decisions.numpy().astype(np.int8).T, *shares.T]
+        kept = [
+            list(map(_cell_as_text, rows.kept[name])) if kind is None else list(rows.kept[name])
+            for name, kind in self._table.kept.items()
+        ]
+        columns = [list(rows.ids), *texts, *kept, *rows.decisions.numpy().astype(np.int8).T, *shares.T]
         if self._table.intensities:
             columns += [*self._table.expected(rows).float().numpy().T]
         if self._table.explained:

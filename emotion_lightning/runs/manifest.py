@@ -85,6 +85,18 @@ def digest(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
+def folder_digest(folder: Path) -> str:
+    """SHA-256 of all files of a folder and their paths, without hidden ones, as hexadecimal digits."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    names = {file: file.relative_to(folder) for file in files}
+    whole = {
+        name.as_posix(): digest(file)
+        for file, name in names.items()
+        if not any(part.startswith(".") for part in name.parts)
+    }
+    return hashlib.sha256(hashes_text(whole).encode()).hexdigest()
+
+
 def check_hashes(folder: Path, *patterns: str) -> None:
     """Compare files with their checksums; does nothing without SHA256SUMS or if EMOTION_LIGHTNING_SKIP_HASHES=1.
 

@@ -94,7 +94,7 @@ def test_jobs_are_taken_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     assert [Path(run).name for run in run_folder.expand_runs(str(tmp_path))] == ["0", "9", "10"]
 
 
-@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.exhaustive)])
 def test_predict_and_evaluate_take_several_runs(seeds: Path, run: Any, tmp_path: Path, devices: int) -> None:
     (tmp_path / "in.txt").write_text("\n".join(TEXTS[:2]) + "\n")
     arguments = [f"run=[{','.join(members(seeds))}]", "input=in.txt", "output=out.jsonl", f"devices={devices}"]

@@ -24,8 +24,6 @@ from safetensors.torch import load_file, save_file
 
 from emotion_lightning.cli import messages, multirun
 from emotion_lightning.cli.jobs import _without_log_file
-from emotion_lightning.errors import UserError
-from emotion_lightning.inference import parallel
 from emotion_lightning.models import backbone, model_folder
 from emotion_lightning.models.metadata import METADATA, read_metadata
 from emotion_lightning.training.callbacks import Clock
@@ -179,24 +177,6 @@ def test_a_copied_run_takes_its_own_base_and_not_what_lies_at_the_old_place(fini
     assert model_folder.base_path(folder, read_metadata(folder)) == str(tmp_path / "copy" / "base")
     shutil.rmtree(tmp_path / "copy" / "base")
     assert model_folder.base_path(folder, read_metadata(folder)) == str(finished / "base")
-
-
-def test_a_killed_process_that_labels_is_told(finished: Path) -> None:
-    def pieces() -> Any:
-        yield ["hello"]
-        import multiprocessing
-
-        for process in multiprocessing.active_children():
-            process.kill()
-            process.join()
-        for _ in range(8):
-            yield ["hello"]
-
-    with (
-        pytest.raises(UserError, match="A process that labels was killed"),
-        parallel.workers(str(finished), accelerator="cpu", devices=1) as workers,
-    ):
-        list(workers.decide(pieces(), batch_size=8))
 
 
 def deep(cause: BaseException) -> BaseException:

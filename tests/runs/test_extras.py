@@ -11,7 +11,7 @@ import pytest
 from emotion_lightning.runs import extras
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-NAMED = ["excel", "explain", "mlflow", "near", "onnx", "serve", "slurm", "tensorboard", "tune"]
+NAMED = ["excel", "explain", "mlflow", "near", "onnx", "ray", "serve", "slurm", "tensorboard", "tune"]
 
 
 def test_all_extras_that_messages_name_exist() -> None:

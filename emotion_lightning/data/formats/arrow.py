@@ -1,8 +1,9 @@
 """Readers for parquet, Arrow and Feather files, and for folders saved by `datasets`."""
 
 import hashlib
+import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -87,6 +88,47 @@ def parquet_chunks(path: Path, problems: Problems) -> Iterator[Chunk]:
     with _reading(path), pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
         refuse_repeated(path, list(map(normalised, file.schema_arrow.names)))
         yield from _chunks(path, problems, file.iter_batches(batch_size=ROWS_AT_ONCE))
+
+
+def parquet_rows(
+    path: Path, opened: Any, problems: Problems, *, first: int, count: int, columns: Collection[str]
+) -> Iterator[Chunk]:
+    """Yield some rows of a parquet file in chunks.
+
+    Args:
+        path: the file, for messages.
+        opened: its path, or the open file.
+        problems: collects cells that are no text.
+        first: number of the first row to read, from 1.
+        count: number of rows to read.
+        columns: names of the columns to read.
+    """
+    import pyarrow.parquet
+
+    with _reading(path), pyarrow.parquet.ParquetFile(opened, page_checksum_verification=True) as file:
+        names = [name for name in file.schema_arrow.names if normalised(name) in columns]
+        ends = list(itertools.accumulate(group_sizes(file.metadata)))
+        groups = [i for i, end in enumerate(ends) if end >= first and (i == 0 or ends[i - 1] < first + count - 1)]
+        before = ends[groups[0] - 1] if groups and groups[0] else 0
+        batches = file.iter_batches(batch_size=ROWS_AT_ONCE, row_groups=groups, columns=names)
+        yield from _chunks(path, problems, _between(batches, first - 1 - before, count), start=first - 1)
+
+
+def group_sizes(metadata: Any) -> list[int]:
+    """Number of rows in each row group of a parquet file, from its metadata."""
+    return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+
+
+def _between(batches: Iterable[Any], skip: int, count: int) -> Iterator[Any]:
+    for batch in batches:
+        if skip >= len(batch):
+            skip -= len(batch)
+            continue
+        part = batch.slice(skip, count)
+        skip, count = 0, count - len(part)
+        yield part
+        if not count:
+            return
 
 
 def arrow_chunks(path: Path, problems: Problems) -> Iterator[Chunk]:

@@ -145,57 +145,130 @@ def chunks(
     """
     dialect = dialect or recognise(path, tabs=tabs, encoding=encoding)
     with _opened(path, encoding) as file:
-        yield from _chunks(path, problems, dialect, Lines(file), encoding, names)
+        lines = Lines(file)
+        reader = dialect.rows(iter(lines))
+        first: list[str] = next(_strictly(path, reader), [])
+        header = header_names(path, first, names) if names is not None else [normalised(name) for name in first]
+        _check_header(path, header, lines, encoding, named=names is not None)
+        rows = reader if names is None else itertools.chain([first], reader)
+        yield from _chunks(path, problems, dialect, lines, encoding, rows, Below(header, of=reader))
+
+
+def chunks_below(
+    path: Path, problems: Problems, dialect: Dialect, lines: Lines, header: list[str], *, rows: int, number: int,
+    encoding: str | None,
+) -> Iterator[Chunk]:  # fmt: skip
+    """Yield rows of a file from some row on.
+
+    Args:
+        path: the file, for messages.
+        problems: collects rows of a wrong shape.
+        dialect: how cells are separated.
+        lines: the lines that are read.
+        header: names of the columns, as `header_of` returns them.
+        rows: number of rows before these lines.
+        number: number of lines before these lines.
+        encoding: encoding of the file, for messages; None means UTF-8.
+    """
+    reader = dialect.rows(iter(lines))
+    at = Below(header, of=reader, rows=rows, lines=number)
+    yield from _chunks(path, problems, dialect, lines, encoding, reader, at)
+
+
+def header_of(path: Path, *, encoding: str | None, names: list[str] | None, dialect: Dialect) -> list[str]:
+    """Names of all columns of a file, checked; empty for columns without a name. Arguments as of `chunks`."""
+    with _opened(path, encoding) as file:
+        lines = Lines(file)
+        first: list[str] = next(_strictly(path, dialect.rows(iter(lines))), [])
+        header = header_names(path, first, names) if names is not None else [normalised(name) for name in first]
+        _check_header(path, header, lines, encoding, named=names is not None)
+        return header
+
+
+@dataclass
+class Below:
+    """Where rows stand: under which header, and after how many rows and lines.
+
+    Attributes:
+        header: names of the columns.
+        of: the csv reader, which counts lines.
+        rows: rows before the first one.
+        lines: lines before the first one that the reader counts.
+    """
+
+    header: list[str]
+    of: Any
+    rows: int = 0
+    lines: int = 0
+
+    @property
+    def line(self) -> int:
+        """Number of the last line read, in the whole file."""
+        return int(self.lines + self.of.line_num)
+
+
+def _strictly(path: Path, reader: Any) -> Iterator[list[str]]:
+    """The rows of a reader whose quotes must be right in the first row."""
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise UserError(
+            f"{path}, line {reader.line_num}: {error} (row 1); put quotes around the whole cell and double those "
+            "inside it."
+        ) from error
+
+
+def _check_header(path: Path, header: list[str], lines: Lines, encoding: str | None, *, named: bool) -> None:
+    if lines.suspicious and not named:
+        _refuse_header(path, header, encoding)
+    if not any(header):
+        raise UserError(f"{path} has no header; its first line must name the columns.")
+    if not named and any(_NUMBER.fullmatch(name) for name in header if header.count(name) > 1):
+        raise UserError(
+            f"{path}: its first line looks like data, not like names of columns: a number stands in it twice. If "
+            "the file has no header line, data.header=none data.columns=[…] reads it; name all of its columns."
+        )
+    refuse_repeated(path, [name for name in header if name])
 
 
 def _chunks(
-    path: Path, problems: Problems, dialect: Dialect, lines: Lines, encoding: str | None, names: list[str] | None
-) -> Iterator[Chunk]:
-    reader = dialect.rows(iter(lines))
-    row = begins = 0
+    path: Path, problems: Problems, dialect: Dialect, lines: Lines, encoding: str | None, rows: Iterable[list[str]],
+    at: Below,
+) -> Iterator[Chunk]:  # fmt: skip
+    header, row, begins = at.header, at.rows, at.line + 1
     numbers: list[int] = []
     table: list[list[str]] = []
     try:
-        first: list[str] = next(reader, [])
-        header = header_names(path, first, names) if names is not None else [normalised(name) for name in first]
-        if lines.suspicious and names is None:
-            _refuse_header(path, header, encoding)
-        if not any(header):
-            raise UserError(f"{path} has no header; its first line must name the columns.")
-        if names is None and any(_NUMBER.fullmatch(name) for name in header if header.count(name) > 1):
-            raise UserError(
-                f"{path}: its first line looks like data, not like names of columns: a number stands in it twice. If "
-                "the file has no header line, data.header=none data.columns=[…] reads it; name all of its columns."
-            )
-        refuse_repeated(path, [name for name in header if name])
-        begins = reader.line_num + 1
-        for cells in _rows(reader if names is None else itertools.chain([first], reader), len(header)):
+        for cells in data_rows(rows, len(header)):
             row += 1
             if lines.suspicious:
                 lines.suspicious = False
-                _check_bytes(path, problems, row, f"row {row}, line {reader.line_num}", header, cells, encoding)
+                _check_bytes(path, problems, row, f"row {row}, line {at.line}", header, cells, encoding)
             if len(cells) != len(header):
                 problems.add(
                     path,
-                    f"{len(cells)} cells under a header of {len(header)} columns (line {reader.line_num}); "
+                    f"{len(cells)} cells under a header of {len(header)} columns (line {at.line}); "
                     "quote texts that hold the delimiter.",
                     row=row,
                 )
                 continue
-            if reader.line_num > begins:
+            if at.line > begins:
                 problems.remarks += _swallowed(path, row, header, cells, dialect.delimiter)
-            begins = reader.line_num + 1
+            begins = at.line + 1
             numbers.append(row)
             table.append(cells)
             if len(table) == ROWS_AT_ONCE:
                 yield _chunk(numbers, header, table)
                 numbers, table = [], []
     except csv.Error as error:
-        since = f", which begins in line {begins}" if begins < reader.line_num else ""
-        raise UserError(
-            f"{path}, line {reader.line_num}: {error} (row {row + 1}{since}); put quotes around the whole cell and "
+        since = f", which begins in line {begins}" if begins < at.line else ""
+        message = (
+            f"{path}, line {at.line}: {error} (row {row + 1}{since}); put quotes around the whole cell and "
             "double those inside it."
-        ) from error
+        )
+        if not problems.row_by_row:
+            raise UserError(message) from error
+        problems.note(path, f"{message} The rows after it are not read.", row=row + 1)
     if table:
         yield _chunk(numbers, header, table)
 
@@ -210,7 +283,7 @@ def header_names(path: Path, first: list[str], names: list[str]) -> list[str]:
     return [normalised(name) for name in names] or [f"column_{number}" for number in range(1, len(first) + 1)]
 
 
-def _rows(reader: Iterable[list[str]], width: int) -> Iterator[list[str]]:
+def data_rows(reader: Iterable[list[str]], width: int) -> Iterator[list[str]]:
     """Skip blank lines. In a file with one column they are rows without a text, except at the end of the file."""
     blank = 0
     for cells in reader:
@@ -264,6 +337,9 @@ def _check_bytes(
     for position, cell in enumerate(cells):
         column = f", column {header[position]}" if position < len(header) else ""
         if not decoded(cell):
+            if problems.row_by_row:
+                problems.note(path, f"{path}, {place + column}: not {encoding or 'UTF-8'}.", row=row)
+                return
             # The whole file has another encoding. Raise at once, because more of these would hide other problems.
             raise wrong_bytes(path, encoding, cell, place + column)
         if "\0" in cell:
@@ -405,6 +481,14 @@ def _doubles_quotes(path: Path, encoding: str | None) -> bool:
 def _opened(path: Path, encoding: str | None) -> Iterator[TextIO]:
     """Open a file as text, after Excel's `sep=` line if it has one."""
     with open_text(path, encoding) as file:
-        if not _SEP.fullmatch(file.readline(16)):
-            file.seek(0)
+        skip_sep(file)
         yield file
+
+
+def skip_sep(file: TextIO) -> int:
+    """Skip Excel's `sep=` line at the start of an open file, if it is there; its length in characters."""
+    first = file.readline(16)
+    if _SEP.fullmatch(first):
+        return len(first)
+    file.seek(0)
+    return 0

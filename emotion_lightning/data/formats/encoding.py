@@ -56,11 +56,22 @@ def open_text(path: Path, encoding: str | None) -> Iterator[TextIO]:
     Raises:
         UserError: the file is damaged or of another format; also raised while it is read.
     """
-    try:
+    with text_errors(path, encoding):
         refuse_other_kinds(path)
-        raw = open_bytes(path)
-        with io.TextIOWrapper(raw, encoding=encoding or "utf-8-sig", errors="surrogateescape", newline="") as file:
+        with as_text(open_bytes(path), encoding) as file:
             yield file
+
+
+def as_text(raw: Any, encoding: str | None) -> TextIO:
+    """Decode an open binary file as `open_text` does."""
+    return io.TextIOWrapper(raw, encoding=encoding or "utf-8-sig", errors="surrogateescape", newline="")
+
+
+@contextmanager
+def text_errors(path: Path, encoding: str | None) -> Iterator[None]:
+    """Turn the errors of reading a text file into a UserError."""
+    try:
+        yield
     except UnicodeError as error:  # multi-byte encodings cannot turn wrong bytes into surrogates
         reason = getattr(error, "reason", str(error))
         raise UserError(f"{path} is not {encoding or 'UTF-8'}: {reason}; name its encoding: data.encoding=…") from error

@@ -65,10 +65,11 @@ ID_COLUMNS = ("id", "row_id", "uid", "tweet_id", "comment_id", "text_id", "key",
 
 def has_known_suffix(path: Path) -> bool:
     """Whether the name of a file says a format that is read."""
-    return _kind_by_name(path) is not None
+    return kind_by_name(path) is not None
 
 
-def _kind_by_name(path: Path) -> str | None:
+def kind_by_name(path: Path) -> str | None:
+    """Format that the name of a file says, as `kind` returns it; None if it says none."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     zipped = bool(suffixes) and suffixes[-1] == ".gz"
     suffix = (suffixes[:-1] if zipped else suffixes)[-1:]
@@ -86,7 +87,7 @@ def kind(path: Path) -> str:
     """
     if path.is_dir():
         return "arrow"
-    found = _kind_by_name(path)
+    found = kind_by_name(path)
     if found is None:
         if path.is_file():
             refuse_other_kinds(path)

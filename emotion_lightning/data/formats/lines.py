@@ -29,6 +29,19 @@ def jsonl_chunks(path: Path, problems: Problems, *, encoding: str | None) -> Ite
     yield from _pieces(_jsonl_rows(path, problems, encoding))
 
 
+def jsonl_below(path: Path, problems: Problems, lines: Iterable[str], *, rows: int, number: int) -> Iterator[Chunk]:
+    """Yield objects of a JSON Lines file as rows, in chunks, from some row on.
+
+    Args:
+        path: the file, for messages.
+        problems: collects lines that are no objects, and such that cannot be decoded.
+        lines: the lines that are read.
+        rows: number of rows before these lines.
+        number: number of lines before these lines.
+    """
+    yield from _pieces(_records(path, problems, enumerate(lines, number + 1), rows))
+
+
 def json_chunks(path: Path, problems: Problems, *, encoding: str | None) -> Iterator[Chunk]:
     """Yield the objects of a JSON file as rows, in chunks: an array, which is read whole, or one object per line."""
     with open_text(path, encoding) as file:
@@ -75,11 +88,19 @@ def _text_rows(path: Path, problems: Problems, encoding: str | None) -> Iterator
 
 
 def _jsonl_rows(path: Path, problems: Problems, encoding: str | None) -> Iterator[tuple[int, dict[str, Any]]]:
-    row = 0
-    for number, line in numbered_lines(path, encoding):
+    yield from _records(path, problems, numbered_lines(path, encoding), 0)
+
+
+def _records(
+    path: Path, problems: Problems, lines: Iterable[tuple[int, str]], row: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in lines:
         if not line.strip():
             continue
         row += 1
+        if problems.row_by_row and not line.isascii() and not decoded(line):
+            problems.add(path, f"line {number} cannot be decoded.", row=row)
+            continue
         try:
             record = json.loads(line, object_pairs_hook=_record)
         except json.JSONDecodeError as error:

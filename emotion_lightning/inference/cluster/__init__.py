@@ -1,0 +1,1 @@
+"""Label on several processes or machines with Ray (the extra `ray`)."""
