@@ -103,7 +103,7 @@ def label(settings: config.Predict, output: str) -> None:
         plan.model = dataclasses.replace(plan.model, threads=shares.cpus)
         done = kept(folder, todo, plan.files, there)
         _tell_start(plan, todo, done, shares)
-        pool = Pool(
+        pool: Pool[Unit] = Pool(
             session.starter(Worker, plan.model, plan.files, shares=shares),
             lambda actor, unit: actor.label.remote(unit),
             count=min(shares.workers, max(1, len(todo) - len(done))),
@@ -385,14 +385,14 @@ def _tell_start(plan: Plan, todo: Sequence[Unit], done: dict[str, Labelled], sha
     known = [unit.rows for unit in todo if unit.rows is not None]
     rows = f"{sum(known):,} rows" + (" and more" if len(known) < len(todo) else "")
     log.info(
-        "%s in %s files make %s parts%s; %s on %s.", rows, f"{len(plan.inputs):,}", f"{len(todo):,}",
+        "%s in %s make %s%s; %s on %s.", rows, _several(len(plan.inputs), "file"), _several(len(todo), "part"),
         f", of which {len(done):,} are there" if done else "", _several(shares.workers, "worker"),
         "this machine" if shares.nodes == 1 else _several(shares.nodes, "machine"),
     )  # fmt: skip
 
 
 def _several(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 class _Progress:

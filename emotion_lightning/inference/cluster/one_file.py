@@ -30,7 +30,7 @@ def workers(settings: config.Predict) -> Iterator["Workers"]:
             portable(settings.run), None, settings.accelerator.value, shares.cpus, settings.data.batch_size,
             settings.data.batch_tokens,
         )  # fmt: skip
-        pool = Pool(
+        pool: Pool[Sequence[Text]] = Pool(
             session.starter(Worker, model, None, shares=shares),
             lambda worker, texts: worker.answer.remote(texts),
             count=shares.workers,
