@@ -1,5 +1,6 @@
 """Jobs that label many files: what is checked, what parts hold, what goes on. The workers of these work here."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 import torch
-from helpers.tables import write_csv, write_jsonl, write_parquet
+from helpers.tables import read_csv, write_csv, write_jsonl, write_parquet
 
 from emotion_lightning import load
 from emotion_lightning.data import units
@@ -134,11 +135,46 @@ def test_the_turns_before_a_text_may_stand_in_columns(begin: Any, monkeypatch: p
 
     monkeypatch.setattr(worker.Worker, "_decide", decide)
     context = Context(1, None, None, ["before"])
-    files = worker.dataclasses.replace(plan.files, context=context)
+    files = dataclasses.replace(plan.files, context=context)
     for unit in plan.todo:
         worker.Worker(plan.model, files).label(unit)
     assert seen == [(f"b{i}", f"t{i}") for i in range(6)]
     assert [row["row"] for row in written()] == [str(i) for i in range(1, 7)]
+
+
+def test_thresholds_of_groups_decide_where_the_input_has_their_column(
+    begin: Any, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = model.metadata.labels
+    never = {name: dict.fromkeys(labels, 0.999999) for name in ("global", "per_label")}
+    by = {"column": "lang", "values": {"de": never}}
+    changed = dataclasses.replace(model.metadata, thresholds_by=by, protocol="global")
+    monkeypatch.setattr(model, "metadata", changed)
+    monkeypatch.setattr(job.ensemble, "combined_metadata", lambda runs: changed)
+    write_jsonl(Path("a.jsonl"), [{"text": text, "lang": lang} for text in TEXTS[:6] for lang in ("de", "en")])
+    plan = begin("input=a.jsonl")
+    found = work(plan)
+    assert not any(row[label] for row in found[::2] for label in labels)
+    assert any(row[label] for row in found[1::2] for label in labels)
+    one = worker.Worker(plan.model, plan.files).label(plan.todo[0])
+    assert one.groups == {"de": 3, "en": 2}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_one_process_keeps_columns_too(run: Any, suffix: str) -> None:
+    write_texts("a.parquet")
+    assert run("predict", "input=a.parquet", f"output=b.{suffix}", "predict.keep=[user]", "predict.text=true") == 0
+    match suffix:
+        case "csv":
+            rows = read_csv(Path("b.csv"))
+            assert [row["user"] for row in rows] == [str(i) for i in range(24)]
+        case "jsonl":
+            rows = [json.loads(line) for line in Path("b.jsonl").read_text().splitlines()]
+            assert [row["user"] for row in rows] == list(range(24))
+        case _:
+            rows = pyarrow.parquet.read_table("b.parquet").to_pylist()
+            assert [row["user"] for row in rows] == list(range(24))
+    assert list(rows[0])[:3] == ["id", "text", "user"]
 
 
 # --------------------------------------------------------------------------------------------------------------- errors

@@ -287,7 +287,7 @@ def check_same(folder: Folder, made_from: dict[str, Any]) -> None:
                     f"The job in {folder.name} began with {group}.{name}={_shown(earlier)}, not "
                     f"{group}.{name}={_shown(chosen)}; go on with that, or begin a new one in another folder."
                 )
-    raise UserError(f"{folder / JOB} is of another version of this program; begin a new job in another folder.")
+    raise UserError(f"{folder.name}/{JOB} is of another version of this program; begin a new job in another folder.")
 
 
 def _shown(value: Any) -> str:
@@ -358,7 +358,7 @@ def finish(
         log.warning("%s", told)
     if errors:
         raise UserError(
-            f"{errors:,} row{'s' if errors > 1 else ''} of {rows + errors:,} could not be read; {folder / ERROR_FILE} "
+            f"{errors:,} row{'s' if errors > 1 else ''} of {rows + errors:,} could not be read; {folder.name}/{ERROR_FILE} "
             "has file, row and reason of each. All others are labelled."
         )
 
