@@ -358,8 +358,8 @@ def finish(
         log.warning("%s", told)
     if errors:
         raise UserError(
-            f"{errors:,} row{'s' if errors > 1 else ''} of {rows + errors:,} could not be read; {folder.name}/{ERROR_FILE} "
-            "has file, row and reason of each. All others are labelled."
+            f"{_several(errors, 'row')} of {rows + errors:,} could not be read; {folder.name}/{ERROR_FILE} has file, "
+            "row and reason of each. All others are labelled."
         )
 
 
@@ -404,7 +404,8 @@ class _Progress:
         self._parts, self._of = len(done), len(todo)
         self._rows = sum(found.rows for found in done.values())
         self._new = 0
-        self._begun = self._told = time.monotonic()
+        self._first: float | None = None
+        self._told = time.monotonic()
 
     def __enter__(self) -> "_Progress":
         return self
@@ -414,12 +415,15 @@ class _Progress:
 
     def count(self, found: Labelled) -> None:
         """Count a part."""
-        self._parts, self._rows, self._new = self._parts + 1, self._rows + found.rows, self._new + found.rows
         now = time.monotonic()
-        line = (
-            f"{self._rows:,} rows, {self._parts:,} of {self._of:,} parts, "
-            f"{self._new / max(now - self._begun, 1e-9):,.0f} rows/s"
-        )
+        self._parts, self._rows = self._parts + 1, self._rows + found.rows
+        line = f"{self._rows:,} rows, {self._parts:,} of {self._of:,} parts"
+        # From the first part on, because workers load the model before it.
+        if self._first is None:
+            self._first = now
+        else:
+            self._new += found.rows
+            line += f", {self._new / max(now - self._first, 1e-9):,.0f} rows/s"
         if sys.stderr.isatty():
             waiting.show_status(line)
         elif now - self._told >= self._SECONDS:
