@@ -86,7 +86,7 @@ def begin(line: list[str], folder: Path) -> warm.Popen:
 def wait_for(what: Callable[[], Any], process: Any) -> Any:
     deadline = time.monotonic() + PATIENCE
     while not (found := what()) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
+        time.sleep(0.1)
     return found
 
 
@@ -229,7 +229,7 @@ def test_a_cluster_that_is_not_there_is_told(run: Any, tmp_path: Path, capfd: py
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_mistake_in_one_of_several_workers_is_told_once(
     cluster: Any, run: Any, finished: Path, tmp_path: Path
 ) -> None:
