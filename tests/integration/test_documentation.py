@@ -196,7 +196,7 @@ def hooks() -> Any:
 
 
 def test_the_page_of_settings_has_every_group(hooks: Any) -> None:
-    groups = {name for command in (config.Tune, config.Export) for name in hooks._nodes(command)}
+    groups = {name for command in (config.Tune, config.Export, config.Predict) for name in hooks._nodes(command)}
     assert groups == hooks.GROUPS.keys() | hooks.NODES.keys()
 
 
