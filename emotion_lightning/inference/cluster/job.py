@@ -32,7 +32,7 @@ from emotion_lightning.data.units import KnownFile, Unit
 from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation import group_thresholds, prediction_files
 from emotion_lightning.inference import ensemble, labelling
-from emotion_lightning.inference.cluster import session, worker
+from emotion_lightning.inference.cluster import connection, worker
 from emotion_lightning.inference.cluster.pool import Pool, value
 from emotion_lightning.inference.cluster.worker import ERRORS, Files, Labelled, Model, Worker
 from emotion_lightning.models.metadata import Metadata, find_model_folder, read_metadata
@@ -83,7 +83,7 @@ def label(settings: config.Predict, output: str) -> None:
         UserError: the settings or the first rows are wrong, or rows could not be read, which is told after all others
             have been labelled.
     """
-    session.check_installed("engine=ray")
+    connection.check_installed("engine=ray")
     folder = Folder(output)
     there = _check_output(folder, resume=settings.resume)
     if SUCCESS in there:
@@ -94,7 +94,7 @@ def label(settings: config.Predict, output: str) -> None:
     if JOB in there:
         check_same(folder, plan.made_from)
     started = time.monotonic()
-    with session.joined(settings) as shares:
+    with connection.joined(settings) as shares:
         waiting.show_status("Finding the rows")
         todo = _cut(plan, settings)
         waiting.end_status()
@@ -104,7 +104,7 @@ def label(settings: config.Predict, output: str) -> None:
         done = kept(folder, todo, plan.files, there)
         _tell_start(plan, todo, done, shares)
         pool: Pool[Unit] = Pool(
-            session.starter(Worker, plan.model, plan.files, shares=shares),
+            connection.starter(Worker, plan.model, plan.files, shares=shares),
             lambda actor, unit: actor.label.remote(unit),
             count=min(shares.workers, max(1, len(todo) - len(done))),
         )
@@ -381,7 +381,7 @@ def _gather_errors(folder: Folder, names: set[str]) -> int:
 # -------------------------------------------------------------------------------------------------------------- telling
 
 
-def _tell_start(plan: Plan, todo: Sequence[Unit], done: dict[str, Labelled], shares: session.Shares) -> None:
+def _tell_start(plan: Plan, todo: Sequence[Unit], done: dict[str, Labelled], shares: connection.Shares) -> None:
     known = [unit.rows for unit in todo if unit.rows is not None]
     rows = f"{sum(known):,} rows" + (" and more" if len(known) < len(todo) else "")
     log.info(

@@ -8,7 +8,7 @@ import torch
 
 from emotion_lightning import config
 from emotion_lightning.data.rows import Text
-from emotion_lightning.inference.cluster import session
+from emotion_lightning.inference.cluster import connection
 from emotion_lightning.inference.cluster.pool import Pool
 from emotion_lightning.inference.cluster.worker import Model, Worker, portable
 
@@ -24,14 +24,14 @@ def workers(settings: config.Predict) -> Iterator["Workers"]:
         UserError: Ray is not installed, or the machine has fewer GPUs than `devices`.
     """
     if settings.accelerator is not config.Accelerator.cpu and settings.ray.address is None:
-        session.check_gpus(settings.devices, torch.cuda.device_count())
-    with session.joined(settings) as shares:
+        connection.check_gpus(settings.devices, torch.cuda.device_count())
+    with connection.joined(settings) as shares:
         model = Model(
             portable(settings.run), None, settings.accelerator.value, shares.cpus, settings.data.batch_size,
             settings.data.batch_tokens,
         )  # fmt: skip
         pool: Pool[Sequence[Text]] = Pool(
-            session.starter(Worker, model, None, shares=shares),
+            connection.starter(Worker, model, None, shares=shares),
             lambda worker, texts: worker.answer.remote(texts),
             count=shares.workers,
             ahead=2,
