@@ -116,9 +116,8 @@ def label(settings: config.Predict, output: str) -> None:
                     done[unit.name] = found
                     progress.count(found)
         except BaseException:
-            log.info(
-                "%d of %d parts are in %s; resume=true goes on with the others.", len(done), len(todo), folder.name
-            )
+            counts = f"{len(done):,} of {_several(len(todo), 'part')}"
+            log.info("At least %s are in %s; resume=true goes on with the others.", counts, folder.name)
             raise
         finally:
             pool.close()
