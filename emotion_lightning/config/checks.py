@@ -7,7 +7,7 @@ import unicodedata
 from typing import Any
 
 from emotion_lightning import config, terminal
-from emotion_lightning.config import hub_name, own_parts, redaction
+from emotion_lightning.config import hub_name, own_parts, redaction, spread
 from emotion_lightning.errors import UserError, nearest
 
 
@@ -41,6 +41,7 @@ def check_relations(settings: config.Train) -> None:
     check_model(settings.model, settings.peft)
     _check_layers(settings.peft)
     _check_frozen(settings)
+    spread.check_spread(settings)
     if settings.distill.runs is not None and settings.distill.answers is not None:
         raise UserError("distill.runs and distill.answers both say what to learn; give one of them.")
     has_context = isinstance(settings.data, config.Table) and (settings.data.context or settings.data.context_columns)

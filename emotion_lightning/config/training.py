@@ -176,6 +176,7 @@ class Strategy(StrEnum):
 
     auto = "auto"
     ddp = "ddp"
+    fsdp = "fsdp"
 
 
 @dataclass
@@ -189,7 +190,8 @@ class Trainer:
     num_nodes: Annotated[int, Bounds(at_least=1)]
     """Number of machines."""
     strategy: Strategy
-    """Strategy for several processes: ddp. auto for a single process."""
+    """Strategy for several processes: ddp, each with a copy of the network; fsdp, which spreads the frozen weights over
+    them, for a base that does not fit one device. auto for a single process."""
     max_epochs: Annotated[int, Bounds(at_least=1)]
     """Maximum number of epochs."""
     max_steps: Annotated[int | None, Bounds(at_least=1)]

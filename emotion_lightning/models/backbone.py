@@ -95,6 +95,7 @@ def build_network(
     seed: int,
     base_folder: Path,
     max_tokens: int = _SHORT,
+    spread: bool = False,
 ) -> Any:
     """Load the network with a classification head in float32 and move it to its device.
 
@@ -107,6 +108,7 @@ def build_network(
         seed: seed of random weights and of the head.
         base_folder: where the base is saved if it has random weights or is a copy of the bundled network.
         max_tokens: length of the longest text, in tokens.
+        spread: whether its frozen weights will be spread over processes; until then the network is in main memory.
     """
     compute = compute_dtype(settings.dtype, device)
     if not settings.pretrained:
@@ -127,8 +129,10 @@ def build_network(
         attn_implementation=attention_kernel(settings.attn_implementation, device, compute, max_tokens=max_tokens),
         labels=labels,
         pad_token_id=tokenizer.pad_token_id,
-        device=device,
+        device=torch.device("cpu") if spread else device,
         full=full,
+        # Weights of one dtype are gathered as they are; torch takes those of several to bytes and back.
+        storage=compute if spread else torch.uint8,
     )
     _check_padding(network, exact=full or compute is torch.float32)
     keep_in_range(network, compute)
@@ -170,6 +174,7 @@ def load_network(
     pad_token_id: int,
     device: torch.device,
     full: bool = False,
+    storage: torch.dtype = torch.uint8,
 ) -> Any:
     """Load a network for sequence classification and check its weights.
 
@@ -186,6 +191,7 @@ def load_network(
         pad_token_id: padding token of the tokenizer.
         device: device of the network.
         full: whether all weights are trained and stored.
+        storage: dtype of the tensors that hold 4-bit weights; it does not change their values.
 
     Raises:
         UserError: the weights cannot be read, are incomplete, or do not match their config.json.
@@ -197,7 +203,7 @@ def load_network(
         manifest.check_hashes(Path(path), "*.safetensors", "*.json")
     extra: dict[str, Any] = {}
     if quantization is not config.Quantization.none:
-        extra["quantization_config"] = _quantization(quantization, dtype, kept)
+        extra["quantization_config"] = _quantization(quantization, dtype, kept, storage)
         # device_map="auto" would spread the model over several devices. By default, every DDP process would load it
         # onto the first GPU.
         extra["device_map"] = {"": device}
@@ -437,7 +443,9 @@ def _kept(base_folder: Path, write: Callable[[Path], object]) -> str:
     return str(base_folder)
 
 
-def _quantization(quantization: config.Quantization, dtype: torch.dtype, kept: Sequence[str]) -> Any:
+def _quantization(
+    quantization: config.Quantization, dtype: torch.dtype, kept: Sequence[str], storage: torch.dtype
+) -> Any:
     from transformers import BitsAndBytesConfig
 
     # bitsandbytes would quantise any head that is not named lm_head, and a quantised head cannot be trained.
@@ -448,6 +456,7 @@ def _quantization(quantization: config.Quantization, dtype: torch.dtype, kept: S
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=storage,
         llm_int8_skip_modules=list(kept),
     )
 

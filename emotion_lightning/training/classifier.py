@@ -19,7 +19,7 @@ from emotion_lightning.errors import UserError
 from emotion_lightning.evaluation import calibration, extra_metrics, group_thresholds, metrics, thresholds
 from emotion_lightning.evaluation.gold import Gold
 from emotion_lightning.evaluation.intensities import Intensities
-from emotion_lightning.models import losses, nonfinite, pooling
+from emotion_lightning.models import losses, nonfinite, pooling, spread
 from emotion_lightning.models.frozen import FrozenPart
 from emotion_lightning.training import optimizer
 
@@ -170,7 +170,9 @@ class EmotionClassifier(lightning.LightningModule):
             self._find_cause(self.trainer.test_dataloaders)
 
     def cause_in(self, batch: Batch) -> nonfinite.Cause | None:
-        """Compute a batch again and return the first module whose output is not finite."""
+        """Compute a batch again and return the first module whose output is not finite; None if it cannot be found."""
+        if spread.is_spread(self.network):
+            return None  # the other processes would have to compute with this one
         with self.trainer.precision_plugin.forward_context():
             return nonfinite.first_nonfinite(self.network, partial(self, batch))
 

@@ -51,6 +51,7 @@ def build_classifier(
         tokenizer=emotions.tokenizer,
         full=isinstance(settings.peft, config.Full),
         device=device,
+        spread=settings.trainer.strategy is config.Strategy.fsdp,
         seed=settings.seed,
         base_folder=base_folder,
         max_tokens=token_limit(emotions.settings),
@@ -139,11 +140,14 @@ def build_classifier(
 
 def trainer_arguments(settings: config.Trainer) -> dict[str, Any]:
     """Return the arguments of Lightning's Trainer; settings that only our own code reads are left out."""
+    spread = settings.strategy is config.Strategy.fsdp
     return {
         "accelerator": settings.accelerator.value,
         "devices": settings.devices,
         "num_nodes": settings.num_nodes,
-        "strategy": settings.strategy.value,
+        "strategy": _spread_strategy() if spread else settings.strategy.value,
+        # Gathered weights that were made in inference mode could not be used in training.
+        "inference_mode": not spread,
         "max_epochs": settings.max_epochs,
         "max_steps": -1 if settings.max_steps is None else settings.max_steps,
         "accumulate_grad_batches": settings.accumulate_grad_batches,
@@ -152,3 +156,9 @@ def trainer_arguments(settings: config.Trainer) -> dict[str, Any]:
         "limit_val_batches": settings.limit_eval_batches,
         "limit_test_batches": settings.limit_eval_batches,
     }
+
+
+def _spread_strategy() -> Any:
+    from emotion_lightning.training.spread_strategy import SpreadStrategy
+
+    return SpreadStrategy()
