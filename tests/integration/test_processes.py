@@ -8,27 +8,39 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import SMALL
 from helpers import warm
+from helpers.endings import same_end, weights
 from helpers.servers import PATIENCE
 
 
+PIECES = ["data.max_tokens=16", "data.long_texts=windows"]
+
+
 @pytest.mark.parametrize(
-    "data",
+    ("trainer", "further"),
     [
-        pytest.param([], id="whole texts"),
+        pytest.param("ddp", [], id="whole texts"),
+        pytest.param("ddp", PIECES, id="pieces of long texts", marks=pytest.mark.exhaustive),
+        pytest.param("fsdp", ["model.quantization=none", "peft=lora"], id="spread"),
         pytest.param(
-            ["data.max_tokens=16", "data.long_texts=windows"], id="pieces of long texts", marks=pytest.mark.exhaustive
+            "fsdp",
+            [*PIECES, "trainer.accumulate_grad_batches=2", "callbacks.ema_decay=0.5"],
+            id="4 bits, spread",
+            marks=pytest.mark.exhaustive,
         ),
     ],
 )
-def test_two_processes_give_the_numbers_of_one_on_the_same_batches(run: Any, tmp_path: Path, data: list[str]) -> None:
+def test_two_processes_give_the_numbers_of_one_on_the_same_batches(
+    run: Any, tmp_path: Path, trainer: str, further: list[str]
+) -> None:
     # 97 rows do not divide: each must still count once.
     small = [o for o in SMALL if not o.startswith("data.max_rows")]
-    asked = [*small, *data, "data.max_rows=97", "trainer.max_epochs=2"]
+    asked = [*small, *further, "data.max_rows=97", "trainer.max_epochs=2"]
     assert run("train", *asked, "trainer.accelerator=cpu", "data.batch_size=32", "hydra.run.dir=one") == 0
     two = warm.run(
-        ["emotion_lightning.train", *asked, "trainer=ddp", "trainer.accelerator=cpu",
+        ["emotion_lightning.train", *asked, f"trainer={trainer}", "trainer.accelerator=cpu",
          "data.batch_size=16", "hydra.run.dir=two"],
         cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
@@ -40,6 +52,10 @@ def test_two_processes_give_the_numbers_of_one_on_the_same_batches(run: Any, tmp
         assert both[split]["fixed"] == one[split]["fixed"]
     written = [(tmp_path / name / "predictions" / "test.csv").read_text().splitlines() for name in ("one", "two")]
     assert [line.split(",")[0] for line in written[0]] == [line.split(",")[0] for line in written[1]]
+    # Adapter and head alone, whole, under the names of one process.
+    first, second = (weights(tmp_path / name) for name in ("one", "two"))
+    assert {name: value.shape for name, value in first.items()} == {k: value.shape for k, value in second.items()}
+    assert all(torch.allclose(value, second[name], atol=1e-5) for name, value in first.items())
 
 
 def test_several_processes_inside_a_multirun_are_refused(run: Any, capfd: Any) -> None:
@@ -67,15 +83,16 @@ train.main()
 """
 
 
-@pytest.mark.slow
-def test_two_processes_stop_together_and_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "trainer",
+    [pytest.param("ddp", marks=pytest.mark.slow), pytest.param("fsdp", marks=pytest.mark.exhaustive)],
+)
+def test_two_processes_stop_together_and_go_on(tmp_path: Path, trainer: str) -> None:
     import signal
     import time
 
-    import torch
-
     command = [sys.executable, "-m", "emotion_lightning.train"]
-    asked = [*SMALL, "peft=lora", "trainer=ddp", "trainer.accelerator=cpu", "data.batch_size=8"]
+    asked = [*SMALL, "peft=lora", f"trainer={trainer}", "trainer.accelerator=cpu", "data.batch_size=8"]
     asked += ["trainer.max_epochs=10", "callbacks=no_early_stopping", "trainer.checkpoint_every=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     (tmp_path / "train_slowly.py").write_text(_SLOW_TO_CLOSE)
@@ -95,8 +112,4 @@ def test_two_processes_stop_together_and_go_on(tmp_path: Path) -> None:
             [*command, *line], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE
         )
         assert done.returncode == 0, done.stderr[-3000:]
-    whole, parts = (
-        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-        for name in ("whole", "parts")
-    )
-    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+    same_end(tmp_path / "whole", tmp_path / "parts")
