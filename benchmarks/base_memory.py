@@ -55,6 +55,7 @@ class Base:
 
     @property
     def layers(self) -> int:
+        """Number of layers."""
         return int(self.architecture.num_hidden_layers)
 
     def weights(self, form: str, cards: int) -> float:
@@ -71,7 +72,7 @@ class Base:
         return (whole - states) / cards + states + 2 * max(embeddings, layer) + layer
 
     def states(self, cards: int) -> float:
-        """Bytes of trained parameters: weight, gradient and two moments in float32, a copy in half precision, and DDP's."""
+        """Bytes of what is trained: weight, gradient and two moments in float32, a copy in 16 bits, and DDP's."""
         return self.trained * (4 + 4 + 8 + 2 + (4 if cards > 1 else 0))
 
     def activations(self, *, again: bool) -> float:
@@ -151,7 +152,9 @@ def check() -> None:
         print(f"  {sizes[-1]} with checkpointing: kept {again:.0f}, arithmetic {layer:.0f} ({again / layer - 1:+.1%})")
         for cards in (1, 2, 4):
             held, expected = _held(form, cards)
-            print(f"  weights on each of {cards}: held {held:,}, arithmetic {expected:,.0f} ({held / expected - 1:+.1%})")
+            print(
+                f"  weights on each of {cards}: held {held:,}, arithmetic {expected:,.0f} ({held / expected - 1:+.1%})"
+            )
 
 
 def _network(form: str, hidden: int, inner: int, *, again: bool = False) -> tuple[Any, dict[str, Any]]:

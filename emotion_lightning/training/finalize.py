@@ -96,13 +96,12 @@ def finish(
     read_back.release_network(trainer, classifier)
     waiting.show_status("Reading the saved model back")
     validation = splits["validation"]
-    # A base that was spread may not fit one device.
-    alone = settings.trainer.strategy is not config.Strategy.fsdp
     read_back.check_read_back(
         folder / run_folder.MODEL,
         validation.rows.inputs,
         validation.logits,
-        accelerator=settings.trainer.accelerator if alone else config.Accelerator.cpu,
+        accelerator=settings.trainer.accelerator,
+        spread=settings.trainer.strategy is config.Strategy.fsdp,
     )
     waiting.end_status()
     run.model(folder / run_folder.MODEL)

@@ -12,7 +12,7 @@ from emotion_lightning import config
 from emotion_lightning.data.rows import Text
 from emotion_lightning.errors import UserError
 from emotion_lightning.inference import predictor
-from emotion_lightning.models.device import compute_dtype
+from emotion_lightning.models.device import compute_dtype, device_for
 from emotion_lightning.models.metadata import read_metadata
 
 log = logging.getLogger(__name__)
@@ -36,23 +36,27 @@ def release_network(trainer: Any, classifier: Any) -> None:
         torch.cuda.empty_cache()
 
 
-def check_read_back(folder: Path, texts: list[Text], logits: Tensor, *, accelerator: config.Accelerator) -> None:
+def check_read_back(
+    folder: Path, texts: list[Text], logits: Tensor, *, accelerator: config.Accelerator, spread: bool = False
+) -> None:
     """Check that a model folder gives the same probabilities as the network that was trained.
 
     Args:
         folder: the model folder.
         texts: the first TEXTS of them are compared.
         logits: logits of the trained network for these texts, [text, label].
-        accelerator: where to compute.
+        accelerator: where the network was trained, and where to compute.
+        spread: whether its base was spread over processes: it may not fit one device, so the CPU computes.
 
     Raises:
         UserError: the probabilities differ by more than rounding.
     """
     metadata = read_metadata(folder)
-    labeller = predictor.open_folder(folder, metadata, accelerator=accelerator)
+    labeller = predictor.open_folder(folder, metadata, accelerator=config.Accelerator.cpu if spread else accelerator)
     again, _ = labeller.outputs(texts[:TEXTS])
     difference = float((again.sigmoid() - logits[:TEXTS].sigmoid()).abs().max())
-    half = compute_dtype(metadata.base.dtype, labeller.device) is not torch.float32
+    devices = (labeller.device, device_for(accelerator))
+    half = any(compute_dtype(metadata.base.dtype, device) is not torch.float32 for device in devices)
     rough = half or metadata.base.quantization is config.Quantization.int8
     if not difference <= (_ROUGH if rough else _EXACT):
         raise UserError(

@@ -89,7 +89,12 @@ def _pays(settings: config.Train, emotions: "EmotionData") -> bool:
     limits = settings.trainer
     if settings.data.long_texts is config.LongTexts.windows:
         return False
-    if limits.strategy is config.Strategy.fsdp or limits.compile or limits.limit_train_batches is not None or isinstance(settings.peft, config.Full):
+    if (
+        limits.strategy is config.Strategy.fsdp
+        or limits.compile
+        or limits.limit_train_batches is not None
+        or isinstance(settings.peft, config.Full)
+    ):
         return False
     steps = limits.max_steps
     epochs = limits.max_epochs

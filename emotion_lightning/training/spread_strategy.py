@@ -11,8 +11,8 @@ from emotion_lightning.models import spread
 class SpreadStrategy(DDPStrategy):
     """DDP, except that each process keeps only a part of the frozen weights.
 
-    Gradients, optimizer, clipping and checkpoints concern trained parameters, which are whole in each process, so all of
-    these are those of DDP. `docs/decisions/sharding.md` says why Lightning's own FSDP strategies are not used.
+    Gradients, optimizer, clipping and checkpoints concern trained parameters, which are whole in each process, so all
+    of these are those of DDP. `docs/decisions/sharding.md` says why Lightning's own FSDP strategies are not used.
     """
 
     strategy_name = "fsdp"

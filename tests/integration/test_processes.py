@@ -14,7 +14,6 @@ from helpers import warm
 from helpers.endings import same_end, weights
 from helpers.servers import PATIENCE
 
-
 PIECES = ["data.max_tokens=16", "data.long_texts=windows"]
 
 
