@@ -63,10 +63,17 @@ def _units(network: Any) -> list[nn.Module]:
     except NotImplementedError:  # CANINE has no vocabulary
         embeddings = None
     # Embeddings may be many weights. As a part of the rest, they would be whole until the last layer has computed.
-    inside = {id(part) for unit in units for part in unit.modules()}
-    if embeddings is not None and embeddings is not backbone and id(embeddings) not in inside:
+    if embeddings is not None and embeddings is not backbone and not _is_shared(embeddings, backbone):
         units.append(embeddings)
     return [*units, backbone]
+
+
+def _is_shared(module: nn.Module, backbone: nn.Module) -> bool:
+    """Whether another module has the same weights, as T5's encoder and decoder: torch wants them in one unit."""
+    own = {id(parameter) for parameter in module.parameters()}
+    inside = set(module.modules())
+    others = (part for part in backbone.modules() if part not in inside)
+    return any(id(parameter) in own for part in others for parameter in part._parameters.values())
 
 
 def _leave_states(unit: nn.Module, device: torch.device) -> None:

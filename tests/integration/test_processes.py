@@ -22,7 +22,7 @@ PIECES = ["data.max_tokens=16", "data.long_texts=windows"]
     [
         pytest.param("ddp", [], id="whole texts"),
         pytest.param("ddp", PIECES, id="pieces of long texts", marks=pytest.mark.exhaustive),
-        pytest.param("fsdp", ["model.quantization=none", "peft=lora"], id="spread"),
+        pytest.param("fsdp", ["model.quantization=none", "peft=lora", "peft.dropout=0"], id="spread"),
         pytest.param(
             "fsdp",
             [*PIECES, "trainer.accumulate_grad_batches=2", "callbacks.ema_decay=0.5"],

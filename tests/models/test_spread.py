@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch import distributed
 from emotion_lightning import config
 from emotion_lightning.errors import UserError
 from emotion_lightning.models import adapter, auto, backbone, pooling, spread
+from emotion_lightning.training.classifier import EmotionClassifier
 
 LABELS = ["anger", "joy", "trust"]
 ENCODER = [
@@ -113,8 +115,9 @@ def test_other_architectures_compute_the_same(settings: Any, tmp_path: Path, alo
     spread.spread_frozen(network, device=CPU)
     logits, gradients = outcome(network)
     assert torch.equal(logits, whole[0])
-    assert gradients.keys() == whole[1].keys()
-    assert all(torch.equal(value, whole[1][name]) for name, value in gradients.items())
+    assert gradients.keys() == whole[1].keys() and gradients
+    # To rounding: what several layers of T5's decoder give back to its encoder is summed in another order.
+    assert all(torch.allclose(value, whole[1][name], rtol=1e-4, atol=1e-6) for name, value in gradients.items())
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
@@ -136,6 +139,14 @@ def test_a_process_keeps_its_part_of_the_frozen_weights_alone(
         sum(before[name] for name in parts) / 4, rel=0.01
     )
     assert all(kept[name].numel() == before[name] for name in trained)
+
+
+def test_no_process_computes_alone(settings: Any, tmp_path: Path, first_of_four: None) -> None:
+    # The others would not gather with it, and both would wait forever.
+    network = build(settings, tmp_path, *SMALL, "model.quantization=none")
+    spread.spread_frozen(network, device=CPU)
+    module: Any = SimpleNamespace(network=network)
+    assert EmotionClassifier.cause_in(module, {"input_ids": torch.tensor([[5]])}) is None  # type: ignore[typeddict-item]
 
 
 @pytest.mark.parametrize(

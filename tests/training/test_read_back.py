@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import SMALL
 from safetensors.torch import load_file, save_file
 
@@ -41,6 +42,25 @@ def test_a_folder_that_gives_other_probabilities_is_told(finished: Path, tmp_pat
         read_back.check_read_back(folder, TEXTS, logits, accelerator=CPU)
     with pytest.raises(UserError, match="gives other probabilities"):  # of a comparison with NaN
         read_back.check_read_back(folder, TEXTS, logits * float("nan"), accelerator=CPU)
+
+
+def test_a_base_that_was_spread_is_read_back_on_the_cpu(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labeller = load(finished, accelerator="cpu")
+    monkeypatch.setattr(
+        predictor, "open_folder", lambda folder, metadata, *, accelerator: asked.append(accelerator) or labeller
+    )
+    monkeypatch.setattr(read_back, "device_for", lambda accelerator: torch.device(accelerator.value))
+    # As the rounding of a GPU in bfloat16, where this CPU may compute in float32.
+    monkeypatch.setattr(read_back, "compute_dtype", lambda _, on: torch.float32 if on.type == "cpu" else torch.bfloat16)
+    asked: list[config.Accelerator] = []
+    logits = labeller.outputs(TEXTS)[0] + 0.05
+    mps = config.Accelerator.mps
+    read_back.check_read_back(finished / "model", TEXTS, logits, accelerator=mps, spread=True)
+    assert asked == [CPU]
+    with pytest.raises(UserError, match="gives other probabilities"):
+        read_back.check_read_back(finished / "model", TEXTS, logits, accelerator=CPU, spread=True)
 
 
 def test_a_run_whose_folder_lost_something_is_not_finished(
