@@ -50,6 +50,15 @@ def spread_names(module: nn.Module) -> list[str]:
     return [name for name, parameter in module.named_parameters() if isinstance(parameter, DTensor)]
 
 
+def kept_bytes(network: nn.Module) -> tuple[int, int]:
+    """Bytes of the spread weights that this process keeps, and of these weights as a whole."""
+    from torch.distributed.tensor import DTensor
+
+    parts = [parameter for parameter in network.parameters() if isinstance(parameter, DTensor)]
+    each = [(part.to_local().numel(), part.numel(), part.element_size()) for part in parts]
+    return sum(kept * size for kept, _, size in each), sum(whole * size for _, whole, size in each)
+
+
 def _units(network: Any) -> list[nn.Module]:
     """The modules whose weights are gathered together, inner ones first: embeddings, layers, the rest of the backbone.
 

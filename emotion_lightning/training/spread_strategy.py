@@ -1,11 +1,14 @@
 """Lightning's strategy of trainer=fsdp: DDP of the trained parameters over frozen weights that are spread."""
 
+import logging
 from typing import Any
 
 from lightning.pytorch.strategies import DDPStrategy
 from torch.nn.parallel import DistributedDataParallel
 
 from emotion_lightning.models import spread
+
+log = logging.getLogger(__name__)
 
 
 class SpreadStrategy(DDPStrategy):
@@ -22,6 +25,12 @@ class SpreadStrategy(DDPStrategy):
         module: Any = self.lightning_module
         if not spread.is_spread(module.network):
             spread.spread_frozen(module.network, device=self.root_device)
+            if self.is_global_zero:
+                kept, whole = spread.kept_bytes(module.network)
+                log.info(
+                    "The frozen weights are spread over %d processes, each of which keeps %.1f of %.1f MB.",
+                    self.world_size, kept / 1e6, whole / 1e6,
+                )  # fmt: skip
         # DDP would send the parts of the first process to the others.
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, spread.spread_names(module))
         super().setup(trainer)

@@ -44,6 +44,7 @@ def test_two_processes_give_the_numbers_of_one_on_the_same_batches(
         cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
     assert two.returncode == 0, two.stderr[-3000:]
+    assert two.stderr.count("are spread over 2 processes") == (trainer == "fsdp")
     one, both = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two"))
     for split in ("validation", "test"):
         assert both[split]["rows"] == one[split]["rows"] == 97
