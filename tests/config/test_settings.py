@@ -88,7 +88,7 @@ def test_every_method_names_roles_that_every_model_has(settings: Any) -> None:
 def test_every_setting_has_a_meaning_and_no_default(name: str) -> None:
     node = config.SCHEMAS[name]
     groups = (
-        schema.groups(name) | {"predict", "data", "study", "distill", "frozen", "serve"}
+        schema.groups(name) | {"predict", "data", "study", "distill", "frozen", "serve", "ray"}
         if name in config.COMMANDS
         else set()
     )
