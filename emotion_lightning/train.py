@@ -16,7 +16,7 @@ from emotion_lightning.cli import app
 from emotion_lightning.cli.compose import Job, current_job
 from emotion_lightning.config import hub_name
 from emotion_lightning.errors import UserError
-from emotion_lightning.runs import extras, run_folder, slurm, waiting
+from emotion_lightning.runs import extras, ray_cluster, run_folder, slurm, waiting
 from emotion_lightning.runs.files import remove_partial
 from emotion_lightning.training.setup import build_classifier, trainer_arguments
 
@@ -158,20 +158,33 @@ def _refuse(settings: config.Train, folder: Path, job: Job, *, goes_on: bool) ->
             "program again in further processes; from Python, train on one device, or run the command "
             "`python -m emotion_lightning.train`."
         )
-    if job.multirun and processes != slurm.processes():
-        asked = f"trainer.devices={settings.trainer.devices} and trainer.num_nodes={settings.trainer.num_nodes}"
-        if not slurm.in_submitit():
+    if job.multirun:
+        _refuse_processes(settings.trainer, processes)
+
+
+def _refuse_processes(trainer: config.Trainer, processes: int) -> None:
+    """Raise UserError if the launcher of a multirun does not start a job with this number of processes."""
+    asked = f"trainer.devices={trainer.devices} and trainer.num_nodes={trainer.num_nodes}"
+    if ray_cluster.in_job():
+        if trainer.num_nodes > 1:
             raise UserError(
-                f"{asked} start processes that would each begin the whole multirun again. Run the jobs one by one, or "
-                "let a launcher start them: hydra/launcher=local or slurm with "
-                f"hydra.launcher.tasks_per_node={settings.trainer.devices}; if it is not installed, "
-                + extras.install("slurm")
+                f"trainer.num_nodes={trainer.num_nodes}, but a job of hydra/launcher=ray is on one machine; choose "
+                "trainer.num_nodes=1, or hydra/launcher=slurm."
             )
+        return  # it has a process of its own, which starts the others as a single run does
+    if processes == slurm.processes():
+        return
+    if not slurm.in_submitit():
         raise UserError(
-            f"{asked} need {processes} processes, but the launcher started {slurm.processes()}; set "
-            f"hydra.launcher.tasks_per_node={settings.trainer.devices} and "
-            f"hydra.launcher.nodes={settings.trainer.num_nodes}."
+            f"{asked} start processes that would each begin the whole multirun again. Run the jobs one by one, or let a "
+            f"launcher start them: hydra/launcher=ray with hydra.launcher.gpus_per_job={trainer.devices}, or "
+            f"hydra/launcher=slurm with hydra.launcher.tasks_per_node={trainer.devices}; if it is not installed, "
+            + extras.install("ray")
         )
+    raise UserError(
+        f"{asked} need {processes} processes, but the launcher started {slurm.processes()}; set "
+        f"hydra.launcher.tasks_per_node={trainer.devices} and hydra.launcher.nodes={trainer.num_nodes}."
+    )
 
 
 def _write_down(settings: config.Train, folder: Path, corpus: "Corpus", job: Job) -> dict[str, Any]:

@@ -1,12 +1,15 @@
-"""A sweeper for Hydra that runs the jobs which emotion_lightning has computed and checked before.
+"""A sweeper for Hydra that runs the jobs which emotion_lightning has computed and checked before, and Ray as a launcher.
 
-Hydra finds sweepers only in the namespace package hydra_plugins, which must have no __init__.py. It imports the files
+Hydra finds plugins only in the namespace package hydra_plugins, which must have no __init__.py. It imports the files
 there at the start of every command, so this one imports emotion_lightning only when jobs are started.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -16,10 +19,10 @@ from omegaconf import DictConfig
 class PlannedJobs(Sweeper):
     """Hand the planned jobs to the launcher, in batches if `hydra.sweeper.max_batch_size` is set.
 
-    It has the settings of Hydra's own sweeper, so that it can take its place under any `hydra.sweeper` setting.
+    It takes the settings of any sweeper, so that it can take its place under any `hydra.sweeper` setting.
     """
 
-    def __init__(self, max_batch_size: int | None, params: dict[str, str] | None = None) -> None:
+    def __init__(self, max_batch_size: int | None = None, **_: Any) -> None:
         self.max_batch_size = max_batch_size
         self.launcher: Launcher | None = None
 
@@ -33,3 +36,33 @@ class PlannedJobs(Sweeper):
 
         assert self.launcher is not None
         return jobs.launch_planned(self.launcher, self.max_batch_size)
+
+
+class RayLauncher(BasicLauncher):
+    """Run each job as a task of Ray, in a process of its own. In that process it is Hydra's own launcher.
+
+    Args:
+        gpus_per_job: GPUs of a job; None: one if there are any.
+        cpus_per_job: cores of a job; None: those that belong to its GPUs, or all of a machine without GPUs.
+        address: of a running Ray; None starts one for the multirun.
+    """
+
+    def __init__(self, gpus_per_job: Any = None, cpus_per_job: Any = None, address: Any = None) -> None:
+        super().__init__()
+        self.settings = {"gpus_per_job": gpus_per_job, "cpus_per_job": cpus_per_job, "address": address}
+
+    def prepare(self) -> None:
+        """Join Ray and check that a job fits, before the first job is begun."""
+        from emotion_lightning.cli import ray_jobs
+
+        ray_jobs.prepare(self.settings)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run the jobs and wait for them; a failed one returns None, as in `jobs.run_job`."""
+        from emotion_lightning.cli import ray_jobs
+        from emotion_lightning.runs import ray_cluster
+
+        if ray_cluster.in_job():
+            return super().launch(job_overrides, initial_job_idx)
+        assert self.config is not None
+        return ray_jobs.launch(self.settings, self.config, job_overrides, initial_job_idx)

@@ -21,13 +21,14 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 
 from emotion_lightning import terminal
-from emotion_lightning.cli import help, messages, model_option, multirun, override_grammar, own_options
+from emotion_lightning.cli import help, messages, model_option, multirun, override_grammar, own_options, ray_jobs
 from emotion_lightning.cli.compose import first_of_each, hydra_settings, in_multirun, overrides_of, with_earlier_run
 from emotion_lightning.cli.jobs import (
     FULL_ERROR,
     KEEP_RUNS,
     RESUME,
     JobsFailed,
+    Planned,
     Work,
     check_jobs,
     resume_multirun,
@@ -121,6 +122,8 @@ def _die_by(number: int) -> None:
 def _run(command: str, do: Callable[[Any, Path], Any], arguments: list[str]) -> None:
     schema.register()
     own_options.register(command, arguments)
+    if (told := ray_jobs.told_job(command, arguments)) is not None:
+        return ray_jobs.run_job(do, told, arguments)
     # Hydra's parser accepts flags only before settings.
     arguments = sorted(
         arguments, key=lambda argument: bool(override_grammar.ARGUMENT.fullmatch(argument)) or argument.startswith("~")
@@ -162,8 +165,8 @@ def _run(command: str, do: Callable[[Any, Path], Any], arguments: list[str]) -> 
         prepared += _without_folder(command, prepared)
     typed_names = {match["name"] for a in arguments if (match := override_grammar.ARGUMENT.fullmatch(a))}
     plan = check_jobs(command, prepared, typed=typed_names)
-    if plan is not None and several and plan.launcher.endswith("SlurmLauncher") and not shutil.which("srun"):
-        raise UserError(messages.NO_SLURM)
+    if plan is not None and several:
+        _check_launcher(plan.launcher)
     if plan is not None and several and command in KEEP_RUNS:
         record = multirun.Multirun(
             plan.folder,
@@ -175,12 +178,24 @@ def _run(command: str, do: Callable[[Any, Path], Any], arguments: list[str]) -> 
         )
         work.record = record
         place = f"hydra.sweep.dir={override_grammar.quote_path(str(plan.folder))}"
-        return run_multirun(work, [*prepared, place], plan.overrides, is_new=True)
+        jobs = [Planned(number, overrides) for number, overrides in enumerate(plan.overrides)]
+        return run_multirun(work, [*prepared, place], jobs, is_new=True)
     run_hydra(work, prepared)
     if work.failed and several:
         raise JobsFailed("Failed jobs:\n" + "\n".join(f"  {name}" for name, _ in work.failed))
     if work.failed:
         raise work.failed[0][1]
+
+
+def _check_launcher(launcher: dict[str, Any]) -> None:
+    """Raise UserError if the launcher cannot start jobs on this machine, before anything is written."""
+    match str(launcher.get("_target_", "")).rpartition(".")[2]:
+        case "SlurmLauncher" if not shutil.which("srun"):
+            raise UserError(messages.NO_SLURM)
+        case "LocalLauncher":
+            raise UserError(multirun.GONE)
+        case "RayLauncher":
+            ray_jobs.check(launcher)
 
 
 def _versions() -> str:

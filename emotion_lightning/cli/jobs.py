@@ -8,8 +8,8 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from emotion_lightning import config
-from emotion_lightning.cli import gpu_slots, messages, model_option, multirun, override_grammar, own_options
+from emotion_lightning.cli import messages, model_option, multirun, override_grammar, own_options
 from emotion_lightning.cli.compose import (
     hydra_settings,
     in_multirun,
@@ -36,15 +37,13 @@ from emotion_lightning.cli.compose import (
 )
 from emotion_lightning.config import own_parts, redaction, schema, stored_settings
 from emotion_lightning.errors import Stopped, UserError, first_line
-from emotion_lightning.runs import quiet, run_folder, slurm
+from emotion_lightning.runs import quiet, ray_cluster, run_folder, slurm
 
 log = logging.getLogger(__name__)
 
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
-_PLANNED_JOBS = "hydra.sweeper._target_=hydra_plugins.emotion_lightning_jobs.PlannedJobs"
-_planned: list[list[str]] = []
-"""The overrides of each job that `launch_planned` starts."""
+PLANNED_JOBS = "hydra.sweeper._target_=hydra_plugins.emotion_lightning_jobs.PlannedJobs"
 _received: list[int] = []
 """Numbers of the signals that `stop_on_signals` has turned into `Stopped`."""
 RESUME = "sweep.resume="
@@ -81,14 +80,79 @@ class Work:
     failed: list[tuple[str, Exception]]
 
 
-def run_hydra(work: Work, prepared: list[str]) -> None:
-    """Let Hydra compose the settings and run each job."""
+@dataclass
+class Planned:
+    """A job that `launch_planned` starts.
+
+    Attributes:
+        number: index of the job in its multirun.
+        overrides: its settings.
+    """
+
+    number: int
+    overrides: list[str]
+
+
+@dataclass
+class Line:
+    """The command line that Hydra runs in this process.
+
+    Attributes:
+        work: its command.
+        prepared: its arguments, as Hydra gets them.
+        until_end: what is left when its last job has ended.
+        share: what each job gets of a Ray that was joined; None without Ray.
+    """
+
+    work: Work
+    prepared: list[str]
+    until_end: ExitStack = field(default_factory=ExitStack)
+    share: ray_cluster.Share | None = None
+
+
+_lines: list[Line] = []
+"""The line that Hydra runs, for launchers, which get only what Hydra knows."""
+_planned: list[Planned] = []
+"""The jobs that `launch_planned` starts."""
+_before_first: list[Callable[[], None]] = []
+"""What `launch_planned` calls before the first job."""
+
+
+def current_line() -> Line:
+    """The line that Hydra runs in this process."""
+    return _lines[-1]
+
+
+def number_at(place: int) -> int:
+    """Number of the job at this place among those that a launcher starts."""
+    return _planned[place].number if _planned else place
+
+
+def run_hydra(work: Work, prepared: list[str]) -> Any:
+    """Let Hydra compose the settings and run each job.
+
+    Returns:
+        What the last job in this process returned.
+    """
+    returned: list[Any] = [None]
+
+    def job(cfg: DictConfig) -> Any:
+        returned[0] = _job(work, cfg)
+        return returned[0]
+
     main = hydra.main(config_path=str(schema.conf_folder()), config_name=work.command, version_base="1.3")
     # On an error Hydra prints its own message and exits with code 1. With HYDRA_FULL_ERROR it raises the error, and
     # `app.run_command` prints a better message.
     with _command_line(prepared, full_error=True):
-        # A closure, because submitit pickles it by value for other processes.
-        main(lambda cfg: _job(work, cfg))()
+        line = Line(work, prepared)
+        _lines.append(line)
+        try:
+            with line.until_end:
+                # A closure, because submitit pickles it by value for other processes.
+                main(job)()
+        finally:
+            _lines.remove(line)
+    return returned[0]
 
 
 @contextmanager
@@ -125,7 +189,7 @@ def _logged_job(work: Work, cfg: DictConfig) -> Any:
             handler.handleError = partial(_without_log_file, handler)  # type: ignore[method-assign]
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
-        with stop_on_signals() if slurm.in_submitit() else nullcontext(), _place_of_job():
+        with stop_on_signals() if slurm.in_submitit() else nullcontext():
             if work.command not in _FILL_THEIR_FOLDER or not slurm.is_first_process():
                 return work.do(schema.load_settings(cfg, work.command), folder)
             with multirun.locked(folder, _FILL_THEIR_FOLDER[work.command]):
@@ -145,19 +209,6 @@ def _logged_job(work: Work, cfg: DictConfig) -> Any:
         found = multirun.find_job(folder)
         if found and slurm.is_first_process():
             multirun.write_table(found[0])
-
-
-@contextmanager
-def _place_of_job() -> Iterator[None]:
-    """Under submitit, hold GPUs or cores for this job and connect its processes; otherwise do nothing."""
-    launcher = HydraConfig.get().launcher if slurm.in_submitit() else {}
-    with gpu_slots.hold_slot(
-        gpus=launcher.get("gpus_per_node") or 0,
-        cpus=launcher.get("cpus_per_task"),
-        tasks=launcher.get("tasks_per_node") or 1,
-    ):
-        slurm.join_processes()
-        yield
 
 
 def _kept_job(work: Work, cfg: DictConfig, folder: Path) -> Any:
@@ -220,14 +271,14 @@ class _Plan:
 
     Attributes:
         folder: folder of the multirun.
-        launcher: import path of the launcher class.
+        launcher: settings of the launcher, with the import path of its class as `_target_`.
         metric: the validation metric that ranks the jobs.
         overrides: the overrides of each job.
         jobs: the jobs as jobs.json stores them; empty for commands that are not in KEEP_RUNS.
     """
 
     folder: Path
-    launcher: str
+    launcher: dict[str, Any]
     metric: str
     overrides: list[list[str]]
     jobs: list[multirun.Job]
@@ -258,7 +309,7 @@ def check_jobs(command: str, arguments: list[str], *, typed: set[str]) -> _Plan 
         presets = [f"{name}={value}" for name, value in (base.hydra.sweeper.params or {}).items()]
         swept = parser.parse_overrides(presets + overrides)
         lines = _product(swept)
-        place, launcher = Path(str(base.hydra.sweep.dir)), str(base.hydra.launcher.get("_target_", ""))
+        place, launcher = Path(str(base.hydra.sweep.dir)), _launcher_of(base)
         # Without a sweep, `base` is already the configuration of the only job.
         alone = not presets and len(fixed) == len(parsed)
         jobs, metrics = [], set()
@@ -272,6 +323,15 @@ def check_jobs(command: str, arguments: list[str], *, typed: set[str]) -> _Plan 
                 jobs.append(multirun.Job(number, folder, differs, tree, schema.schema_of(settings.thresholds)))
         metric = metrics.pop() if len(metrics) == 1 else "f1_macro"
         return _Plan(place, launcher, metric, lines, jobs)
+
+
+def _launcher_of(cfg: DictConfig) -> dict[str, Any]:
+    """The settings of the launcher; those with a value that cannot be resolved yet are left out."""
+    found = {}
+    for name in cfg.hydra.launcher:
+        with suppress(OmegaConfBaseException):
+            found[str(name)] = cfg.hydra.launcher[name]
+    return found
 
 
 def compose_job(command: str, arguments: Sequence[str]) -> tuple[Any, dict[str, str]]:
@@ -382,7 +442,7 @@ def _place(cfg: DictConfig, number: int) -> str:
     return str(cfg.hydra.sweep.subdir)
 
 
-def run_multirun(work: Work, prepared: list[str], jobs: list[list[str]], *, is_new: bool) -> None:
+def run_multirun(work: Work, prepared: list[str], jobs: list[Planned], *, is_new: bool) -> None:
     """Run the jobs of a multirun and print their table, also after a stop or if a job was killed.
 
     Raises:
@@ -391,15 +451,20 @@ def run_multirun(work: Work, prepared: list[str], jobs: list[list[str]], *, is_n
     record = work.record
     assert record is not None
     go_on = override_grammar.shell_line(work.command, ["-m", *own_parts.folder_arguments(), f"{RESUME}{record.folder}"])
-    with multirun.locked(record.folder, "The multirun in"):
+
+    def begin() -> None:
         if is_new:
             multirun.write_jobs(record)
         slurm.remember(record.folder, work.arguments)
+
+    with multirun.locked(record.folder, "The multirun in"):
+        multirun.check_unused(record.folder, is_new=is_new)
         try:
-            with _plan(jobs):
-                run_hydra(work, [*prepared, _PLANNED_JOBS])
+            with plan(jobs, before_first=begin):
+                run_hydra(work, [*prepared, PLANNED_JOBS])
         except Stopped:
-            gpu_slots.stop_jobs()
+            if not (record.folder / multirun.JOBS).exists():  # it came before the first job
+                raise
             multirun.write_table(record)
             multirun.show_table(record)
             log.warning("Stopped; go on with: %s", go_on)
@@ -409,7 +474,6 @@ def run_multirun(work: Work, prepared: list[str], jobs: list[list[str]], *, is_n
             if not type(error).__module__.startswith("submitit"):
                 raise
             log.error("%s", first_line(error))
-            gpu_slots.wait_for_jobs()
         multirun.write_table(record)
         multirun.show_table(record)
     if left := multirun.unfinished(record):
@@ -421,23 +485,36 @@ def run_multirun(work: Work, prepared: list[str], jobs: list[list[str]], *, is_n
 
 
 @contextmanager
-def _plan(jobs: list[list[str]]) -> Iterator[None]:
-    """Let `launch_planned` start these jobs: all that were checked, or those left in a resumed multirun."""
+def plan(jobs: list[Planned], *, before_first: Callable[[], None] | None = None) -> Iterator[None]:
+    """Let `launch_planned` start these jobs: all that were checked, or those left in a resumed multirun.
+
+    Args:
+        jobs: the jobs.
+        before_first: called when the launcher is ready, before the first job.
+    """
     _planned[:] = jobs
+    _before_first[:] = [before_first] if before_first else []
     try:
         yield
     finally:
         _planned.clear()
+        _before_first.clear()
 
 
 def launch_planned(launcher: Launcher, max_batch_size: int | None) -> list[Any]:
     """Start the planned jobs with a launcher, in batches if their size is limited, and return their results."""
+    if not ray_cluster.in_job() and (prepare := getattr(launcher, "prepare", None)):
+        prepare()
+    for begin in _before_first:
+        begin()
     size = len(_planned) if max_batch_size in (None, -1) else max_batch_size
-    local = type(launcher).__name__ == "LocalLauncher"
     results: list[Any] = []
-    with gpu_slots.hidden_from_terminal() if local else nullcontext(), _without_listing():
+    with _without_listing():
         for first in range(0, len(_planned), size):
-            results += launcher.launch(_planned[first : first + size], initial_job_idx=first)
+            batch = [job.overrides for job in _planned[first : first + size]]
+            # A launcher of Hydra numbers its jobs itself; in the process of one job, that is the job's own number.
+            place = _planned[first].number if ray_cluster.in_job() else first
+            results += launcher.launch(batch, initial_job_idx=place)
     return results
 
 
@@ -516,7 +593,8 @@ def resume_multirun(
     log.info("%d of %d jobs are finished; going on with the others.", len(record.jobs) - len(left), len(record.jobs))
     kept = multirun.kept_hydra_settings(record, typed_hydra)
     prepared = ["-m", *kept, *typed_hydra, f"hydra.sweep.dir={override_grammar.quote_path(str(folder))}"]
-    jobs = [_again(command, record.at(job), job, option_folders(line)) for job in left]
+    folders = option_folders(line)
+    jobs = [Planned(job.number, _again(command, record.at(job), job, folders)) for job in left]
     run_multirun(Work(command, do, arguments, record, failed=[]), prepared, jobs, is_new=False)
 
 

@@ -11,13 +11,14 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 
 from emotion_lightning import config
+from emotion_lightning.cli import multirun
 from emotion_lightning.config import own_parts, schema
 from emotion_lightning.errors import UserError, first_line, nearest
 from emotion_lightning.runs import extras
 
 NO_SLURM = (
     "SLURM's programs (srun, sbatch) are not on this machine; start the multirun on a login node, or choose "
-    "hydra/launcher=local, or none."
+    "hydra/launcher=ray, or none."
 )
 _ACCESS = {
     getattr(errno, f"E{name}")
@@ -31,6 +32,8 @@ def as_user_error(command: str, error: BaseException, arguments: list[str]) -> U
         return error
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
+        if f"{group}={option}" in multirun.GONE_LAUNCHERS:
+            return UserError(multirun.GONE)
         if group == "hydra/launcher" and option.startswith("submitit_"):
             return UserError(
                 f"hydra/launcher={option} and the launchers made from it need packages that are missing: "
@@ -123,6 +126,11 @@ def _from_hydra(command: str, error: Exception, arguments: list[str]) -> UserErr
     if foreign := _KEY_OF_FILE.match(str(error)):
         return _foreign_key(**foreign.groupdict())
     override = re.match(r"Could not override '(?P<key>[^']*)'", first)
+    if override and override["key"].startswith("hydra.launcher."):
+        return UserError(
+            f"{override['key']} is no setting of the chosen launcher; hydra/launcher=ray has "
+            "hydra.launcher.gpus_per_job, hydra.launcher.cpus_per_job and hydra.launcher.address."
+        )
     if override and not re.search(r"could not be converted|Invalid value|is not Optional", str(cause)):
         return schema.unknown_setting(command, override["key"].partition("@")[0])
     given = next((a for a in arguments if a.lstrip("+~").partition("=")[0] == key), None)

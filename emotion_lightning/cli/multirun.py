@@ -29,15 +29,23 @@ JOBS = "jobs.json"
 TABLE = "jobs.csv"
 ERROR = "error.txt"
 _LOCK = ".lock"
-_LAUNCHERS = ("basic", "local", "slurm", "submitit_local", "submitit_slurm")
+GONE_LAUNCHERS = ("hydra/launcher=local", "hydra/launcher=submitit_local")
+GONE = (
+    "Jobs side by side on this machine are started by Ray now: use hydra/launcher=ray "
+    "(hydra.launcher.gpus_per_job=, hydra.launcher.cpus_per_job=)."
+)
+_LAUNCHERS = ("basic", "ray", "slurm", "submitit_slurm")
 _LAUNCHER_SETTINGS = {
     "account",
+    "address",
     "array_parallelism",
     "comment",
     "constraint",
     "cpus_per_gpu",
+    "cpus_per_job",
     "cpus_per_task",
     "exclude",
+    "gpus_per_job",
     "gpus_per_node",
     "gpus_per_task",
     "gres",
@@ -159,17 +167,22 @@ def _parts(override: str) -> tuple[str, str]:
 # ------------------------------------------------------------------------------------------------------ write and read
 
 
+def check_unused(folder: Path, *, is_new: bool) -> None:
+    """Raise UserError if a new multirun would begin in a folder that already holds one."""
+    if is_new and (folder / JOBS).exists():
+        raise UserError(
+            f"{folder} already holds a multirun. Resume it with -m {resume_argument(folder)}, or choose another "
+            "hydra.sweep.dir."
+        )
+
+
 def write_jobs(multirun: Multirun) -> None:
     """Write jobs.json.
 
     Raises:
         UserError: the folder already holds a multirun.
     """
-    if (multirun.folder / JOBS).exists():
-        raise UserError(
-            f"{multirun.folder} already holds a multirun. Resume it with -m {resume_argument(multirun.folder)}, or "
-            "choose another hydra.sweep.dir."
-        )
+    check_unused(multirun.folder, is_new=True)
     content = {**dataclasses.asdict(multirun), "started_in": str(Path.cwd())}
     del content["folder"]
     write_json(multirun.folder / JOBS, content)
@@ -224,7 +237,12 @@ def kept_hydra_settings(multirun: Multirun, typed: Sequence[str]) -> list[str]:
     """
     anew = {_name_of(override) for override in typed}
     kept = [override for override in multirun.hydra if _name_of(override) not in anew]
+    if any(_name_of(override) == "hydra/launcher" and override not in multirun.hydra for override in typed):
+        # Another launcher does not have the settings of the one before.
+        kept = [override for override in kept if not _name_of(override).startswith("hydra.launcher.")]
     for override in kept:
+        if override in GONE_LAUNCHERS:
+            raise UserError(f"{multirun.folder / JOBS} sets {override}. {GONE}")
         name, _, value = override.lstrip("+~").partition("=")
         group, _, setting = name.rpartition(".")
         plain = (name == "hydra/launcher" and value in _LAUNCHERS) or (

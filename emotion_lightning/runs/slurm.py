@@ -41,7 +41,7 @@ def in_wandb_sweep() -> bool:
 
 def processes() -> int:
     """Number of processes that submitit started for this job; 1 without submitit."""
-    return int(os.environ.get("SUBMITIT_LOCAL_NTASKS") or os.environ.get("SLURM_NTASKS") or 1) if in_submitit() else 1
+    return int(os.environ.get("SLURM_NTASKS") or 1) if in_submitit() else 1
 
 
 def local_rank() -> int:
@@ -80,17 +80,8 @@ def _environment() -> Any:
 
 def is_first_process() -> bool:
     """Whether this is the first process of a job, the only one that writes files."""
-    names = ["LOCAL_RANK", "RANK", "SUBMITIT_LOCAL_GLOBALID", *(["SLURM_PROCID"] if job() or in_submitit() else [])]
+    names = ["LOCAL_RANK", "RANK", *(["SLURM_PROCID"] if job() or in_submitit() else [])]
     return all(os.environ.get(name, "0") == "0" for name in names)
-
-
-def join_processes() -> None:
-    """Set the variables with which the processes of submitit's local launcher connect; on SLURM Lightning does it."""
-    if os.environ.get("SUBMITIT_EXECUTOR") == "local" and processes() > 1:
-        from submitit.helpers import TorchDistributedEnvironment
-
-        TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
-        os.environ["MASTER_ADDR"] = "127.0.0.1"  # the host name may not resolve
 
 
 def preemption_signal() -> signal.Signals | None:

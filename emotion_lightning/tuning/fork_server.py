@@ -34,10 +34,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from emotion_lightning.runs import processes
+
 _CALM_THREADS = {"jemalloc_bg_thd"}
 """Threads that are safe because their library restarts them after a fork: pyarrow's memory allocator."""
-_SET_DEATH_SIGNAL = 1
-"""PR_SET_PDEATHSIG, an option of Linux's prctl."""
 
 
 class Server:
@@ -116,7 +116,7 @@ class Server:
             env=given,
             cwd=place,
             start_new_session=new_session,
-            preexec_fn=_end_with_parent(),
+            preexec_fn=processes.end_with_parent(),
         )
 
     def _ensure(self) -> None:
@@ -245,20 +245,6 @@ class Process:
     def _end(self, code: int) -> None:
         self.returncode = code
         self._report.close()  # the server then reaps the process, and its pid can be reused
-
-
-def _end_with_parent() -> Callable[[], None] | None:
-    """On Linux, return a function for preexec_fn: the child then gets SIGTERM when its parent dies."""
-    if sys.platform != "linux":
-        return None
-    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
-
-    def ask() -> None:
-        prctl(_SET_DEATH_SIGNAL, signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(1)  # the parent died before prctl was called
-
-    return ask
 
 
 # ----------------------------------------------------------------------------------------------------- server process
@@ -422,7 +408,7 @@ def _become(
         os.dup2(stream, number)
         os.close(stream)
     os.chdir(request["folder"])
-    ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(processes.SET_DEATH_SIGNAL, signal.SIGTERM)
     if os.getppid() != owner:
         os._exit(1)
     module, *arguments = request["line"]

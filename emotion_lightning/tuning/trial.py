@@ -17,7 +17,7 @@ from typing import Any
 
 from emotion_lightning import config
 from emotion_lightning.errors import UserError
-from emotion_lightning.runs import run_folder
+from emotion_lightning.runs import processes, run_folder
 from emotion_lightning.runs.metrics_file import of_protocol, read_metrics
 from emotion_lightning.tuning import fork_server
 
@@ -107,12 +107,7 @@ class Training:
 
     def failure(self, code: int) -> str:
         """Return in one line why the process ended with this exit code."""
-        if code < 0:
-            name = signal.Signals(-code).name
-            return f"killed by {name}" + (", as the system does where memory ends" if name == "SIGKILL" else "")
-        text = (self.folder / OUTPUT).read_text(encoding="utf-8", errors="replace")
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        return lines[-1] if lines else f"exit code {code}, without a word"
+        return processes.why_failed(code, self.folder / OUTPUT)
 
 
 def measure(folder: Path, protocol: str) -> dict[config.Objective, float]:
