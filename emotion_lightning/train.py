@@ -176,8 +176,8 @@ def _refuse_processes(trainer: config.Trainer, processes: int) -> None:
         return
     if not slurm.in_submitit():
         raise UserError(
-            f"{asked} start processes that would each begin the whole multirun again. Run the jobs one by one, or let a "
-            f"launcher start them: hydra/launcher=ray with hydra.launcher.gpus_per_job={trainer.devices}, or "
+            f"{asked} start processes that would each begin the whole multirun again. Run the jobs one by one, or let "
+            f"a launcher start them: hydra/launcher=ray with hydra.launcher.gpus_per_job={trainer.devices}, or "
             f"hydra/launcher=slurm with hydra.launcher.tasks_per_node={trainer.devices}; if it is not installed, "
             + extras.install("ray")
         )

@@ -2,20 +2,27 @@
 
 python -m emotion_lightning.tune space=ia3 data=file data.path=my.csv
 python -m emotion_lightning.tune space=methods study.objectives=[f1_macro,trainable_parameters] study.pruner=none
+python -m emotion_lightning.tune space=ia3 engine=ray study.workers=8
 python -m emotion_lightning.tune study.name=mine study.storage=postgresql+psycopg://user@host/studies
 """
 
 import logging
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from emotion_lightning import config
 from emotion_lightning.cli import app, override_grammar
 from emotion_lightning.cli.compose import chosen_options, settings_of
 from emotion_lightning.config import schema
 from emotion_lightning.errors import Stopped, UserError
-from emotion_lightning.runs import extras, run_folder
+from emotion_lightning.runs import extras, ray_cluster, run_folder
 from emotion_lightning.tuning import fork_server, search_space, trial
+
+if TYPE_CHECKING:
+    import optuna
 
 log = logging.getLogger(__name__)
 
@@ -34,33 +41,41 @@ def tune(settings: config.Tune, folder: Path) -> None:
     _check_optuna()
 
     # Imported late, so that a wrong setting is reported before the libraries are loaded.
-    from emotion_lightning.tuning import study, study_page
+    from emotion_lightning.tuning import side_by_side, study, study_page
 
     epochs = int(max(base.trainer.max_epochs, *space.ends("trainer.max_epochs")))
     shared = study.identity(settings, base)
+    signals = study.Signals()
     with (
         study.open_study(settings.study, folder, shared=shared, epochs=epochs) as opened,
-        fork_server.Server(trial.LIBRARIES) as server,
+        _starter(settings) as (start, count),
     ):
         run_folder.write_settings(folder, settings, chosen_options())
-        worker = study.Worker(
-            opened,
-            settings.study,
-            space,
-            folder=folder,
-            arguments=lambda values, number: [
-                # Before the other arguments, so that the command line can override it.
-                "score_test=false",
-                *arguments,
-                *search_space.overrides(values),
-                *_named(base.logger, arguments, study=opened.study_name, number=number),
-            ],
-            protocol=schema.schema_of(base.thresholds),
-            server=server,
-        )
+
+        def worker(of: "optuna.Study") -> study.Worker:
+            return study.Worker(
+                of,
+                settings.study,
+                space,
+                folder=folder,
+                arguments=lambda values, number: [
+                    # Before the other arguments, so that the command line can override it.
+                    "score_test=false",
+                    *arguments,
+                    *search_space.overrides(values),
+                    *_named(base.logger, arguments, study=opened.study_name, number=number),
+                ],
+                protocol=schema.schema_of(base.thresholds),
+                start=start,
+                signals=signals,
+                alone=count == 1,
+            )
+
+        others = [study.for_another_worker(opened, settings.study, epochs=epochs) for _ in range(count - 1)]
         go_on = _go_on(typed, folder, storage=settings.study.storage)
         try:
-            stopped_by = worker.work()
+            with signals:
+                side_by_side.work([worker(of) for of in (opened, *others)], signals)
         except UserError as error:
             raise UserError(f"{error} {go_on}") from error
         finally:
@@ -71,8 +86,36 @@ def tune(settings: config.Tune, folder: Path) -> None:
     if left:
         log.warning("%d of %d trials are left. %s", left, settings.study.trials, go_on)
     log.info("Study folder: %s", folder)
-    if stopped_by is not None:
-        raise Stopped(stopped_by)
+    if signals.received is not None:
+        raise Stopped(signals.received)
+
+
+@contextmanager
+def _starter(settings: config.Tune) -> "Iterator[tuple[Callable[[Sequence[str], Path], trial.Training], int]]":
+    """What starts a trial, and the number of trials at the same time.
+
+    Raises:
+        UserError: Ray is not installed, there is no cluster, or a trial does not fit on a node.
+    """
+    if settings.engine is config.TrialEngine.local:
+        with fork_server.Server(trial.LIBRARIES) as server:
+            yield lambda arguments, folder: trial.Training(arguments, folder, server), 1
+        return
+    from emotion_lightning.tuning import side_by_side
+
+    ray_cluster.check_installed("engine=ray")
+    with ray_cluster.joined(settings.ray.address, setting="ray.address") as nodes:
+        gpus = settings.ray.gpus_per_trial
+        share = ray_cluster.share_of(
+            nodes,
+            tasks=settings.study.workers,
+            cpus=settings.ray.cpus_per_trial,
+            gpus=gpus,
+            settings={"cpus": "ray.cpus_per_trial", "gpus": "ray.gpus_per_trial"},
+        )
+        count = min(settings.study.workers, share.times(nodes))
+        log.info("Ray runs %d trials at a time, each with %s.", count, share)
+        yield side_by_side.starter(share), count
 
 
 def _go_on(typed: list[str], folder: Path, *, storage: str) -> str:
@@ -93,7 +136,7 @@ def _check_optuna() -> None:
 
 def _of_train(typed: list[str]) -> list[str]:
     """The arguments that `train` gets in every trial: all except those of the study itself."""
-    own = ("space=", "space.", "study.", "hydra.run.dir=")
+    own = ("space=", "space.", "study.", "engine=", "ray.", "hydra.run.dir=")
     return [argument for argument in typed if not argument.lstrip("+~").startswith(own)]
 
 

@@ -1,4 +1,4 @@
-"""A sweeper for Hydra that runs the jobs which emotion_lightning has computed and checked before, and Ray as a launcher.
+"""A sweeper for Hydra that runs the jobs which emotion_lightning has computed and checked before; a launcher with Ray.
 
 Hydra finds plugins only in the namespace package hydra_plugins, which must have no __init__.py. It imports the files
 there at the start of every command, so this one imports emotion_lightning only when jobs are started.
@@ -43,7 +43,7 @@ class RayLauncher(BasicLauncher):
 
     Args:
         gpus_per_job: GPUs of a job; None: one if there are any.
-        cpus_per_job: cores of a job; None: those that belong to its GPUs, or all of a machine without GPUs.
+        cpus_per_job: cores of a job; None: those that belong to its GPUs; without GPUs the jobs share all cores.
         address: of a running Ray; None starts one for the multirun.
     """
 
@@ -51,11 +51,11 @@ class RayLauncher(BasicLauncher):
         super().__init__()
         self.settings = {"gpus_per_job": gpus_per_job, "cpus_per_job": cpus_per_job, "address": address}
 
-    def prepare(self) -> None:
-        """Join Ray and check that a job fits, before the first job is begun."""
+    def prepare(self, count: int) -> None:
+        """Join Ray and check that each of so many jobs fits, before the first one is begun."""
         from emotion_lightning.cli import ray_jobs
 
-        ray_jobs.prepare(self.settings)
+        ray_jobs.prepare(self.settings, count)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs and wait for them; a failed one returns None, as in `jobs.run_job`."""

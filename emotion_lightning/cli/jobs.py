@@ -504,7 +504,7 @@ def plan(jobs: list[Planned], *, before_first: Callable[[], None] | None = None)
 def launch_planned(launcher: Launcher, max_batch_size: int | None) -> list[Any]:
     """Start the planned jobs with a launcher, in batches if their size is limited, and return their results."""
     if not ray_cluster.in_job() and (prepare := getattr(launcher, "prepare", None)):
-        prepare()
+        prepare(len(_planned))
     for begin in _before_first:
         begin()
     size = len(_planned) if max_batch_size in (None, -1) else max_batch_size

@@ -13,7 +13,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
 from emotion_lightning.cli import jobs, multirun, override_grammar
-from emotion_lightning.errors import Stopped, UserError, first_line
+from emotion_lightning.errors import Stopped, UserError
 from emotion_lightning.runs import processes, ray_cluster
 from emotion_lightning.runs.ray_cluster import Call, Ended, Share
 
@@ -44,8 +44,12 @@ def check(settings: Mapping[str, Any]) -> None:
         raise UserError(f"{_SETTING}address={address} is not possible: give auto, HOST:6379 or null.")
 
 
-def prepare(settings: Mapping[str, Any]) -> Share:
+def prepare(settings: Mapping[str, Any], count: int) -> Share:
     """Join or start Ray until the command line is done, unless that was done before; what each job gets.
+
+    Args:
+        settings: of the launcher.
+        count: number of jobs.
 
     Raises:
         UserError: a setting is wrong, there is no cluster at the address, or a job does not fit on a node.
@@ -56,9 +60,9 @@ def prepare(settings: Mapping[str, Any]) -> Share:
         nodes = line.until_end.enter_context(ray_cluster.joined(settings["address"], setting=f"{_SETTING}address"))
         names = {"cpus": f"{_SETTING}cpus_per_job", "gpus": f"{_SETTING}gpus_per_job"}
         share = ray_cluster.share_of(
-            nodes, cpus=settings["cpus_per_job"], gpus=settings["gpus_per_job"], settings=names
+            nodes, tasks=count, cpus=settings["cpus_per_job"], gpus=settings["gpus_per_job"], settings=names
         )
-        log.info("Ray runs up to %d at a time, each with %s.", share.times(nodes), share)
+        log.info("Starting %d jobs with Ray, up to %d at a time, each with %s", count, share.times(nodes), share)
         line.share = share
     return line.share
 
@@ -80,25 +84,31 @@ def launch(
     Raises:
         Stopped: a signal came; the running jobs have saved and ended, and the others were not started.
     """
-    share = prepare(settings)
+    share = prepare(settings, len(overrides))
     line = jobs.current_line()
     folder = Path(str(config.hydra.sweep.dir))
     numbers = [jobs.number_at(place) for place in range(first, first + len(overrides))]
     environment = ray_cluster.own_environment()
     job_line = [*line.prepared, f"hydra.sweep.dir={override_grammar.quote_path(str(folder))}"]
+    work = line.work
     calls = {
         number: Call(
-            [f"emotion_lightning.{line.work.command}", *line.work.arguments], str(Path.cwd()), str(output_of(folder, number)),
-            environment, share,
+            [f"emotion_lightning.{work.command}", *work.arguments],
+            str(Path.cwd()),
+            str(output_of(folder, number)),
+            environment,
+            share,
             {
-                "command": line.work.command, "arguments": line.work.arguments, "line": job_line,
-                "overrides": list(own), "number": number,
+                "command": work.command,
+                "arguments": work.arguments,
+                "line": job_line,
+                "overrides": list(own),
+                "number": number,
             },
         )
         for number, own in zip(numbers, overrides, strict=True)
-    }  # fmt: skip
-    log.info("Launching %d jobs with Ray", len(calls))
-    values = _run(line.work, folder, calls)
+    }
+    values = _run(work, folder, calls)
     return [
         JobReturn(overrides=own, status=JobStatus.COMPLETED, _return_value=values.get(number))
         for number, own in zip(numbers, overrides, strict=True)
@@ -119,23 +129,13 @@ def _run(work: "jobs.Work", folder: Path, calls: Mapping[int, Call]) -> dict[int
     try:
         for future in concurrent.futures.as_completed(futures):
             number = futures[future]
-            ended = _ended(future)
+            ended = ray_cluster.end_of(future)
             values[number] = ended.value
             _tell(work, folder, number, ended)
     except Stopped:
         _stop(list(tasks.values()), list(futures))
         raise
     return values
-
-
-def _ended(future: "concurrent.futures.Future[Ended]") -> Ended:
-    """How a job ended, also if its worker or node is gone."""
-    import ray
-
-    try:
-        return future.result()
-    except ray.exceptions.RayError as error:
-        return Ended(1, problem=f"Ray lost its process or node ({first_line(error)})")
 
 
 def _stop(tasks: Sequence[Any], futures: "Sequence[concurrent.futures.Future[Ended]]") -> None:

@@ -137,7 +137,17 @@ from emotion_lightning.config.training import (
     WandB,
     WeightedBCE,
 )
-from emotion_lightning.config.tuning import COSTS, SOFT, Objective, Pruner, Sampler, Space, Study
+from emotion_lightning.config.tuning import (
+    COSTS,
+    SOFT,
+    Objective,
+    Pruner,
+    Sampler,
+    Space,
+    Study,
+    TrialCluster,
+    TrialEngine,
+)
 from emotion_lightning.config.unions import allow_unions
 
 # A process of submitit's merges settings before anything else of this package runs.

@@ -78,6 +78,15 @@ def _check_soft_score(data: config.Data, name: str, setting: str) -> None:
         raise UserError(f"{setting} is a score of intensities; say with data.scale=… where they end.")
 
 
+def check_workers(settings: config.Tune) -> None:
+    """Raise UserError for several workers of a study without the engine that starts them, or for a share of GPUs."""
+    if settings.study.workers > 1 and settings.engine is config.TrialEngine.local:
+        raise UserError(f"study.workers={settings.study.workers} needs engine=ray, which runs trials side by side.")
+    gpus = settings.ray.gpus_per_trial
+    if gpus is not None and gpus > 1 and gpus != int(gpus):
+        raise UserError(f"ray.gpus_per_trial={gpus:g} is not possible: give a whole number, or a part of one GPU.")
+
+
 def check_objectives(settings: config.Tune) -> None:
     """Raise UserError for an objective that the data of a study does not have."""
     for objective in settings.study.objectives:

@@ -60,7 +60,7 @@ from emotion_lightning.config.training import (
     WandB,
     WeightedBCE,
 )
-from emotion_lightning.config.tuning import Space, Study
+from emotion_lightning.config.tuning import Space, Study, TrialCluster, TrialEngine
 
 
 @dataclass
@@ -340,10 +340,14 @@ class Audit:
 
 @dataclass
 class Tune(Train):
-    """`python -m emotion_lightning.tune`: all settings of `train`, and in addition `space` and `study`."""
+    """`python -m emotion_lightning.tune`: all settings of `train`, and in addition those of the study."""
 
     space: Space
     study: Study
+    engine: TrialEngine
+    """local: trials are processes that this one starts, one after another. ray: they are tasks of Ray, study.workers at
+    the same time, on this machine or a Ray cluster (ray.address). Needs the extra `ray`."""
+    ray: TrialCluster
 
 
 SCHEMAS: dict[str, type] = {

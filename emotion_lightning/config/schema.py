@@ -27,6 +27,7 @@ from emotion_lightning.config.checks import (
     check_server,
     check_study,
     check_thresholds,
+    check_workers,
 )
 from emotion_lightning.config.own_parts import conf_folder as conf_folder
 from emotion_lightning.errors import UserError, nearest
@@ -177,6 +178,7 @@ def check_settings(settings: Any, command: str) -> None:
     if isinstance(settings, config.Tune):
         check_study(settings.study)
         check_objectives(settings)
+        check_workers(settings)
 
 
 def describe(hint: Any) -> str:

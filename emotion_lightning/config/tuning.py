@@ -76,6 +76,8 @@ class Study:
     PGPASSWORD, or the URL into a variable: ${oc.env:STORAGE}."""
     trials: Annotated[int, Bounds(at_least=1)]
     """Number of completed and pruned trials, of all workers together; failed trials do not count."""
+    workers: Annotated[int, Bounds(at_least=1)]
+    """Number of trials at the same time; more than one needs engine=ray."""
     hours: Annotated[float | None, Bounds(above=0)]
     """This worker starts no new trial after this many hours; null: no limit."""
     objectives: list[Objective]
@@ -100,3 +102,23 @@ class Study:
     """How often a trial is repeated whose worker was stopped or killed."""
     heartbeat: Annotated[int, Bounds(at_least=1)]
     """Seconds between two heartbeats of a worker; after four intervals without one, its trial counts as lost."""
+
+
+class TrialEngine(StrEnum):
+    """What starts trials."""
+
+    local = "local"
+    ray = "ray"
+
+
+@dataclass
+class TrialCluster:
+    """The Ray cluster on which trials run, with engine=ray."""
+
+    address: str | None
+    """Address of a running cluster: auto finds the one that this machine belongs to, HOST:6379 names it. null starts
+    one on this machine and ends it with the command."""
+    gpus_per_trial: Annotated[float | None, Bounds(at_least=0)]
+    """GPUs of each trial; between 0 and 1, trials share one. null: one if there are any."""
+    cpus_per_trial: Annotated[int | None, Bounds(at_least=1)]
+    """Cores of each trial. null: those that belong to its GPUs; without GPUs, the cores divided by study.workers."""

@@ -4,6 +4,7 @@ A task starts its command in a process of its own, so that signal handlers, the 
 of DDP are those of a command that was typed. Ray's worker, which runs the task, only waits for it.
 """
 
+import concurrent.futures
 import json
 import logging
 import os
@@ -31,7 +32,7 @@ JOB = "EMOTION_LIGHTNING_JOB"
 """Environment variable with the path of the file that tells a command which job of a multirun it is."""
 
 _STORE = 128 << 20
-"""Bytes of a started cluster's object store, through which only command lines go; Ray's default is a third of memory."""
+"""Bytes of a started cluster's object store, through which only command lines go; Ray's own is a third of memory."""
 
 _LONGEST = 40
 """A socket's path has at most 107 letters, of which Ray needs more than sixty behind its folder."""
@@ -54,8 +55,8 @@ def joined(address: str | None, *, setting: str) -> Iterator[list[dict[str, floa
     """Connect to a cluster for the block, and leave it at the end; one that was started is ended.
 
     Args:
-        address: of a running cluster: auto, or HOST:PORT. None starts one on this machine, with all of its cores and the
-            GPUs that CUDA_VISIBLE_DEVICES names.
+        address: of a running cluster: auto, or HOST:PORT. None starts one on this machine, with all of its cores and
+            the GPUs that CUDA_VISIBLE_DEVICES names.
         setting: name of the setting that gives the address, for messages.
 
     Yields:
@@ -149,13 +150,19 @@ class Share:
 
 
 def share_of(
-    nodes: Sequence[Mapping[str, float]], *, cpus: int | None, gpus: float | None, settings: Mapping[str, str]
+    nodes: Sequence[Mapping[str, float]],
+    *,
+    tasks: int,
+    cpus: int | None,
+    gpus: float | None,
+    settings: Mapping[str, str],
 ) -> Share:
     """Complete the share of each task, and check that a node has it.
 
     Args:
         nodes: resources of the nodes.
-        cpus: cores; None: those that belong to the GPUs of the task, or without GPUs those of a whole node.
+        tasks: number of tasks that there are to run.
+        cpus: cores; None: those that belong to the GPUs of the task; without GPUs the tasks share all cores.
         gpus: GPUs; None: one if there are any.
         settings: names of the settings behind `cpus` and `gpus`.
 
@@ -166,17 +173,18 @@ def share_of(
     if gpus is None:
         gpus = 1 if with_gpus else 0
     if cpus is None:
-        fits = [node for node in with_gpus if node["GPU"] >= gpus] if gpus else nodes
-        shares = [int(node["CPU"] * (gpus / node["GPU"] if gpus else 1)) for node in fits]
+        if gpus:
+            shares = [int(node["CPU"] * gpus / node["GPU"]) for node in with_gpus if node["GPU"] >= gpus]
+        else:
+            shares = [int(node["CPU"]) for node in nodes] + [int(sum(node["CPU"] for node in nodes) / max(1, tasks))]
         cpus = max(1, min(shares, default=1))
     share = Share(cpus, gpus)
     if share.times(nodes) == 0:
         most_gpus = max((node.get("GPU", 0) for node in nodes), default=0)
         most_cpus = max((node["CPU"] for node in nodes if node.get("GPU", 0) >= gpus), default=0)
         where = "this machine has" if len(nodes) == 1 else "the largest node has"
-        if gpus > most_gpus:
-            raise UserError(f"{settings['gpus']}={gpus:g}, but {where} {most_gpus:g}; ask for fewer.")
-        raise UserError(f"{settings['cpus']}={cpus}, but {where} {most_cpus:g}; ask for fewer.")
+        name, asked, most = ("gpus", gpus, most_gpus) if gpus > most_gpus else ("cpus", cpus, most_cpus)
+        raise UserError(f"{settings[name]}={asked:g}, but {where} {most:g}; ask for fewer, or leave it out.")
     return share
 
 
@@ -236,6 +244,16 @@ def submit(call: Call, *, name: str) -> Any:
         num_cpus=call.share.cpus, num_gpus=call.share.gpus, max_retries=0, name=name, enable_task_events=False
     )
     return task.remote(call)
+
+
+def end_of(future: "concurrent.futures.Future[Ended]") -> Ended:
+    """How the command of a task ended, also if its worker or node is gone."""
+    import ray
+
+    try:
+        return future.result()
+    except ray.exceptions.RayError as error:
+        return Ended(1, problem=f"Ray lost its process or node ({first_line(error)})")
 
 
 def run(call: Call) -> Ended:

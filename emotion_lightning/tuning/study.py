@@ -20,7 +20,7 @@ from emotion_lightning import config
 from emotion_lightning.config import redaction, schema, stored_settings
 from emotion_lightning.errors import Stopped, UserError, first_line
 from emotion_lightning.runs import run_folder, slurm
-from emotion_lightning.tuning import fork_server, search_space, study_facts
+from emotion_lightning.tuning import search_space, study_facts
 from emotion_lightning.tuning.trial import OUTPUT, Training, measure
 
 log = logging.getLogger(__name__)
@@ -95,6 +95,16 @@ def open_study(settings: config.Study, folder: Path, *, shared: dict[str, Any], 
         )
         _refuse_other(study, settings, shared)
         yield study
+
+
+def for_another_worker(study: optuna.Study, settings: config.Study, *, epochs: int) -> optuna.Study:
+    """The same study for one more worker of this process: a sampler works at one trial at a time."""
+    return optuna.load_study(
+        study_name=study.study_name,
+        storage=study._storage,
+        sampler=_NumberedSampler(settings),
+        pruner=_pruner(settings, epochs=epochs),
+    )
 
 
 def _refuse_other(study: optuna.Study, settings: config.Study, shared: dict[str, Any]) -> None:
@@ -220,13 +230,19 @@ def _pruner(settings: config.Study, *, epochs: int) -> optuna.pruners.BasePruner
             return optuna.pruners.NopPruner()
 
 
-class _Signals:
-    """Records the first Ctrl-C, SIGTERM or preemption signal; a second signal exits at once."""
+class Signals:
+    """Records the first Ctrl-C, SIGTERM or preemption signal; a second signal exits at once.
+
+    Attributes:
+        received: number of the signal; None before it.
+        is_over: whether workers are to stop: a signal came, or one of several workers has failed.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.is_over = False
 
-    def __enter__(self) -> "_Signals":
+    def __enter__(self) -> "Signals":
         numbers = {signal.SIGINT, signal.SIGTERM, slurm.preemption_signal()} - {None}
         self._before = {number: signal.signal(number, self._note) for number in numbers if number is not None}
         return self
@@ -238,7 +254,7 @@ class _Signals:
     def _note(self, number: int, _: Any) -> None:
         if self.received is not None:
             raise Stopped(number)
-        self.received = number
+        self.received, self.is_over = number, True
 
 
 class Worker:
@@ -251,7 +267,9 @@ class Worker:
         folder: of this worker; contains the folders of its trials.
         arguments: returns the arguments of `train` for a trial's values and number.
         protocol: name of the threshold protocol whose scores are the objectives.
-        server: starts the trials.
+        start: starts a training with these arguments in this folder.
+        signals: those that stop it.
+        alone: whether it is the only worker of this process.
     """
 
     def __init__(
@@ -263,7 +281,9 @@ class Worker:
         folder: Path,
         arguments: Callable[[dict[str, Any], int], list[str]],
         protocol: str,
-        server: fork_server.Server,
+        start: Callable[[Sequence[str], Path], Training],
+        signals: Signals,
+        alone: bool = True,
     ) -> None:
         self.study = study
         self.settings = settings
@@ -271,45 +291,41 @@ class Worker:
         self.folder = folder
         self.arguments = arguments
         self.protocol = protocol
-        self.server = server
+        self.start = start
         self.failures: list[str] = []
         """Messages of the failures since the last trial that did not fail."""
-        self._signals = _Signals()
+        self._signals = signals
+        self._alone = alone
 
-    def work(self) -> int | None:
-        """Run trials until there are enough, the time is over or a signal arrives.
-
-        Returns:
-            The number of the signal, or None.
+    def work(self) -> None:
+        """Run trials until there are enough, the time is over or `signals` says so.
 
         Raises:
             UserError: too many trials failed in a row.
         """
         deadline = None if self.settings.hours is None else time.monotonic() + 3600 * self.settings.hours
         logged: set[int] = set()
-        with self._signals:
-            while self._signals.received is None:
-                ended, running = self._count()
-                if len(ended) >= self.settings.trials:
-                    return None
-                if len(ended) + len(running) >= self.settings.trials:
-                    # Other workers run the last trials. If a worker is killed, this one runs its trial.
-                    if running != logged:
-                        log.info("Waiting for trials of other workers: %s", ", ".join(map(str, sorted(running))))
-                        logged = running
-                    optuna.storages.fail_stale_trials(self.study)
-                    self._rest(min(1.0, self.settings.heartbeat))
-                    continue
-                if deadline is not None and time.monotonic() > deadline:
-                    log.info("study.hours=%g are over.", self.settings.hours)
-                    return None
-                self._one()
-                if len(self.failures) >= self.settings.max_failures:
-                    raise UserError(
-                        f"{len(self.failures)} trials failed in a row, the last with: {self.failures[-1]} What they "
-                        f"printed is in {self.folder / TRIALS}/*/{OUTPUT}; study.max_failures= allows more."
-                    )
-        return self._signals.received
+        while not self._signals.is_over:
+            ended, running = self._count()
+            if len(ended) >= self.settings.trials:
+                return
+            if len(ended) + len(running) >= self.settings.trials:
+                # Other workers run the last trials. If a worker is killed, this one runs its trial.
+                if running != logged and self._alone:
+                    log.info("Waiting for trials of other workers: %s", ", ".join(map(str, sorted(running))))
+                    logged = running
+                optuna.storages.fail_stale_trials(self.study)
+                self._rest(min(1.0, self.settings.heartbeat))
+                continue
+            if deadline is not None and time.monotonic() > deadline:
+                log.info("study.hours=%g are over.", self.settings.hours)
+                return
+            self._one()
+            if len(self.failures) >= self.settings.max_failures:
+                raise UserError(
+                    f"{len(self.failures)} trials failed in a row, the last with: {self.failures[-1]} What they "
+                    f"printed is in {self.folder / TRIALS}/*/{OUTPUT}; study.max_failures= allows more."
+                )
 
     def _one(self) -> None:
         try:
@@ -328,7 +344,7 @@ class Worker:
 
     def _rest(self, seconds: float) -> None:
         until = time.monotonic() + seconds
-        while self._signals.received is None and (left := until - time.monotonic()) > 0:
+        while not self._signals.is_over and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, _POLL))
 
     def _run(self, trial: optuna.Trial) -> list[float]:
@@ -349,7 +365,7 @@ class Worker:
         trial.set_user_attr("worker", f"{socket.gethostname()}:{os.getpid()}")
         shown = "  ".join(f"{name}={study_facts.plain(value)}" for name, value in values.items())
         log.info("trial %d: %s", trial.number, shown)
-        training = Training(self.arguments(values, trial.number), folder, self.server)
+        training = self.start(self.arguments(values, trial.number), folder)
         try:
             code = self._watch(trial, training)
             if code != 0:
@@ -386,7 +402,7 @@ class Worker:
                     raise optuna.TrialPruned
             if code is not None:
                 return code
-            if self._signals.received is not None:
+            if self._signals.is_over:
                 self._give_back(trial, training)
 
     def _give_back(self, trial: optuna.Trial, training: Training) -> None:

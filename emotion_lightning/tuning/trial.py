@@ -43,7 +43,7 @@ LIBRARIES = (
 OUTPUT = "output.txt"
 """File in the trial's folder with the output of its process."""
 
-_PATIENCE = 60.0
+PATIENCE = 60.0
 """Seconds that a trial may take to stop: it finishes a step, saves a checkpoint and closes its logger."""
 
 
@@ -86,7 +86,7 @@ class Training:
         """Send SIGTERM and wait up to a minute; then kill all processes that are left."""
         if self._process.poll() is None:
             self._signal(signal.SIGTERM)
-            until = time.monotonic() + _PATIENCE
+            until = time.monotonic() + PATIENCE
             while self._process.poll() is None and time.monotonic() < until:
                 self.wait(0.5)
         self.kill()
