@@ -38,6 +38,8 @@ def tune(settings: config.Tune, folder: Path) -> None:
     arguments = _of_train(typed)
     base = settings_of("train", arguments)
     space = search_space.read_space(settings.space, arguments, load=lambda line: settings_of("train", line))
+    if settings.engine is config.TrialEngine.ray:
+        ray_cluster.check_installed("engine=ray")
     _check_optuna()
 
     # Imported late, so that a wrong setting is reported before the libraries are loaded.
@@ -103,7 +105,6 @@ def _starter(settings: config.Tune) -> "Iterator[tuple[Callable[[Sequence[str], 
         return
     from emotion_lightning.tuning import side_by_side
 
-    ray_cluster.check_installed("engine=ray")
     with ray_cluster.joined(settings.ray.address, setting="ray.address") as nodes:
         gpus = settings.ray.gpus_per_trial
         share = ray_cluster.share_of(

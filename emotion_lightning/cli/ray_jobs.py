@@ -108,7 +108,7 @@ def launch(
         )
         for number, own in zip(numbers, overrides, strict=True)
     }
-    values = _run(work, folder, calls)
+    values = run_calls(work, folder, calls)
     return [
         JobReturn(overrides=own, status=JobStatus.COMPLETED, _return_value=values.get(number))
         for number, own in zip(numbers, overrides, strict=True)
@@ -120,7 +120,7 @@ def output_of(folder: Path, number: int) -> Path:
     return (folder / OUTPUTS / f"{number}.txt").absolute()
 
 
-def _run(work: "jobs.Work", folder: Path, calls: Mapping[int, Call]) -> dict[int, Any]:
+def run_calls(work: "jobs.Work", folder: Path, calls: Mapping[int, Call]) -> dict[int, Any]:
     """Run the calls of the jobs with these numbers; what those that succeeded returned."""
     # Futures, because Ray would swallow an exception that a signal's handler raises while Ray itself waits.
     tasks = {number: ray_cluster.submit(call, name=f"job {number}") for number, call in calls.items()}
