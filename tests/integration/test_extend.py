@@ -137,10 +137,10 @@ def test_a_method_of_ones_own_is_trained_read_and_exported(folder: Path) -> None
 
 @pytest.mark.slow
 def test_jobs_of_another_process_have_the_parts(folder: Path) -> None:
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    pytest.importorskip("ray")
     in_process_of_its_own(
         folder, "-m", *PLACE, *QUICK, "data.max_rows=64", "logger=none", "loss=smooth", "loss.epsilon=0.3",
-        "trainer=debug", "hydra/launcher=local", "hydra.sweep.dir=jobs",
+        "trainer=debug", "hydra/launcher=ray", "hydra.sweep.dir=jobs",
     )  # fmt: skip
     assert yaml.safe_load((folder / "jobs" / "0" / "settings.yaml").read_text())["loss"]["epsilon"] == 0.3
     assert (folder / "jobs" / "0" / "metrics.json").is_file()

@@ -321,7 +321,7 @@ def test_a_stopped_job_has_saved_and_goes_on_with_another_launcher(
     last = tmp_path / "out" / "0" / "checkpoints" / "last.ckpt"
     when(last.exists, by(signal.SIGTERM))
     asked = [*RAY, f"hydra.launcher.address={cluster}", "hydra.launcher.cpus_per_job=2"]
-    asked += ["trainer.max_epochs=30", "trainer.checkpoint_every=1", "callbacks=no_early_stopping"]
+    asked += ["trainer.max_epochs=6", "trainer.checkpoint_every=1", "callbacks=no_early_stopping"]
     assert run("train", "-m", *SMALL, *asked, "seed=1") == 143
     told = capfd.readouterr().err
     assert "Starting 1 jobs with Ray, up to 1 at a time, each with 2 cores" in told
