@@ -148,7 +148,7 @@ def _stop(tasks: Sequence[Any], futures: "Sequence[concurrent.futures.Future[End
         concurrent.futures.wait(futures)
     except Stopped:
         for task in tasks:
-            ray.cancel(task, force=True)  # the death of its worker is a second signal for the job
+            ray.cancel(task, force=True)  # kills its worker, which takes the job along
         raise
 
 

@@ -372,6 +372,24 @@ def test_trials_by_ray_are_those_of_one_process_and_several_run_at_a_time(
     assert began[-1] < ended  # three before the first had ended
 
 
+@pytest.mark.slow
+def test_a_signal_stops_all_trials_and_their_values_are_tried_again(
+    run: Any, cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials_by_stand_in(monkeypatch)
+    asked = ["space=learning_rate", "logger=none", "study.trials=3", "study.pruner=none", "hydra.run.dir=out"]
+    asked += ["engine=ray", f"ray.address={cluster}", "study.workers=3"]
+    monkeypatch.setenv("STAND_IN_PAUSE", "600")
+    when(lambda: len(list(tmp_path.glob("out/trials/*/output.txt"))) == 3, by(signal.SIGTERM))
+    assert run("tune", *asked) == 143
+    monkeypatch.setenv("STAND_IN_PAUSE", "0")
+    assert run("tune", *asked) == 0
+    with (tmp_path / "out" / "trials.csv").open(newline="") as opened:
+        rows = [(row["state"], row["optimizer.lr"]) for row in csv.DictReader(opened)]
+    assert [state for state, _ in rows] == ["stopped"] * 3 + ["complete"] * 3
+    assert {rate for _, rate in rows[:3]} == {rate for _, rate in rows[3:]}
+
+
 @pytest.mark.exhaustive
 def test_jobs_of_two_processes_each(tmp_path: Path) -> None:
     pytest.importorskip("ray")
