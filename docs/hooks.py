@@ -126,7 +126,7 @@ def settings_page() -> str:
             parts += _described(configs)
             parts += _entries(group, configs)
         for group, about in NODES.items():
-            cfg = compose("predict" if group in ("predict", "ray") else "tune")[group]
+            cfg = compose("predict" if group == "predict" else "tune")[group]  # ray of tune has more settings
             parts += [f"## {group}\n", f"{about}\n", *_entries(group, {"": cfg})]
     page = "\n".join(parts)
     names = {name for node in (config.Tune, config.Predict) for name, _ in schema.fields_of(node) if "." in name}
