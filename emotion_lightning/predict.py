@@ -156,9 +156,9 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
     if settings.explain and settings.devices > 1:
         raise UserError(f"explain=true runs in one process; leave out devices={settings.devices}.")
     if settings.devices > 1:
-        from emotion_lightning.inference.cluster import connection
+        from emotion_lightning.runs import ray_cluster
 
-        connection.check_installed(f"devices={settings.devices}")
+        ray_cluster.check_installed(f"devices={settings.devices}")
     file = tables.text_file(source, settings.data)
     runs = ensemble.find_members(settings.run)
     cards = [read_metadata(find_model_folder(run)) for run in runs]

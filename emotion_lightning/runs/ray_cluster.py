@@ -51,13 +51,17 @@ def check_installed(setting: str) -> None:
 
 
 @contextmanager
-def joined(address: str | None, *, setting: str) -> Iterator[list[dict[str, float]]]:
+def joined(
+    address: str | None, *, setting: str, cpus: int | None = None, store: int = _STORE
+) -> Iterator[list[dict[str, float]]]:
     """Connect to a cluster for the block, and leave it at the end; one that was started is ended.
 
     Args:
-        address: of a running cluster: auto, or HOST:PORT. None starts one on this machine, with all of its cores and
-            the GPUs that CUDA_VISIBLE_DEVICES names.
+        address: of a running cluster: auto, or HOST:PORT. None starts one on this machine, with the GPUs that
+            CUDA_VISIBLE_DEVICES names.
         setting: name of the setting that gives the address, for messages.
+        cpus: cores of a cluster that is started; None: those of this machine.
+        store: bytes of its object store.
 
     Yields:
         The resources of each node, by Ray's names (CPU, GPU).
@@ -77,8 +81,8 @@ def joined(address: str | None, *, setting: str) -> Iterator[list[dict[str, floa
         if address is None:
             folder = _folder()
             ray.init(
-                "local", num_cpus=cores(), include_dashboard=False, object_store_memory=_STORE, _temp_dir=folder,
-                **quiet,
+                "local", num_cpus=cpus or cores(), include_dashboard=False, object_store_memory=store,
+                _temp_dir=folder, **quiet,
             )  # fmt: skip
         else:
             try:

@@ -17,7 +17,8 @@ from emotion_lightning.data import units
 from emotion_lightning.data.conversations import Context
 from emotion_lightning.data.storage import Folder
 from emotion_lightning.errors import UserError
-from emotion_lightning.inference.cluster import connection, job, worker
+from emotion_lightning.inference.cluster import job, worker
+from emotion_lightning.runs import ray_cluster
 
 TEXTS = [f"I am so {word} {'and more ' * (i % 7)}number {i}" for i in range(12) for word in ("glad", "sad")]
 
@@ -289,7 +290,7 @@ def test_without_ray_it_is_said_how_to_install_it(
     run: Any, capfd: Any, monkeypatch: pytest.MonkeyPatch, asked: list[str]
 ) -> None:
     write_texts("a.csv")
-    monkeypatch.setattr(connection, "find_spec", lambda name: None)
+    monkeypatch.setattr(ray_cluster, "find_spec", lambda name: None)
     assert run("predict", "input=a.csv", *asked) == 2
     assert f"{asked[0]} needs Ray; install it: pip install" in capfd.readouterr().err
 

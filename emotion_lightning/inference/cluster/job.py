@@ -36,7 +36,7 @@ from emotion_lightning.inference.cluster import connection, worker
 from emotion_lightning.inference.cluster.pool import Pool, value
 from emotion_lightning.inference.cluster.worker import ERRORS, Files, Labelled, Model, Worker
 from emotion_lightning.models.metadata import Metadata, find_model_folder, read_metadata
-from emotion_lightning.runs import environment, waiting
+from emotion_lightning.runs import environment, ray_cluster, waiting
 from emotion_lightning.runs.files import as_json
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def label(settings: config.Predict, output: str) -> None:
         UserError: the settings or the first rows are wrong, or rows could not be read, which is told after all others
             have been labelled.
     """
-    connection.check_installed("engine=ray")
+    ray_cluster.check_installed("engine=ray")
     folder = Folder(output)
     there = _check_output(folder, resume=settings.resume)
     if SUCCESS in there:
