@@ -359,7 +359,7 @@ def test_trials_by_ray_are_those_of_one_process_and_several_run_at_a_time(
     ray = ["engine=ray", f"ray.address={cluster}"]
     assert run("tune", *asked, "hydra.run.dir=local") == 0
     assert run("tune", *asked, *ray, "hydra.run.dir=one") == 0
-    monkeypatch.setenv("STAND_IN_PAUSE", "0.3")
+    monkeypatch.setenv("STAND_IN_TOGETHER", "3")
     assert run("tune", *asked, *ray, "study.workers=3", "study.pruner=none", "hydra.run.dir=three") == 0
     kept = {}
     for name in ("local", "one", "three"):
@@ -367,9 +367,6 @@ def test_trials_by_ray_are_those_of_one_process_and_several_run_at_a_time(
             kept[name] = [(row["state"], row["optimizer.lr"], row["f1_macro"]) for row in csv.DictReader(opened)]
     assert kept["one"] == kept["local"]
     assert [state for state, *_ in kept["three"]] == ["complete"] * 4
-    began = sorted((tmp_path / "three" / "trials" / str(n) / "output.txt").stat().st_ctime for n in range(3))
-    ended = min((tmp_path / "three" / "trials" / str(n) / "metrics.json").stat().st_mtime for n in range(3))
-    assert began[-1] < ended  # three before the first had ended
 
 
 @pytest.mark.slow
