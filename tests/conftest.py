@@ -141,15 +141,15 @@ def pytest_collection_finish() -> None:
 
 FIRST = (
     "test_wandb_agent", "test_study", "test_ray_predict", "test_processes", "test_notebook", "test_launchers",
-    "test_gpu_check",
+    "test_serve", "test_gpu_check",
 )  # fmt: skip
 """Files whose tests take half a minute each, most of it in processes that they start."""
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Three processes for two cores: while a test waits for programs that it started, another one computes."""
+    """Two processes a core: while a test waits for programs that it started, another one computes."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores + cores // 2
+    return 2 * cores
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -69,6 +69,7 @@ def joined(
     Raises:
         UserError: there is no cluster at the address.
     """
+    before = dict(os.environ)  # Ray 2.60 leaves variables of its own
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is sent
     waiting.show_status("Starting Ray" if address is None else f"Joining the Ray cluster {address}")
     with warnings.catch_warnings():
@@ -103,6 +104,8 @@ def joined(
         waiting.end_status()
         with suppress(Exception):
             ray.shutdown()
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
 

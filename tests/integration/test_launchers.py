@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import SMALL
+from helpers.clusters import two_nodes
 from helpers.servers import PATIENCE
 from helpers.stand_in import importable, trials_by_stand_in
 
@@ -217,14 +218,8 @@ def test_jobs_need_as_many_processes_as_the_launcher_starts(
 def cluster() -> Iterator[str]:
     """Address of a Ray with two nodes, of two cores and of one."""
     pytest.importorskip("ray")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        from ray.cluster_utils import Cluster
-
-        found = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-        found.add_node(num_cpus=1)
+    with two_nodes(2, 1) as found:
         yield found.address
-        found.shutdown()
 
 
 class Jobs:

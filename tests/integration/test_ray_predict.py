@@ -15,6 +15,7 @@ import psutil
 import pyarrow.parquet
 import pytest
 from helpers import warm
+from helpers.clusters import two_nodes
 from helpers.servers import PATIENCE
 from helpers.tables import write_csv
 
@@ -30,15 +31,8 @@ COMMAND = [sys.executable, "-m", "emotion_lightning.predict"]
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Two nodes of one core each. The driver is on the first one, and the second one may be lost."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("OMP_NUM_THREADS", "1")
-        from ray.cluster_utils import Cluster
-
-        found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-        found.add_node(num_cpus=1)
+    with two_nodes(1, 1) as found:
         yield found
-        found.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -280,18 +280,10 @@ KERNELS = {
 }
 
 
-COMPILED = ("gemma", "flex_attention", "bidirectional", "last")
-"""flex_attention compiles for half a minute: one case of one test stands for all others, which are exhaustive."""
-
-
-def ways(*, compiled: bool = False) -> list[Any]:
-    """Families with their kernels, attentions and poolings; `compiled` keeps the case COMPILED."""
+def ways() -> list[Any]:
+    """Families with their kernels, attentions and poolings; flex_attention compiles for a minute: exhaustive."""
     return [
-        pytest.param(
-            *way,
-            marks=[] if way[1] != "flex_attention"
-            else pytest.mark.slow if compiled and way == COMPILED else pytest.mark.exhaustive,
-        )
+        pytest.param(*way, marks=pytest.mark.exhaustive if way[1] == "flex_attention" else [])
         for family, kernels in KERNELS.items()
         for kernel in kernels
         for attention in (["causal", "bidirectional"] if "gemma" in family else ["bidirectional"])
@@ -314,7 +306,7 @@ def reading(settings: Any, tmp_path: Path, family: str, kernel: str, attention: 
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("family", "kernel", "attention", "way"), ways(compiled=True))
+@pytest.mark.parametrize(("family", "kernel", "attention", "way"), ways())
 def test_a_text_alone_equals_the_text_in_a_padded_batch(
     settings: Any, tmp_path: Path, family: str, kernel: str, attention: str, way: str
 ) -> None:
