@@ -147,9 +147,9 @@ FIRST = (
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two processes a core: while a test waits for programs that it started, another one computes."""
+    """Three processes for two cores: while a test waits for programs that it started, another one computes."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 2 * cores
+    return cores + cores // 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -191,9 +191,10 @@ def test_variables_that_libraries_read_early_hold(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(
         "import torch, huggingface_hub.constants as h; print(torch.get_num_threads(), h.ENDPOINT)"
     )
-    with warm.Popen(["program"], cwd=tmp_path, stdout=warm.PIPE, text=True) as usual:
+    # Not that of this process, in which libraries of other tests may have set variables.
+    with warm.Popen(["program"], cwd=tmp_path, stdout=warm.PIPE, text=True, env=warm.ENVIRONMENT) as usual:
         assert usual.is_forked and usual.communicate()[0].split()[1] == "https://huggingface.co"
-    changed = {**os.environ, "OMP_NUM_THREADS": "2", "HF_ENDPOINT": "http://localhost:1"}
+    changed = {**warm.ENVIRONMENT, "OMP_NUM_THREADS": "2", "HF_ENDPOINT": "http://localhost:1"}
     with warm.Popen(["program"], cwd=tmp_path, stdout=warm.PIPE, text=True, env=changed) as other:
         assert other.communicate()[0] == "2 http://localhost:1\n"
         assert not other.is_forked
