@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from emotion_lightning import config
 from emotion_lightning.data.batches import Batch
 from emotion_lightning.models import pooling
+from emotion_lightning.models.evaluating import evaluating
 from emotion_lightning.models.roles import layers_of
 
 _NO_MATTER = (
@@ -102,7 +103,7 @@ class FrozenPart:
 
         They are in the dtype in which the network passes them on. No module is in training mode meanwhile.
         """
-        with self._evaluating():
+        with evaluating(self.network, self.dtype):
             if self.upper is None:
                 return pooling.head_vectors(self.network, batch, pooling=self.way)
             with _stopped_at(self.upper) as found:
@@ -127,7 +128,7 @@ class FrozenPart:
             mask = batch.get("attention_mask")
             if mask is not None and not self.is_pooled:
                 states = states * mask.unsqueeze(-1).to(states.dtype)
-            with self._evaluating():
+            with evaluating(self.network, self.dtype):
                 whole = pooling.logits(self.network, batch, pooling=self.way)
                 started = self.logits(batch | {"states": states})
         except Exception:  # each architecture has its own ways
@@ -161,19 +162,6 @@ class FrozenPart:
                 yield f"{name}.{part}", value
                 for fact, scale in _scales(value):
                     yield f"{name}.{part}.{fact}", scale
-
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        """Compute without gradients and dropout, in the compute dtype; each module's mode is put back."""
-        modes = [(module, module.training) for module in self.network.modules()]
-        device = next(self.network.parameters()).device
-        self.network.eval()
-        try:
-            with torch.no_grad(), torch.autocast(device.type, self.dtype, enabled=self.dtype is not torch.float32):
-                yield
-        finally:
-            for module, mode in modes:
-                module.training = mode
 
     @contextmanager
     def _passed_by(self, given: Tensor) -> Iterator[None]:
@@ -326,7 +314,7 @@ def _calls(part: FrozenPart, batch: Batch) -> dict[nn.Module, _Passed]:
         module.register_forward_pre_hook(before), module.register_forward_hook(after),
     )]  # fmt: skip
     try:
-        with part._evaluating():
+        with evaluating(part.network, part.dtype):
             pooling.logits(part.network, batch, pooling=part.way)
     finally:
         for hook in hooks:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from emotion_lightning.models.evaluating import evaluating
 from emotion_lightning.models.patched import become, restore
 
 
@@ -49,10 +50,8 @@ def _is_same(module: Any, dtype: torch.dtype) -> bool:
     device = next(module.parameters()).device
     chance = torch.Generator().manual_seed(1)
     given = torch.randn(1, 2, module.gate_proj.in_features, generator=chance).to(device, dtype)
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
     try:
-        with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+        with evaluating(module, dtype):
             expected = module(given)
             become(module, _KeepsHalves)
             try:
@@ -61,9 +60,6 @@ def _is_same(module: Any, dtype: torch.dtype) -> bool:
                 restore(module)
     except Exception:  # each architecture has its own ways
         return False
-    finally:
-        for part, mode in modes:
-            part.training = mode
 
 
 class _KeepsHalves(nn.Module):

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from emotion_lightning.data.batches import Batch
+from emotion_lightning.models.evaluating import evaluating
 from emotion_lightning.models.patched import become, restore
 from emotion_lightning.models.roles import attention_part, layers_of
 
@@ -275,7 +276,7 @@ def _is_same(own: Any, logits: Callable[[Batch], Tensor], below: Sequence[Any], 
     ids = torch.tensor([[5, 6, 7, 8, 9], [8, 7, 6, pad, pad]], device=device)
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], device=device)
     exact = _EXACT if dtype is torch.float32 else _ROUGH
-    with _evaluating(own), _passed_by(below), torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+    with evaluating(own, dtype), _passed_by(below):
         for batch in ({"input_ids": ids, "attention_mask": mask}, {"input_ids": ids[:1]}):
             alone = logits(batch)
             with whole():
@@ -283,19 +284,6 @@ def _is_same(own: Any, logits: Callable[[Batch], Tensor], below: Sequence[Any], 
             if not bool(((alone - expected).abs() <= exact * expected.abs().max()).all()):
                 return False
     return True
-
-
-@contextmanager
-def _evaluating(own: Any) -> Iterator[None]:
-    """Compute without gradients and dropout; each module's mode is put back."""
-    modes = [(module, module.training) for module in own.modules()]
-    own.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 @contextmanager

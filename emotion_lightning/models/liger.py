@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from emotion_lightning.models import rms_norm
+from emotion_lightning.models.evaluating import evaluating
 from emotion_lightning.models.patched import become, restore
 
 log = logging.getLogger(__name__)
@@ -81,10 +82,8 @@ def _is_same(module: Any, kind: type, dtype: torch.dtype) -> bool:
     device = next(module.parameters()).device
     width = len(module.weight) if hasattr(module, "weight") else module.gate_proj.in_features
     given = torch.randn(2, 4, width, generator=torch.Generator().manual_seed(1)).to(device, dtype)
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
     try:
-        with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+        with evaluating(module, dtype):
             expected = module(given)
             become(module, kind)
             try:
@@ -96,9 +95,6 @@ def _is_same(module: Any, kind: type, dtype: torch.dtype) -> bool:
     except Exception as error:  # Triton compiles a kernel when it is first called, which needs a C compiler
         log.warning("Liger's kernel for %s is not used: %s", type(module).__name__, error)
         return False
-    finally:
-        for part, mode in modes:
-            part.training = mode
 
 
 _ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 0.02, torch.float16: 0.003}
