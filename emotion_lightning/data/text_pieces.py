@@ -29,6 +29,12 @@ class Piece:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def part(self, start: int, stop: int | None = None) -> "Piece":
+        """Its rows from `start` to before `stop`, None for its end, in lists of their own."""
+        rows = slice(start, stop)
+        groups = None if self.groups is None else self.groups[rows]
+        return Piece(self.ids[rows], self.texts[rows], groups, {name: cells[rows] for name, cells in self.kept.items()})
+
 
 @dataclass(frozen=True)
 class TextColumns:
@@ -66,12 +72,10 @@ class TextColumns:
         for chunk in chunks:
             taken = [i for i, row in enumerate(chunk.rows) if row not in left_out] if left_out else None
             self._add(piece, chunk, taken, turns)
-            while len(piece) >= size:
-                whole, piece = piece, self._empty()
-                for part, rest in zip(_lists(whole), _lists(piece), strict=True):
-                    rest += part[size:]
-                    del part[size:]
-                yield whole
+            cut = len(piece) - len(piece) % size
+            for start in range(0, cut, size):
+                yield piece.part(start, start + size)
+            piece = piece.part(cut)
         if len(piece):
             yield piece
 
@@ -94,7 +98,3 @@ class TextColumns:
             piece.groups += map(as_value, cells(chunk.column(self.group)))
         for name, kept in piece.kept.items():
             kept += cells(chunk.column(name))
-
-
-def _lists(piece: Piece) -> list[list[Any]]:
-    return [piece.ids, piece.texts, *([] if piece.groups is None else [piece.groups]), *piece.kept.values()]
