@@ -28,6 +28,11 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
+def counted(count: int, what: str) -> str:
+    """A number with its noun, such as `1 row` and `2,000 rows`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def no_access(model: str, reason: str, *steps: str, otherwise: str) -> str:
     """The message for a hub model that cannot be accessed.
 

@@ -253,6 +253,11 @@ def stop_on_signals(*only: signal.Signals) -> Iterator[None]:
     before = {number: signal.signal(number, stop) for number in only or taken}
     try:
         yield
+    except SystemExit as end:
+        # Ray 2.60 turns a SystemExit that is raised while it waits into one of its own, with exit code 1 (issue 26).
+        if not isinstance(end, Stopped):
+            check_stopped()
+        raise
     finally:
         _received.clear()
         for number, handler in before.items():

@@ -18,7 +18,7 @@ from emotion_lightning import config
 from emotion_lightning.data.cleaning import cleaner
 from emotion_lightning.data.overlap import Leak, plain_text
 from emotion_lightning.data.rows import Corpus
-from emotion_lightning.errors import UserError
+from emotion_lightning.errors import UserError, counted
 from emotion_lightning.runs import extras
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class Near(Leak):
     def sentence(self) -> str:
         """What was found, without an end mark."""
         return (
-            f"{self.count:,} text{'s' if self.count != 1 else ''} of {self.second} ({self.share:.2%}) nearly the same "
+            f"{counted(self.count, 'text')} of {self.second} ({self.share:.2%}) nearly the same "
             f"as one of {self.first} (Jaccard of character trigrams at least {self.similarity:g})"
         )
 
@@ -228,5 +228,5 @@ def log_near(found: Sequence[Near], *, dropped: bool) -> None:
         fate = ""
         if near.first == "train":
             mend = "left out of train" if dropped else "data.drop_leaks=true leaves out of train"
-            fate = f"; {mend}: {len(near.positions):,} row{'s' if len(near.positions) > 1 else ''}"
+            fate = f"; {mend}: {counted(len(near.positions), 'row')}"
         log.warning("%s%s.", near.sentence(), fate)

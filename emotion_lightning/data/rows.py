@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from emotion_lightning.data.decisions import Decisions
 from emotion_lightning.data.labels import Targets
-from emotion_lightning.errors import UserError
+from emotion_lightning.errors import UserError, counted
 
 if TYPE_CHECKING:
     from emotion_lightning.data.agreement import Judgements
@@ -366,7 +366,7 @@ class Problems:
             told += count
         more = self.count - told
         if rest is None and more > 0:
-            rest = f"… and {more:,} more problem{'s' if more > 1 else ''}."
+            rest = f"… and {counted(more, 'more problem')}."
         return UserError("\n".join(lines + ([rest] if rest else [])), ways=self._ways)
 
 

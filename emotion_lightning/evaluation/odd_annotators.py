@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emotion_lightning.data.agreement import Judgements, summed
+from emotion_lightning.errors import counted
 from emotion_lightning.evaluation import bootstrap
 from emotion_lightning.evaluation.bootstrap import Array
 
@@ -235,22 +236,21 @@ def sentences(found: OddAnnotators | None) -> list[str]:
     ranked = sum(one.ranked for one in found.annotators)
     if found.paired:
         said = [
-            f"Most texts have two annotators, so it is not known which of them differs: {_count(ranked)} ranked by "
-            "agreement alone."
+            "Most texts have two annotators, so it is not known which of them differs: "
+            f"{counted(ranked, 'annotator')} ranked by agreement alone."
         ]
     else:
-        said = [f"Of {_count(ranked)}, {len(found.odd):,} agree less with the others than these do among themselves."]
+        said = [
+            f"Of {counted(ranked, 'annotator')}, {len(found.odd):,} agree less with the others than these do among "
+            "themselves."
+        ]
     few = len(found.annotators) - ranked
     if few:
-        said.append(f"Not ranked, with fewer than {FEW} texts to compare or no kappa: {_count(few)}.")
+        said.append(f"Not ranked, with fewer than {FEW} texts to compare or no kappa: {counted(few, 'annotator')}.")
     if found.alone:
         who = "one other" if found.paired else "two others"
-        said.append(f"Without a text that {who} labelled too: {_count(found.alone)}.")
+        said.append(f"Without a text that {who} labelled too: {counted(found.alone, 'annotator')}.")
     return said
-
-
-def _count(number: int) -> str:
-    return f"{number:,} annotator{'' if number == 1 else 's'}"
 
 
 def plain(found: OddAnnotators) -> list[dict[str, Any]]:

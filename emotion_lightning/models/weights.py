@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from emotion_lightning.errors import UserError
+from emotion_lightning.errors import UserError, counted
 
 _BUFFERS = ("position_ids", "token_type_ids", "inv_freq", "masked_bias")
 """Constants that older versions of transformers saved with the weights."""
@@ -93,7 +93,7 @@ def check_shapes(network: Any, mismatched: Iterable[tuple[str, Any, Any]], *, he
 
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{len(names)} weight{'s' if len(names) > 1 else ''} ({', '.join(names[:3])}{more})"
+    return f"{counted(len(names), 'weight')} ({', '.join(names[:3])}{more})"
 
 
 def _backbone(network: Any) -> Any:

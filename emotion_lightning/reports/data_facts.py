@@ -16,6 +16,7 @@ from emotion_lightning.data.long_texts import FEW as FEW_LONG
 from emotion_lightning.data.long_texts import Lengths, LongTexts, enough_tokens, read_long_texts, token_limit
 from emotion_lightning.data.rows import Corpus, Rows
 from emotion_lightning.data.template import Template, read_context, read_template
+from emotion_lightning.errors import counted
 from emotion_lightning.reports import group_facts
 from emotion_lightning.runs import extras
 
@@ -195,7 +196,7 @@ class DataFacts:
                 mend = "; data.drop_leaks=true takes them out of train" if shared.first == "train" else ""
                 same = "" if shared.same_labels is None else f", {shared.same_labels:,} of them with the same labels"
                 found.append(
-                    f"{_number(shared.count, 'text')} of {shared.second} ({shared.share:.2%}) also in {shared.first}"
+                    f"{counted(shared.count, 'text')} of {shared.second} ({shared.share:.2%}) also in {shared.first}"
                     f"{same}{mend}."
                 )
         for near in self.near or []:
@@ -205,7 +206,7 @@ class DataFacts:
                     if near.first != "train"
                     else (
                         f"; data.near_duplicates={near.similarity:g} data.drop_leaks=true takes "
-                        f"{_number(len(near.positions), 'row')} out of train"
+                        f"{counted(len(near.positions), 'row')} out of train"
                     )
                 )
                 found.append(f"{near.sentence()}{mend}. {near.shown()}")
@@ -220,7 +221,7 @@ class DataFacts:
             if split.duplicates:
                 other = "" if split.conflicting is None else f", {split.conflicting:,} of them with other labels"
                 found.append(
-                    f"{_number(split.duplicates, 'row')} of {split.name} with the text of an earlier row{other}."
+                    f"{counted(split.duplicates, 'row')} of {split.name} with the text of an earlier row{other}."
                 )
         return found
 
@@ -448,10 +449,6 @@ def _examples(
                 for i in chosen
             ]
     return found
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count:,} {what}{'s' if count != 1 else ''}"
 
 
 NO_LABEL = "(no label)"

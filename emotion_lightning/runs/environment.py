@@ -1,4 +1,7 @@
-"""Record the environment of a run: command line, git commit, library versions, hardware, data hashes."""
+"""Record the environment of a run: command line, git commit, library versions, hardware, data hashes.
+
+Its GPUs are checked here too, and its memory is set up.
+"""
 
 import datetime
 import functools
@@ -14,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from emotion_lightning.config import redaction
-from emotion_lightning.errors import UserError
+from emotion_lightning.errors import UserError, counted
 from emotion_lightning.runs import bounded_files, run_folder
 from emotion_lightning.runs.files import write_json
 from emotion_lightning.version import __version__
@@ -114,6 +117,12 @@ def hardware() -> dict[str, Any]:
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "cuda": torch.version.cuda,
     }
+
+
+def check_gpus(devices: int, there: int) -> None:
+    """Raise UserError if a machine has some GPUs, but fewer than `devices` asks for."""
+    if 0 < there < devices:
+        raise UserError(f"devices={devices}, but this machine has {counted(there, 'GPU')}.")
 
 
 @functools.cache  # frozen objects are never freed: a second call could keep the network of an earlier job in memory

@@ -23,7 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from emotion_lightning.errors import UserError, first_line
+from emotion_lightning.errors import UserError, counted, first_line
 from emotion_lightning.runs import extras, processes, waiting
 
 log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ class Share:
 
     def __str__(self) -> str:
         """Name the share in messages, such as `4 cores and 1 GPU`."""
-        words = f"{self.cpus} core{'s' if self.cpus > 1 else ''}"
+        words = counted(self.cpus, "core")
         return f"{words} and {self.gpus:g} GPU{'s' if self.gpus > 1 else ''}" if self.gpus else words
 
     def times(self, nodes: Sequence[Mapping[str, float]]) -> int:

@@ -26,6 +26,7 @@ from starlette.exceptions import HTTPException
 
 from emotion_lightning import config
 from emotion_lightning.errors import UserError
+from emotion_lightning.runs import environment
 from emotion_lightning.serving.application import PATHS, application
 from emotion_lightning.serving.gate import Gate, with_origins
 from emotion_lightning.serving.metrics import Metrics
@@ -161,8 +162,7 @@ def _devices(settings: config.Serve) -> tuple[str, int]:
     wanted = settings.accelerator
     if wanted in (config.Accelerator.auto, config.Accelerator.gpu):
         count = _gpus()
-        if 0 < count < settings.devices:
-            raise UserError(f"devices={settings.devices}, but this machine has {count} GPU{'s' if count > 1 else ''}.")
+        environment.check_gpus(settings.devices, count)
         if count:
             return "cuda", settings.devices
     if settings.devices > 1:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from emotion_lightning import config
+from emotion_lightning.errors import counted
 
 TITLES = {
     config.Objective.f1_macro: "macro F1",
@@ -100,9 +101,8 @@ class StudyFacts:
         if done >= due:
             return ""
         return (
-            f"{done} complete trial{'' if done == 1 else 's'} of {len(self.parameters)} parameter"
-            f"{'' if len(self.parameters) == 1 else 's'} are too few to say what matters: about {due} are due. Take "
-            "the shares for a guess, and the order of close trials for chance."
+            f"{counted(done, 'complete trial')} of {counted(len(self.parameters), 'parameter')} are too few to say "
+            f"what matters: about {due} are due. Take the shares for a guess, and the order of close trials for chance."
         )
 
     def count(self, state: str) -> int:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -19,7 +20,10 @@ from helpers.clusters import two_nodes
 from helpers.servers import PATIENCE
 from helpers.tables import write_csv
 
-from emotion_lightning.inference.cluster import one_file
+from emotion_lightning.cli import jobs
+from emotion_lightning.errors import Stopped
+from emotion_lightning.inference.cluster import one_file, pool
+from emotion_lightning.runs import ray_cluster
 
 pytest.importorskip("ray")
 
@@ -190,8 +194,23 @@ def test_two_workers_label_every_row_of_a_file_once_and_in_order(baseline: Path,
     assert (tmp_path / "1.csv").read_bytes() == (tmp_path / "2.csv").read_bytes()
 
 
-# On a machine with twice as much to do as cores the command once ended with 1 instead of 130, without a word.
-@pytest.mark.exhaustive
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_ray_waits_keeps_its_exit_code(cluster: Any, number: signal.Signals) -> None:
+    """Ray 2.60 makes exit code 1 of it (issue 26)."""
+    import ray
+
+    with pytest.raises(Stopped) as stop, jobs.stop_on_signals(), ray_cluster.joined(cluster.address, setting="a"):
+        waited_for = ray.remote(time.sleep).remote(PATIENCE)
+        threading.Timer(1, os.kill, [os.getpid(), number]).start()
+        try:
+            pool.value(waited_for)
+        finally:
+            ray.cancel(waited_for, force=True)
+    assert stop.value.code == 128 + number
+
+
+@pytest.mark.slow
 def test_stopping_several_workers_leaves_none_and_no_output(baseline: Path, tmp_path: Path) -> None:
     (tmp_path / "new.csv").write_text("text\n" + "some words to be labelled\n" * 100_000)
     process = begin([f"run={baseline}", "input=new.csv", "output=out.csv", "devices=2", "accelerator=cpu"], tmp_path)

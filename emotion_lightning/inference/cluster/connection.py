@@ -8,7 +8,7 @@ from typing import Any
 
 from emotion_lightning import config
 from emotion_lightning.errors import UserError
-from emotion_lightning.runs import ray_cluster
+from emotion_lightning.runs import environment, ray_cluster
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def _gpus(settings: config.Predict, resources: dict[str, float]) -> int:
     there = int(resources.get("GPU", 0))
     if settings.accelerator in (config.Accelerator.auto, config.Accelerator.gpu) and there:
         if settings.ray.address is None:
-            check_gpus(settings.devices, there)
+            environment.check_gpus(settings.devices, there)
         elif there < settings.devices:
             log.warning("The cluster has %d GPUs for devices=%d: other workers wait for more.", there, settings.devices)
         return 1
@@ -65,12 +65,6 @@ def _gpus(settings: config.Predict, resources: dict[str, float]) -> int:
     if settings.ray.address is not None and cpus < wanted:
         log.warning("The cluster has %d cores for %d: some workers wait for more.", cpus, wanted)
     return 0
-
-
-def check_gpus(devices: int, there: int) -> None:
-    """Raise UserError if a machine has some GPUs, but fewer than workers."""
-    if 0 < there < devices:
-        raise UserError(f"devices={devices}, but this machine has {there} GPU{'s' if there > 1 else ''}.")
 
 
 def starter(kind: type, *arguments: Any, shares: Shares) -> Callable[[], Any]:

@@ -29,7 +29,7 @@ from emotion_lightning.data.rows import Problems
 from emotion_lightning.data.storage import Folder
 from emotion_lightning.data.text_pieces import TextColumns
 from emotion_lightning.data.units import KnownFile, Unit
-from emotion_lightning.errors import UserError
+from emotion_lightning.errors import UserError, counted
 from emotion_lightning.evaluation import group_thresholds, prediction_files
 from emotion_lightning.inference import ensemble, labelling
 from emotion_lightning.inference.cluster import connection, worker
@@ -116,7 +116,7 @@ def label(settings: config.Predict, output: str) -> None:
                     done[unit.name] = found
                     progress.count(found)
         except BaseException:
-            counts = f"{len(done):,} of {_several(len(todo), 'part')}"
+            counts = f"{len(done):,} of {counted(len(todo), 'part')}"
             log.info("At least %s are in %s; resume=true goes on with the others.", counts, folder.name)
             raise
         finally:
@@ -357,7 +357,7 @@ def finish(
         log.warning("%s", told)
     if errors:
         raise UserError(
-            f"{_several(errors, 'row')} of {rows + errors:,} could not be read; {folder.name}/{ERROR_FILE} has file, "
+            f"{counted(errors, 'row')} of {rows + errors:,} could not be read; {folder.name}/{ERROR_FILE} has file, "
             "row and reason of each. All others are labelled."
         )
 
@@ -384,14 +384,10 @@ def _tell_start(plan: Plan, todo: Sequence[Unit], done: dict[str, Labelled], sha
     known = [unit.rows for unit in todo if unit.rows is not None]
     rows = f"{sum(known):,} rows" + (" and more" if len(known) < len(todo) else "")
     log.info(
-        "%s in %s make %s%s; %s on %s.", rows, _several(len(plan.inputs), "file"), _several(len(todo), "part"),
-        f", of which {len(done):,} are there" if done else "", _several(shares.workers, "worker"),
-        "this machine" if shares.nodes == 1 else _several(shares.nodes, "machine"),
+        "%s in %s make %s%s; %s on %s.", rows, counted(len(plan.inputs), "file"), counted(len(todo), "part"),
+        f", of which {len(done):,} are there" if done else "", counted(shares.workers, "worker"),
+        "this machine" if shares.nodes == 1 else counted(shares.nodes, "machine"),
     )  # fmt: skip
-
-
-def _several(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 class _Progress:

@@ -11,6 +11,7 @@ from emotion_lightning.data.rows import Text
 from emotion_lightning.inference.cluster import connection
 from emotion_lightning.inference.cluster.pool import Pool
 from emotion_lightning.inference.cluster.worker import Model, Worker, portable
+from emotion_lightning.runs import environment
 
 
 @contextmanager
@@ -24,7 +25,7 @@ def workers(settings: config.Predict) -> Iterator["Workers"]:
         UserError: Ray is not installed, or the machine has fewer GPUs than `devices`.
     """
     if settings.accelerator is not config.Accelerator.cpu and settings.ray.address is None:
-        connection.check_gpus(settings.devices, torch.cuda.device_count())
+        environment.check_gpus(settings.devices, torch.cuda.device_count())
     with connection.joined(settings) as shares:
         model = Model(
             portable(settings.run), None, settings.accelerator.value, shares.cpus, settings.data.batch_size,
