@@ -76,28 +76,23 @@ def joined(
         warnings.simplefilter("ignore", FutureWarning)  # Ray 2.60 announces changes of its own defaults
         import ray
     folder = None
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     try:
         if address is None:
             folder = _folder()
-            ray.init(
+            _init(
                 "local", num_cpus=cpus or cores(), include_dashboard=False, object_store_memory=store,
                 _temp_dir=folder, **quiet,
             )  # fmt: skip
         else:
             try:
                 _check_reachable(address)
-                ray.init(address, **quiet)
+                _init(address, **quiet)
             except (ConnectionError, OSError, ValueError, RuntimeError) as error:
                 raise UserError(
                     f"{setting}={address}: there is no Ray cluster that can be joined ({first_line(error)}). Start one "
                     f"with `ray start --head`, or leave {setting} out."
                 ) from error
-        # Ray 2.60 takes SIGTERM for itself and would end with exit code 15.
-        for number, handler in handlers.items():
-            if handler is not None:
-                signal.signal(number, handler)
         waiting.end_status()
         yield [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
     finally:
@@ -108,6 +103,23 @@ def joined(
             del os.environ[name]
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _init(*arguments: Any, **options: Any) -> None:
+    """Call `ray.init` and keep our handlers of signals: Ray 2.60 takes SIGTERM for itself, with exit code 15 or 1."""
+    import ray
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        ray.init(*arguments, **options)
+    except SystemExit as end:
+        if end.code in (signal.SIGTERM, 1):
+            raise SystemExit(128 + signal.SIGTERM) from None
+        raise
+    finally:
+        for number, handler in handlers.items():
+            if handler is not None:
+                signal.signal(number, handler)
 
 
 def cores() -> int:

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pyarrow.parquet
 import pytest
-from helpers import warm
+from helpers import object_store, warm
 from helpers.clusters import two_nodes
 from helpers.servers import PATIENCE
 from helpers.tables import write_csv
@@ -70,7 +70,7 @@ def text(number: int) -> str:
     return f"so {('glad', 'sad', 'angry')[number % 3]} about number {number}"
 
 
-def asked(cluster: Any, run: Path, texts: Path, *more: str) -> list[str]:
+def asked(cluster: Any, run: Path, texts: Path | str, *more: str) -> list[str]:
     return [
         f"run={run}", f"input={texts}", "engine=ray", f"ray.address={cluster.address}", "accelerator=cpu",
         "predict.rows_per_part=1000", *more,
@@ -201,13 +201,28 @@ def test_a_signal_while_ray_waits_keeps_its_exit_code(cluster: Any, number: sign
     import ray
 
     with pytest.raises(Stopped) as stop, jobs.stop_on_signals(), ray_cluster.joined(cluster.address, setting="a"):
-        waited_for = ray.remote(time.sleep).remote(PATIENCE)
+        waited_for = ray.remote(lambda: time.sleep(PATIENCE)).remote()
         threading.Timer(1, os.kill, [os.getpid(), number]).start()
         try:
             pool.value(waited_for)
         finally:
             ray.cancel(waited_for, force=True)
     assert stop.value.code == 128 + number
+
+
+def test_sigterm_while_ray_starts_keeps_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray 2.60 has a handler of its own then, which stays (issue 26)."""
+    import ray
+
+    def start(*_: Any, **__: Any) -> None:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(ray, "init", start)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop, ray_cluster.joined(None, setting="ray.address"):
+        pass
+    assert stop.value.code == 143 and signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.slow
@@ -259,6 +274,40 @@ def test_a_mistake_in_one_of_several_workers_is_told_once(
     )  # fmt: skip
     assert done.returncode == 2 and "damaged" in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.slow
+def test_texts_in_an_object_store_are_labelled_there(cluster: Any, baseline: Path, tmp_path: Path) -> None:
+    """What was lost of the output is written again by resume=true, and no key is told or written."""
+    write(tmp_path, 4000)
+    with object_store.s3() as store:
+        for name in ("a.csv", "b.parquet"):
+            store.write(f"in/day=1/{name}", (tmp_path / name).read_bytes())
+        store.write("in/_SUCCESS", b"")
+        line = asked(cluster, baseline, store.address("in"), f"output={store.address('out')}", "predict.keep=[day]")
+        done = warm.run(
+            [*COMMAND, *line], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE
+        )
+        assert done.returncode == 0, done.stderr
+        assert "4,000 rows in 2 files make 4 parts" in done.stderr and "Wrote 4,000 rows" in done.stderr
+        first = store.files("out")
+        for name in ("_SUCCESS", "manifest.json", "part-00001-0000000001.parquet"):
+            store.system.delete_file(f"texts/out/{name}")
+        again = warm.run(
+            [*COMMAND, *line, "resume=true"], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True,
+            timeout=PATIENCE,
+        )  # fmt: skip
+        assert again.returncode == 0 and "of which 3 are there" in again.stderr, again.stderr
+        second = store.files("out")
+    assert second.keys() == first.keys()
+    (tmp_path / "out").mkdir()
+    for name, content in second.items():
+        (tmp_path / "out" / name).write_bytes(content)
+        assert name == "manifest.json" or content == first[name]
+    check_whole(tmp_path / "out", 4000)
+    assert set(pyarrow.parquet.read_table(parts(tmp_path / "out")[0]).column("day").to_pylist()) == {"1"}
+    told = done.stderr + again.stderr + "".join(map(str, second.values()))
+    assert object_store.SECRET not in told and "s3://texts/in/day=1/a.csv" in told
 
 
 @pytest.mark.exhaustive
