@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from emotion_lightning import config
 from emotion_lightning.data.batches import Batch
-from emotion_lightning.models import pooling
+from emotion_lightning.models import last_layer, pooling
 from emotion_lightning.models.evaluating import evaluating
 from emotion_lightning.models.roles import layers_of
 
@@ -97,6 +97,13 @@ class FrozenPart:
         """Turn dropout off in the frozen part, where it would give other states in every epoch."""
         for module in self.silent:
             module.training = False
+
+    def shorten(self) -> None:
+        """Compute the last layer for the pooled token alone where that is possible, also if it has dropout.
+
+        Without dropout in the part, a training draws other random numbers than one of the whole network anyway.
+        """
+        last_layer.draw_less(pooling.unwrapped(self.network))
 
     def states(self, batch: Batch) -> Tensor:
         """Compute the states of a batch where the part ends: [batch, token, hidden], or [batch, hidden] if pooled.

@@ -153,9 +153,19 @@ def whole() -> Iterator[None]:
 def is_installed(own: Any) -> bool:
     """Whether the last layer of a network is computed for one token where that is possible: see `install`."""
     found: _Installed | None = getattr(own, _INSTALLED, None)
+    if found is None or _whole.get():
+        return False
     # With dropout one token draws fewer random numbers than all: a training would be another one than with the whole
     # layer, though no worse.
-    return found is not None and not _whole.get() and not any(module.training for module in found.droppers)
+    return found.draws_less or not any(module.training for module in found.droppers)
+
+
+def draw_less(own: Any) -> None:
+    """Compute the last layer for one token in training too where dropout acts in it, if `install` found a way."""
+    found: _Installed | None = getattr(own, _INSTALLED, None)
+    if found is not None:
+        found.draws_less = True
+        _spare_checkpoint(next(module for module in own.modules() if isinstance(module, _Alone)))
 
 
 @dataclass
@@ -165,16 +175,19 @@ class _Installed:
     Attributes:
         hooks: to be removed.
         droppers: modules that apply dropout in training.
+        draws_less: whether the layer is computed for one token although these act.
     """
 
     hooks: list[Any]
     droppers: list[nn.Module]
+    draws_less: bool = False
 
 
 def install(own: Any, logits: Callable[[Batch], Tensor], *, dtype: torch.dtype) -> bool:
     """Let a network compute its last layer for the pooled token alone, if that gives the same logits.
 
-    Where dropout acts in that layer, it is computed as a whole in training, and for the token alone in evaluation mode.
+    Where dropout acts in that layer, it is computed as a whole in training, unless `draw_less` is called, and for the
+    token alone in evaluation mode.
     Do not use this for compiled networks: they would be split where the first pass ends.
 
     Args:
@@ -203,9 +216,7 @@ def install(own: Any, logits: Callable[[Batch], Tensor], *, dtype: torch.dtype) 
         remove(own)
         return False
     if not droppers:
-        # The second pass belongs to this thread's context, which is gone when a checkpointed layer is computed again.
-        # With one token a layer keeps little besides its keys and values.
-        last.gradient_checkpointing = False
+        _spare_checkpoint(last)
     return True
 
 
@@ -215,6 +226,12 @@ def remove(own: Any) -> None:
         hook.remove()
     delattr(own, _INSTALLED)
     restore(next(module for module in own.modules() if isinstance(module, _Alone)))
+
+
+def _spare_checkpoint(last: Any) -> None:
+    # The second pass belongs to this thread's context, which is gone when a checkpointed layer is computed again. With
+    # one token a layer keeps little besides its keys and values.
+    last.gradient_checkpointing = False
 
 
 class _Alone(nn.Module):

@@ -60,6 +60,7 @@ def reuse_frozen(
         )  # fmt: skip
         return None
     part.without_dropout()
+    part.shorten()
     texts = states.Texts(emotions.tokens)
     start = time.perf_counter()
     found = states.obtain(

@@ -209,6 +209,38 @@ def test_with_dropout_a_training_stays_the_same_and_evaluation_is_shorter(where:
     assert last_layer.is_installed(own)
 
 
+def test_dropout_may_act_on_the_one_token_where_that_is_asked_for() -> None:
+    """With the pooled token alone, the last layer drops a share of that token's numbers, and scales the others."""
+    made = network("gemma", method="lora")
+    last = pooling.backbone_of(pooling.unwrapped(made)).layers[-1]
+    droppers = [module.lora_dropout["default"] for module in last.modules() if hasattr(module, "lora_dropout")]
+    assert droppers
+    for dropout in droppers:
+        dropout.__class__ = torch.nn.Dropout
+        dropout.p, dropout.inplace = 0.3, False
+    batch, own = batch_of([9, 4, 6]), pooling.unwrapped(made)
+    pooling.shorten_last_layer(made, Pooling.last, dtype=torch.float32)
+    made.train()
+    seen: list[tuple[int, ...]] = []
+    droppers[-1].register_forward_hook(lambda _, given, __: seen.append(tuple(given[0].shape[:2])))
+
+    def logits(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        return pooling.logits(made, batch, pooling=Pooling.last)
+
+    logits(1)
+    assert seen.pop() == (3, 9)
+    last_layer.draw_less(own)
+    assert last_layer.is_installed(own)
+    assert torch.equal(logits(1), logits(1)) and not torch.equal(logits(1), logits(2))
+    assert seen.pop() == (3, 1)
+    for dropout in droppers:
+        dropout.p = 0.0
+    with last_layer.whole():
+        expected = logits(1)
+    assert torch.allclose(logits(1), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_checkpointed_layers_give_the_same_gradients() -> None:
     made = network("gemma", method="full")
     batch = batch_of([9, 4, 6])

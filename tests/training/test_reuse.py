@@ -11,7 +11,7 @@ from helpers.endings import weights
 
 from emotion_lightning.data import states
 from emotion_lightning.errors import UserError
-from emotion_lightning.models import pooling
+from emotion_lightning.models import last_layer, pooling
 from emotion_lightning.training.classifier import EmotionClassifier
 
 UPPER = ["peft.layers=upper_half", "trainer.max_epochs=2"]
@@ -185,6 +185,19 @@ def test_states_are_used_where_texts_are_read_twice_or_as_asked(
     emotions, classifier = built(settings, tmp_path, "peft=head", *asked)
     assert ("states" in emotions.first_batch(2)) == used
     assert ("frozen, without dropout" in classifier.identity) == used
+
+
+@pytest.mark.parametrize("reuse", ["always", "never"])
+def test_the_last_layer_has_dropout_of_one_token_where_states_are_used(
+    settings: Any, tmp_path: Path, reuse: str
+) -> None:
+    """A training that is like that of earlier versions draws the numbers that it drew there."""
+    asked = ["peft.layers=upper_half", "model.pooling=first", f"frozen.reuse={reuse}"]
+    _, classifier = built(settings, tmp_path, *asked)
+    own = pooling.unwrapped(classifier.network)
+    assert classifier.network.training and last_layer.is_installed(own) == (reuse == "always")
+    own.eval()
+    assert last_layer.is_installed(own)
 
 
 def built(settings: Any, tmp_path: Path, *asked: str) -> Any:
