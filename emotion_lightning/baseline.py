@@ -105,6 +105,7 @@ def baseline(settings: config.Baseline, folder: Path) -> float:
         data_hashes=corpus.hashes,
         ngrams=model.lengths,
         group_thresholds=scores.by_group,
+        text_column=corpus.decisions.text,
     )
     model_folder.save_ngrams(folder / run_folder.MODEL, model, metadata=metadata)
     rates = train.mean(axis=0) if known is None else train.sum(axis=0) / np.maximum(known.sum(axis=0), 1)

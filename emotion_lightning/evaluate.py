@@ -95,7 +95,8 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
             "scored on test, or on other data."
         )
     waiting.show_status("Reading the data")
-    corpus, chosen = run_data.read_split(data, split, own=own, labels={*metadata.labels, *label_map.named})
+    names = {*metadata.labels, *label_map.named}
+    corpus, chosen = run_data.read_split(data, split, own=own, labels=names, usual_text=metadata.usual_text)
     rows = corpus.splits[chosen]
     if rows.targets is None:
         raise UserError(f"The {split} split has no labels to score; use predict for it.")

@@ -169,7 +169,7 @@ def _predict_file(settings: config.Predict, source: Path, output: Path) -> None:
     rows = tables.read_texts(
         file,
         settings.data,
-        usual=(cards[0].data.get("text"), cards[0].data.get("id_column")),
+        usual=(cards[0].usual_text, cards[0].data.get("id_column")),
         context=ensemble.context_of(runs),
         group=None if by is None else by.column,
         keep=settings.predict.keep or [],

@@ -9,6 +9,9 @@ from emotion_lightning.config.bounds import Bounds
 AUTO = "auto"
 """Value of `model.pooler` that is read from the network."""
 
+TINY = "tiny"
+"""Value of `model.path` for the network bundled with the package."""
+
 
 class Quantization(StrEnum):
     """Quantization of the frozen weights."""

@@ -34,6 +34,7 @@ class EmotionData(lightning.LightningDataModule):
         known_rows: number of rows of train, or of those that do not leave a label open, [label].
         rows: texts, ids and targets by split.
         hashes: sha256 of every file read.
+        text_column: name of the column of texts; None if the data has no columns.
         template: what stands around every text; None if texts stand by themselves.
         context: how the turns before a text are joined to it; None: texts stand alone.
         long_texts: what becomes of texts that are longer than data.max_tokens; None: their end is cut.
@@ -46,6 +47,7 @@ class EmotionData(lightning.LightningDataModule):
         self.labels = corpus.labels
         self.rows = corpus.splits
         self.hashes = corpus.hashes
+        self.text_column = corpus.decisions.text
         corpus.labelled("train")
         corpus.labelled("validation")
         learned = corpus.splits["train"].learned

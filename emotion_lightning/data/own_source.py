@@ -13,12 +13,13 @@ from emotion_lightning.data.rows import SPLITS, WHOLE, Corpus
 from emotion_lightning.errors import UserError, first_line
 
 
-def read(settings: Any, known: Set[str]) -> Corpus:
+def read(settings: Any, known: Set[str], usual_text: str | None) -> Corpus:
     """Read the tables that the function returns, as those of the hub are read.
 
     Args:
         settings: of the option; a `config.Table` and an `OwnPart`.
         known: names of labels that a model has already.
+        usual_text: name of the column of texts that a model learned from.
 
     Raises:
         UserError: the function returns no table and no tables by split, or they are wrong.
@@ -38,7 +39,7 @@ def read(settings: Any, known: Set[str]) -> Corpus:
         split: [arrow.dataset_source(Path(name if split == WHOLE else f"{name}[{split}]"), table)]
         for split, table in tables.items()
     }
-    corpus = reading.read_tables(settings, sources, known=known)
+    corpus = reading.read_tables(settings, sources, known=known, usual_text=usual_text)
     return dataclasses.replace(
         corpus, hashes={f"{name}[{split}]": arrow.digest(table) for split, table in tables.items()}
     )

@@ -50,13 +50,20 @@ def paths(setting: str) -> list[Path]:
     return [Path(path).expanduser() for path in run_folder.parse_list(setting)]
 
 
-def read_tables(settings: config.Table, sources: dict[str, list[Source]], *, known: Set[str] = frozenset()) -> Corpus:
+def read_tables(
+    settings: config.Table,
+    sources: dict[str, list[Source]],
+    *,
+    known: Set[str] = frozenset(),
+    usual_text: str | None = None,
+) -> Corpus:
     """Survey every source, choose the columns by the first one, and read the rows; raise one error for all problems.
 
     Args:
         settings: table settings.
         sources: sources of each split, which are read as one.
         known: names of labels that a model has already.
+        usual_text: name of the column of texts that a model learned from.
     """
     settings = normalised(settings)
     known = known | label_map.known_names(settings)
@@ -75,6 +82,8 @@ def read_tables(settings: config.Table, sources: dict[str, list[Source]], *, kno
     every = _merged(list(seen.values()))
     if decisions.split_column is not None:  # one file: a label that only some of its splits have is a label of it
         seen[first] = dataclasses.replace(seen[first], lists=every.lists)
+    if settings.text is None and usual_text in seen[first].names:
+        settings = dataclasses.replace(settings, text=usual_text)
     try:
         context = conversations.context_of(settings)
         annotator = annotators.column_of(source.path, settings, seen[first])

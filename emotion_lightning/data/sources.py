@@ -34,12 +34,14 @@ from emotion_lightning.runs.files import write_json
 log = logging.getLogger(__name__)
 
 
-def read_corpus(settings: config.Data, *, known: Set[str] = frozenset()) -> Corpus:
+def read_corpus(settings: config.Data, *, known: Set[str] = frozenset(), usual_text: str | None = None) -> Corpus:
     """Read the splits of a dataset; a single file is returned as the split `whole`, which `split_corpus` divides.
 
     Args:
         settings: data settings.
         known: names of labels that a model has already; a column of zeros and ones with such a name is a label.
+        usual_text: name of the column of texts that a model learned from; a table without `data.text` that has it is
+            read with it.
 
     Raises:
         UserError: the data is missing or wrong; the message names file, row and column.
@@ -47,16 +49,16 @@ def read_corpus(settings: config.Data, *, known: Set[str] = frozenset()) -> Corp
     near_texts.check(settings)
     match settings:
         case config.Table() if isinstance(settings, own_parts.OwnPart):
-            corpus = own_source.read(settings, known)
+            corpus = own_source.read(settings, known, usual_text)
         case config.Sample():
             corpus = label_map.mapped(official.sample(), settings)
         case config.SemEval2018(dir=None):
             own = schema.option_values("shared/hub_semeval2018")
-            corpus = _hub(_on_hub(settings, own | {"name": own["name"][settings.language.value]}), known)
+            corpus = _hub(_on_hub(settings, own | {"name": own["name"][settings.language.value]}), known, usual_text)
         case config.SemEval2018():
             corpus = label_map.mapped(official.semeval(settings), settings)
         case config.GoEmotions(dir=None):
-            corpus = _hub(_on_hub(settings, schema.option_values("shared/hub_goemotions")), known)
+            corpus = _hub(_on_hub(settings, schema.option_values("shared/hub_goemotions")), known, usual_text)
         case config.GoEmotions():
             corpus = label_map.mapped(official.goemotions(settings.dir), settings)
         case config.XED():
@@ -67,9 +69,9 @@ def read_corpus(settings: config.Data, *, known: Set[str] = frozenset()) -> Corp
                 corpus.decisions.annotation = agreement.describe(corpus.judgements)
             corpus = carried.chosen(corpus, settings.groups, "BRIGHTER")
         case config.File():
-            corpus = _file(settings, known)
+            corpus = _file(settings, known, usual_text)
         case config.Hub():
-            corpus = _hub(settings, known)
+            corpus = _hub(settings, known, usual_text)
         case _:
             raise TypeError(f"no source for {type(settings).__name__}")
     carried.check_values(corpus)
@@ -151,12 +153,12 @@ def _log_one_sided(corpus: Corpus) -> None:
 # ------------------------------------------------------------------------------------------------------------- tables
 
 
-def _file(settings: config.File, known: Set[str]) -> Corpus:
+def _file(settings: config.File, known: Set[str], usual_text: str | None) -> Corpus:
     problems = Problems()
     found = _given(settings)
     sources = _opened(found, settings, problems)
     problems.raise_any()
-    corpus = reading.read_tables(settings, sources, known=known)
+    corpus = reading.read_tables(settings, sources, known=known, usual_text=usual_text)
     if found.by_names:
         corpus.decisions.split = folders.FROM_NAMES
     return dataclasses.replace(corpus, hashes=_hashes(found.files))
@@ -267,7 +269,7 @@ def _on_hub(settings: config.Batches, own: dict[str, Any]) -> config.Hub:
     return hub
 
 
-def _hub(settings: config.Hub, known: Set[str]) -> Corpus:
+def _hub(settings: config.Hub, known: Set[str], usual_text: str | None) -> Corpus:
     loaded = _load(settings)
     place = _place(settings)
     wanted = {"train": settings.train, "validation": settings.validation, "test": settings.test}
@@ -282,7 +284,8 @@ def _hub(settings: config.Hub, known: Set[str]) -> Corpus:
         for name, table in given.items()
         for path in [Path(f"{settings.path}[{wanted[name]}]")]
     }
-    corpus = reading.read_tables(settings, {name: [source] for name, source in sources.items()}, known=known)
+    by_split = {name: [source] for name, source in sources.items()}
+    corpus = reading.read_tables(settings, by_split, known=known, usual_text=usual_text)
     return dataclasses.replace(corpus, hashes={place: str(given["train"]._fingerprint)})
 
 

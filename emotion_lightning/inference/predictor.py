@@ -179,7 +179,7 @@ class Labeller(ABC):
             ]
         labels = self.metadata.labels
         frames.check_labels(labels)
-        rows = table.texts(text, usual=self.metadata.data.get("text"), context=self.metadata.context)
+        rows = table.texts(text, usual=self.metadata.usual_text, context=self.metadata.context)
         pieces = list(self._decide_all(rows, batch_size, batch_tokens, progress_bar))
         decisions = torch.cat([torch.zeros(0, len(labels), dtype=torch.bool), *[piece for piece, _ in pieces]])
         shares = torch.cat([torch.zeros(0, len(labels)), *[piece for _, piece in pieces]])

@@ -43,7 +43,9 @@ def data_settings(metadata: Metadata, folder: Path) -> config.Batches:
     return settings
 
 
-def read_split(settings: config.Batches, split: str, *, own: bool, labels: Iterable[str] = ()) -> tuple[Corpus, str]:
+def read_split(
+    settings: config.Batches, split: str, *, own: bool, labels: Iterable[str] = (), usual_text: str | None = None
+) -> tuple[Corpus, str]:
     """Return a corpus and the name of the requested split in it.
 
     Args:
@@ -52,11 +54,12 @@ def read_split(settings: config.Batches, split: str, *, own: bool, labels: Itera
         own: whether the data is the run's own. Other data is used as a whole if it has no splits.
         labels: labels of the run, and those that a mapping names. A column of zeros and ones with such a name is a
             label, even if it is constant.
+        usual_text: name of the column of texts that the run learned from.
 
     Raises:
         UserError: the data has no such split.
     """
-    corpus = sources.read_corpus(settings, known=set(labels))
+    corpus = sources.read_corpus(settings, known=set(labels), usual_text=usual_text)
     if own:
         corpus = sources.split_corpus(corpus, settings)
     elif WHOLE in corpus.splits:

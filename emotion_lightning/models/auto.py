@@ -116,6 +116,6 @@ def describe(found: Structure, model: config.Model) -> str:
     """What was found, as one line for the log."""
     head = ", ".join([*([f"{model.pooler} (pooler)"] if model.pooler else []), *(model.head or [])])
     return (
-        f"model=auto: {found.class_name}, {found.parameters:,} parameters, attention {model.attention.value}, pooling "
-        f"{model.pooling.value}, head {head}, roles {', '.join(model.roles)}."
+        f"Read from the network: {found.class_name}, {found.parameters:,} parameters, attention "
+        f"{model.attention.value}, pooling {model.pooling.value}, head {head}, roles {', '.join(model.roles)}."
     )

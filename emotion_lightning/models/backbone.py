@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from emotion_lightning import config
+from emotion_lightning.config.model import TINY
 from emotion_lightning.errors import UserError, first_line
 from emotion_lightning.models import first_token, float16, pooling, safe_loading, weights
 from emotion_lightning.models.device import compute_dtype
@@ -21,9 +22,6 @@ from emotion_lightning.runs import manifest, run_folder
 from emotion_lightning.runs.files import follow_umask
 
 log = logging.getLogger(__name__)
-
-TINY = "tiny"
-"""Value of `model.path` for the network bundled with the package."""
 
 BUNDLED_RUN = Path(__file__).parents[1] / "tiny"
 """A run folder in the package: the bundled network and an adapter for the emotions of the sample dataset."""

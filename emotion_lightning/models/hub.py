@@ -1,6 +1,7 @@
 """Models on the Hugging Face hub: check access and download."""
 
 import dataclasses
+import difflib
 import logging
 import re
 from collections.abc import Iterator
@@ -195,10 +196,21 @@ def check_hub(path: str, revision: str | None) -> None:
 
 
 def _steps(path: str, reason: str) -> str:
+    near = difflib.get_close_matches(Path(path).name, _model_folders(Path(path).parent), n=1)
+    mean = f" (did you mean {Path(path).parent / near[0]}?)" if near else ""
+    folder = f"there is no folder of that name{mean}, and " if near or "/" not in path else ""
     return no_access(
         path,
-        reason,
+        folder + reason,
         f"Accept the licence on https://huggingface.co/{path}",
         LOG_IN,
         otherwise="point model.path at a folder that holds the model; model=tiny needs no download.",
     )
+
+
+def _model_folders(folder: Path) -> list[str]:
+    """Names of the folders in a folder that hold a model."""
+    try:
+        return sorted(entry.name for entry in folder.iterdir() if (entry / "config.json").is_file())
+    except OSError:
+        return []

@@ -104,7 +104,7 @@ _OPTIONAL = {"path": None, "tiny": False, "architecture": ""}
 
 _PARTS: dict[str, Any] = {"template": Template, "long_texts": LongTexts, "context": Context}
 """Entries that a file may lack, each with the class that reads it."""
-_LATER = ("intensities", "thresholds_by")
+_LATER = ("intensities", "thresholds_by", "text_column")
 """Plain entries that a file lacks where they are empty, so that earlier versions can read it."""
 
 
@@ -136,6 +136,7 @@ class Metadata:
             entry, if none were learned. `of_logits` has the cut points of loss=ordinal before the calibration.
         thresholds_by: thresholds of groups, as `GroupThresholds.plain` returns them; empty, without an entry, if they
             are the same for all rows.
+        text_column: name of the column of texts in the data of the run; empty, without an entry, if it has no columns.
     """
 
     labels: list[str]
@@ -157,6 +158,7 @@ class Metadata:
     context: Context | None = None
     intensities: dict[str, Any] = field(default_factory=dict)
     thresholds_by: dict[str, Any] = field(default_factory=dict)
+    text_column: str = ""
 
     @classmethod
     def of_training(
@@ -176,6 +178,7 @@ class Metadata:
         intensities: Intensities | None = None,
         cuts_of_logits: Intensities | None = None,
         group_thresholds: GroupThresholds | None = None,
+        text_column: str | None = None,
     ) -> "Metadata":
         """The metadata of what was trained with these settings.
 
@@ -194,6 +197,7 @@ class Metadata:
             intensities: how intensities are read from probabilities; None if none were learned.
             cuts_of_logits: the same for uncalibrated probabilities.
             group_thresholds: thresholds of groups; None if they are the same for all rows.
+            text_column: name of the column of texts; None if the data has no columns.
         """
         data = run_folder.absolute(redaction.settings(schema.plain(settings.data)))
         fitting = schema.plain(settings.thresholds)
@@ -220,6 +224,7 @@ class Metadata:
             context=context,
             intensities=_plain(intensities, cuts_of_logits, labels),
             thresholds_by={} if group_thresholds is None else group_thresholds.plain(labels),
+            text_column=text_column or "",
         )
 
     @classmethod
@@ -247,6 +252,11 @@ class Metadata:
         given = {name: part.plain() for name, part in parts.items() if part is not None}
         given |= {name: later for name in _LATER if (later := values.pop(name))}
         return values | {"base": base} | given
+
+    @property
+    def usual_text(self) -> str | None:
+        """Name of the column of texts that is looked for in other tables first; earlier versions noted no other one."""
+        return self.text_column or self.data.get("text")
 
     @property
     def base(self) -> Base:
@@ -349,6 +359,7 @@ def read_metadata(folder: Path) -> Metadata:
         metadata.threshold_settings()
         metadata.group_thresholds()
         required = {
+            "text_column": isinstance(metadata.text_column, str),
             "max_tokens": type(metadata.max_tokens) is int and 0 < metadata.max_tokens <= 1_000_000,
             # With a part, it is an option of the user's own, which need not be at hand.
             "data": f"data/{metadata.data['option']}" in config.SCHEMAS or "part" in metadata.data,

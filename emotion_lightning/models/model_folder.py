@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from emotion_lightning import config
 from emotion_lightning.config import redaction
@@ -194,8 +195,26 @@ def load_adapter(network: Any, folder: Path) -> Any:
     manifest.check_hashes(folder, "adapter_model.safetensors")
     network = PeftModel.from_pretrained(network, str(folder))
     _check_whole(network, folder)
+    _load_in_float32(network, folder)
     adapter.keep_dtype(network)
     return network
+
+
+def _load_in_float32(network: Any, folder: Path) -> None:
+    """Load trained weights as they were trained where PEFT has rounded them to the dtype of the base.
+
+    peft 0.21 does so with norms (`peft=ln_tuning`) on a bfloat16 base (issue 21).
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    trained = get_peft_model_state_dict(network, save_embedding_layers=False).values()
+    rounded = {value.data_ptr() for value in trained if value.dtype in (torch.bfloat16, torch.float16)}
+    if not rounded:
+        return
+    for parameter in network.parameters():
+        if parameter.data_ptr() in rounded:
+            parameter.data = parameter.data.float()
+    set_peft_model_state_dict(network, load_file(folder / "adapter_model.safetensors"))
 
 
 def _check_whole(network: Any, folder: Path) -> None:

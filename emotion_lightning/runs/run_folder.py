@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from emotion_lightning.config import hub_name, own_parts, redaction, schema, stored_settings
+from emotion_lightning.config.model import TINY
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs import bounded_files
 from emotion_lightning.runs.files import as_text, atomic_write, write_together
@@ -175,6 +176,10 @@ def stored_form(settings: Any, options: dict[str, str]) -> dict[str, Any]:
     """The content of settings.yaml: all settings with secrets redacted and absolute paths, and the chosen options."""
     tree = {"options": options, **redaction.settings(schema.plain(settings))}
     tree["data"] = absolute(tree["data"])
+    base = tree.get("model", {}).get("path")
+    # Such as `tiny`, which names the bundled network; a folder of that name is none that a run would read.
+    if base and base != TINY and Path(base).expanduser().is_dir():
+        tree["model"]["path"] = str(Path(base).expanduser().resolve())
     if tree.get("frozen", {}).get("folder"):
         tree["frozen"]["folder"] = str(Path(tree["frozen"]["folder"]).expanduser().absolute())
     if tree.get("init_from"):

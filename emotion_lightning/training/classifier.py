@@ -5,6 +5,7 @@ Shapes: logits, probabilities and targets are [batch, label], over a whole split
 
 import random
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -296,7 +297,7 @@ class EmotionClassifier(lightning.LightningModule):
         """
         saved = checkpoint.get("identity", {})
         for name, value in self.identity.items():
-            if saved.get(name) != value:
+            if saved.get(name) != value and not (name == "base" and _is_folder_of(value, saved.get(name))):
                 raise UserError(f"The checkpoint has {name}={saved.get(name)}, this run {name}={value}.")
         states = checkpoint["random"]
         if len(states) != self.trainer.world_size:
@@ -321,6 +322,12 @@ def check_finite(logits: Tensor, when: str, cause: nonfinite.Cause | None) -> No
     """Raise UserError if logits are not finite; their F1 would look like that of a network that predicts no label."""
     if not bool(torch.isfinite(logits).all()):
         raise UserError(f"The network's outputs are not finite at {when}{nonfinite.describe(cause)}")
+
+
+def _is_folder_of(base: str, saved: Any) -> bool:
+    """Whether a base is the folder that a checkpoint names: its path may be relative there, or it was moved since."""
+    folder = Path(base)
+    return folder.is_dir() and isinstance(saved, str) and folder.name == Path(saved).name
 
 
 def checkpoint_identity(

@@ -181,6 +181,7 @@ def _metadata(
         intensities=scores.intensities,
         cuts_of_logits=_intensities(classifier, emotions),
         group_thresholds=scores.by_group,
+        text_column=emotions.text_column,
     )
 
 

@@ -1,6 +1,7 @@
 """The main job from end to end, on a small network."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 import yaml
 from conftest import SMALL
 from helpers.tables import read_csv
+
+from emotion_lightning.training.classifier import _is_folder_of
 
 METRICS = {
     "f1_micro", "f1_macro", "f1_macro_supported", "jaccard", "f1_samples", "subset_accuracy", "label_accuracy",
@@ -234,6 +237,57 @@ def test_predict_takes_the_text_column_of_the_run(run: Any, tmp_path: Path) -> N
     assert [row["code"] for row in written] == [f"k{i}" for i in range(60)]
     assert run("predict", "run=out", "input=a.csv", "output=counted.csv", "data.id_column=row") == 0
     assert [row["row"] for row in read_csv(tmp_path / "counted.csv")] == [str(i + 1) for i in range(60)]
+
+
+@pytest.mark.parametrize("command", ["train", "baseline"])
+def test_a_text_column_that_was_found_is_read_again_where_another_has_a_usual_name(
+    run: Any, tmp_path: Path, command: str
+) -> None:
+    import pandas as pd
+
+    from emotion_lightning import load
+
+    lines = [f"words {i},{i % 2},{(i // 2) % 2}" for i in range(60)]
+    (tmp_path / "a.csv").write_text("comment,joy,anger\n" + "\n".join(lines) + "\n")
+    small = [*SMALL[:-1], "trainer=debug"] if command == "train" else []
+    assert run(command, *small, "data=file", "data.path=a.csv", "hydra.run.dir=out") == 0
+    both = "text,comment,joy,anger\n" + "".join(f"someone,{line}\n" for line in lines)
+    (tmp_path / "both.csv").write_text(both)
+    assert run("predict", "run=out", "input=both.csv", "output=all.csv", "predict.text=true") == 0
+    assert [row["text"] for row in read_csv(tmp_path / "all.csv")] == [f"words {i}" for i in range(60)]
+    asked = ["data=file", "data.path=both.csv", "predict.text=true"]
+    assert run("evaluate", "run=out", *asked, "hydra.run.dir=again") == 0
+    (written,) = (tmp_path / "again").rglob("*.csv")
+    assert {row["text"] for row in read_csv(written)} == {f"words {i}" for i in range(60)}
+    found = load(tmp_path / "out").predict(pd.DataFrame({"text": ["a", "b"], "comment": ["words 1", "words 2"]}))
+    alone = load(tmp_path / "out").predict(pd.DataFrame({"comment": ["words 1", "words 2"]}))
+    assert found.equals(alone)
+
+
+def test_norms_trained_on_a_bfloat16_base_are_loaded_as_they_were_trained(run: Any, tmp_path: Path, capfd: Any) -> None:
+    from emotion_lightning import load
+
+    asked = [*SMALL, "peft=ln_tuning", "model.quantization=none", "model.dtype=bfloat16", "optimizer.lr=0.1"]
+    assert run("train", *asked, "trainer.max_epochs=1", "hydra.run.dir=out") == 0
+    (told,) = re.findall(r"gives the same probabilities, to (\S+)", capfd.readouterr().err)
+    assert float(told.rstrip(".")) < 1e-4
+    network = load(tmp_path / "out", accelerator="cpu").network
+    norms = [value.dtype for name, value in network.named_parameters() if "ln_tuning_layers" in name]
+    assert norms and set(norms) == {torch.float32}
+
+
+def test_a_run_is_repeated_in_another_folder_than_its_relative_base_was_given_in(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("train", *SMALL, "trainer=debug", "hydra.run.dir=first") == 0
+    (tmp_path / "ckpt").symlink_to(tmp_path / "first" / "base")
+    asked = ["model.path=ckpt", "logger=none", "data.max_rows=96", "trainer.max_steps=2"]
+    assert run("train", *asked, "hydra.run.dir=second") == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert run("train", f"from_run={tmp_path / 'second'}", "hydra.run.dir=third") == 0
+    base = str((tmp_path / "first" / "base").resolve())
+    assert _is_folder_of(base, "../base") and not _is_folder_of(base, "other") and not _is_folder_of("base", "base")
 
 
 def test_label_names_that_look_like_markup_are_shown_as_they_are(run: Any, tmp_path: Path, capfd: Any) -> None:

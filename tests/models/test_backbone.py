@@ -58,6 +58,20 @@ def test_an_unknown_model_is_said_to_be_unknown(settings: Any, hub: str) -> None
         backbone.check_access(settings("model=gemma", "model.path=nobody/nothing").model)
 
 
+def test_a_misspelt_folder_is_told_with_the_one_that_is_there(
+    settings: Any, hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ckpt").mkdir()
+    (tmp_path / "ckpt" / "config.json").write_text("{}")
+    with pytest.raises(
+        UserError, match=r"no folder of that name \(did you mean ckpt\?\), and the hub does not know it"
+    ):
+        backbone.check_access(settings("model=gemma", "model.path=cpkt").model)
+    with pytest.raises(UserError, match="no folder of that name, and the hub"):
+        backbone.check_access(settings("model=gemma", "model.path=bert-large").model)
+
+
 def test_no_network_is_said_at_once(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")

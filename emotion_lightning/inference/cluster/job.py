@@ -173,7 +173,7 @@ def prepare(settings: config.Predict, folder: Folder) -> Plan:
     first = known[-1]
     with units.first_rows(first, settings.data, CHECKED) as source:
         read = tables.read_texts(
-            source, settings.data, usual=(cards[0].data.get("text"), cards[0].data.get("id_column")), context=context,
+            source, settings.data, usual=(cards[0].usual_text, cards[0].data.get("id_column")), context=context,
             group=None if by is None else by.column, keep=keep,
         )  # fmt: skip
     with ThreadPoolExecutor(_READERS) as pool:
