@@ -113,7 +113,7 @@ class Run:
             A list of `Prediction` for a list, and a table for a table.
 
         Raises:
-            UserError: a table has no such column or a row without a text, or something else than texts was given.
+            UserError: a table has no such column, a row has no value there, or something else than texts was given.
         """
         return self.model.predict(texts, text=text, context=context, progress_bar=progress_bar)
 

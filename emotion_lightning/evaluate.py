@@ -100,6 +100,9 @@ def evaluate(settings: config.Evaluate, folder: Path, job: Job | None = None) ->
     rows = corpus.splits[chosen]
     if rows.targets is None:
         raise UserError(f"The {split} split has no labels to score; use predict for it.")
+    if not own:
+        for run in runs:
+            run_data.tell_learned(find_model_folder(run).parent, rows)
     of_run = label_map.applied(metadata.labels, what="the run", also=("the data", corpus.labels))
     of_data = label_map.applied(corpus.labels, what="the data", also=("the run", metadata.labels))
     if settings.explain and of_run.changes:

@@ -230,6 +230,12 @@ def _fingerprint(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def learned_from(file: Path, texts: Sequence[str]) -> int:
+    """Number of texts that are in the train split which a file of `write_splits` names."""
+    learned = {text_print for split, text_print in _read(file).values() if split == "train"} - {""}
+    return sum(_fingerprint(text) in learned for text in texts)
+
+
 def _as_written(rows: Rows, file: Path, settings: config.Table | config.XED, *, whole: bool) -> dict[str, Rows]:
     """Divide rows into the splits that a file names.
 

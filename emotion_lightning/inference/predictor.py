@@ -18,7 +18,7 @@ from emotion_lightning import config
 from emotion_lightning.data import cleaning, words
 from emotion_lightning.data.batches import WINDOW, Batch, Collate, EmotionRows, Tokens, by_length, tokenize
 from emotion_lightning.data.rows import Text, without_context
-from emotion_lightning.errors import UserError
+from emotion_lightning.errors import UserError, counted
 from emotion_lightning.evaluation import calibration, explanations, group_thresholds, thresholds
 from emotion_lightning.evaluation.explanations import Explanation, Word
 from emotion_lightning.inference import attribution, ensemble, frames, onnx_graph, progress
@@ -66,6 +66,11 @@ class Labeller(ABC):
 
     def __init__(self, metadata: Metadata) -> None:
         self.metadata = metadata
+
+    def __repr__(self) -> str:
+        """The kind of model and its labels, for a notebook."""
+        labels = self.metadata.labels
+        return f"<{type(self).__name__} with {counted(len(labels), 'label')}: {', '.join(labels)}>"
 
     @abstractmethod
     def tokenize(self, texts: Sequence[Text]) -> list[Tokens]:
@@ -157,7 +162,7 @@ class Labeller(ABC):
             has thresholds for each value of a column (thresholds.by), they decide where the table has that column.
 
         Raises:
-            UserError: a table has no such column or a row without a text, or something else than texts was given.
+            UserError: a table has no such column, a row has no value there, or something else than texts was given.
         """
         table = frames.table(texts)
         if context is not None and (table is not None or self.metadata.context is None):

@@ -1,15 +1,18 @@
 """Read the dataset of a finished run again, with the same splits."""
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
 from emotion_lightning import config
 from emotion_lightning.config import own_parts, redaction, schema, stored_settings
-from emotion_lightning.data import sources
-from emotion_lightning.data.rows import WHOLE, Corpus
-from emotion_lightning.errors import UserError
+from emotion_lightning.data import sources, splitting
+from emotion_lightning.data.rows import WHOLE, Corpus, Rows
+from emotion_lightning.errors import UserError, counted
 from emotion_lightning.models.metadata import METADATA, Metadata
 from emotion_lightning.runs import manifest, run_folder
+
+log = logging.getLogger(__name__)
 
 
 def data_settings(metadata: Metadata, folder: Path) -> config.Batches:
@@ -41,6 +44,21 @@ def data_settings(metadata: Metadata, folder: Path) -> config.Batches:
     except (TypeError, ValueError, KeyError) as error:
         raise UserError(f"The data settings of {METADATA} are damaged or of another version ({error}).") from error
     return settings
+
+
+def tell_learned(run: Path, rows: Rows) -> None:
+    """Warn if other data than the run's own has texts that the run learned from; runs with official splits cannot tell.
+
+    Args:
+        run: the run folder.
+        rows: the rows that are scored.
+    """
+    file = run / run_folder.SPLITS
+    if file.is_file() and (count := splitting.learned_from(file, rows.texts)):
+        log.warning(
+            "%s of %s %s learned from by the run %s (%s): their scores do not say how well new texts are labelled.",
+            f"{count:,}", counted(len(rows), "text"), "was" if count == 1 else "were", run, run_folder.SPLITS,
+        )  # fmt: skip
 
 
 def read_split(

@@ -52,7 +52,7 @@ def finish(
     if not (checkpoints / "best.ckpt").exists():
         log.warning("Training ended before its first validation: the last weights are kept.")
         for name in ("last.ckpt", "best.ckpt"):
-            trainer.save_checkpoint(checkpoints / name)
+            trainer.save_checkpoint(checkpoints / name, weights_only=False)
     classifier.load_state_dict(checkpoint_io.load_checkpoint(checkpoints / "best.ckpt")["state_dict"])
     protocol = thresholds.chosen_protocol(settings.thresholds)
     gathered = {"validation": _gather(trainer, classifier, emotions, "validation")}

@@ -348,7 +348,8 @@ reads from it:
 
 `python -m emotion_lightning.inspect model=auto model.path=…` prints all of it, with the number of parameters that
 each option of `peft` trains and the memory of the weights in each quantization. The run's settings.yaml holds what
-was found, so resuming, evaluating and predicting read nothing anew. Every setting can be given by hand as well,
+was found, so resuming, evaluating and predicting read nothing anew (its `model.architecture` is that of a network with
+random weights, and says nothing about a given one). Every setting can be given by hand as well,
 such as `model.pooling=mean`; what a network cannot do ends with exit code 2 and a sentence that says what it has.
 
 If `model.path` is given without `model`, and its config.json is not of the family of the default option,

@@ -241,7 +241,7 @@ def test_predict_takes_the_text_column_of_the_run(run: Any, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("command", ["train", "baseline"])
 def test_a_text_column_that_was_found_is_read_again_where_another_has_a_usual_name(
-    run: Any, tmp_path: Path, command: str
+    run: Any, tmp_path: Path, command: str, capfd: Any
 ) -> None:
     import pandas as pd
 
@@ -259,6 +259,9 @@ def test_a_text_column_that_was_found_is_read_again_where_another_has_a_usual_na
     assert run("evaluate", "run=out", *asked, "hydra.run.dir=again") == 0
     (written,) = (tmp_path / "again").rglob("*.csv")
     assert {row["text"] for row in read_csv(written)} == {f"words {i}" for i in range(60)}
+    learned = [row["split"] for row in read_csv(tmp_path / "out" / "splits.csv")].count("train")
+    assert f"{learned} of 60 texts were learned from by the run" in capfd.readouterr().err
+    assert repr(load(tmp_path / "out")).endswith("with 2 labels: joy, anger>")
     found = load(tmp_path / "out").predict(pd.DataFrame({"text": ["a", "b"], "comment": ["words 1", "words 2"]}))
     alone = load(tmp_path / "out").predict(pd.DataFrame({"comment": ["words 1", "words 2"]}))
     assert found.equals(alone)

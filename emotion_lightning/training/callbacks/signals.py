@@ -51,7 +51,7 @@ class StopOnSignal(Callback):
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_index: int) -> None:
         """Save and stop after this batch if any process received a signal."""
         if at_whole_step(trainer, batch_index) and self._any(trainer):
-            trainer.save_checkpoint(self.last)
+            trainer.save_checkpoint(self.last, weights_only=False)
             self._leave(trainer)
 
     def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
