@@ -274,8 +274,8 @@ def test_norms_trained_on_a_bfloat16_base_are_loaded_as_they_were_trained(run: A
     assert run("train", *asked, "trainer.max_epochs=1", "hydra.run.dir=out") == 0
     (told,) = re.findall(r"gives the same probabilities, to (\S+)", capfd.readouterr().err)
     assert float(told.rstrip(".")) < 1e-4
-    network = load(tmp_path / "out", accelerator="cpu").network
-    norms = [value.dtype for name, value in network.named_parameters() if "ln_tuning_layers" in name]
+    loaded: Any = load(tmp_path / "out", accelerator="cpu")
+    norms = [value.dtype for name, value in loaded.network.named_parameters() if "ln_tuning_layers" in name]
     assert norms and set(norms) == {torch.float32}
 
 
