@@ -31,7 +31,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from emotion_lightning import config
 from emotion_lightning.config import composition
-from emotion_lightning.errors import UserError, first_line, nearest
+from emotion_lightning.errors import Stopped, UserError, first_line, nearest
 
 HOW_TO = "docs/how-to/extend.md"
 SECRET = (
@@ -280,6 +280,8 @@ def _function(origin: Origin) -> Callable[..., Any]:
             raise UserError(f"{origin.place}: the part {origin.reference} needs the module {error.name}.") from error
         where = f"{origin.folder} has no {named.replace('.', '/')}.py, and " if origin.folder else ""
         raise UserError(f"{origin.place}: {where}no module {named} is installed.") from error
+    except Stopped:
+        raise
     except (Exception, SystemExit) as error:
         raise UserError(
             f"{origin.place}: {named} cannot be imported: {type(error).__name__}: {first_line(error)} "

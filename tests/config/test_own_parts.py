@@ -3,6 +3,7 @@
 import importlib.metadata
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -233,6 +234,15 @@ def test_a_damaged_part_is_refused_in_a_sentence(folder: Path, file: str, text: 
         composed(folder, f"loss={option}")
     assert message in str(raised.value)
     assert composed(folder, "loss=focal").loss.gamma == 2  # nobody who does not choose it is stopped by it
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_part_is_imported_stops_the_command(
+    folder: Path, run: Any, capfd: Any, number: signal.Signals
+) -> None:
+    parts.write(folder / "mine.py", f"import os\nos.kill(os.getpid(), {number.value})\n")
+    assert run("train", f"--config-dir={folder}", "loss=own") == 128 + number
+    assert "cannot be imported" not in capfd.readouterr().err
 
 
 def test_a_module_that_another_one_hides_is_refused(tmp_path: Path) -> None:
