@@ -79,6 +79,7 @@ def with_earlier_run(command: str, arguments: list[str], *, multirun: bool) -> l
         )
     if resume is None and source is None:
         return arguments
+    check_config_dir(arguments)  # before options of the run are missed, which may be in it
     if resume is not None:
         others = [name for name in given if name not in ("resume", "hydra.run.dir") and not name.startswith("hydra.")]
         if multirun or others:
@@ -166,8 +167,7 @@ def overrides_of(arguments: list[str]) -> list[str]:
     """The overrides among the arguments of a command line; --config-dir becomes hydra.searchpath."""
     overrides = [a for a in arguments if override_grammar.ARGUMENT.fullmatch(a) or a.startswith("~")]
     extra = _config_dirs(arguments)
-    if extra and not Path(extra[-1]).is_dir():
-        raise UserError(f"--config-dir {extra[-1]} is not a folder.")
+    check_config_dir(arguments)
     if extra:
         # Beside typed folders, of which Hydra itself would keep only one setting.
         typed = [a for a in overrides if a.startswith("hydra.searchpath=[")]
@@ -186,6 +186,13 @@ def _config_dirs(arguments: Sequence[str]) -> list[str]:
         elif argument.startswith(("--config-dir=", "-cd=")):
             found.append(argument.partition("=")[2])
     return found
+
+
+def check_config_dir(arguments: Sequence[str]) -> None:
+    """Raise UserError if --config-dir names no folder."""
+    extra = _config_dirs(arguments)
+    if extra and not Path(extra[-1]).is_dir():
+        raise UserError(f"--config-dir {extra[-1]} is not a folder.")
 
 
 def option_folders(arguments: Sequence[str]) -> list[Path]:

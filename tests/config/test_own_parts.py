@@ -16,6 +16,7 @@ from helpers import parts
 
 from emotion_lightning import api
 from emotion_lightning.cli import own_options
+from emotion_lightning.cli.compose import settings_of
 from emotion_lightning.config import own_parts, schema
 from emotion_lightning.errors import UserError
 from emotion_lightning.runs import run_folder
@@ -297,6 +298,20 @@ def test_a_run_is_repeated_with_its_part_and_asks_for_one_that_is_missing(folder
     ):
         api.compose(f"from_run={run}")
     assert api.compose(f"from_run={run}", "loss=bce").loss == composed(folder, "loss=bce").loss
+
+
+@pytest.mark.parametrize("earlier", ["from_run", "resume"])
+def test_a_folder_of_parts_that_is_not_there_is_named_before_what_a_run_lacks(
+    folder: Path, run: Any, capfd: Any, earlier: str
+) -> None:
+    given = f"{earlier}={stored(folder)}"
+    with pytest.raises(UserError, match="--config-dir gone is not a folder"):
+        api.compose("--config-dir=gone", given)
+    with pytest.raises(UserError, match="--config-dir gone is not a folder"):
+        settings_of("train", ["--config-dir", "gone", given])
+    assert run("train", "--config-dir", "gone", given) == 2
+    raised = capfd.readouterr().err
+    assert "--config-dir gone is not a folder." in raised and "no option of this program" not in raised
 
 
 @pytest.mark.parametrize("part", ["os:system", "mine:other", "", None, ["a"], {"a": 1}])
