@@ -40,6 +40,11 @@ SECRET = (
 )
 _RESERVED = ("part", "origin", "passed", "meanings", "defaults")
 """Names that a parameter cannot have: those of `OwnPart`, and Hydra's list."""
+_OF_A_BATCH = (
+    {"logits", "logit", "input", "inputs", "output", "outputs", "pred", "preds", "predictions", "y_pred"},
+    {"targets", "target", "labels", "label", "y", "y_true"},
+)
+"""Usual names of the two parameters of a loss."""
 _REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -359,7 +364,9 @@ def _schema(origin: Origin, kind: Kind) -> type:
     hints = _hints(function)
     fields: list[Any] = [("part", str, origin.reference)]
     passed, text = [], _parameter_texts(function)
-    for name, default in _parameters(function, origin).items():
+    parameters = _parameters(function, origin)
+    _check_returns_loss(parameters, origin)
+    for name, default in parameters.items():
         passed.append(name)
         if name in kind.given:
             continue
@@ -414,6 +421,22 @@ def _parameters(function: Any, origin: Origin) -> dict[str, Any]:
             default = factory()
         found[name] = default
     return found
+
+
+def _check_returns_loss(parameters: Mapping[str, Any], origin: Origin) -> None:
+    """Raise UserError if the function of a loss is the loss itself: it cannot be called before there is a batch."""
+    needed = [name for name, default in parameters.items() if default is MISSING]
+    if origin.group != "loss" or len(needed) < 2:
+        return
+    if needed[0] in _OF_A_BATCH[0] and needed[1] in _OF_A_BATCH[1]:
+        module, _, name = origin.reference.partition(":")
+        builder = "build" if name != "build" else "build_loss"
+        raise UserError(
+            f"{origin.place}: the function of a part is called with the settings of the part and must return the loss. "
+            f"{origin.reference} looks like the loss itself: its parameters are {needed[0]} and {needed[1]}. Write a "
+            f"function that returns it ({HOW_TO}), such as\n\ndef {builder}():\n    return {name}\n\nand name that "
+            f"one, as part: {module}:{builder}."
+        )
 
 
 def _is_dataclass(function: Any) -> bool:

@@ -219,6 +219,12 @@ def test_a_parameter_without_a_value_is_asked_for(folder: Path) -> None:
         ("mine.py", "1 / 0\n", "mine cannot be imported: ZeroDivisionError: division by zero"),
         ("mine.py", "def build(alpha, /): ...\n", "the parameter alpha of mine:build cannot be a setting"),
         ("mine.py", "raise SystemExit\n", "mine cannot be imported: SystemExit"),
+        ("mine.py", "def build(logits, targets): ...\n", "the function of a part is called with the settings"),
+        ("mine.py", "def build(logits, targets, gamma=2.0): ...\n", "own.yaml: the function of a part is called w"),
+        ("mine.py", "def build(logits, targets, gamma=2.0): ...\n", "mine:build looks like the loss itself: its "
+         "parameters are logits and targets. Write a function that returns it (docs/how-to/extend.md), such as\n\n"
+         "def build_loss():\n    return build\n\nand name that one, as part: mine:build_loss."),
+        ("mine.py", "from torch.nn.functional import binary_cross_entropy as build\n", "are input and target. Write"),
         ("mine.py", "build = dict\n", "Python cannot tell the parameters of mine:build; wrap it."),
         ("mine.py", "def build(origin=3): ...\n", "the parameter origin of mine:build cannot be a setting"),
         ("mine.py", "def build(defaults=3): ...\n", "the parameter defaults of mine:build cannot be a setting"),
@@ -244,6 +250,11 @@ def test_a_signal_while_a_part_is_imported_stops_the_command(
     parts.write(folder / "mine.py", f"import os\nos.kill(os.getpid(), {number.value})\n")
     assert run("train", f"--config-dir={folder}", "loss=own") == 128 + number
     assert "cannot be imported" not in capfd.readouterr().err
+
+
+def test_parameters_with_the_names_of_a_batch_that_have_defaults_are_settings(folder: Path) -> None:
+    parts.write(folder / "mine.py", "def build(alpha, logits: float = 1.0, targets: float = 2.0): ...\n")
+    assert composed(folder, "loss=own", "loss.logits=3").loss.logits == 3
 
 
 def test_a_module_that_another_one_hides_is_refused(tmp_path: Path) -> None:
