@@ -11,7 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, so
 from emotion_lightning import config
 from emotion_lightning.config import own_parts
 from emotion_lightning.data.labels import positive_weights
-from emotion_lightning.errors import UserError
+from emotion_lightning.errors import UserError, first_line
 from emotion_lightning.evaluation.intensities import Intensities, events
 
 
@@ -89,8 +89,24 @@ def _own_loss(
             "numbers as buffers."
         )
     targets = torch.zeros(2, len(label_counts))
-    found = module(torch.zeros_like(targets, requires_grad=True), targets) if callable(loss) else loss
-    if not isinstance(found, Tensor) or found.ndim or not found.requires_grad:
+    try:
+        found = module(torch.zeros_like(targets, requires_grad=True), targets) if callable(loss) else loss
+    except UserError:
+        raise
+    except Exception as error:  # whatever the user's code does
+        raise UserError(
+            f"loss={settings.origin.option}: what {settings.part} returns cannot be computed from logits and targets "
+            f"of shape {list(targets.shape)}: {type(error).__name__}: {first_line(error)} "
+            "HYDRA_FULL_ERROR=1 shows where."
+        ) from error
+    is_number = isinstance(found, int | float | np.ndarray | np.generic | Tensor) and np.ndim(found) == 0
+    if callable(loss) and is_number and not (isinstance(found, Tensor) and found.requires_grad):
+        raise UserError(
+            f"loss={settings.origin.option}: what {settings.part} returns computes one number, but the number has no "
+            "gradient, so nothing can be learned from it. Compute it from the logits with torch alone: .item(), "
+            ".detach() and numpy take the gradient away."
+        )
+    if not callable(loss) or not isinstance(found, Tensor) or found.ndim:
         shown = f"a tensor of shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
         raise UserError(
             f"loss={settings.origin.option}: what {settings.part} returns must compute one number from logits and "

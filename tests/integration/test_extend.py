@@ -170,7 +170,19 @@ def test_the_package_in_examples_is_installed_and_works(tmp_path: Path) -> None:
 BAD: dict[str, tuple[str, str, str, list[str]]] = {
     "loss": ("def build(): return lambda logits, targets: (logits - targets) ** 2", "loss", "one number", []),
     "loss without a gradient": ("def build(): return lambda logits, targets: logits.detach().sum()", "loss",
-                                "gradient", []),
+                                "computes one number, but the number has no gradient", []),
+    "loss that is a float": ("def build(): return lambda logits, targets: logits.sum().item()", "loss",
+                             "computes one number, but the number has no gradient", []),
+    "loss that is NumPy's": ("def build(): return lambda logits, targets: logits.detach().numpy().sum()", "loss",
+                             "computes one number, but the number has no gradient", []),
+    "loss that is a tensor": ("import torch\ndef build(): return torch.tensor(1.0)", "loss", "must compute one number",
+                              []),
+    "loss that is a list": ("def build(): return lambda logits, targets: [1]", "loss", "it gave list", []),
+    "loss of logits alone": ("def build(): return lambda logits: logits.sum()", "loss",
+                             "cannot be computed from logits and targets of shape [2, 11]: TypeError: ", []),
+    "loss with too few weights": (
+        "import torch\ndef build(): return torch.nn.BCEWithLogitsLoss(pos_weight=torch.ones(3))", "loss",
+        "of shape [2, 11]: RuntimeError: The size of tensor a (3) must match", []),
     "loss with parameters": (
         "from torch import nn\nclass build(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
         "        self.own = nn.Linear(2, 2)\n", "loss", "has parameters, which no optimizer would train", []),
