@@ -30,10 +30,10 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
     """Print the findings about the data, and write data_card.md, data_card.html and data_card.json.
 
     Raises:
-        UserError: the data or the tokenizer cannot be read.
+        UserError: the data or the tokenizer cannot be read, or the tokenizer is that of another network.
     """
     from emotion_lightning.data import max_tokens, sources
-    from emotion_lightning.models import auto, backbone
+    from emotion_lightning.models import auto, backbone, structure
     from emotion_lightning.reports import charts, console, data_facts, data_page, pages
     from emotion_lightning.reports.charts import data as data_charts
     from emotion_lightning.reports.charts import names
@@ -53,6 +53,10 @@ def inspect(settings: config.Inspect, folder: Path) -> None:
         _show_structure(settings.model, labels=len(corpus.labels))
     waiting.show_status("Counting tokens and labels")
     tokenizer, positions = backbone.load_tokenizer(settings.model), auto.positions(settings.model)
+    if settings.model.pretrained and tokenizer.pad_token_id is not None:
+        backbone.check_padding_token(
+            structure.empty_network(auto.architecture_of(settings.model)), tokenizer.pad_token_id
+        )
     data = settings.data
     if data.max_tokens == config.AUTO:
         data = max_tokens.choose(data, corpus, tokenizer, positions=positions)

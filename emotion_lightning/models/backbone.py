@@ -249,7 +249,7 @@ def load_network(
     new = [*head, *(name.rpartition(".")[2] for name in kept)]
     network.fresh_head = any(head[-1] in name.split(".") for name in weights.made_up(found))
     weights.check_missing(network, found, new=new, full=full, head=list(head), path=path)
-    check_vocabulary(network, pad_token_id, what="The tokenizer's padding token")
+    check_padding_token(network, pad_token_id)
     network.config.use_cache = False  # otherwise each forward pass fills a key-value cache that nothing reads
     network.config.pad_token_id = pad_token_id
     _keep_gradients_on_cpu(network)
@@ -343,6 +343,11 @@ def _check_padding(network: Any, *, exact: bool) -> None:
             f"Padding changes the vectors of a text in {kind} (by {difference:.1g} of their size), so the answer for a "
             "text would depend on the others in its batch; choose a model of another architecture."
         )
+
+
+def check_padding_token(network: Any, pad_token_id: int) -> None:
+    """Raise UserError if the network, which may be without weights, has no vector for the tokenizer's padding token."""
+    check_vocabulary(network, pad_token_id, what="The tokenizer's padding token")
 
 
 def check_vocabulary(network: Any, largest: int, *, what: str) -> None:

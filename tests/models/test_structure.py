@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from helpers import model_table
 from helpers.tiny_networks import NAMED, tiny_config
+from transformers import AutoTokenizer
 
 from emotion_lightning import config
 from emotion_lightning.errors import UserError
@@ -273,6 +275,21 @@ def test_a_vocabulary_smaller_than_the_tokenizers_ends_before_training(
     assert run("train", *line, "hydra.run.dir=out") == 2
     assert "the network has vectors for 64 tokens only" in capfd.readouterr().err
     assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("option", ["auto", "distilbert"])
+def test_inspect_refuses_a_padding_token_without_a_vector_as_train_does(
+    run: Any, folders: Any, tmp_path: Path, capfd: Any, option: str
+) -> None:
+    shutil.copytree(folders("distilbert"), tmp_path / "checkpoint")
+    known = AutoTokenizer.from_pretrained(tmp_path / "checkpoint")
+    known.add_special_tokens({"pad_token": "[A NEW PAD]"})
+    known.save_pretrained(tmp_path / "checkpoint")
+    line = [f"model={option}", f"model.path={tmp_path / 'checkpoint'}", "data.max_rows=40"]
+    for command, more in (("train", ["logger=none", "trainer=debug"]), ("inspect", [])):
+        assert run(command, *line, *more, "hydra.run.dir=out") == 2
+        raised = capfd.readouterr().err
+        assert f"The tokenizer's padding token has the id {known.pad_token_id}, but the network has vectors" in raised
 
 
 def test_settings_with_dashes_are_told_how_they_are_given(run: Any, capfd: Any) -> None:
