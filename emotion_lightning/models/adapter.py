@@ -3,6 +3,9 @@
 import functools
 import logging
 import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -53,7 +56,8 @@ def attach_adapter(
         chosen = _adapted_outputs(network, settings, roles)
         asked = _peft_config(settings, roles, head, seed, has_turned_layers=_has_turned_layers(network))
         try:
-            network = get_peft_model(network, asked)
+            with norms_are_known():
+                network = get_peft_model(network, asked)
         except ValueError as error:  # a layer of a kind that the method does not know, experts that are one tensor
             raise UserError(
                 f"PEFT cannot adapt these layers: {first_line(error)[:200]} {_fewer_targets(settings)}, or choose "
@@ -70,6 +74,17 @@ def attach_adapter(
     # dropout and activation checkpointing would be off.
     network.train()
     return network
+
+
+@contextmanager
+def norms_are_known() -> Iterator[None]:
+    """Silence PEFT's warning in the block that norms, which peft=ln_tuning trains, are layers of an unsupported type.
+
+    PEFT 0.21 warns of any layer whose sizes it does not find, also where the method needs none.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Unsupported layer type '<class '[\w.]*Norm\w*'>' encountered")
+        yield
 
 
 def freeze_idle(network: Any, way: config.Pooling, *, dtype: torch.dtype = torch.float32) -> None:

@@ -193,7 +193,8 @@ def load_adapter(network: Any, folder: Path) -> Any:
 
     safe_loading.load_weights(folder, "adapter_model.safetensors")  # PEFT would load a pickle instead
     manifest.check_hashes(folder, "adapter_model.safetensors")
-    network = PeftModel.from_pretrained(network, str(folder))
+    with adapter.norms_are_known():
+        network = PeftModel.from_pretrained(network, str(folder))
     _check_whole(network, folder)
     _load_in_float32(network, folder)
     adapter.keep_dtype(network)

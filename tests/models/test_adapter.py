@@ -1,6 +1,7 @@
 """Every method on every family of models in every form of weights: what is trained, that it learns, that it reloads."""
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from emotion_lightning import config
 from emotion_lightning.data.batches import Collate, EmotionRows, tokenize
 from emotion_lightning.errors import UserError
-from emotion_lightning.models import adapter, backbone, pooling
+from emotion_lightning.models import adapter, backbone, model_folder, pooling
 
 LABELS = ["anger", "joy", "trust"]
 TEXTS = ["I never thought they would come.", "No.", "Rain again, and the boiler is out. Lovely start, that."]
@@ -252,6 +253,19 @@ def test_trains_what_it_should_in_float32_and_reloads_to_equal_logits(
 def _reached(name: str) -> bool:
     # Rows of tokens and positions that no text has, and the bias of keys, which a softmax takes out, have no slope.
     return not re.search(r"embed|key\.bias", name)
+
+
+@pytest.mark.parametrize("family", ["bert", "gemma"])
+def test_norms_are_trained_and_loaded_without_a_warning(settings: Any, tmp_path: Path, family: str) -> None:
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        chosen, network, _ = build(settings, tmp_path, *FAMILIES[family], "peft=ln_tuning", "model.quantization=none")
+        network.save_pretrained(tmp_path / "saved")
+        model_folder.load_adapter(base(chosen, backbone.load_tokenizer(chosen.model), tmp_path), tmp_path / "saved")
+        with adapter.norms_are_known():
+            warnings.warn("Unsupported layer type '<class 'torch.nn.Linear'>' encountered", UserWarning, stacklevel=1)
+    unsupported = [str(one.message) for one in warned if "Unsupported layer type" in str(one.message)]
+    assert unsupported == ["Unsupported layer type '<class 'torch.nn.Linear'>' encountered"]
 
 
 @pytest.mark.parametrize("form", ["nf4", "none"])
