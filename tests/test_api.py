@@ -83,11 +83,26 @@ def test_settings_are_those_of_the_command(settings: Callable[..., Any]) -> None
         (["hydra.run.dir=here"], "folder=…"),
         (["resume=nowhere"], "nowhere is not a folder"),
         (["--config-dir=nowhere"], "nowhere is not a folder"),
+        (
+            [["data=file"]],
+            'Cannot read a list; each setting is a text of its own: compose("data=file", "data.path=my.c',
+        ),
+        ([{"data": "file"}], "Cannot read a dict; each setting is a text of its own"),
+        (
+            ["data=file data.path=my.csv"],
+            'it looks like 2 settings. Give each as a text of its own: "data=file", "data.p',
+        ),
+        (["seed=1 peft=lora"], 'Give each as a text of its own: "seed=1", "peft=lora".'),
     ],
 )
-def test_a_wrong_setting_is_a_user_error(overrides: list[str], message: str) -> None:
+def test_a_wrong_setting_is_a_user_error(overrides: list[Any], message: str) -> None:
     with pytest.raises(el.UserError, match=re.escape(message)):
         el.compose(*overrides)
+
+
+def test_settings_of_an_evaluation_in_a_list_are_a_user_error() -> None:
+    with pytest.raises(el.UserError, match=re.escape('score(run, "data=file", "data.path=my.csv")')):
+        el.score("run", ["data=file"])  # type: ignore[arg-type]
 
 
 def test_hydra_stays_as_the_caller_has_it() -> None:

@@ -44,7 +44,7 @@ def as_user_error(command: str, error: BaseException, arguments: list[str]) -> U
             f"Unknown option {group}={option}{nearest(option, set(choices))} Options of {group}: {', '.join(choices)}."
         )
     if isinstance(error, OverrideParseException):
-        return UserError(f"Cannot read {error.override!r}; settings are given as name=value, lists as name=[a,b].")
+        return _unreadable(str(error.override))
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _from_hydra(command, error, arguments)
     if isinstance(error, RuntimeError) and 'detect "srun"' in str(error):
@@ -52,6 +52,16 @@ def as_user_error(command: str, error: BaseException, arguments: list[str]) -> U
     if isinstance(error, RecursionError) and (nested := [a for a in arguments if a.count("[") + a.count("{") > 50]):
         return UserError(f"{nested[0][:40]}… holds more brackets than can be read; settings are lists of plain values.")
     return _of_system(error)
+
+
+def _unreadable(argument: str) -> UserError:
+    several = re.split(r"\s+(?=[\w.]+=)", argument)
+    if len(several) > 1 and re.match(r"[\w./]+=", argument):
+        shown = ", ".join(f'"{one}"' for one in several)
+        return UserError(
+            f"Cannot read {argument!r}; it looks like {len(several)} settings. Give each as a text of its own: {shown}."
+        )
+    return UserError(f"Cannot read {argument!r}; settings are given as name=value, lists as name=[a,b].")
 
 
 @contextmanager
