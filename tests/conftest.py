@@ -15,7 +15,7 @@ import pytest
 from filelock import FileLock
 from hydra import compose, initialize_config_dir
 
-from emotion_lightning.config import composition, schema
+from emotion_lightning.config import composition, own_parts, schema
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # workers side by side would fight for the cores
@@ -54,6 +54,14 @@ def settings() -> Callable[..., Any]:
             return schema.load_settings(compose(command, list(overrides)), command)
 
     return load
+
+
+@pytest.fixture(autouse=True)
+def _own_options_are_forgotten() -> Iterator[None]:
+    """Options of the user's own that a test's command line had are none of the next test's."""
+    yield
+    if own_parts._names:
+        assert not list(own_parts.register([], is_used=lambda _: False))
 
 
 @pytest.fixture(autouse=True)
