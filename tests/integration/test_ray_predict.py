@@ -310,7 +310,7 @@ def test_texts_in_an_object_store_are_labelled_there(cluster: Any, baseline: Pat
     assert object_store.SECRET not in told and "s3://texts/in/day=1/a.csv" in told
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
 def test_two_hundred_thousand_rows_on_two_nodes(cluster: Any, baseline: Path, tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
     write(tmp_path / "texts", 200_000)
