@@ -79,7 +79,7 @@ def with_earlier_run(command: str, arguments: list[str], *, multirun: bool) -> l
         )
     if resume is None and source is None:
         return arguments
-    check_config_dir(arguments)  # before options of the run are missed, which may be in it
+    option_folders(arguments)  # one that is not there is told before the options that it would have
     if resume is not None:
         others = [name for name in given if name not in ("resume", "hydra.run.dir") and not name.startswith("hydra.")]
         if multirun or others:
@@ -166,40 +166,42 @@ def first_of_each(overrides: list[str]) -> list[str]:
 def overrides_of(arguments: list[str]) -> list[str]:
     """The overrides among the arguments of a command line; --config-dir becomes hydra.searchpath."""
     overrides = [a for a in arguments if override_grammar.ARGUMENT.fullmatch(a) or a.startswith("~")]
-    extra = _config_dirs(arguments)
-    check_config_dir(arguments)
-    if extra:
+    if (extra := _config_dir(arguments)) is not None:
         # Beside typed folders, of which Hydra itself would keep only one setting.
         typed = [a for a in overrides if a.startswith("hydra.searchpath=[")]
         places = [a.partition("[")[2].removesuffix("]") for a in typed]
-        places.append(override_grammar.quoted("file://" + str(Path(extra[-1]).absolute())))
+        places.append(override_grammar.quoted("file://" + str(extra.absolute())))
         overrides = [a for a in overrides if a not in typed] + [f"hydra.searchpath=[{','.join(places)}]"]
     return overrides
 
 
-def _config_dirs(arguments: Sequence[str]) -> list[str]:
-    """Folders given with --config-dir; Hydra uses the last one."""
-    found = []
+def _config_dir(arguments: Sequence[str]) -> Path | None:
+    """The folder given with --config-dir; of several, the last one, as Hydra does.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    found: list[str] = []
     for before, argument in zip(["", *arguments], arguments, strict=False):
         if before in ("--config-dir", "-cd"):
             found.append(argument)
         elif argument.startswith(("--config-dir=", "-cd=")):
             found.append(argument.partition("=")[2])
-    return found
-
-
-def check_config_dir(arguments: Sequence[str]) -> None:
-    """Raise UserError if --config-dir names no folder."""
-    extra = _config_dirs(arguments)
-    if extra and not Path(extra[-1]).is_dir():
-        raise UserError(f"--config-dir {extra[-1]} is not a folder.")
+    if found and not Path(found[-1]).is_dir():
+        raise UserError(f"--config-dir {found[-1]} is not a folder.")
+    return Path(found[-1]) if found else None
 
 
 def option_folders(arguments: Sequence[str]) -> list[Path]:
-    """Folders of option files that the command line gives."""
+    """Folders of option files that the command line gives.
+
+    Raises:
+        UserError: --config-dir names no folder.
+    """
     searched = [a.partition("=")[2] for a in arguments if a.startswith("hydra.searchpath=")]
     named = [place for value in searched for place in re.findall(r"file://([^,\]'\"]+)", value)]
-    return [Path(place).expanduser() for place in (*_config_dirs(arguments)[-1:], *named)]
+    extra = _config_dir(arguments)
+    return [*([] if extra is None else [extra]), *(Path(place).expanduser() for place in named)]
 
 
 def hydra_settings(arguments: list[str]) -> list[str]:

@@ -353,9 +353,11 @@ def compose_job(command: str, arguments: Sequence[str]) -> tuple[Any, dict[str, 
         UserError: an argument or a setting is wrong, or the arguments ask for several jobs.
     """
     if (wrong := next((a for a in arguments if not isinstance(a, str)), None)) is not None:
-        called = 'compose("data=file", "data.path=my.csv")'
-        called = called if command == "train" else called.replace("compose(", "score(run, ")
-        raise UserError(f"Cannot read a {type(wrong).__name__}; each setting is a text of its own: {called}.")
+        called = "compose(" if command == "train" else "score(run, "
+        raise UserError(
+            f"Cannot read a {type(wrong).__name__}; each setting is a text of its own: "
+            f'{called}"data=file", "data.path=my.csv").'
+        )
     schema.register()
     given = [override_grammar.as_text(argument) for argument in arguments]
     with messages.as_user_errors(command, given), inside_hydra():

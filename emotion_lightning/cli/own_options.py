@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from emotion_lightning.cli import override_grammar
-from emotion_lightning.cli.compose import check_config_dir, option_folders
+from emotion_lightning.cli.compose import option_folders
 from emotion_lightning.config import own_parts
 
 log = logging.getLogger(__name__)
@@ -31,9 +31,7 @@ def register(command: str, arguments: Sequence[str]) -> None:
         UserError: --config-dir names no folder, an option of the user's own is damaged, or its function cannot be
             imported.
     """
-    line = [override_grammar.as_text(argument) for argument in arguments]
-    check_config_dir(line)
-    folders = option_folders(line)
+    folders = option_folders([override_grammar.as_text(argument) for argument in arguments])
     names = {match["name"] for a in arguments if (match := override_grammar.ARGUMENT.fullmatch(a))}
     words = {word for text in (*arguments, *_texts(folders)) for word in re.findall(r"[\w-]+", text)}
     for error in own_parts.register(folders, is_used=lambda option: option in words):

@@ -189,27 +189,27 @@ def load_base(
 
 def load_adapter(network: Any, folder: Path) -> Any:
     """Load the adapter of a model folder onto its base."""
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model_state_dict
 
     safe_loading.load_weights(folder, "adapter_model.safetensors")  # PEFT would load a pickle instead
     manifest.check_hashes(folder, "adapter_model.safetensors")
     with adapter.norms_are_known():
         network = PeftModel.from_pretrained(network, str(folder))
-    _check_whole(network, folder)
-    _load_in_float32(network, folder)
+    trained = get_peft_model_state_dict(network, save_embedding_layers=False)
+    _check_whole(trained, folder)
+    _load_in_float32(network, trained, folder)
     adapter.keep_dtype(network)
     return network
 
 
-def _load_in_float32(network: Any, folder: Path) -> None:
+def _load_in_float32(network: Any, trained: dict[str, torch.Tensor], folder: Path) -> None:
     """Load trained weights as they were trained where PEFT has rounded them to the dtype of the base.
 
     peft 0.21 does so with norms (`peft=ln_tuning`) on a bfloat16 base (issue 21).
     """
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from peft import set_peft_model_state_dict
 
-    trained = get_peft_model_state_dict(network, save_embedding_layers=False).values()
-    rounded = {value.data_ptr() for value in trained if value.dtype in (torch.bfloat16, torch.float16)}
+    rounded = {value.data_ptr() for value in trained.values() if value.dtype in (torch.bfloat16, torch.float16)}
     if not rounded:
         return
     for parameter in network.parameters():
@@ -218,12 +218,10 @@ def _load_in_float32(network: Any, folder: Path) -> None:
     set_peft_model_state_dict(network, load_file(folder / "adapter_model.safetensors"))
 
 
-def _check_whole(network: Any, folder: Path) -> None:
+def _check_whole(trained: dict[str, torch.Tensor], folder: Path) -> None:
     """Raise UserError if the file of an adapter lacks a tensor: PEFT would keep an untrained one without an error."""
-    from peft import get_peft_model_state_dict
-
     with safe_open(folder / "adapter_model.safetensors", framework="pt") as stored:
-        missing = get_peft_model_state_dict(network, save_embedding_layers=False).keys() - set(stored.keys())
+        missing = trained.keys() - set(stored.keys())
     if missing:
         raise UserError(f"{folder} is damaged: adapter_model.safetensors lacks {min(missing)}.")
 

@@ -176,10 +176,8 @@ def stored_form(settings: Any, options: dict[str, str]) -> dict[str, Any]:
     """The content of settings.yaml: all settings with secrets redacted and absolute paths, and the chosen options."""
     tree = {"options": options, **redaction.settings(schema.plain(settings))}
     tree["data"] = absolute(tree["data"])
-    base = tree.get("model", {}).get("path")
-    # Such as `tiny`, which names the bundled network; a folder of that name is none that a run would read.
-    if base and base != TINY and Path(base).expanduser().is_dir():
-        tree["model"]["path"] = str(Path(base).expanduser().resolve())
+    if tree.get("model", {}).get("path"):
+        tree["model"]["path"] = absolute_base(tree["model"]["path"])
     if tree.get("frozen", {}).get("folder"):
         tree["frozen"]["folder"] = str(Path(tree["frozen"]["folder"]).expanduser().absolute())
     if tree.get("init_from"):
@@ -194,6 +192,12 @@ def stored_form(settings: Any, options: dict[str, str]) -> dict[str, Any]:
 
 def _absolute(run: str) -> str:
     return run if hub_name.is_hub(run) else str(Path(run).expanduser().resolve())
+
+
+def absolute_base(path: str) -> str:
+    """`model.path` with an absolute path if it is a folder; hub ids, and `tiny` for the bundled network, stay."""
+    folder = Path(path).expanduser()
+    return str(folder.resolve()) if path != TINY and folder.is_dir() else path
 
 
 def absolute(data: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ Shapes: logits, probabilities and targets are [batch, label], over a whole split
 
 import random
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import lightning
@@ -22,6 +21,7 @@ from emotion_lightning.evaluation.gold import Gold
 from emotion_lightning.evaluation.intensities import Intensities
 from emotion_lightning.models import losses, nonfinite, pooling, spread
 from emotion_lightning.models.frozen import FrozenPart
+from emotion_lightning.runs import run_folder
 from emotion_lightning.training import optimizer
 
 
@@ -297,7 +297,9 @@ class EmotionClassifier(lightning.LightningModule):
         """
         saved = checkpoint.get("identity", {})
         for name, value in self.identity.items():
-            if saved.get(name) != value and not (name == "base" and _is_folder_of(value, saved.get(name))):
+            # Earlier versions saved a relative path as it was given.
+            before = run_folder.absolute_base(saved[name]) if name == "base" and name in saved else saved.get(name)
+            if before != value:
                 raise UserError(f"The checkpoint has {name}={saved.get(name)}, this run {name}={value}.")
         states = checkpoint["random"]
         if len(states) != self.trainer.world_size:
@@ -324,12 +326,6 @@ def check_finite(logits: Tensor, when: str, cause: nonfinite.Cause | None) -> No
         raise UserError(f"The network's outputs are not finite at {when}{nonfinite.describe(cause)}")
 
 
-def _is_folder_of(base: str, saved: Any) -> bool:
-    """Whether a base is the folder that a checkpoint names: its path may be relative there, or it was moved since."""
-    folder = Path(base)
-    return folder.is_dir() and isinstance(saved, str) and folder.name == Path(saved).name
-
-
 def checkpoint_identity(
     settings: config.Train, emotions: EmotionData, part: FrozenPart | None = None
 ) -> dict[str, Any]:
@@ -346,7 +342,7 @@ def checkpoint_identity(
         template
         | frozen
         | {
-            "base": settings.model.path if settings.model.pretrained else "random weights",
+            "base": run_folder.absolute_base(settings.model.path) if settings.model.pretrained else "random weights",
             "architecture": str(settings.model.architecture) if not settings.model.pretrained else "",
             "quantization": settings.model.quantization.value,
             "attention": settings.model.attention.value,

@@ -12,16 +12,18 @@ import yaml
 from conftest import SMALL
 from helpers.tables import read_csv
 
-from emotion_lightning.training.classifier import _is_folder_of
-
 METRICS = {
     "f1_micro", "f1_macro", "f1_macro_supported", "jaccard", "f1_samples", "subset_accuracy", "label_accuracy",
     "predicted_cardinality", "gold_cardinality", "labels",
 }  # fmt: skip
 
 
+def checkpoint(folder: Path, name: str) -> dict[str, Any]:
+    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
 def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
-    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
+    return checkpoint(folder, name)["state_dict"]
 
 
 def test_run_folder_holds_what_the_contract_says(finished: Path) -> None:
@@ -290,7 +292,10 @@ def test_a_run_is_repeated_in_another_folder_than_its_relative_base_was_given_in
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert run("train", f"from_run={tmp_path / 'second'}", "hydra.run.dir=third") == 0
     base = str((tmp_path / "first" / "base").resolve())
-    assert _is_folder_of(base, "../base") and not _is_folder_of(base, "other") and not _is_folder_of("base", "base")
+    assert yaml.safe_load((tmp_path / "second" / "settings.yaml").read_text())["model"]["path"] == base
+    for file in ("best", "last"):
+        assert checkpoint(tmp_path / "second", file)["identity"]["base"] == base
+    assert run("train", f"resume={tmp_path / 'second'}") == 0
 
 
 def test_label_names_that_look_like_markup_are_shown_as_they_are(run: Any, tmp_path: Path, capfd: Any) -> None:
